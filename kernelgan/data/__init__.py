@@ -1,0 +1,1 @@
+"""Labelled images: three sources behind one `Source`, and the held-out-quadrant split."""

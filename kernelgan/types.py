@@ -1,0 +1,32 @@
+"""Array and pytree aliases, the glossary of axis letters, and the error that users see.
+
+Axis letters, used in names and docstrings everywhere and nowhere redefined:
+
+    M  models of a zoo            B  images in a batch
+    P  concept pairs              N  images in a set
+    C  concepts                   S  optimizer steps
+    L  convolutional layers       E  epochs
+
+Kernels are ``HWIO`` (height, width, input channel, output channel); images are ``BHWC``, uint8 at rest
+and float32 in [-1, 1] on the way into a network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+Key = jax.Array
+Params = dict[str, Any]
+"""A Flax ``{layer: {"kernel": ..., "bias": ...}}`` dict; stacked ones have a leading ``M`` axis."""
+
+
+class UserError(Exception):
+    """Something in the config, the data or the work directory that the user can mend.
+
+    The message says what was given, what was expected and what to do. `launch.py` prints it without a
+    traceback and exits with status 2.
+    """
