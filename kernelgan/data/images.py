@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from PIL import Image
+
+Progress = Callable[[int, int], None]
+"""Told now and then, while a source loads, how many images are done and how many there are."""
+
+DEFAULT_TEST_SHARE = 0.2
+"""Share of the images that become the test set where a data set names none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,3 +59,54 @@ class Source:
 def content_hashes(images: np.ndarray) -> list[str]:
     """SHA-256 of each image's pixels, ``N`` hexadecimal strings."""
     return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images]
+
+
+def resize(image: np.ndarray | Image.Image, size: int) -> np.ndarray:
+    """One image as ``size`` x ``size`` pixels, bilinear, the aspect not kept (as the reference does).
+
+    Args:
+      image: uint8 ``(H, W, 3)``, or a Pillow image of any mode that converts to RGB.
+      size: pixels a side.
+
+    Returns:
+      uint8 ``(size, size, 3)``.
+    """
+    if isinstance(image, np.ndarray):
+        if image.shape == (size, size, 3):
+            return image
+        image = Image.fromarray(image)
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
+def content_fractions(hashes: Sequence[str], salt: str) -> np.ndarray:
+    """A pseudo-random number for each image that depends on its content and a salt only.
+
+    Equal images get equal numbers wherever they stand, so that a cut by them keeps duplicates together.
+
+    Args:
+      hashes: ``N`` content hashes.
+      salt: what the number is for, and the seed; another salt gives independent numbers.
+
+    Returns:
+      float64 ``(N,)``, uniform in [0, 1).
+    """
+    digests = (hashlib.sha256(f"{salt}:{content}".encode()).digest() for content in hashes)
+    return np.array([int.from_bytes(digest[:6], "big") / 2.0**48 for digest in digests], np.float64)
+
+
+def take(images: ImageSet, index: np.ndarray) -> ImageSet:
+    """The images at an index array, or where a mask ``(N,)`` is True, with their labels."""
+    positions = np.arange(len(images))[index]
+    return ImageSet(
+        images=images.images[positions],
+        attributes={name: labels[positions] for name, labels in images.attributes.items()},
+        objects={name: labels[positions] for name, labels in images.objects.items()},
+        names=tuple(images.names[position] for position in positions),
+        rest=images.rest[positions],
+    )
+
+
+def cut_test(images: ImageSet, salt: str) -> tuple[ImageSet, ImageSet]:
+    """Training and test images of a data set that names no test set: a fixed share, by content hash."""
+    is_test = content_fractions(content_hashes(images.images), salt) < DEFAULT_TEST_SHARE
+    return take(images, ~is_test), take(images, is_test)

@@ -1,0 +1,35 @@
+"""Everything, in seconds on a CPU: what the tests run. Its figures mean nothing.
+
+python launch.py --config=configs/tiny.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """A very small run on procedural images."""
+    config = default.get_config()
+    config.name = "tiny"
+    config.data.procedural.train = 320
+    config.data.procedural.test = 96
+    config.data.minimum_train = 8
+    config.data.minimum_test = 4
+    config.zoo.models = 4
+    config.zoo.epochs = 2
+    config.zoo.images_per_epoch = 64
+    config.zoo.batch_size = 32
+    config.zoo.validation_images = 32
+    config.zoo.chunk_size = 2
+    config.cyclegan.hidden = 4
+    config.cyclegan.epochs = (3, 2)
+    config.cyclegan.batch_size = (2, 2)
+    config.cyclegan.steps_per_call = 2
+    config.opponents.models = 2
+    config.opponents.epochs = 2
+    config.evaluate.random_networks = 8
+    config.evaluate.bootstrap = 50
+    config.evaluate.umap_networks = 0
+    config.checkpoint.seconds = 0.0
+    return config

@@ -1,0 +1,305 @@
+"""CycleGANs in kernel space: for each convolutional layer, a translator between two zoos.
+
+Losses are those of CycleGAN (Zhu et al., arXiv:1703.10593) as the reference uses them: least squares on a
+patch discriminator, L1 cycle consistency times 10, and an identity loss by weight. Domain A is the
+attribute's zoo, domain B the object's. The step is written for one layer of one pair; pairs are mapped,
+layers (whose shapes differ) stand side by side in one program, steps are scanned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from kernelgan import models
+from kernelgan.population import Saver
+from kernelgan.types import Array, Key, Params, UserError
+
+LOSSES = ("generator_a2b", "generator_b2a", "cycle", "identity", "discriminator_a", "discriminator_b")
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """How the translators of one layer are trained.
+
+    Attributes:
+      epochs: passes over the larger zoo.
+      batch_size: kernel sets drawn of EACH domain for a step, so that no batch is ever one-sided.
+      learning_rate: of Adam (betas 0.5 and 0.999), for generators and discriminators.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+    def steps(self, models_a: int, models_b: int) -> int:
+        """Optimizer steps ``S`` for zoos of these sizes."""
+        return self.epochs * -(-max(models_a, models_b) // self.batch_size)
+
+
+def _optimizer(learning_rate: float) -> optax.GradientTransformation:
+    return optax.adam(learning_rate, b1=0.5, b2=0.999)
+
+
+def initialise(hidden: int, volumes: Array, learning_rate: float, key: Key) -> Params:
+    """Generators, discriminators and their optimizers for kernel sets ``(M, O, h, w, I)`` of one layer."""
+    example = jnp.zeros((1, *volumes.shape[1:]))
+    keys = jax.random.split(key, 4)
+    generator, discriminator = models.KernelGenerator(hidden), models.KernelDiscriminator(hidden)
+    generators = {
+        "a2b": generator.init(keys[0], example)["params"],
+        "b2a": generator.init(keys[1], example)["params"],
+    }
+    discriminators = {
+        "a": discriminator.init(keys[2], example)["params"],
+        "b": discriminator.init(keys[3], example)["params"],
+    }
+    optimizer = _optimizer(learning_rate)
+    return {
+        "generators": generators,
+        "discriminators": discriminators,
+        "generator_moments": optimizer.init(generators),
+        "discriminator_moments": optimizer.init(discriminators),
+    }
+
+
+def translate(hidden: int, generator: Params, volumes: Array) -> jax.Array:
+    """Kernel sets ``(M, O, h, w, I)`` through one generator."""
+    return models.KernelGenerator(hidden).apply({"params": generator}, volumes)
+
+
+def losses_of(
+    state: Params, real_a: jax.Array, real_b: jax.Array, *, hidden: int, cycle: float, identity: float
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """All losses of one layer on one pair of batches ``(B, O, h, w, I)``.
+
+    The generators' loss does not reach the discriminators, nor the other way round, so that one backward
+    pass through the sum of both serves each: see `step`.
+
+    Returns:
+      The generators' loss, the discriminators' loss, and each term by its name in `LOSSES`.
+    """
+    generator, discriminator = models.KernelGenerator(hidden), models.KernelDiscriminator(hidden)
+    frozen = lax.stop_gradient(state["discriminators"])
+
+    def generate(direction: str, volumes: jax.Array) -> jax.Array:
+        return generator.apply({"params": state["generators"][direction]}, volumes)
+
+    def judge(discriminators: Params, domain: str, volumes: jax.Array) -> jax.Array:
+        return discriminator.apply({"params": discriminators[domain]}, volumes)
+
+    fake_b, fake_a = generate("a2b", real_a), generate("b2a", real_b)
+    terms = {
+        "generator_a2b": jnp.mean(jnp.square(judge(frozen, "b", fake_b) - 1.0)),
+        "generator_b2a": jnp.mean(jnp.square(judge(frozen, "a", fake_a) - 1.0)),
+        "cycle": jnp.mean(jnp.abs(generate("b2a", fake_b) - real_a))
+        + jnp.mean(jnp.abs(generate("a2b", fake_a) - real_b)),
+        "identity": jnp.float32(0.0),
+    }
+    if identity:
+        terms["identity"] = jnp.mean(jnp.abs(generate("a2b", real_b) - real_b)) + jnp.mean(
+            jnp.abs(generate("b2a", real_a) - real_a)
+        )
+    for domain, real, fake in (("a", real_a, fake_a), ("b", real_b, fake_b)):
+        both = jnp.concatenate([real, lax.stop_gradient(fake)])
+        scores_real, scores_fake = jnp.split(judge(state["discriminators"], domain, both), 2)
+        terms[f"discriminator_{domain}"] = 0.5 * (
+            jnp.mean(jnp.square(scores_real - 1.0)) + jnp.mean(jnp.square(scores_fake))
+        )
+    generators = terms["generator_a2b"] + terms["generator_b2a"]
+    generators += cycle * terms["cycle"] + identity * terms["identity"]
+    return generators, terms["discriminator_a"] + terms["discriminator_b"], terms
+
+
+def step(
+    state: Params,
+    real_a: jax.Array,
+    real_b: jax.Array,
+    *,
+    hidden: int,
+    learning_rate: float,
+    cycle: float,
+    identity: float,
+) -> tuple[Params, dict[str, jax.Array]]:
+    """One step of Adam for both generators and both discriminators, from the same forward pass."""
+    optimizer = _optimizer(learning_rate)
+
+    def total(players: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
+        generators, discriminators, terms = losses_of(
+            players, real_a, real_b, hidden=hidden, cycle=cycle, identity=identity
+        )
+        return generators + discriminators, terms
+
+    players = {name: state[name] for name in ("generators", "discriminators")}
+    gradients, terms = jax.grad(total, has_aux=True)(players)
+    new = {}
+    for name, moments in (
+        ("generators", "generator_moments"),
+        ("discriminators", "discriminator_moments"),
+    ):
+        updates, new[moments] = optimizer.update(gradients[name], state[moments])
+        new[name] = optax.apply_updates(state[name], updates)
+    return new, terms
+
+
+def draw(key: Key, size: int, batch_size: int) -> jax.Array:
+    """``batch_size`` of ``size`` members, without replacement."""
+    return jax.random.permutation(key, size)[:batch_size]
+
+
+def train(
+    volumes: dict[str, tuple[np.ndarray, np.ndarray]],
+    translations: dict[str, Translation],
+    *,
+    pairs: tuple[int, ...],
+    hidden: int,
+    cycle: float,
+    identity: float,
+    steps_per_call: int,
+    seed: int,
+    saver: Saver,
+    progress: Callable[[int, int, dict[str, float]], None],
+) -> tuple[Params, dict[str, dict[str, np.ndarray]]]:
+    """Trains the translators of every layer of every pair in one program.
+
+    Args:
+      volumes: for each layer, the normalised kernel sets of domain A ``(P, M_A, O, h, w, I)`` and of domain
+        B ``(P, M_B, O, h, w, I)``.
+      translations: for each layer.
+      pairs: ``P`` numbers; with the seed they fix a pair's random numbers, whoever is trained beside it.
+      hidden: channels of generators and discriminators.
+      cycle: weight of the cycle loss.
+      identity: weight of the identity loss.
+      steps_per_call: steps between two looks at the losses.
+      seed: of the run.
+      saver: keeps the state between calls.
+      progress: called with (steps done, steps in all, latest losses).
+
+    Returns:
+      ``{layer: {"a2b": generator, "b2a": generator}}`` with a leading ``P``, and ``{layer: {loss: (P, S)}}``,
+      all as numpy arrays.
+
+    Raises:
+      UserError: a loss that is not finite, with the layer, the pair, the step and the last good checkpoint.
+    """
+    base = jax.random.key(seed)
+    layers = tuple(translations)
+    total = {
+        layer: translations[layer].steps(volumes[layer][0].shape[1], volumes[layer][1].shape[1])
+        for layer in layers
+    }
+    calls = -(-max(total.values()) // steps_per_call)
+    device_volumes = jax.device_put(volumes)
+
+    def pair_key(pair: jax.Array, layer: str) -> Key:
+        key = jax.random.fold_in(jax.random.fold_in(base, 1), pair)
+        return jax.random.fold_in(key, layers.index(layer))
+
+    def initial(pair: jax.Array, volumes: Params) -> Params:
+        return {
+            layer: initialise(
+                hidden,
+                volumes[layer][0],
+                translations[layer].learning_rate,
+                jax.random.fold_in(pair_key(pair, layer), 0),
+            )
+            for layer in layers
+        }
+
+    def advance(layer: str, state: Params, pair: jax.Array, number: jax.Array, volumes: Params) -> Any:  # noqa: ANN401
+        translation = translations[layer]
+        keys = jax.random.split(jax.random.fold_in(pair_key(pair, layer), 1 + number))
+        batches = [
+            domain[draw(key, len(domain), translation.batch_size)]
+            for key, domain in zip(keys, volumes, strict=True)
+        ]
+        return step(
+            state,
+            *batches,
+            hidden=hidden,
+            learning_rate=translation.learning_rate,
+            cycle=cycle,
+            identity=identity,
+        )
+
+    def call(states: Params, first: jax.Array, pairs: jax.Array, volumes: Params) -> tuple[Params, Params]:
+        def all_layers(states: Params, number: jax.Array) -> tuple[Params, Params]:
+            new, terms = {}, {}
+            for layer in layers:  # a layer that has had its steps rests
+
+                def work(state: Params, layer: str = layer) -> tuple[Params, Params]:
+                    mapped = jax.vmap(
+                        lambda s, pair, v: advance(layer, s, pair, number, v), in_axes=(0, 0, 0)
+                    )
+                    return mapped(state, pairs, volumes[layer])
+
+                def rest(state: Params) -> tuple[Params, Params]:
+                    return state, {name: jnp.full(pairs.shape, jnp.nan) for name in LOSSES}
+
+                new[layer], terms[layer] = lax.cond(number < total[layer], work, rest, states[layer])
+            return new, terms
+
+        return lax.scan(all_layers, states, first + jnp.arange(steps_per_call))
+
+    run = jax.jit(call, donate_argnums=(0,))
+    pair_numbers = jnp.asarray(pairs, jnp.int32)
+    states = jax.jit(jax.vmap(initial))(pair_numbers, device_volumes)
+    structure = jax.tree.structure(states)
+    history = {
+        layer: {name: np.zeros((len(pairs), calls * steps_per_call), np.float32) for name in LOSSES}
+        for layer in layers
+    }
+    first = 0
+    saved = saver.restore()
+    if saved is not None:
+        leaves = [saved["leaves"][name] for name in sorted(saved["leaves"])]
+        states, history = jax.tree.unflatten(structure, leaves), saved["history"]
+        first = int(saved["calls"])
+
+    def snapshot(states: Params, number: int) -> dict[str, Any]:
+        leaves = jax.tree.leaves(jax.device_get(states))
+        return {
+            "leaves": {f"{n:04d}": leaf for n, leaf in enumerate(leaves)},
+            "history": history,
+            "calls": np.int32(number),
+        }
+
+    for number in range(first, calls):
+        begin = number * steps_per_call
+        states, terms = run(states, jnp.int32(begin), pair_numbers, device_volumes)
+        terms = jax.device_get(terms)
+        for layer in layers:
+            for name in LOSSES:
+                values = terms[layer][name].T  # (S, P) to (P, S)
+                _check_finite(values[:, : max(0, total[layer] - begin)], layer, name, begin, saver)
+                history[layer][name][:, begin : begin + steps_per_call] = values
+        saver.save(lambda states=states, number=number: snapshot(states, number + 1), number + 1)
+        latest = {
+            layer: float(np.nanmean(terms[layer]["cycle"][-1])) for layer in layers if begin < total[layer]
+        }
+        progress(min(begin + steps_per_call, max(total.values())), max(total.values()), latest)
+    generators = jax.device_get({layer: states[layer]["generators"] for layer in layers})
+    trimmed = {
+        layer: {name: values[:, : total[layer]] for name, values in history[layer].items()}
+        for layer in layers
+    }
+    return generators, trimmed
+
+
+def _check_finite(values: np.ndarray, layer: str, name: str, begin: int, saver: Saver) -> None:
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+        pair, offset = bad[np.argmin(bad[:, 1])]
+        raise UserError(
+            f"the {name} loss of the CycleGAN of {layer} is {values[pair, offset]} in step "
+            f"{begin + offset + 1} (pair {pair}), so the run stopped. The last good checkpoint is "
+            f"{saver.last_good}. A smaller cyclegan.learning_rate, or kernels.normalisation='range', "
+            "usually mends it."
+        )

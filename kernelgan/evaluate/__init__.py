@@ -1,0 +1,1 @@
+"""Host-side evaluation: scores, intervals, clustering, similarity, novelty and the matched null."""

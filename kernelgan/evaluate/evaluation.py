@@ -1,0 +1,249 @@
+"""Everything that is measured of one method, and of one pair: the records of `results.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from kernelgan import models
+from kernelgan.evaluate import bootstrap, clustering, features, null_test, scores, similarity
+from kernelgan.evaluate import novelty as novelty_lib
+from kernelgan.evaluate.methods import METHODS, Networks, parameter_count
+from kernelgan.types import Params
+
+Record = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+GENERATED = ("cyclegan_a2b", "cyclegan_b2a")
+_CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
+_MATCHED_PARENTS = 32  # of each zoo, candidates for the nearest parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Of evaluation; the fields of ``config.evaluate`` of these names.
+
+    Attributes:
+      bootstrap: resamples behind each interval.
+      umap_networks: networks whose features are embedded, the first of each method.
+      umap_neighbours: of UMAP.
+      dbscan_radius: in standard deviations of the embedding.
+      dbscan_minimum_samples: of DBSCAN.
+      svm_nu: of the one-class SVM.
+      chunk_size: networks in memory at a time.
+      seed: of the run.
+    """
+
+    bootstrap: int
+    umap_networks: int
+    umap_neighbours: int
+    dbscan_radius: float
+    dbscan_minimum_samples: int
+    svm_nu: float
+    chunk_size: int
+    seed: int
+
+
+def evaluate_method(
+    name: str,
+    networks: Networks,
+    network: models.ConvNet,
+    images: np.ndarray,
+    quadrant: np.ndarray,
+    settings: Settings,
+) -> tuple[Record, Arrays]:
+    """Measures every network of a method on the test images.
+
+    Args:
+      name: in `METHODS`.
+      networks: what the method made.
+      network: the module.
+      images: uint8 ``(N, H, W, C)``.
+      quadrant: int8 ``(N,)``, see `scores`.
+      settings: see there.
+
+    Returns:
+      The method's record but for what needs other methods (``recovered``, ``novelty``), and its arrays:
+      ``worst`` ``(M,)``, ``scores`` ``(M, N)``, ``threshold`` ``()``, ``cosine`` ``(Q, Q)``, and of the first
+      network ``embedding`` ``(N, 2)`` and ``cluster`` ``(N,)``.
+    """
+    logits, cosines, raw, embedded = [], [], [], []
+    streams = [
+        features.population_outputs(network, population, images, chunk_size=settings.chunk_size)
+        for population in networks
+    ]
+    for parts in zip(*streams, strict=True):
+        logits.append(np.concatenate([answers for _, answers, _ in parts], axis=-1))
+        found = np.concatenate([values for _, _, values in parts], axis=-1)
+        cosines.append(similarity.cosine_similarity(found, quadrant))
+        raw.append(clustering.kmeans_many(found, quadrant, seed=settings.seed))
+        missing = settings.umap_networks - len(embedded)
+        embedded += [_cluster(one, quadrant, settings) for one in found[: max(0, missing)]]
+    answers, threshold = features.score(np.concatenate(logits))
+    record: Record = {
+        "kind": METHODS[name].kind,
+        "description": METHODS[name].description,
+        "networks": len(answers),
+        "parameters": parameter_count(networks),
+    }
+    record |= bootstrap.score_intervals(
+        answers, quadrant, threshold=threshold, resamples=settings.bootstrap, seed=settings.seed
+    )
+    clusterings = {"kmeans_raw": _joined(raw)}
+    for method in embedded[0].scores if embedded else ():
+        if method != "kmeans_raw":
+            clusterings[method] = _stacked([one.scores[method] for one in embedded])
+    record["clustering"] = {method: _summaries(values, settings) for method, values in clusterings.items()}
+    record["cosine_similarity"] = {
+        figure: _summary(np.concatenate([getattr(part, figure) for part in cosines]), settings)
+        for figure in ("within", "across", "margin")
+    }
+    arrays: Arrays = {
+        "worst": worst(answers, quadrant),
+        "scores": answers,
+        "threshold": np.float32(threshold),
+        "cosine": np.mean(np.concatenate([part.matrix for part in cosines]), axis=0),
+    }
+    if embedded and embedded[0].embedding is not None:
+        arrays |= {"embedding": embedded[0].embedding, "cluster": embedded[0].clusters["kmeans"]}
+    return record, arrays
+
+
+def worst(answers: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
+    """Worst-quadrant AUROC of each network, ``(M, N)`` to ``(M,)``."""
+    return scores.auroc_by_quadrant(answers, quadrant)["worst"]
+
+
+def _cluster(found: np.ndarray, quadrant: np.ndarray, settings: Settings) -> clustering.ClusterResult:
+    return clustering.cluster(
+        found,
+        quadrant,
+        seed=settings.seed,
+        neighbours=settings.umap_neighbours,
+        radius=settings.dbscan_radius,
+        minimum_samples=settings.dbscan_minimum_samples,
+        nu=settings.svm_nu,
+    )
+
+
+def _stacked(records: list[Record]) -> Record:
+    """Records of numbers, one a network, as one record of ``(M,)`` arrays."""
+    return {
+        key: _stacked([one[key] for one in records])
+        if isinstance(value, dict)
+        else np.array([one[key] for one in records])
+        for key, value in records[0].items()
+    }
+
+
+def _joined(records: list[Record]) -> Record:
+    """Records of ``(m,)`` arrays, one a chunk, as one record of ``(M,)`` arrays."""
+    return {
+        key: _joined([one[key] for one in records])
+        if isinstance(value, dict)
+        else np.concatenate([one[key] for one in records])
+        for key, value in records[0].items()
+    }
+
+
+def _summary(values: np.ndarray, settings: Settings) -> Record:
+    return bootstrap.summary(values, resamples=settings.bootstrap, seed=settings.seed)
+
+
+def _summaries(values: Record, settings: Settings) -> Record:
+    """Each array of a clusterer's record as a mean with its interval."""
+    found = {key: _summary(values[key], settings) for key in _CLUSTER_FIGURES}
+    printed = {key: _summary(value, settings) for key, value in values["as_printed"].items()}
+    return {**found, "as_printed": printed}
+
+
+def recovered(records: dict[str, Record]) -> dict[str, dict[str, float] | None]:
+    """Each method's share of the way from random networks to the ceiling, on worst-quadrant AUROC."""
+    means = {name: record["auroc"]["worst"]["mean"] for name, record in records.items()}
+    low, high = means.get("random"), means.get("trained_on_conjunction")
+    if low is None or high is None or high <= low:
+        return dict.fromkeys(records)
+    return {name: {"mean": (mean - low) / (high - low)} for name, mean in means.items()}
+
+
+def novelty(
+    generated: Params,
+    parents: tuple[Params, Params],
+    answers: Arrays,
+    rivals: list[Arrays],
+    quadrant: np.ndarray,
+) -> Record:
+    """How new generated networks are: distance to, and errors in common with, the nearest parent.
+
+    Args:
+      generated: stacked parameters ``(M, ...)``.
+      parents: of the attribute's and the object's zoo; the first of each are the candidates for nearest.
+      answers: the generated networks' arrays from `evaluate_method`.
+      rivals: those of ``attribute_only`` and ``object_only``.
+      quadrant: int8 ``(N,)``.
+
+    Returns:
+      Summaries ``distance`` (1: as far as a parent is from its nearest fellow; 0: a copy) and
+      ``error_overlap`` (intersection over union; 1: the same errors).
+    """
+    kernels = [
+        np.concatenate([zoo[layer]["kernel"][:_MATCHED_PARENTS] for zoo in parents])
+        for layer in ("conv1", "conv2")
+    ]
+    found = novelty_lib.novelty(generated["conv1"]["kernel"], generated["conv2"]["kernel"], *kernels)
+    truth = quadrant == scores.CONJUNCTION
+    wrong = _answered(answers) != truth
+    parents_wrong = np.concatenate([_answered(rival)[:_MATCHED_PARENTS] != truth for rival in rivals])
+    return {
+        "distance": bootstrap.summary(found.relative_to_nearest),
+        "error_overlap": bootstrap.summary(novelty_lib.error_overlap(wrong, parents_wrong, found.nearest)),
+    }
+
+
+def _answered(answers: Arrays) -> np.ndarray:
+    return scores.answers(answers["scores"], float(answers["threshold"]))
+
+
+def matched_null(worst_by_method: dict[str, np.ndarray], seed: int) -> Record | None:
+    """The generated networks against as carefully picked random ones.
+
+    The mean of each direction is tested against random networks by permutation; reporting the better of the
+    two directions is picking, and its p-value is doubled for it (Bonferroni). The best single network of all
+    is tested against the best of as many random ones.
+
+    Args:
+      worst_by_method: worst-quadrant AUROC ``(M,)`` of the random networks and of the generated ones.
+      seed: of the permutations.
+
+    Returns:
+      The record ``null_test``, or None if there are no generated networks.
+    """
+    directions = [name for name in GENERATED if name in worst_by_method]
+    if not directions or "random" not in worst_by_method:
+        return None
+    null = worst_by_method["random"]
+    by_method, means = {}, {}
+    for name in directions:
+        of_mean = null_test.mean_test(worst_by_method[name], null, statistic="auroc.worst", seed=seed)
+        of_best = null_test.best_of(worst_by_method[name], null, statistic="auroc.worst")
+        means[name] = of_mean
+        by_method[name] = {
+            "mean_p_value": of_mean["p_value"],
+            "superiority": of_mean["superiority"],
+            "best_p_value": of_best["p_value"],
+        }
+    method = max(directions, key=lambda name: means[name]["mean"])
+    return {
+        "statistic": "auroc.worst",
+        "method": method,
+        "candidates": len(directions),
+        "observed": means[method]["mean"],
+        "null_mean": means[method]["null_mean"],
+        "p_value": min(1.0, len(directions) * by_method[method]["mean_p_value"]),
+        "by_method": by_method,
+        "best_network": null_test.best_of(
+            np.concatenate([worst_by_method[name] for name in directions]), null, statistic="auroc.worst"
+        ),
+    }

@@ -1,0 +1,94 @@
+"""What networks answer: logits and features of a whole population on one set of images, in mapped calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from kernelgan import assemble, models, parallel
+from kernelgan.types import Params
+
+IMAGES_AT_ONCE = 128
+NO, YES = 0, 1
+"""Which of a concept's two logits says what."""
+PRODUCT_THRESHOLD = float(np.log(0.5))
+"""Two concepts: the product of their probabilities is at least 1/2."""
+
+
+def population_outputs(
+    network: models.ConvNet, params: Params, images: np.ndarray, *, chunk_size: int, features: bool = True
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Runs every network of a population on the same images, a chunk of networks at a time.
+
+    Args:
+      network: the module; its number of outputs is read off the parameters.
+      params: stacked parameters, a leading ``M``.
+      images: uint8 ``(N, H, W, C)``.
+      chunk_size: networks at a time.
+      features: whether the features are wanted too.
+
+    Yields:
+      The numbers of the chunk's networks ``(m,)``, their logits ``(m, N, K)`` and features ``(m, N, F)`` (or
+      None), all numpy.
+    """
+    count = len(params["dense"]["bias"])
+    batch = min(IMAGES_AT_ONCE, len(images))
+    batches = -(-len(images) // batch)
+    padded = np.concatenate([images, images[: batches * batch - len(images)]])
+    module = network.clone(outputs=params["dense"]["bias"].shape[-1])
+
+    def outputs(member: Params, images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        def one_batch(images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+            logits, found = module.apply({"params": member}, models.normalise_images(images))
+            return logits, found if features else None
+
+        parts = lax.map(one_batch, images.reshape(batches, batch, *images.shape[1:]))
+        return jax.tree.map(lambda part: part.reshape(-1, part.shape[-1])[: len(padded)], parts)
+
+    run = parallel.over_population(outputs)
+    resident = jnp.asarray(padded)
+    for chunk in parallel.chunks(count, chunk_size):
+        logits, found = jax.device_get(run(assemble.take_members(params, chunk), resident))
+        # The last chunk repeats its last network; give each only once.
+        members = chunk[: len(np.unique(chunk))]
+        kept = slice(0, len(members))
+        yield (
+            members,
+            logits[kept, : len(images)],
+            None if found is None else found[kept, : len(images)],
+        )
+
+
+def population_logits(
+    network: models.ConvNet, params: Params, images: np.ndarray, *, chunk_size: int
+) -> np.ndarray:
+    """Logits ``(M, N, K)`` of a population."""
+    parts = population_outputs(network, params, images, chunk_size=chunk_size, features=False)
+    return np.concatenate([logits for _, logits, _ in parts])
+
+
+def score(logits: np.ndarray) -> tuple[np.ndarray, float]:
+    """How strongly a network says "conjunction", and from what score on it says yes.
+
+    One logit pair (2 outputs): the logits' difference, threshold 0. Two concepts (4 outputs): log of the
+    product of both probabilities, log sigmoid(lA) + log sigmoid(lB), threshold log(1/2).
+
+    Args:
+      logits: ``(..., 2)`` or ``(..., 4)``.
+
+    Returns:
+      float32 ``(...)`` and the threshold.
+
+    Raises:
+      ValueError: another number of outputs.
+    """
+    if logits.shape[-1] == 2:
+        return logits[..., YES] - logits[..., NO], 0.0
+    if logits.shape[-1] == 4:
+        differences = logits[..., 1::2] - logits[..., 0::2]
+        return -np.logaddexp(np.float32(0.0), -differences).sum(axis=-1), PRODUCT_THRESHOLD
+    raise ValueError(f"logits must have 2 or 4 outputs, got {logits.shape[-1]}")

@@ -1,0 +1,162 @@
+"""How far a network is from its nearest parent: a copy of a parent is not a generation.
+
+Filters have no order, so distances are taken after matching them layer by layer, as in weight matching
+(Ainsworth, Hayase and Srinivasa, "Git Re-Basin", 2023), here greedily: layer 1 first, by linear assignment,
+then layer 2 with its inputs in layer 1's order. The result is a distance that some reordering of the parent
+attains, hence at least the true distance over all reorderings. Biases and dense layers are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy import optimize
+
+
+@dataclasses.dataclass(frozen=True)
+class Novelty:
+    """Distances of networks to their nearest parents, see `novelty`.
+
+    Attributes:
+      distance: float64 ``(M,)``: L2 distance to the nearest parent.
+      nearest: int64 ``(M,)``: which parent that is.
+      relative: float64 ``(M,)``: `distance` over the median distance between two parents; 0 is a copy.
+      relative_to_nearest: float64 ``(M,)``: `distance` over the median distance of a parent to ITS nearest
+        fellow parent, the fairer yardstick: both are nearest of many. 1 is as new as a new parent would be.
+    """
+
+    distance: np.ndarray
+    nearest: np.ndarray
+    relative: np.ndarray
+    relative_to_nearest: np.ndarray
+
+
+def matched_distances(
+    conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2: np.ndarray
+) -> np.ndarray:
+    """L2 distances between networks' kernels after each parent's filters are matched to the network's.
+
+    Args:
+      conv1: float ``(M, H, W, I, O)``, such as ``(M, 5, 5, 3, 6)``.
+      conv2: float ``(M, H, W, O, P)``, such as ``(M, 5, 5, 6, 16)``: its inputs are layer 1's filters.
+      parents1: float ``(K, H, W, I, O)``.
+      parents2: float ``(K, H, W, O, P)``.
+
+    Returns:
+      float64 ``(M, K)``, over both layers.
+
+    Raises:
+      ValueError: shapes disagree or a kernel is not finite.
+    """
+    own1, own2 = _checked(conv1, conv2, "network")
+    other1, other2 = _checked(parents1, parents2, "parent")
+    if own1.shape[1:] != other1.shape[1:] or own2.shape[1:] != other2.shape[1:]:
+        raise ValueError(
+            f"networks {own1.shape[1:]}, {own2.shape[1:]} and parents {other1.shape[1:]}, {other2.shape[1:]} "
+            "must have kernels of the same shape"
+        )
+    filters1, filters2 = own1.shape[-1], own2.shape[-1]
+    # (K, O, H*W*I) and (K, O, P, H*W): what is permuted leads.
+    parents_first = np.moveaxis(other1, -1, 1).reshape(len(other1), filters1, -1)
+    parents_second = np.moveaxis(other2, (3, 4), (1, 2)).reshape(len(other2), filters1, filters2, -1)
+    result = np.empty((len(own1), len(other1)))
+    for m in range(len(own1)):
+        first = np.moveaxis(own1[m], -1, 0).reshape(filters1, -1)
+        second = np.moveaxis(own2[m], (2, 3), (0, 1)).reshape(filters1, filters2, -1)
+        order1 = _best_orders(np.einsum("fd,kgd->kfg", first, parents_first, optimize=True))
+        matched_first = np.take_along_axis(parents_first, order1[:, :, None], axis=1)
+        matched_second = np.take_along_axis(parents_second, order1[:, :, None, None], axis=1)
+        order2 = _best_orders(np.einsum("ifd,kigd->kfg", second, matched_second, optimize=True))
+        matched_second = np.take_along_axis(matched_second, order2[:, None, :, None], axis=2)
+        result[m] = np.sqrt(
+            np.sum((first - matched_first) ** 2, axis=(1, 2))
+            + np.sum((second - matched_second) ** 2, axis=(1, 2, 3))
+        )
+    return result
+
+
+def novelty(conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2: np.ndarray) -> Novelty:
+    """Distance of each network to its nearest parent, by itself and against the parents' own distances.
+
+    Args:
+      conv1: float ``(M, H, W, I, O)``.
+      conv2: float ``(M, H, W, O, P)``.
+      parents1: float ``(K, H, W, I, O)`` with ``K >= 2``: the candidates for nearest, of one or both zoos.
+      parents2: float ``(K, H, W, O, P)``.
+
+    Returns:
+      A `Novelty`.
+
+    Raises:
+      ValueError: see `matched_distances`; or fewer than two parents, or parents that are copies of each
+        other, so that there is no distance to compare with.
+    """
+    if len(parents1) < 2:
+        raise ValueError(f"need at least 2 parents to compare distances with, got {len(parents1)}")
+    distances = matched_distances(conv1, conv2, parents1, parents2)
+    between = matched_distances(parents1, parents2, parents1, parents2)
+    typical = float(np.median(between[~np.eye(len(between), dtype=bool)]))
+    np.fill_diagonal(between, np.inf)
+    typical_nearest = float(np.median(between.min(axis=1)))
+    if typical_nearest <= 0:
+        raise ValueError("most parents are exact copies of another: there is no distance to compare with")
+    distance = distances.min(axis=1)
+    return Novelty(
+        distance=distance,
+        nearest=distances.argmin(axis=1),
+        relative=distance / typical,
+        relative_to_nearest=distance / typical_nearest,
+    )
+
+
+def error_overlap(errors: np.ndarray, parent_errors: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """Intersection over union (Jaccard, 1901) of a network's errors with its nearest parent's.
+
+    Args:
+      errors: bool ``(M, N)``: the network answers this image wrongly.
+      parent_errors: bool ``(K, N)``: the parent does.
+      nearest: int ``(M,)`` from `novelty`.
+
+    Returns:
+      float64 ``(M,)``: 1 where both err on the same images, or neither on any.
+
+    Raises:
+      ValueError: shapes disagree, errors are not bool, or `nearest` names no parent.
+    """
+    errors, parent_errors, nearest = np.asarray(errors), np.asarray(parent_errors), np.asarray(nearest)
+    if errors.dtype != bool or parent_errors.dtype != bool:
+        raise ValueError(f"errors must be bool, got {errors.dtype} and {parent_errors.dtype}")
+    if errors.ndim != 2 or parent_errors.ndim != 2 or errors.shape[1] != parent_errors.shape[1]:
+        raise ValueError(f"need errors (M, N) and (K, N), got {errors.shape} and {parent_errors.shape}")
+    if nearest.shape != errors.shape[:1] or nearest.min() < 0 or nearest.max() >= len(parent_errors):
+        raise ValueError(f"nearest must be (M,) indices of {len(parent_errors)} parents, got {nearest}")
+    theirs = parent_errors[nearest]
+    union = np.sum(errors | theirs, axis=1)
+    return np.where(union > 0, np.sum(errors & theirs, axis=1) / np.maximum(union, 1), 1.0)
+
+
+def _checked(conv1: np.ndarray, conv2: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    conv1, conv2 = np.asarray(conv1, np.float64), np.asarray(conv2, np.float64)
+    if (
+        conv1.ndim != 5
+        or conv2.ndim != 5
+        or len(conv1) != len(conv2)
+        or len(conv1) == 0
+        or conv1.shape[4] != conv2.shape[3]
+    ):
+        raise ValueError(
+            f"{name} kernels must be (M, H, W, I, O) and (M, H, W, O, P), got {conv1.shape}, {conv2.shape}"
+        )
+    if not (np.isfinite(conv1).all() and np.isfinite(conv2).all()):
+        raise ValueError(f"{name} kernels are not finite")
+    return conv1, conv2
+
+
+def _best_orders(products: np.ndarray) -> np.ndarray:
+    """For each own filter the parent's filter matched to it, int64 ``(K, O)``.
+
+    `products` ``(K, O, O)`` are inner products, own filter by parent's; the sum of squared distances is
+    smallest where the sum of these is largest.
+    """
+    return np.stack([optimize.linear_sum_assignment(one, maximize=True)[1] for one in products])

@@ -1,0 +1,118 @@
+"""The matched null: could the best, or the mean, of generated networks come from random ones?
+
+A best of n must be compared with bests of n. Comparing it with bests of n drawn from a FINITE pool of null
+networks is not enough: the best of 64 networks beats all 256 of a pool in one case of five by chance alone
+(64 / 320), and no draw from that pool ever beats it. `best_of` therefore pools both populations, which is
+exact for any two sizes. It follows that its p-value is never below n / (n + K): a null pool must hold
+19 networks for every candidate before 0.05 can be reached, or the mean be tested instead.
+
+Both tests are over networks, given the images: they say nothing of other images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from kernelgan.evaluate import scores as scores_lib
+
+
+def best_of(generated: np.ndarray, null: np.ndarray, *, statistic: str = "") -> dict[str, Any]:
+    """Permutation test of the best of n candidates (Fisher, 1935), computed exactly, without draws.
+
+    Under the null hypothesis the candidates are any n of the ``n + K`` networks. The p-value is the share
+    of all choices of n whose best is at least the observed one: ``1 - C(b, n) / C(n + K, n)``, where b
+    networks are below it.
+
+    Args:
+      generated: float ``(n,)``, the statistic of every candidate that the best was picked from.
+      null: float ``(K,)``, the statistic of null networks, which went through the same picking otherwise.
+      statistic: its name, for the record.
+
+    Returns:
+      ``statistic``; ``candidates`` n; ``null_networks`` K; ``observed``, the best candidate's; ``null_mean``,
+      the expected best of n draws from the null networks; ``p_value``; ``smallest_p``, the least that
+      `p_value` can be for these n and K; ``share_of_null_draws``, the share of n-candidate draws (with
+      replacement) from the null networks alone whose best is at least `observed`: the p-value for an
+      infinite pool, too small for a finite one, not to be quoted unless K is many times n.
+
+    Raises:
+      ValueError: an input is not 1-D, empty or not finite.
+    """
+    generated, null = _checked(generated, "generated"), _checked(null, "null")
+    n, total = generated.size, generated.size + null.size
+    observed = generated.max()
+    below = int(np.sum(generated < observed) + np.sum(null < observed))
+    steps = np.arange(n)
+    none_as_good = float(np.prod(np.maximum(below - steps, 0) / (total - steps)))
+    ranked = np.sort(null)
+    at_most = (np.arange(null.size + 1) / null.size) ** n
+    return {
+        "statistic": statistic,
+        "candidates": n,
+        "null_networks": int(null.size),
+        "observed": float(observed),
+        "null_mean": float(ranked @ np.diff(at_most)),
+        "p_value": 1 - none_as_good,
+        "smallest_p": n / total,
+        "share_of_null_draws": 1 - float(np.mean(null < observed)) ** n,
+    }
+
+
+def mean_test(
+    generated: np.ndarray, null: np.ndarray, *, statistic: str = "", resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """One-sided tests that generated networks are better than null ones on average; no picking is involved.
+
+    Args:
+      generated: float ``(n,)``.
+      null: float ``(K,)``.
+      statistic: its name, for the record.
+      resamples: permutations; all are enumerated where there are no more than these.
+      seed: of the permutations.
+
+    Returns:
+      ``statistic``; ``candidates`` n; ``null_networks`` K; ``mean``; ``null_mean``; ``p_value`` of the
+      difference of means by permutation, at least ``1 / (resamples + 1)`` when they are drawn;
+      ``rank_p_value`` (Mann and Whitney, 1947); ``superiority``, the chance that a generated network beats
+      a null one, half for a tie.
+
+    Raises:
+      ValueError: an input is not 1-D, empty or not finite, or `resamples` < 1.
+    """
+    generated, null = _checked(generated, "generated"), _checked(null, "null")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    test = {"statistic": statistic, "candidates": int(generated.size), "null_networks": int(null.size)}
+    test |= {"mean": float(generated.mean()), "null_mean": float(null.mean())}
+    if np.ptp(np.concatenate([generated, null])) == 0:
+        return test | {"p_value": 1.0, "rank_p_value": 1.0, "superiority": 0.5}
+    rank = stats.mannwhitneyu(generated, null, alternative="greater")
+    return test | {
+        "p_value": _permutation_p(generated, null, resamples=resamples, seed=seed),
+        "rank_p_value": float(rank.pvalue),
+        "superiority": float(rank.statistic / (generated.size * null.size)),
+    }
+
+
+def _permutation_p(generated: np.ndarray, null: np.ndarray, *, resamples: int, seed: int) -> float:
+    result = stats.permutation_test(
+        (generated, null),
+        lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
+        vectorized=True,
+        alternative="greater",
+        n_resamples=resamples,
+        batch=256,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def _checked(values: np.ndarray, name: str) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"{name} must hold one value a network, got shape {values.shape}")
+    scores_lib.check_finite(values, name)
+    return values

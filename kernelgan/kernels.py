@@ -1,0 +1,79 @@
+"""Kernel sets: what a kernel-space translator sees of a network, and the way back.
+
+A kernel set is one layer's kernel, ``(h, w, I, O)``, seen as a volume ``(O, h, w, I)``: filters are depth,
+input channels are channels, as in the reference (its PyTorch layout is ``(I, O, h, w)``). Biases and the
+dense head are not part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from kernelgan.types import Array, Params
+
+NORMALISATIONS = ("none", "standard", "range")
+
+
+def to_volume(kernel: Array) -> Array:
+    """``(..., h, w, I, O)`` to ``(..., O, h, w, I)``."""
+    axes = tuple(range(kernel.ndim - 4))
+    n = kernel.ndim
+    return kernel.transpose(*axes, n - 1, n - 4, n - 3, n - 2)
+
+
+def from_volume(volume: Array) -> Array:
+    """The inverse of `to_volume`: ``(..., O, h, w, I)`` to ``(..., h, w, I, O)``."""
+    axes = tuple(range(volume.ndim - 4))
+    n = volume.ndim
+    return volume.transpose(*axes, n - 3, n - 2, n - 1, n - 4)
+
+
+def extract(params: Params, layers: Sequence[str]) -> dict[str, Array]:
+    """Kernel sets of (stacked) networks by layer: ``{"conv1": (M, O, h, w, I), ...}``."""
+    return {layer: to_volume(params[layer]["kernel"]) for layer in layers}
+
+
+def insert(params: Params, volumes: dict[str, Array]) -> Params:
+    """The inverse of `extract`: the same parameters with these kernel sets in place of their own."""
+    replaced = {layer: {**params[layer], "kernel": from_volume(volume)} for layer, volume in volumes.items()}
+    return {**params, **replaced}
+
+
+@dataclasses.dataclass(frozen=True)
+class Normaliser:
+    """An affine map of one layer's kernel sets of one zoo, and its inverse."""
+
+    shift: float
+    scale: float
+
+    def apply(self, volumes: Array) -> Array:
+        """Network weights to what the translator sees."""
+        return (volumes - self.shift) / self.scale
+
+    def invert(self, volumes: Array) -> Array:
+        """What the translator gives, as network weights."""
+        return volumes * self.scale + self.shift
+
+
+def fit_normaliser(volumes: np.ndarray, kind: str) -> Normaliser:
+    """Fits a normaliser to a zoo's kernel sets of one layer.
+
+    Args:
+      volumes: ``(M, O, h, w, I)``.
+      kind: ``"none"`` (the identity, as the reference), ``"standard"`` (zero mean and unit variance over
+        all weights) or ``"range"`` (the largest weight becomes 1, which is as far as the generator's tanh
+        reaches).
+
+    Raises:
+      ValueError: another kind.
+    """
+    if kind == "none":
+        return Normaliser(0.0, 1.0)
+    if kind == "standard":
+        return Normaliser(float(np.mean(volumes)), float(np.std(volumes)) or 1.0)
+    if kind == "range":
+        return Normaliser(0.0, float(np.max(np.abs(volumes))) or 1.0)
+    raise ValueError(f"unknown normalisation {kind!r}; known are {', '.join(NORMALISATIONS)}")

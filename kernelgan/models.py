@@ -1,0 +1,176 @@
+"""The three networks: a small image classifier, and the kernel-space generator and discriminator.
+
+Architectures and initialisers are the reference's (Jain, "mlusingml", 2024, PyTorch), whose default
+initialiser is uniform in +-1/sqrt(fan_in) for kernels and biases alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kernelgan import convolution
+from kernelgan.types import Array, Key, Params
+
+Initialiser = Callable[..., jax.Array]
+
+
+def uniform_fan_in(fan_in: int) -> Initialiser:
+    """Uniform in +-1/sqrt(fan_in), PyTorch's default for convolutions and dense layers."""
+    bound = 1.0 / math.sqrt(fan_in)
+
+    def initialise(key: Key, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return initialise
+
+
+def normalise_images(images: Array) -> jax.Array:
+    """Uint8 images to float32 in [-1, 1], as the reference: x / 255, then (x - 0.5) / 0.5."""
+    return (jnp.asarray(images, jnp.float32) / 255.0 - 0.5) / 0.5
+
+
+class ConvPool(nn.Module):
+    """Convolution (valid), ReLU and 2 x 2 max-pooling; computed as products on batch-minor images.
+
+    Bias and ReLU commute with max-pooling, so pooling comes first: a quarter of the elementwise work.
+
+    Attributes:
+      filters: output channels ``O``.
+      kernel_size: pixels a side.
+      plain: compute with XLA's convolution and ``reduce_window``, the textbook form (for tests).
+    """
+
+    filters: int
+    kernel_size: int = 5
+    plain: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """``(I, H, W, B)`` to ``(O, (H - k + 1) // 2, (W - k + 1) // 2, B)``."""
+        size, inputs = self.kernel_size, images.shape[0]
+        initialise = uniform_fan_in(size * size * inputs)
+        kernel = self.param("kernel", initialise, (size, size, inputs, self.filters))
+        bias = self.param("bias", initialise, (self.filters,))
+        if self.plain:
+            convolved = lax.conv_general_dilated(
+                images,
+                kernel,
+                (1, 1),
+                "VALID",
+                dimension_numbers=("CHWN", "HWIO", "CHWN"),
+                precision=convolution.PRECISION,
+            )
+            activated = nn.relu(convolved + bias[:, None, None, None])
+            window = (1, 2, 2, 1)
+            return lax.reduce_window(activated, -jnp.inf, lax.max, window, window, "VALID")
+        pooled = convolution.max_pool(convolution.convolve(images, kernel))
+        return nn.relu(pooled + bias[:, None, None, None])
+
+
+class Dense(nn.Module):
+    """A dense layer with PyTorch's initialiser for kernel and bias."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """``(B, F)`` to ``(B, outputs)``."""
+        initialise = uniform_fan_in(features.shape[-1])
+        kernel = self.param("kernel", initialise, (features.shape[-1], self.outputs))
+        bias = self.param("bias", initialise, (self.outputs,))
+        return jnp.matmul(features, kernel, precision=convolution.PRECISION) + bias
+
+
+class ConvNet(nn.Module):
+    """The member of a zoo: two convolutions with pooling, 400 features, a dense head.
+
+    Attributes:
+      filters: output channels of each convolution.
+      kernel_size: pixels a side.
+      outputs: 2 for one concept (the second logit says that it holds), 4 for two concepts' heads
+        side by side (attribute, then object).
+      plain: see `ConvPool`.
+    """
+
+    filters: tuple[int, ...] = (6, 16)
+    kernel_size: int = 5
+    outputs: int = 2
+    plain: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits and features of a batch.
+
+        Args:
+          images: float32 ``(B, H, W, C)`` in [-1, 1].
+
+        Returns:
+          Logits ``(B, outputs)``, and features ``(B, F)`` flattened in the reference's CHW order.
+        """
+        hidden = images.transpose(3, 1, 2, 0)
+        for layer, filters in enumerate(self.filters, start=1):
+            hidden = ConvPool(filters, self.kernel_size, self.plain, name=f"conv{layer}")(hidden)
+        features = hidden.reshape(-1, hidden.shape[-1]).T
+        return Dense(self.outputs, name="dense")(features), features
+
+
+def layer_names(filters: Sequence[int]) -> tuple[str, ...]:
+    """Names of the convolutional layers, the first nearest the image."""
+    return tuple(f"conv{layer}" for layer in range(1, len(filters) + 1))
+
+
+def initialise_convnet(network: ConvNet, image_size: int, key: Key) -> Params:
+    """Parameters of one network for images of ``image_size`` pixels a side."""
+    return network.init(key, jnp.zeros((1, image_size, image_size, 3)))["params"]
+
+
+class VolumeConv(nn.Module):
+    """A 3 x 3 x 3 convolution over a kernel set's (filter, height, width), with PyTorch's initialiser."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, volumes: jax.Array) -> jax.Array:
+        """``(B, O, H, W, C)`` to ``(B, O, H, W, channels)``."""
+        initialise = uniform_fan_in(27 * volumes.shape[-1])
+        return nn.Conv(
+            self.channels,
+            (3, 3, 3),
+            kernel_init=initialise,
+            bias_init=initialise,
+            conv_general_dilated=convolution.conv_general_dilated_3d,
+            name="conv",
+        )(volumes)
+
+
+class KernelGenerator(nn.Module):
+    """Translates kernel sets: two 3-D convolutions, ReLU between, tanh at the end.
+
+    A kernel set is seen as a volume ``(O, H, W)`` with the layer's ``I`` input channels as channels.
+    """
+
+    hidden: int = 64
+
+    @nn.compact
+    def __call__(self, volumes: jax.Array) -> jax.Array:
+        """``(B, O, H, W, I)`` to the same shape, in (-1, 1)."""
+        hidden = nn.relu(VolumeConv(self.hidden, name="encode")(volumes))
+        return jnp.tanh(VolumeConv(volumes.shape[-1], name="decode")(hidden))
+
+
+class KernelDiscriminator(nn.Module):
+    """Scores each position of a kernel set as real (1) or translated (0); a patch output."""
+
+    hidden: int = 64
+
+    @nn.compact
+    def __call__(self, volumes: jax.Array) -> jax.Array:
+        """``(B, O, H, W, I)`` to ``(B, O, H, W, 1)`` in (0, 1)."""
+        hidden = nn.leaky_relu(VolumeConv(self.hidden, name="encode")(volumes), 0.2)
+        return nn.sigmoid(VolumeConv(1, name="decode")(hidden))

@@ -1,0 +1,183 @@
+"""Zoos: a population of networks for each concept, all trained together.
+
+A zoo knows its concept and what it must not see. Two pairs that ask for the same images share one zoo.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from kernelgan import models
+from kernelgan.data.quadrants import Groups
+from kernelgan.population import Population, Saver, Training, binary_metrics, cross_entropy, train
+from kernelgan.types import Params, UserError
+
+POSITIVE = 1
+"""Which logit, and which label, says that the concept holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ZooTask:
+    """What one zoo learns.
+
+    Attributes:
+      kind: of the concept.
+      concept: its name.
+      excluded: concepts of the other kind whose images it never sees.
+      groups: the images; positives are the first quadrant of the two.
+      models: networks ``M``.
+    """
+
+    kind: Literal["attribute", "object"]
+    concept: str
+    excluded: tuple[str, ...]
+    groups: Groups
+    models: int
+
+    @property
+    def name(self) -> str:
+        """Unique within a run, such as ``attribute:black without cat``."""
+        return f"{self.kind}:{self.concept} without {', '.join(self.excluded)}"
+
+    @property
+    def label(self) -> str:
+        """For messages, such as ``the zoo of the attribute 'black'``."""
+        return f"the zoo of the {self.kind} {self.concept!r}"
+
+
+def shared(tasks: Sequence[ZooTask]) -> tuple[list[ZooTask], list[int]]:
+    """Tasks without repeats, and for each given task the number of the one that serves it."""
+    distinct: list[ZooTask] = []
+    served = []
+    for task in tasks:
+        same = [
+            number
+            for number, other in enumerate(distinct)
+            if (other.kind, other.concept, other.models, other.groups.key)
+            == (task.kind, task.concept, task.models, task.groups.key)
+        ]
+        if not same:
+            same = [len(distinct)]
+            distinct.append(task)
+        served.append(same[0])
+    return distinct, served
+
+
+def check_fits(task: ZooTask, training: Training) -> None:
+    """Refuses an epoch or a batch for which the zoo has too few images.
+
+    Raises:
+      UserError: with the number of images and the fields to change.
+    """
+    available = sum(len(group) for group in task.groups.train)
+    for what, wanted in (
+        ("zoo.batch_size", training.batch_size),
+        ("zoo.images_per_epoch", training.images_per_epoch),
+    ):
+        if wanted > available:
+            raise UserError(
+                f"{what} is {wanted}, but {task.label} has {available} training images, and an epoch draws "
+                f"them without replacement. Set {what} to at most {available}, or give it more images."
+            )
+
+
+def build_population(
+    tasks: Sequence[ZooTask], image_count: int, *, balanced: bool, validation_images: int, seed: int
+) -> Population:
+    """One population of all the tasks' networks, task by task.
+
+    Args:
+      tasks: what is learnt.
+      image_count: images ``N`` in the shared array.
+      balanced: batches are half positives, half negatives; otherwise as the images come.
+      validation_images: at most so many are read after an epoch, half of each kind.
+      seed: of the run, chooses them.
+    """
+    targets = np.zeros((len(tasks), image_count), np.int8)
+    groups, validation = [], []
+    for row, task in enumerate(tasks):
+        positives, negatives = task.groups.train
+        targets[row, positives] = POSITIVE
+        targets[row, task.groups.validation[0]] = POSITIVE
+        groups.append((positives, negatives) if balanced else (np.concatenate([positives, negatives]),))
+        rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
+        half = max(1, validation_images // 2)
+        validation.append(tuple(rng.permutation(group)[:half] for group in task.groups.validation))
+    sizes = [task.models for task in tasks]
+    rows = np.repeat(np.arange(len(tasks), dtype=np.int32), sizes)
+    return Population(
+        name=tuple(np.repeat([task.name for task in tasks], sizes).tolist()),
+        index=np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
+        grouping=rows,
+        target=rows,
+        groups=tuple(groups),
+        validation=tuple(validation),
+        targets=targets,
+    )
+
+
+def train_zoos(
+    network: models.ConvNet,
+    images: np.ndarray,
+    tasks: Sequence[ZooTask],
+    training: Training,
+    *,
+    balanced: bool,
+    validation_images: int,
+    seed: int,
+    chunk_size: int,
+    saver: Saver,
+    progress: Callable[[int, int, dict[str, float]], None],
+) -> list[dict[str, Any]]:
+    """Trains every task's networks as one population.
+
+    Args:
+      network: two outputs.
+      images: uint8 ``(N, H, W, C)``, shared by all tasks.
+      tasks: what is learnt.
+      training: its ``shares`` are set here.
+      balanced: see `build_population`.
+      validation_images: see `build_population`.
+      seed: of the run.
+      chunk_size: networks in memory at a time.
+      saver: keeps the state between epochs.
+      progress: see `population.train`.
+
+    Returns:
+      For each task, ``{"params": stacked (M, ...), "history": {metric: (M, E)}}``.
+    """
+    population = build_population(
+        tasks, len(images), balanced=balanced, validation_images=validation_images, seed=seed
+    )
+    params, history = train(
+        network,
+        images,
+        population,
+        dataclasses.replace(training, shares=(1.0, 1.0) if balanced else (1.0,)),
+        loss=cross_entropy,
+        metrics=binary_metrics,
+        seed=seed,
+        chunk_size=chunk_size,
+        saver=saver,
+        progress=progress,
+    )
+    ends = np.cumsum([task.models for task in tasks])
+    return [
+        {
+            "params": slice_members(params, end - task.models, end),
+            "history": slice_members(history, end - task.models, end),
+        }
+        for task, end in zip(tasks, ends, strict=True)
+    ]
+
+
+def slice_members(stacked: Params, start: int, end: int) -> Params:
+    """Members ``start`` to ``end`` of a stacked pytree."""
+    if isinstance(stacked, dict):
+        return {name: slice_members(value, start, end) for name, value in stacked.items()}
+    return stacked[start:end]
