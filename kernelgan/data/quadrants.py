@@ -1,0 +1,505 @@
+"""The held-out-quadrant split, what each learner may read, and the gate that refuses leaks.
+
+A concept pair puts every image into one quadrant: the conjunction ``a&o``, ``a&!o``, ``!a&o`` or ``!a&!o``.
+The conjunction is seen by nobody but the ceiling. Many pairs share one source: everything here is index
+arrays into ``source.train.images`` and ``source.test.images``, never a copy of an image.
+
+    partition(source) -> Partition          once a source: hashes, the validation side, an order to cap by
+    split(partition, a, o) -> PairSplit     once a pair: the quadrant of each image
+    attribute_groups(partition, a, [o])     what the zoo of an attribute reads, ... -> Groups
+    check_leakage(partition, readers)       before anything trains
+
+Two groups of the same `Groups.key` are the same images: a zoo trained on one serves the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import chex
+import numpy as np
+
+from kernelgan.data.images import ImageSet, Source, content_fractions, content_hashes
+from kernelgan.types import UserError
+
+QUADRANTS = ("a&o", "a&!o", "!a&o", "!a&!o")
+CONJUNCTION, ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER = range(4)
+REST = 4
+"""Known not to be the conjunction, quadrant not known."""
+LEFT_OUT = -1
+"""Not of the pair: a label is not known, the image is on another side, or a maximum was reached."""
+
+NEAR_DUPLICATE = 0.995
+"""Correlation of mean-removed thumbnails over which two images count as near duplicates."""
+THUMBNAIL = 8
+"""Pixels a side of these thumbnails."""
+_BLOCK = 4096
+_NAMED = 5
+
+
+class LeakageError(UserError):
+    """Something that trains or chooses would read the content of a conjunction image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How few images stop a run and how many are enough; the fields of ``config.data`` of these names.
+
+    Attributes:
+      minimum_train: fewest training images in each quadrant that a zoo learns from.
+      minimum_test: fewest test images in a quadrant that is scored.
+      maximum_train: most training images a quadrant, and as many for validation; 0: all.
+      maximum_test: most test images a quadrant; 0: all.
+    """
+
+    minimum_train: int
+    minimum_test: int
+    maximum_train: int = 0
+    maximum_test: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """What all pairs over one source have in common.
+
+    Attributes:
+      source: where the images are.
+      limits: smallest and largest numbers of images.
+      train_hashes: content hash of each training image, ``N_train`` strings.
+      test_hashes: of each test image, ``N_test`` strings.
+      validation: bool ``(N_train,)``: on the validation side, by content and seed, so that it is the same
+        for every pair and exact duplicates are on one side.
+      train_order: float64 ``(N_train,)``: where a maximum cuts, images of the smallest numbers stay.
+      test_order: float64 ``(N_test,)``: likewise.
+    """
+
+    source: Source
+    limits: Limits
+    train_hashes: tuple[str, ...]
+    test_hashes: tuple[str, ...]
+    validation: np.ndarray
+    train_order: np.ndarray
+    test_order: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSplit:
+    """The quadrant of each image for one pair: int8, 0 to 3, `REST` in the test set only, else `LEFT_OUT`.
+
+    Attributes:
+      attribute: name of the attribute.
+      object_name: name of the object.
+      train: ``(N_train,)``, the images that are trained on; the conjunction is for the ceiling only.
+      validation: ``(N_train,)``, never the conjunction.
+      test: ``(N_test,)``.
+    """
+
+    attribute: str
+    object_name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The pair in words, such as ``black cat``."""
+        return f"{self.attribute} {self.object_name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """The images that one learner reads, by quadrant; the positives of a parent zoo are the first quadrant.
+
+    Attributes:
+      quadrants: which quadrants, indices into `QUADRANTS`.
+      train: for each of them, ascending int32 indices into ``source.train.images``.
+      validation: likewise; empty for the conjunction.
+    """
+
+    quadrants: tuple[int, ...]
+    train: tuple[np.ndarray, ...]
+    validation: tuple[np.ndarray, ...]
+
+    @property
+    def key(self) -> str:
+        """Equal for groups of the same quadrants and images, so that one training serves both."""
+        digest = hashlib.sha256(repr(self.quadrants).encode())
+        for indices in (*self.train, *self.validation):
+            digest.update(f"{len(indices)}:".encode() + indices.tobytes())
+        return digest.hexdigest()
+
+    def read(self) -> np.ndarray:
+        """All images that are trained on or validated on: ascending int32 ``(N,)``."""
+        return np.sort(np.concatenate([*self.train, *self.validation]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Who reads images, for the leakage gate.
+
+    Attributes:
+      name: for messages, such as ``zoo of the attribute "black"``.
+      groups: the images.
+      pairs: the pairs it is used for; it must have seen the conjunction of none.
+      is_ceiling: it may read conjunction images of the training set, of its pair.
+    """
+
+    name: str
+    groups: Groups
+    pairs: tuple[PairSplit, ...]
+    is_ceiling: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakageReport:
+    """What the gate found for one pair.
+
+    Attributes:
+      leaked: conjunction images that something read; 0, for otherwise the gate raises.
+      duplicates: test images of the pair whose exact content is read in training or validation.
+      near_duplicates: further test images of the pair that nearly equal an image that is read.
+    """
+
+    leaked: int
+    duplicates: int
+    near_duplicates: int
+
+
+def quadrant_of(images: ImageSet, attribute: str, object_name: str) -> np.ndarray:
+    """The quadrant of each image.
+
+    Args:
+      images: ``N`` images and their labels.
+      attribute: a name in ``images.attributes``.
+      object_name: a name in ``images.objects``.
+
+    Returns:
+      int8 ``(N,)``: an index into `QUADRANTS`, `REST` or `LEFT_OUT`.
+
+    Raises:
+      UserError: a concept is not labelled.
+    """
+    a = _labels(images.attributes, attribute, "attribute")
+    o = _labels(images.objects, object_name, "object")
+    quadrant = np.where(images.rest, REST, LEFT_OUT).astype(np.int8)
+    known = (a >= 0) & (o >= 0)
+    quadrant[known] = (2 * (1 - a) + (1 - o))[known]
+    return quadrant
+
+
+def partition(source: Source, *, validation_share: float, limits: Limits, seed: int) -> Partition:
+    """Hash a source's images and choose its validation side, once for all pairs.
+
+    Args:
+      source: training and test images.
+      validation_share: share of the training images kept for validation, above 0 and below 1.
+      limits: smallest and largest numbers of images.
+      seed: of the run.
+
+    Raises:
+      UserError: the share is not between 0 and 1.
+    """
+    if not 0 < validation_share < 1:
+        raise UserError(
+            f"data.validation_share is {validation_share}; expected a number above 0 and below 1, for every "
+            "choice is made on validation images. Try 0.15."
+        )
+    chex.assert_rank([source.train.images, source.test.images], 4)
+    train_hashes, test_hashes = content_hashes(source.train.images), content_hashes(source.test.images)
+    return Partition(
+        source=source,
+        limits=limits,
+        train_hashes=tuple(train_hashes),
+        test_hashes=tuple(test_hashes),
+        validation=content_fractions(train_hashes, f"validation:{seed}") < validation_share,
+        train_order=content_fractions(train_hashes, f"order:{seed}"),
+        test_order=content_fractions(test_hashes, f"order:{seed}"),
+    )
+
+
+def split(part: Partition, attribute: str, object_name: str) -> PairSplit:
+    """The quadrants of one pair's training, validation and test images.
+
+    Raises:
+      UserError: a concept is unknown, holds in all or in none of the training images, or a quadrant has too
+        few images; the message names the pair, the quadrant, the numbers and the field of the config.
+    """
+    train, test = part.source.train, part.source.test
+    _check_both_ways(_labels(train.attributes, attribute, "attribute"), f"attribute {attribute!r}")
+    _check_both_ways(_labels(train.objects, object_name, "object"), f"object {object_name!r}")
+    quadrant = quadrant_of(train, attribute, object_name)
+    quadrant[quadrant == REST] = LEFT_OUT
+    limits = part.limits
+    pair = PairSplit(
+        attribute=attribute,
+        object_name=object_name,
+        train=_capped(np.where(part.validation, LEFT_OUT, quadrant), part.train_order, limits.maximum_train),
+        validation=_capped(
+            np.where(part.validation & (quadrant != CONJUNCTION), quadrant, LEFT_OUT),
+            part.train_order,
+            limits.maximum_train,
+        ),
+        test=_capped(quadrant_of(test, attribute, object_name), part.test_order, limits.maximum_test),
+    )
+    whose = f"pair {pair.name!r}"
+    distilled = distilled_groups(pair)
+    _check_learnable(distilled, limits.minimum_train, whose)
+    scored: tuple[int, ...] = (ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER)
+    if not np.isin(pair.test, scored).any():
+        scored = (REST,)
+    for number in (CONJUNCTION, *scored):
+        _check_enough(
+            int((pair.test == number).sum()), limits.minimum_test, whose, number, "test", "data.minimum_test"
+        )
+    return pair
+
+
+def attribute_groups(part: Partition, attribute: str, exclude_objects: Sequence[str]) -> Groups:
+    """What the zoo of an attribute reads: images without the objects; positives first, then negatives.
+
+    Args:
+      part: the source.
+      attribute: name of the attribute.
+      exclude_objects: the pair's object, or every object of the run so that one zoo serves them all. An image
+        of which it is not known whether it holds one of them is excluded too.
+
+    Returns:
+      Groups of the quadrants ``a&!o`` and ``!a&!o``.
+
+    Raises:
+      UserError: too few images are left.
+    """
+    images = part.source.train
+    holds = _labels(images.attributes, attribute, "attribute")
+    excluded = [_labels(images.objects, name, "object") for name in exclude_objects]
+    whose = f"zoo of the attribute {attribute!r} without {_listed(exclude_objects)}"
+    return _parent_groups(part, holds, excluded, ATTRIBUTE_ONLY, whose)
+
+
+def object_groups(part: Partition, object_name: str, exclude_attributes: Sequence[str]) -> Groups:
+    """What the zoo of an object reads: images without the attributes; see `attribute_groups`.
+
+    Returns:
+      Groups of the quadrants ``!a&o`` and ``!a&!o``.
+    """
+    images = part.source.train
+    holds = _labels(images.objects, object_name, "object")
+    excluded = [_labels(images.attributes, name, "attribute") for name in exclude_attributes]
+    whose = f"zoo of the object {object_name!r} without {_listed(exclude_attributes)}"
+    return _parent_groups(part, holds, excluded, OBJECT_ONLY, whose)
+
+
+def distilled_groups(pair: PairSplit) -> Groups:
+    """What distillation reads: the three quadrants that are seen."""
+    return _groups(pair.train, pair.validation, (ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER))
+
+
+def ceiling_groups(pair: PairSplit) -> Groups:
+    """What the ceiling reads: all four quadrants; its conjunction validation group is empty."""
+    return _groups(pair.train, pair.validation, (CONJUNCTION, ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER))
+
+
+def has_ceiling(part: Partition, pair: PairSplit) -> bool:
+    """Whether there are enough conjunction images in the training set to train the ceiling on."""
+    return int((pair.train == CONJUNCTION).sum()) >= max(part.limits.minimum_train, 1)
+
+
+def counts(quadrant: np.ndarray) -> dict[str, int]:
+    """How many images each quadrant of a ``PairSplit`` array ``(N,)`` has; ``rest`` where there are any."""
+    found = {name: int((quadrant == number).sum()) for number, name in enumerate(QUADRANTS)}
+    rest = int((quadrant == REST).sum())
+    return {**found, "rest": rest} if rest else found
+
+
+def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str, str], LeakageReport]:
+    """Refuse to go on if anything that trains or chooses has the content of a conjunction image.
+
+    Conjunction images are all of the pair's in the source, used or not, in the training and the test set.
+    The ceiling may read those of the training set, but none whose content is in the test set too.
+
+    Args:
+      part: the source.
+      readers: everything that will train or validate.
+
+    Returns:
+      (attribute, object) -> what was found, for each pair of the readers. Duplicates are counted against all
+      images that any reader reads.
+
+    Raises:
+      LeakageError: naming who reads which images.
+    """
+    pairs = {(pair.attribute, pair.object_name): pair for reader in readers for pair in reader.pairs}
+    forbidden = {names: _conjunction_contents(part, *names) for names in pairs}
+    for reader in readers:
+        for pair in reader.pairs:
+            in_train, in_test = forbidden[pair.attribute, pair.object_name]
+            _refuse(part, reader, pair, in_test if reader.is_ceiling else in_train | in_test)
+    is_read = np.zeros(len(part.train_hashes), bool)
+    for reader in readers:
+        is_read[reader.groups.read()] = True
+    read = np.flatnonzero(is_read)
+    scored = np.flatnonzero(np.any([pair.test != LEFT_OUT for pair in pairs.values()], axis=0))
+    read_contents = {part.train_hashes[index] for index in read}
+    exact = np.zeros(len(part.test_hashes), bool)
+    exact[scored] = [part.test_hashes[index] in read_contents for index in scored]
+    near = np.zeros_like(exact)
+    near[scored] = nearest_correlation(part.source.test.images, scored, part.source.train.images, read) > (
+        NEAR_DUPLICATE
+    )
+    return {
+        names: LeakageReport(
+            leaked=0,
+            duplicates=int((exact & (pair.test != LEFT_OUT)).sum()),
+            near_duplicates=int((near & ~exact & (pair.test != LEFT_OUT)).sum()),
+        )
+        for names, pair in pairs.items()
+    }
+
+
+def nearest_correlation(
+    images: np.ndarray, which: np.ndarray, others: np.ndarray, which_others: np.ndarray
+) -> np.ndarray:
+    """The correlation of each image with the most similar of some others, as small thumbnails.
+
+    Args:
+      images: uint8 ``(N, H, W, 3)``.
+      which: indices of the ``n`` images to look at.
+      others: uint8 ``(M, H, W, 3)``.
+      which_others: indices of the ``m`` others to compare with.
+
+    Returns:
+      float32 ``(n,)`` in [-1, 1]; an image of one colour correlates 0 with everything.
+    """
+    left, right = _thumbnails(images, which), _thumbnails(others, which_others)
+    nearest = np.full(len(left), -1.0, np.float32)
+    for row in range(0, len(left), _BLOCK):
+        for column in range(0, len(right), _BLOCK):
+            product = left[row : row + _BLOCK] @ right[column : column + _BLOCK].T
+            np.maximum(nearest[row : row + _BLOCK], product.max(axis=1), out=nearest[row : row + _BLOCK])
+    return nearest
+
+
+def _labels(concepts: dict[str, np.ndarray], name: str, kind: str) -> np.ndarray:
+    if name not in concepts:
+        raise UserError(
+            f"The {kind} {name!r} is not in the data; it has {_listed(sorted(concepts)) or 'none'}. "
+            f"Name one of these in pairs.{kind}s."
+        )
+    return concepts[name]
+
+
+def _check_both_ways(labels: np.ndarray, concept: str) -> None:
+    """Refuse a concept that cannot be learnt because it never holds or never fails to hold."""
+    for value, none in ((1, "no positives: it holds"), (0, "no negatives: it is known not to hold")):
+        if not (labels == value).any():
+            raise UserError(
+                f"The {concept} has {none} in none of the {len(labels)} training images. It cannot be learnt "
+                "from these; add such images or choose another concept."
+            )
+
+
+def _capped(quadrant: np.ndarray, order: np.ndarray, maximum: int) -> np.ndarray:
+    """Leave out all but `maximum` images of each quadrant; `quadrant` int8 ``(N,)``, 0 for no maximum."""
+    kept = np.full(len(quadrant), LEFT_OUT, np.int8)
+    for number in range(REST + 1):
+        kept[_first(np.flatnonzero(quadrant == number), order, maximum)] = number
+    return kept
+
+
+def _first(indices: np.ndarray, order: np.ndarray, maximum: int) -> np.ndarray:
+    """The `maximum` indices (0: all) of the smallest order, ascending, int32."""
+    if maximum:
+        indices = np.sort(indices[np.argsort(order[indices], kind="stable")[:maximum]])
+    return indices.astype(np.int32)
+
+
+def _groups(train: np.ndarray, validation: np.ndarray, quadrants: Sequence[int]) -> Groups:
+    def members(quadrant: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.flatnonzero(quadrant == number).astype(np.int32) for number in quadrants)
+
+    return Groups(quadrants=tuple(quadrants), train=members(train), validation=members(validation))
+
+
+def _parent_groups(
+    part: Partition, holds: np.ndarray, excluded: Iterable[np.ndarray], positive: int, whose: str
+) -> Groups:
+    """Positives and negatives of a concept among the images that lack all excluded concepts."""
+    eligible = np.logical_and.reduce([labels == 0 for labels in excluded])
+    quadrant = np.select([eligible & (holds == 1), eligible & (holds == 0)], [positive, NEITHER], LEFT_OUT)
+    maximum = part.limits.maximum_train
+    groups = _groups(
+        _capped(np.where(part.validation, LEFT_OUT, quadrant), part.train_order, maximum),
+        _capped(np.where(part.validation, quadrant, LEFT_OUT), part.train_order, maximum),
+        (positive, NEITHER),
+    )
+    _check_learnable(groups, part.limits.minimum_train, whose)
+    return groups
+
+
+def _check_learnable(groups: Groups, minimum: int, whose: str) -> None:
+    for number, train, validation in zip(groups.quadrants, groups.train, groups.validation, strict=True):
+        _check_enough(len(train), minimum, whose, number, "training", "data.minimum_train")
+        _check_enough(len(validation), 1, whose, number, "validation", "data.validation_share")
+
+
+def _check_enough(found: int, needed: int, whose: str, number: int, use: str, field: str) -> None:
+    quadrant = (*QUADRANTS, "rest (test images that are known not to be the conjunction)")[number]
+    if found < max(needed, 1):
+        remedy = "raise" if field == "data.validation_share" else "lower"
+        raise UserError(
+            f"The {whose} has too few {use} images in quadrant {quadrant}: found {found}, needed "
+            f"{max(needed, 1)}. Add images, choose another pair, or {remedy} {field}."
+        )
+
+
+def _conjunction_contents(part: Partition, attribute: str, object_name: str) -> tuple[set[str], set[str]]:
+    """Content hashes of the pair's conjunction images in the training and in the test set."""
+
+    def contents(images: ImageSet, hashes: Sequence[str]) -> set[str]:
+        found = np.flatnonzero(quadrant_of(images, attribute, object_name) == CONJUNCTION)
+        return {hashes[index] for index in found.tolist()}
+
+    return contents(part.source.train, part.train_hashes), contents(part.source.test, part.test_hashes)
+
+
+def _refuse(part: Partition, reader: Reader, pair: PairSplit, forbidden: set[str]) -> None:
+    leaks = [index for index in reader.groups.read() if part.train_hashes[index] in forbidden]
+    if leaks:
+        names = _listed([part.source.train.names[index] for index in leaks[:_NAMED]])
+        more = f" and {len(leaks) - _NAMED} more" if len(leaks) > _NAMED else ""
+        raise LeakageError(
+            f"The {reader.name} would read {len(leaks)} image(s) with the content of a {pair.name!r}, the "
+            f"conjunction that nobody may see: {names}{more}. Each is a copy of an image that is labelled "
+            "as the conjunction. Remove the copies, or mend their labels, and start again."
+        )
+
+
+def _thumbnails(images: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Thumbnails less their mean colour, of length 1: float32 ``(len(which), THUMBNAIL * THUMBNAIL * 3)``.
+
+    The mean of each channel is removed, for else all images of one tint, such as skies, are alike.
+    """
+    height, width = images.shape[1:3]
+    rows, columns = _averaging(height), _averaging(width)
+    flat = np.empty((len(which), THUMBNAIL * THUMBNAIL * 3), np.float32)
+    for start in range(0, len(which), _BLOCK):
+        block = images[which[start : start + _BLOCK]].astype(np.float32)
+        small = np.einsum("rh,nhwc,kw->nrkc", rows, block, columns, optimize=True)
+        small -= small.mean(axis=(1, 2), keepdims=True)
+        flat[start : start + _BLOCK] = small.reshape(len(block), -1)
+    norm = np.linalg.norm(flat, axis=1, keepdims=True)
+    return flat / np.where(norm > 1e-3, norm, np.inf)
+
+
+def _averaging(side: int) -> np.ndarray:
+    """Weights ``(THUMBNAIL, side)`` that average `side` pixels into thumbnail pixels by area."""
+    edges = np.arange(side + 1) * (THUMBNAIL / side)
+    cell = np.arange(THUMBNAIL)[:, None]
+    overlap = np.minimum(edges[1:], cell + 1) - np.maximum(edges[:-1], cell)
+    return np.maximum(overlap, 0).astype(np.float32)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

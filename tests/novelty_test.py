@@ -1,0 +1,94 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from kernelgan.evaluate import novelty
+
+
+def _networks(seed, count, filters=(6, 16)):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.normal(size=(count, 5, 5, 3, filters[0])).astype(np.float32),
+        rng.normal(size=(count, 5, 5, filters[0], filters[1])).astype(np.float32),
+    )
+
+
+def _reordered(conv1, conv2, seed):
+    rng = np.random.default_rng(seed)
+    first, second = rng.permutation(conv1.shape[-1]), rng.permutation(conv2.shape[-1])
+    return conv1[..., first], conv2[..., first, :][..., second]
+
+
+def test_a_reordered_copy_is_at_distance_zero():
+    parents = _networks(0, 5)
+    copies = _reordered(parents[0][3:4], parents[1][3:4], seed=1)
+    assert np.linalg.norm(copies[0] - parents[0][3:4]) > 1
+    found = novelty.novelty(*copies, *parents)
+    assert found.nearest.tolist() == [3]
+    assert found.distance[0] == 0
+    assert found.relative[0] == 0
+
+
+def test_noise_on_a_reordered_copy_is_its_distance():
+    parents = _networks(0, 5)
+    rng = np.random.default_rng(2)
+    noise = [0.05 * rng.normal(size=layer[1:2].shape) for layer in parents]
+    noisy = _reordered(parents[0][1:2] + noise[0], parents[1][1:2] + noise[1], seed=1)
+    found = novelty.novelty(*noisy, *parents)
+    assert found.nearest.tolist() == [1]
+    assert found.distance[0] == pytest.approx(np.sqrt(sum(np.sum(n**2) for n in noise)))
+    assert found.relative[0] < 0.1
+
+
+def test_layer_by_layer_matching_agrees_with_trying_every_order():
+    own, other = _networks(3, 2, filters=(3, 4)), _networks(4, 3, filters=(3, 4))
+    found = novelty.matched_distances(*own, *other)
+    assert found.shape == (2, 3)
+    for m, k in itertools.product(range(2), range(3)):
+        first = min(
+            (np.sum((own[0][m] - other[0][k][..., list(order)]) ** 2.0), order)
+            for order in itertools.permutations(range(3))
+        )
+        matched = other[1][k][:, :, list(first[1]), :]
+        second = min(
+            np.sum((own[1][m] - matched[..., list(order)]) ** 2.0)
+            for order in itertools.permutations(range(4))
+        )
+        assert found[m, k] == pytest.approx(np.sqrt(first[0] + second), rel=1e-6)
+    np.testing.assert_allclose(novelty.matched_distances(*other, *own), found.T, rtol=1e-6)
+
+
+def test_a_new_network_is_as_far_as_parents_are_from_each_other():
+    found = novelty.novelty(*_networks(1, 20), *_networks(0, 12))
+    np.testing.assert_allclose(found.relative, 1, atol=0.08)
+    np.testing.assert_allclose(found.relative_to_nearest, 1, atol=0.08)
+    assert found.relative_to_nearest.mean() > found.relative.mean()
+
+
+def test_error_overlap():
+    parents = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)
+    errors = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
+    found = novelty.error_overlap(errors, parents, np.array([0, 0, 0, 1, 1]))
+    np.testing.assert_allclose(found, [1, 1 / 3, 0, 1, 0])
+
+
+def test_failures():
+    own, parents = _networks(0, 2), _networks(1, 3)
+    with pytest.raises(ValueError, match="at least 2 parents"):
+        novelty.novelty(*own, parents[0][:1], parents[1][:1])
+    with pytest.raises(ValueError, match="exact copies"):
+        novelty.novelty(*own, *(np.repeat(layer[:1], 3, axis=0) for layer in parents))
+    with pytest.raises(ValueError, match="network kernels must be"):
+        novelty.novelty(own[0], own[1][:1], *parents)
+    with pytest.raises(ValueError, match="kernels of the same shape"):
+        novelty.novelty(*_networks(0, 2, filters=(6, 8)), *parents)
+    with pytest.raises(ValueError, match="parent kernels are not finite"):
+        novelty.novelty(*own, parents[0] * np.nan, parents[1])
+    errors = np.zeros((2, 4), bool)
+    with pytest.raises(ValueError, match="nearest must be"):
+        novelty.error_overlap(errors, errors, np.array([0, 2]))
+    with pytest.raises(ValueError, match="errors must be bool"):
+        novelty.error_overlap(errors.astype(int), errors, np.array([0, 1]))
+    with pytest.raises(ValueError, match="need errors"):
+        novelty.error_overlap(errors, errors[:, :2], np.array([0, 1]))

@@ -1,0 +1,320 @@
+import base64
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+from results_test import pair_result, statistic
+
+from kernelgan import report, results
+from kernelgan.report import figures
+from kernelgan.types import UserError
+
+NETWORKS = 24
+
+
+def rich_pair(attribute="black", thing="cat", **means):
+    """A plausible result of one pair with every part of the contract."""
+    made = pair_result(distilled=0.71, **means)
+    made["pair"] = {"attribute": attribute, "object": thing}
+    quadrants = ("a&o", "a&!o", "!a&o", "!a&!o")
+    made["data"] = {
+        "source": "procedural",
+        "train": dict.fromkeys(quadrants, 1200),
+        "validation": dict(zip(quadrants, (0, 200, 210, 220), strict=True)),
+        "test": dict.fromkeys(quadrants, 300) | {"rest": 7},
+        **{"leaked": 0, "duplicates": 3, "near_duplicates": 12},
+    }
+    made["zoo"] = {
+        side: {"balanced_accuracy": statistic(0.9), "auroc": statistic(0.95)}
+        for side in ("attribute", "object")
+    }
+    made["null_test"] |= {"observed": 0.7, "null_mean": 0.5}
+    made["null_test"]["by_method"] = {
+        name: {"mean_p_value": 0.0004, "best_p_value": 0.3} for name in ("cyclegan_a2b", "cyclegan_b2a")
+    }
+    measures = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
+    for name, method in made["methods"].items():
+        for key in ("balanced_accuracy", "average_precision"):
+            method[key] = statistic(0.62)
+        printed = {key: statistic(0.33) for key in measures[1:]}
+        scores = {key: statistic(0.66) for key in measures} | {"as_printed": printed}
+        method["clustering"] = {"kmeans": scores, "dbscan": scores} if name != "average" else None
+        method["cosine_similarity"] = {key: statistic(0.4) for key in ("within", "across", "margin")}
+        method["novelty"] = {"distance": statistic(2.0), "error_overlap": statistic(0.3)}
+        method["description"] = f"What {name} is."
+    made["methods"]["average"] |= {"recovered": None, "novelty": None}
+    return made
+
+
+def rich_arrays(made, seed=0):
+    """The arrays of a pair, every one of the contract."""
+    rng = np.random.default_rng(seed)
+    points = np.repeat(np.arange(4), 30).astype(np.int8)
+    arrays = {
+        "test_images": rng.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8),
+        "test_quadrant": np.tile(np.arange(4, dtype=np.int8), 12),
+        "embedding_quadrant": points,
+    }
+    for name in made["methods"]:
+        mean = made["methods"][name]["auroc"]["worst"]["mean"]
+        arrays[f"answers/{name}"] = rng.random(48, dtype=np.float32)
+        arrays[f"worst/{name}"] = (mean + 0.05 * rng.standard_normal(NETWORKS)).clip(0, 1)
+        arrays[f"embedding/{name}"] = rng.standard_normal((120, 2)) + points[:, None]
+        arrays[f"cluster/{name}"] = rng.integers(0, 2, 120)
+        arrays[f"cosine/{name}"] = 0.6 * np.eye(4) + 0.4 * rng.random((4, 4))
+    for role in ("attribute_parent", "object_parent", "cyclegan_a2b", "cyclegan_b2a"):
+        arrays[f"kernels/conv1/{role}"] = rng.standard_normal((3, 5, 5, 3, 6)).astype(np.float32)
+        arrays[f"kernels/conv2/{role}"] = rng.standard_normal((3, 5, 5, 6, 16)).astype(np.float32)
+    for side in ("attribute", "object"):
+        falling = np.exp(-np.arange(6) / 3) + 0.05 * rng.random((NETWORKS, 6))
+        for loss in ("train_loss", "validation_loss"):
+            arrays[f"history/zoo_{side}/{loss}"] = falling + 0.1 * (loss != "train_loss")
+        for score in ("validation_balanced_accuracy", "validation_auroc"):
+            arrays[f"history/zoo_{side}/{score}"] = 1 - 0.5 * falling
+    for layer in ("conv1", "conv2"):
+        for loss in ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b", "cycle"):
+            arrays[f"history/cyclegan/{layer}/{loss}"] = 0.2 + np.exp(-np.arange(500) / 90) * rng.random(500)
+    return {f"{results.pair_key(made)}/{name}": value for name, value in arrays.items()}
+
+
+def write_run(folder, pairs, **more):
+    arrays = {"contact_sheet": np.random.default_rng(1).integers(0, 256, (4, 8, 32, 32, 3), dtype=np.uint8)}
+    for seed, made in enumerate(pairs):
+        arrays |= rich_arrays(made, seed)
+    labels = {"rows": ["black cat", "black, not cat", "cat, not black", "neither"], "columns": []}
+    document = {
+        "name": "black_cat",
+        "config": {"seed": 0, "zoo": {"models": NETWORKS}},
+        "versions": {"jax": "0.10.0", "numpy": "2.4"},
+        "seed": 0,
+        "device": "cpu (2 devices)",
+        "command": "python launch.py --config configs/black_cat.py",
+        "data": {"source": "procedural", "notes": ["3 files skipped"], "contact_sheet": labels},
+        "timings": {"data": 1.2, "zoo": 75.0, "evaluate": None},
+        "pairs": pairs,
+        **more,
+    }
+    results.write_results(folder, document, arrays)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_pair(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("one"), [rich_pair()])
+
+
+@pytest.fixture(scope="module")
+def one_page(one_pair):
+    path = report.write_report(one_pair)
+    assert path == one_pair / "report.html"
+    return path.read_text()
+
+
+@pytest.fixture(scope="module")
+def four_pairs(tmp_path_factory):
+    planted = {"random": 0.45}, {"average": 0.8}, {"attribute_only": 0.7}, {"trained_on_conjunction": 0.95}
+    names = [(a, o) for a in ("black", "red") for o in ("cat", "dog")]
+    pairs = [rich_pair(a, o, **more) for (a, o), more in zip(names, planted, strict=True)]
+    return write_run(tmp_path_factory.mktemp("four"), pairs)
+
+
+def images_of(page):
+    return [base64.b64decode(code) for code in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.S)))
+
+
+class Balance(html.parser.HTMLParser):
+    """Fails where a tag is closed that was not the last one opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_has_every_section_in_order(one_page):
+    headings = re.findall(r"<h2>(.*?)</h2>", one_page)
+    assert headings[0].startswith("Yes: the generated networks compose black and cat.")
+    assert headings[1:] == [
+        "Methods, side by side",
+        "Against the null",
+        "Answers on test images",
+        "Kernels before and after translation",
+        "Training",
+        "Feature space",
+        "Data",
+        "How it was made",
+    ]
+    text = text_of(one_page)
+    for words in (
+        "run black_cat · seed 0 · cpu (2 devices)",
+        "No test image was trained on",
+        "as printed by the reference",
+        "3 files skipped",
+        "0.700 [0.690, 0.710]",
+        "1 min 15 s",
+        "its first network, not its best",
+        "What average is.",
+        "0.10.0",
+    ):
+        assert words in text, words
+    assert "nan" not in text.lower().split()
+    assert "None" not in text
+
+
+def test_the_page_is_well_formed_and_self_contained(one_page):
+    parser = Balance()
+    parser.feed(one_page)
+    assert parser.open == []
+    assert not re.search(
+        r"https?:|//[a-z]|<script|<link|@import|url\(", re.sub(r'src="data:[^"]*"', "", one_page)
+    )
+    assert len(one_page.encode()) < 4_000_000
+
+
+def test_every_embedded_figure_is_a_png_and_is_also_a_file(one_pair, one_page):
+    from PIL import Image
+
+    images = images_of(one_page)
+    assert "left out" not in one_page
+    assert len(images) == 9
+    files = {path.name: path.read_bytes() for path in (one_pair / "figures").iterdir()}
+    assert sorted(files.values()) == sorted(images)
+    assert "black_cat_distributions.png" in files
+    for image in images:
+        with Image.open(io.BytesIO(image)) as opened:
+            assert opened.format == "PNG"
+            opened.load()
+            assert min(opened.size) > 200
+            assert np.asarray(opened.convert("L")).std() > 5
+
+
+def test_writing_the_report_again_gives_the_same_bytes(one_pair, one_page):
+    assert report.write_report(one_pair).read_text() == one_page
+    names = sorted(path.name for path in one_pair.iterdir())
+    assert names == ["arrays.npz", "figures", "report.html", "results.json"]
+
+
+def test_text_from_outside_is_escaped(tmp_path):
+    evil = "<b>&\"'"
+    made = rich_pair(evil, "c&t")
+    made["methods"]["<i>new"] = made["methods"]["cyclegan_b2a"] | {"description": "<u>", "kind": "<s>"}
+    made["null_test"]["by_method"] = {"<i>new": {}}
+    data = {"source": "<q>", "notes": ["<em>"]}
+    more = {"name": "<name>", "device": "<device>", "command": "<command>", "config": {"<key>": "<value>"}}
+    write_run(tmp_path, [made], data=data, versions={"<jax>": "<1>"}, timings={"<t>": 1}, **more)
+    page = report.write_report(tmp_path).read_text()
+    for tag in ("b", "i", "u", "s", "q", "em", "name", "device", "command", "key", "value", "jax", "1", "t"):
+        assert f"<{tag}>" not in page, tag
+    assert "&lt;b&gt;&amp;&quot;&#x27; c&amp;t" in page
+    Balance().feed(page)
+
+
+def test_a_run_without_arrays_still_has_a_report(one_pair, tmp_path):
+    (tmp_path / "results.json").write_bytes((one_pair / "results.json").read_bytes())
+    page = report.write_report(tmp_path).read_text()
+    assert len(images_of(page)) == 1  # the distributions keep their means
+    for what in (
+        "answers",
+        "kernels",
+        "history/zoo",
+        "history/cyclegan",
+        "cosine",
+        "embedding",
+        "contact_sheet",
+    ):
+        assert re.search(f"left out: arrays.npz has no {what}", page), what
+
+
+def test_odd_arrays_and_bare_methods_do_not_stop_the_report(tmp_path):
+    made = {
+        "pair": {"attribute": "black", "object": "cat"},
+        "methods": {"random": {}, "cyclegan_a2b": {"kind": "generated", "auroc": {"worst": {"mean": None}}}},
+    }
+    arrays = {
+        "worst/random": np.full(4, np.nan),
+        "cosine/random": np.full((4, 4), np.nan),
+        "embedding_quadrant": np.zeros(3, np.int8),
+        "embedding/random": np.zeros((3, 2)),
+        "kernels/conv1/attribute_parent": np.zeros((1, 5, 5, 1, 2)),
+        "history/zoo_object/train_loss": np.full((2, 3), np.nan),
+        "history/cyclegan/conv1/cycle": np.array([np.nan]),
+        "test_images": np.zeros((2, 8, 8, 3), np.uint8),
+        "test_quadrant": np.array([0, 4], np.int8),
+        "answers/random": np.array([np.nan, 0.2]),
+    }
+    arrays = {f"black_cat/{name}": value for name, value in arrays.items()}
+    results.write_results(tmp_path, {"pairs": [made]}, arrays)
+    page = report.write_report(tmp_path).read_text()
+    assert "Cannot tell: no generated network was scored" in page
+    assert "could not be drawn" not in page
+    assert "Cannot tell" in report.table(results.read_results(tmp_path))
+
+
+def test_a_figure_that_fails_is_a_line_in_the_page(one_pair, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ValueError("a < b")
+
+    (tmp_path / "results.json").write_bytes((one_pair / "results.json").read_bytes())
+    monkeypatch.setattr(figures, "distributions", fails)
+    assert "it could not be drawn: a &lt; b" in report.write_report(tmp_path).read_text()
+
+
+def test_several_pairs_get_a_matrix_a_leaderboard_and_a_section_each(four_pairs):
+    page = report.write_report(four_pairs).read_text()
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings[0] == "Of 4 pairs: yes on 2, no on 1, cannot tell on 1."
+    assert {"Every attribute with every object", "Leaderboard", "black cat", "red dog", "Data"} <= set(
+        headings
+    )
+    for key in ("black_cat", "black_dog", "red_cat", "red_dog"):
+        assert f'id="{key}"' in page
+        assert f'href="#{key}"' in page
+    assert len(images_of(page)) == 2 + 2 * 4
+    assert (four_pairs / "figures" / "red_dog_cosine.png").exists()
+    assert len(page.encode()) < 4_000_000
+    Balance().feed(page)
+
+
+def test_a_full_page_refers_to_the_files(four_pairs, monkeypatch):
+    monkeypatch.setattr("kernelgan.report.page.EMBEDDED_BYTES", 0)
+    page = report.write_report(four_pairs).read_text()
+    assert images_of(page) == []
+    assert "figures/matrix.png" in page
+
+
+def test_the_terminal_table_is_narrow_aligned_and_complete(one_pair, four_pairs):
+    text = report.table(results.read_results(one_pair))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 110
+    assert "nan" not in text.lower()
+    rows = [line for line in lines if line.startswith("  ") and "[" in line][:9]
+    assert len({line.index("[") for line in rows}) == 1
+    assert "0.700 [0.690, 0.710]" in text
+    assert "Yes: the generated networks compose black and cat." in text
+    average = next(line for line in rows if line.startswith("  average"))
+    assert average.endswith(" -")
+    text = report.table(results.read_results(four_pairs))
+    assert max(map(len, text.splitlines())) <= 110
+    assert "Of 4 pairs: yes on 2, no on 1, cannot tell on 1." in text
+    assert "mean of worst AUROC" in text
+
+
+def test_damaged_results_are_the_users_error(tmp_path):
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(UserError, match=r"results\.json is not valid JSON"):
+        report.write_report(tmp_path)
