@@ -69,8 +69,7 @@ class ConvPool(nn.Module):
             activated = nn.relu(convolved + bias[:, None, None, None])
             window = (1, 2, 2, 1)
             return lax.reduce_window(activated, -jnp.inf, lax.max, window, window, "VALID")
-        pooled = convolution.max_pool(convolution.convolve(images, kernel))
-        return nn.relu(pooled + bias[:, None, None, None])
+        return nn.relu(convolution.convolve_and_pool(images, kernel) + bias[:, None, None, None])
 
 
 class Dense(nn.Module):
@@ -137,16 +136,12 @@ class VolumeConv(nn.Module):
 
     @nn.compact
     def __call__(self, volumes: jax.Array) -> jax.Array:
-        """``(B, O, H, W, C)`` to ``(B, O, H, W, channels)``."""
-        initialise = uniform_fan_in(27 * volumes.shape[-1])
-        return nn.Conv(
-            self.channels,
-            (3, 3, 3),
-            kernel_init=initialise,
-            bias_init=initialise,
-            conv_general_dilated=convolution.conv_general_dilated_3d,
-            name="conv",
-        )(volumes)
+        """``(C, O, H, W, B)`` to ``(channels, O, H, W, B)``, batch-minor."""
+        inputs = volumes.shape[0]
+        initialise = uniform_fan_in(27 * inputs)
+        kernel = self.param("kernel", initialise, (3, 3, 3, inputs, self.channels))
+        bias = self.param("bias", initialise, (self.channels,))
+        return convolution.convolve_volume(volumes, kernel) + bias[:, None, None, None, None]
 
 
 class KernelGenerator(nn.Module):
@@ -160,8 +155,8 @@ class KernelGenerator(nn.Module):
     @nn.compact
     def __call__(self, volumes: jax.Array) -> jax.Array:
         """``(B, O, H, W, I)`` to the same shape, in (-1, 1)."""
-        hidden = nn.relu(VolumeConv(self.hidden, name="encode")(volumes))
-        return jnp.tanh(VolumeConv(volumes.shape[-1], name="decode")(hidden))
+        hidden = nn.relu(VolumeConv(self.hidden, name="encode")(_batch_minor(volumes)))
+        return _batch_major(jnp.tanh(VolumeConv(volumes.shape[-1], name="decode")(hidden)))
 
 
 class KernelDiscriminator(nn.Module):
@@ -172,5 +167,14 @@ class KernelDiscriminator(nn.Module):
     @nn.compact
     def __call__(self, volumes: jax.Array) -> jax.Array:
         """``(B, O, H, W, I)`` to ``(B, O, H, W, 1)`` in (0, 1)."""
-        hidden = nn.leaky_relu(VolumeConv(self.hidden, name="encode")(volumes), 0.2)
-        return nn.sigmoid(VolumeConv(1, name="decode")(hidden))
+        encoded = VolumeConv(self.hidden, name="encode")(_batch_minor(volumes))
+        decoded = VolumeConv(1, name="decode")(nn.leaky_relu(encoded, 0.2))
+        return _batch_major(nn.sigmoid(decoded))
+
+
+def _batch_minor(volumes: jax.Array) -> jax.Array:
+    return volumes.transpose(4, 1, 2, 3, 0)
+
+
+def _batch_major(volumes: jax.Array) -> jax.Array:
+    return volumes.transpose(4, 1, 2, 3, 0)

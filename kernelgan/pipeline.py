@@ -11,7 +11,6 @@ import importlib.metadata
 import io
 import itertools
 import json
-import os
 import platform
 import shutil
 import sys
@@ -741,10 +740,9 @@ def _claimed(workdir: Path, config: Config) -> Iterator[None]:
 
 
 def _select_device(config: Config) -> None:
-    """Chooses the device before JAX starts; on a CPU, one JAX device for each core."""
-    with contextlib.suppress(RuntimeError):  # JAX has started already: it stays as it is
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-        if config.device != "auto":
+    """Chooses the device before JAX starts; where it has started already, it stays as it is."""
+    if config.device != "auto":
+        with contextlib.suppress(RuntimeError):
             jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[config.device])
     try:
         platform_name = jax.devices()[0].platform
