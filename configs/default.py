@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     config.zoo = ConfigDict()
     config.zoo.models = 32  # networks in the zoo of each attribute
     config.zoo.object_models = 0  # networks in the zoo of each object; 0: as many
-    config.zoo.epochs = 6
+    config.zoo.epochs = 15
     config.zoo.images_per_epoch = 1280  # drawn anew for each network and epoch, without replacement
     config.zoo.object_images_per_epoch = 0  # the same for objects' zoos; 0: as many
     config.zoo.batch_size = 128  # images
@@ -59,12 +59,12 @@ def get_config() -> ConfigDict:
 
     config.cyclegan = ConfigDict()
     config.cyclegan.hidden = 64  # channels between the two convolutions of generator and discriminator
-    config.cyclegan.epochs = (60, 60)  # passes over the larger zoo, for each convolutional layer
+    config.cyclegan.epochs = (250, 250)  # passes over the larger zoo, for each convolutional layer
     config.cyclegan.batch_size = (16, 16)  # kernel sets of each domain, for each layer
     config.cyclegan.learning_rate = (2e-4, 2e-4)  # Adam, for each layer
     config.cyclegan.cycle_weight = 10.0
     config.cyclegan.identity_weight = 0.0  # the reference defines the identity loss and never uses it
-    config.cyclegan.steps_per_call = 20  # steps between two looks at the losses (and a possible checkpoint)
+    config.cyclegan.steps_per_call = 25  # steps between two looks at the losses (and a possible checkpoint)
 
     config.assemble = ConfigDict()
     config.assemble.bias = "zero"  # of generated networks: "zero" (reference) or "parent"
@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     # Networks trained by gradient to compare with: `distilled` and `trained_on_conjunction`.
     config.opponents = ConfigDict()
     config.opponents.models = 8  # networks of each kind
-    config.opponents.epochs = 10
+    config.opponents.epochs = 30
 
     config.evaluate = ConfigDict()
     config.evaluate.random_networks = 256  # networks of the `random` null

@@ -117,6 +117,7 @@ RULES: dict[str, _Rule] = {
     "evaluate.random_networks": _whole(2),
     "evaluate.bootstrap": _whole(1),
     "evaluate.umap_networks": _whole(0),
+    "evaluate.umap_images": _whole(16),
     "evaluate.umap_neighbours": _whole(2),
     "evaluate.dbscan_radius": _POSITIVE,
     "evaluate.dbscan_minimum_samples": _whole(1),

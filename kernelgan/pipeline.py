@@ -521,7 +521,8 @@ class _Run:
             "methods": records,
             "null_test": evaluation.matched_null(worst, config.seed),
         }
-        return record, _pictured(outcomes, images, quadrant)
+        few = evaluation.embedded_images(quadrant, config.evaluate.umap_images)
+        return record, _pictured(outcomes, images, quadrant) | {"embedding_quadrant": quadrant[few]}
 
     def _histories(
         self, pair: PairTask, zoos: list[dict[str, Any]], translators: dict[str, Any]
@@ -682,7 +683,7 @@ def _pictured(
     present = np.unique(quadrant)
     each = -(-_SHOWN_IMAGES // len(present))
     shown = np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present])
-    arrays = {"test_images": images[shown], "test_quadrant": quadrant[shown], "embedding_quadrant": quadrant}
+    arrays = {"test_images": images[shown], "test_quadrant": quadrant[shown]}
     for name, found in outcomes.items():
         arrays[f"worst/{name}"] = found["worst"]
         arrays[f"cosine/{name}"] = found["cosine"]

@@ -28,6 +28,7 @@ class Settings:
     Attributes:
       bootstrap: resamples behind each interval.
       umap_networks: networks whose features are embedded, the first of each method.
+      umap_images: most images that are embedded; as many of each quadrant as there are.
       umap_neighbours: of UMAP.
       dbscan_radius: in standard deviations of the embedding.
       dbscan_minimum_samples: of DBSCAN.
@@ -38,6 +39,7 @@ class Settings:
 
     bootstrap: int
     umap_networks: int
+    umap_images: int
     umap_neighbours: int
     dbscan_radius: float
     dbscan_minimum_samples: int
@@ -67,8 +69,9 @@ def evaluate_method(
     Returns:
       The method's record but for what needs other methods (``recovered``, ``novelty``), and its arrays:
       ``worst`` ``(M,)``, ``scores`` ``(M, N)``, ``threshold`` ``()``, ``cosine`` ``(Q, Q)``, and of the first
-      network ``embedding`` ``(N, 2)`` and ``cluster`` ``(N,)``.
+      network ``embedding`` ``(n, 2)`` and ``cluster`` ``(n,)`` of the images of `embedded_images`.
     """
+    few = embedded_images(quadrant, settings.umap_images)
     logits, cosines, raw, embedded = [], [], [], []
     streams = [
         features.population_outputs(network, population, images, chunk_size=settings.chunk_size)
@@ -80,7 +83,7 @@ def evaluate_method(
         cosines.append(similarity.cosine_similarity(found, quadrant))
         raw.append(clustering.kmeans_many(found, quadrant, seed=settings.seed))
         missing = settings.umap_networks - len(embedded)
-        embedded += [_cluster(one, quadrant, settings) for one in found[: max(0, missing)]]
+        embedded += [_cluster(one[few], quadrant[few], settings) for one in found[: max(0, missing)]]
     answers, threshold = features.score(np.concatenate(logits))
     record: Record = {
         "kind": METHODS[name].kind,
@@ -114,6 +117,15 @@ def evaluate_method(
 def worst(answers: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
     """Worst-quadrant AUROC of each network, ``(M, N)`` to ``(M,)``."""
     return scores.auroc_by_quadrant(answers, quadrant)["worst"]
+
+
+def embedded_images(quadrant: np.ndarray, most: int) -> np.ndarray:
+    """Which test images are embedded: ascending indices, the first ones of each quadrant in equal numbers."""
+    present = np.unique(quadrant)
+    if most >= len(quadrant):
+        return np.arange(len(quadrant))
+    each = max(1, most // len(present))
+    return np.sort(np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present]))
 
 
 def _cluster(found: np.ndarray, quadrant: np.ndarray, settings: Settings) -> clustering.ClusterResult:

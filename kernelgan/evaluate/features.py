@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -37,20 +38,9 @@ def population_outputs(
     """
     count = len(params["dense"]["bias"])
     batch = min(IMAGES_AT_ONCE, len(images))
-    batches = -(-len(images) // batch)
-    padded = np.concatenate([images, images[: batches * batch - len(images)]])
-    module = network.clone(outputs=params["dense"]["bias"].shape[-1])
-
-    def outputs(member: Params, images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        def one_batch(images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            logits, found = module.apply({"params": member}, models.normalise_images(images))
-            return logits, found if features else None
-
-        parts = lax.map(one_batch, images.reshape(batches, batch, *images.shape[1:]))
-        return jax.tree.map(lambda part: part.reshape(-1, part.shape[-1])[: len(padded)], parts)
-
-    run = parallel.over_population(outputs)
-    resident = jnp.asarray(padded)
+    padded = images[np.arange(-(-len(images) // batch) * batch) % len(images)]
+    run = _compiled(network.clone(outputs=params["dense"]["bias"].shape[-1]), features)
+    resident = jnp.asarray(padded.reshape(-1, batch, *images.shape[1:]))
     for chunk in parallel.chunks(count, chunk_size):
         logits, found = jax.device_get(run(assemble.take_members(params, chunk), resident))
         # The last chunk repeats its last network; give each only once.
@@ -61,6 +51,22 @@ def population_outputs(
             logits[kept, : len(images)],
             None if found is None else found[kept, : len(images)],
         )
+
+
+@functools.cache
+def _compiled(
+    network: models.ConvNet, features: bool
+) -> Callable[[Params, jax.Array], tuple[jax.Array, ...]]:
+    """``(stacked params, images (b, B, H, W, C)) -> (m, b * B, K) logits, (m, b * B, F) features``."""
+
+    def outputs(member: Params, images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        def one_batch(batch: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+            logits, found = network.apply({"params": member}, models.normalise_images(batch))
+            return logits, found if features else None
+
+        return jax.tree.map(lambda part: part.reshape(-1, part.shape[-1]), lax.map(one_batch, images))
+
+    return parallel.over_population(outputs)
 
 
 def population_logits(
