@@ -77,10 +77,8 @@ def get_config() -> ConfigDict:
     config.evaluate = ConfigDict()
     config.evaluate.random_networks = 256  # networks of the `random` null
     config.evaluate.bootstrap = 1000  # resamples behind each 95% interval
-    config.evaluate.umap_networks = (
-        2  # networks a method whose features are embedded (the first, not the best)
-    )
-    config.evaluate.umap_neighbours = 15
+    config.evaluate.umap_networks = 3  # networks a method that are embedded: the first, not the best
+    config.evaluate.umap_images = 480  # test images that are embedded, as many of each quadrant
     config.evaluate.dbscan_radius = 0.5
     config.evaluate.dbscan_minimum_samples = 5
     config.evaluate.svm_nu = 0.1  # one-class SVM
