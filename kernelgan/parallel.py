@@ -19,27 +19,25 @@ def device_count() -> int:
     return len(jax.local_devices())
 
 
-def over_population(
-    function: Callable[[Any, Any], Any], *, donate: bool = False
-) -> Callable[[Any, Any], Any]:
+def over_population(function: Callable[..., Any], *, donate_first: bool = False) -> Callable[..., Any]:
     """Maps a function of one member over a population, and compiles it.
 
     On CPUs each device runs its members one after the other (`lax.map`): a member's working set then stays
     in cache, and its result cannot depend on who else is in the chunk. Accelerators run them side by side.
 
     Args:
-      function: ``(member, shared) -> result`` for ONE member, pytrees of arrays.
-      donate: whether the members' buffers may be reused for the results.
+      function: ``(*member, shared) -> result`` for ONE member, pytrees of arrays.
+      donate_first: whether the first argument's buffers may be reused for the results.
 
     Returns:
-      ``(members, shared) -> results`` where members and results have a leading axis ``M``, a multiple of
+      ``(*members, shared) -> results`` where members and results have a leading axis ``M``, a multiple of
       `device_count`, and ``shared`` is the same for all.
     """
 
-    def share(members: Any, shared: Any) -> Any:  # noqa: ANN401
+    def share(members: tuple[Any, ...], shared: Any) -> Any:  # noqa: ANN401
         if jax.default_backend() == "cpu":
-            return lax.map(lambda member: function(member, shared), members)
-        return jax.vmap(function, in_axes=(0, None))(members, shared)
+            return lax.map(lambda member: function(*member, shared), members)
+        return jax.vmap(lambda *member: function(*member, shared))(*members)
 
     mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))
     sharded = jax.shard_map(
@@ -49,7 +47,11 @@ def over_population(
         out_specs=PartitionSpec(AXIS),
         check_vma=False,
     )
-    return jax.jit(sharded, donate_argnums=(0,) if donate else ())
+
+    def over(*arguments: Any) -> Any:  # noqa: ANN401
+        return sharded(arguments[:-1], arguments[-1])
+
+    return jax.jit(over, donate_argnums=(0,) if donate_first else ())
 
 
 def chunks(members: int, chunk_size: int) -> list[np.ndarray]:

@@ -254,7 +254,7 @@ def train(
         targets = shared["targets"][member["target"], index]
         return metrics(logits, loss(logits, targets), targets, present)
 
-    def epoch(member: Params, shared: Params) -> tuple[Params, Params]:
+    def epoch(state: Params, member: Params, shared: Params) -> tuple[Params, Params]:
         key = jax.random.fold_in(member_key(member), 1 + member["epoch"])
         row = member["grouping"]
         drawn = draw_epoch(key, shared["groups"][row], shared["sizes"][row], pattern=pattern, steps=steps)
@@ -269,7 +269,7 @@ def train(
             params = optax.apply_updates(state["params"], updates)
             return {"params": params, "optimizer": moments}, value * jnp.sum(weight)
 
-        state, losses = lax.scan(step, member["state"], (drawn, weights))
+        state, losses = lax.scan(step, state, (drawn, weights))
         record = {"train_loss": jnp.sum(losses) / jnp.sum(weights)}
         if watch:
             found = validate(state["params"], member, shared)
@@ -277,7 +277,7 @@ def train(
         return state, record
 
     initialise_chunk = parallel.over_population(initialise)
-    train_chunk = parallel.over_population(epoch, donate=True)
+    train_chunk = parallel.over_population(epoch, donate_first=True)
     names = np.array([zlib.crc32(name.encode()) for name in population.name], np.uint32)
     chunks = parallel.chunks(len(population), chunk_size)
 
@@ -313,7 +313,7 @@ def train(
         state = _as_tree(saved["state"], optimizer) if resumed else initialise_chunk(members, shared)
         for e in range(first_epoch if resumed else 0, training.epochs):
             epochs = np.full(len(chunk), e, np.int32)
-            state, record = train_chunk({**members, "epoch": epochs, "state": state}, shared)
+            state, record = train_chunk(state, {**members, "epoch": epochs}, shared)
             record = jax.device_get(record)
             _check_finite(record, population, chunk, e)
             for name, values in record.items():
