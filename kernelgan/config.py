@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kernelgan import assemble, kernels
-from kernelgan.types import UserError
-
-Config = Any
+from kernelgan.types import Config, UserError
 
 SOURCES = ("procedural", "tfds", "folder")
 EXCLUSIONS = ("own", "all")

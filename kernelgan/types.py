@@ -23,6 +23,9 @@ Key = jax.Array
 Params = dict[str, Any]
 """A Flax ``{layer: {"kernel": ..., "bias": ...}}`` dict; stacked ones have a leading ``M`` axis."""
 
+Config = Any
+"""Nested attribute access, as an ``ml_collections.ConfigDict`` from ``configs/`` gives."""
+
 
 class UserError(Exception):
     """Something in the config, the data or the work directory that the user can mend.

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from kernelgan import models
 from kernelgan.evaluate import bootstrap, clustering, features, null_test, scores, similarity
 from kernelgan.evaluate import novelty as novelty_lib
-from kernelgan.evaluate.methods import METHODS, Networks, parameter_count
+from kernelgan.evaluate.methods import METHODS, Context, Networks, parameter_count
+from kernelgan.results import write_atomically
 from kernelgan.types import Params
 
 Record = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 GENERATED = ("cyclegan_a2b", "cyclegan_b2a")
+_SHOWN_IMAGES = 48
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 _MATCHED_PARENTS = 32  # of each zoo, candidates for the nearest parent
 
@@ -259,3 +267,88 @@ def matched_null(worst_by_method: dict[str, np.ndarray], seed: int) -> Record | 
             np.concatenate([worst_by_method[name] for name in directions]), null, statistic="auroc.worst"
         ),
     }
+
+
+def evaluate_pair(
+    context: Context,
+    images: np.ndarray,
+    quadrant: np.ndarray,
+    settings: Settings,
+    *,
+    directory: Path,
+    progress: Callable[[int], None],
+) -> tuple[dict[str, Record], Record | None, Arrays]:
+    """Measures every method on one pair.
+
+    Args:
+      context: what methods build their networks from.
+      images: uint8 ``(N, H, W, C)``, the pair's test images.
+      quadrant: int8 ``(N,)``.
+      settings: see there.
+      directory: each method's measurements are kept here, and found again by a resumed run.
+      progress: called with the number of methods done.
+
+    Returns:
+      The records of ``methods``, the record ``null_test``, and the pair's arrays for figures.
+    """
+    records: dict[str, Record] = {}
+    outcomes: dict[str, Arrays] = {}
+    for done, (name, method) in enumerate(METHODS.items(), start=1):
+        networks = method.networks(context)
+        if networks is not None:
+            work = functools.partial(
+                evaluate_method, name, networks, context.network, images, quadrant, settings
+            )
+            records[name], outcomes[name] = _kept(directory / f"{name}.npz", work)
+        progress(done)
+    for name, share in recovered(records).items():
+        records[name]["recovered"] = share
+    for direction, generated in context.generated.items():
+        name = f"cyclegan_{direction}"
+        records[name]["novelty"] = novelty(
+            generated,
+            (context.attribute, context.objects),
+            outcomes[name],
+            [outcomes["attribute_only"], outcomes["object_only"]],
+            quadrant,
+        )
+    null = matched_null({name: found["worst"] for name, found in outcomes.items()}, settings.seed)
+    arrays = _pictured(outcomes, images, quadrant)
+    arrays["embedding_quadrant"] = quadrant[embedded_images(quadrant, settings.umap_images)]
+    return records, null, arrays
+
+
+def _kept(file: Path, work: Callable[[], tuple[Record, Arrays]]) -> tuple[Record, Arrays]:
+    """Measurements read back if they were written whole, else taken and written."""
+    try:
+        with np.load(file) as saved:
+            arrays = {name: saved[name] for name in saved.files if name != "record"}
+            return json.loads(str(saved["record"])), arrays
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # whatever a broken file makes zipfile or numpy raise
+        logging.warning("%s is damaged (%s); it is measured again", file, error)
+    record, arrays = work()
+    buffer = io.BytesIO()
+    np.savez(buffer, record=np.array(json.dumps(record)), **arrays)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, buffer.getvalue())
+    return record, arrays
+
+
+def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndarray) -> Arrays:
+    """What the report's figures need of a pair's evaluation."""
+    present = np.unique(quadrant)
+    each = -(-_SHOWN_IMAGES // len(present))
+    shown = np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present])
+    arrays = {"test_images": images[shown], "test_quadrant": quadrant[shown]}
+    for name, found in outcomes.items():
+        arrays[f"worst/{name}"] = found["worst"]
+        arrays[f"cosine/{name}"] = found["cosine"]
+        # 1/2 is where the network says yes: its threshold, on a probability scale.
+        margin = found["scores"][0, shown] - found["threshold"]
+        arrays[f"answers/{name}"] = (1 / (1 + np.exp(-margin))).astype(np.float32)
+        for picture in ("embedding", "cluster"):
+            if picture in found:
+                arrays[f"{picture}/{name}"] = found[picture]
+    return arrays

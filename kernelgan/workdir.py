@@ -1,0 +1,115 @@
+"""The directory of one run: whose it is, what it was started with, and where each stage keeps its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernelgan import config as config_lib
+from kernelgan.results import write_atomically
+from kernelgan.types import Config, UserError
+
+CONFIG_FILE = "config.json"
+LOCK_FILE = ".lock"
+IMAGES_FILE = "images.sha256"
+TIMINGS_FILE = "timings.json"
+
+
+@contextlib.contextmanager
+def claimed(workdir: Path, config: Config) -> Iterator[None]:
+    """Makes a work directory this config's and, while the context lasts, this process's.
+
+    Raises:
+      UserError: it cannot be written, holds something else, is of another config or is at work.
+    """
+    ours = config_lib.to_json(config)
+    file = workdir / CONFIG_FILE
+    try:
+        if workdir.exists() and not workdir.is_dir():
+            raise UserError(f"--workdir={workdir} is a file; expected a directory, or a name that is free.")
+        if workdir.is_dir() and not file.exists() and any(p.name != LOCK_FILE for p in workdir.iterdir()):
+            raise UserError(
+                f"--workdir={workdir} holds files that are not of a kernelgan run; expected an empty or new "
+                "directory. Give another --workdir."
+            )
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / LOCK_FILE).open("w")
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} cannot be written ({error.strerror}); expected a directory that can be. "
+            "Give another --workdir."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"another run is at work in {workdir}; wait for it, or give another --workdir."
+            ) from None
+        if file.exists():
+            try:
+                theirs = json.loads(file.read_text())
+            except ValueError:
+                raise UserError(f"{file} is damaged; give another --workdir, or delete {workdir}.") from None
+            changed = config_lib.differences(ours, theirs)
+            if changed:
+                raise UserError(
+                    f"{workdir} was made with another config:\n  "
+                    + "\n  ".join(changed)
+                    + "\nGive another --workdir, or the old values."
+                )
+        else:
+            write_atomically(file, json.dumps(ours, indent=1).encode())
+        yield
+
+
+def check_images(workdir: Path, digest: str) -> None:
+    """Refuses to resume on other images than the run was started with.
+
+    Raises:
+      UserError: they differ.
+    """
+    file = workdir / IMAGES_FILE
+    if file.exists() and file.read_text().strip() != digest:
+        raise UserError(
+            f"the images are not those that {workdir} was started with. Bring the old ones back, or give "
+            "another --workdir."
+        )
+    write_atomically(file, f"{digest}\n".encode())
+
+
+def check_disk(workdir: Path, needed: int) -> None:
+    """Refuses to start what cannot be kept.
+
+    Args:
+      workdir: of the run.
+      needed: bytes.
+
+    Raises:
+      UserError: less is free.
+    """
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise UserError(
+            f"the checkpoints of this run need about {needed / 2**20:.0f} MiB and the disk of {workdir} has "
+            f"{free / 2**20:.0f} MiB free. Free some, or give another --workdir."
+        )
+
+
+def timings(workdir: Path) -> dict[str, float]:
+    """Seconds that each stage has taken, over all attempts."""
+    try:
+        return json.loads((workdir / TIMINGS_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def add_timing(workdir: Path, stage: str, seconds: float) -> None:
+    """Adds to the seconds of a stage."""
+    found = timings(workdir)
+    found[stage] = found.get(stage, 0.0) + seconds
+    write_atomically(workdir / TIMINGS_FILE, json.dumps(found).encode())
