@@ -32,8 +32,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.source = "tfds"
         config.data.tfds.name = "cifar10"
         config.data.maximum_test = 500
-        config.zoo.epochs = 12
-        config.opponents.epochs = 24
+        config.zoo.epochs = 25
+        config.zoo.images_per_epoch = 2560
+        config.opponents.epochs = 50
     if variant == "folder":
         config.data.source = "folder"
     if variant == "full":

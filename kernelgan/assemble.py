@@ -5,13 +5,13 @@ Everything takes stacked parameters, a leading ``M`` on each leaf, so that all n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernelgan import cyclegan, kernels
+from kernelgan import kernels, models
 from kernelgan.types import Array, Params
 
 BIASES = ("zero", "parent")
@@ -31,13 +31,13 @@ def two_concept_head(attribute: Params, objects: Params) -> Params:
     return {name: np.concatenate([attribute[name], objects[name]], axis=-1) for name in ("kernel", "bias")}
 
 
-def take_members(params: Params, members: np.ndarray) -> Params:
-    """These members of a stacked population, in this order."""
+def take_members(params: Params, members: np.ndarray | int) -> Params:
+    """These members of a stacked population, in this order; one number gives one network, not stacked."""
     return jax.tree.map(lambda leaf: leaf[members], params)
 
 
 def assemble(
-    parents: Params, volumes: dict[str, Array], head: Params, *, bias: str, layers: Sequence[str]
+    parents: Params, volumes: Mapping[str, Array], head: Params, *, bias: str, layers: Sequence[str]
 ) -> Params:
     """Networks with these kernel sets.
 
@@ -84,12 +84,12 @@ def translate(
     Returns:
       ``(M, O, h, w, I)`` at network scale.
     """
-    run = jax.jit(cyclegan.translate, static_argnums=0)
+    run = jax.jit(models.generate_volumes, static_argnums=0)
     parts = [
         run(hidden, generator, source.apply(volumes[start : start + _TRANSLATED_AT_ONCE]))
         for start in range(0, len(volumes), _TRANSLATED_AT_ONCE)
     ]
-    return target.invert(np.concatenate([np.asarray(part) for part in parts]))
+    return np.asarray(target.invert(np.concatenate([np.asarray(part) for part in parts])))
 
 
 def generate(

@@ -7,6 +7,8 @@ batch-minor, ``(C, H, W, B)``, so that every product has the batch as its long, 
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -92,7 +94,8 @@ def convolve_volume(volumes: jax.Array, kernel: jax.Array) -> jax.Array:
     summed = jnp.pad(product.reshape(-1, *space, batch), margins)
     for axis in (3, 2, 1):
         parts = jnp.split(summed, window[axis - 1])
-        summed = sum(
-            lax.slice_in_dim(part, i, i + space[axis - 1], axis=axis) for i, part in enumerate(parts)
+        summed = functools.reduce(
+            jnp.add,
+            (lax.slice_in_dim(part, i, i + space[axis - 1], axis=axis) for i, part in enumerate(parts)),
         )
     return summed

@@ -9,6 +9,7 @@ layers (whose shapes differ) stand side by side in one program, steps are scanne
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -70,11 +71,6 @@ def initialise(hidden: int, volumes: Array, learning_rate: float, key: Key) -> P
     }
 
 
-def translate(hidden: int, generator: Params, volumes: Array) -> jax.Array:
-    """Kernel sets ``(M, O, h, w, I)`` through one generator."""
-    return models.KernelGenerator(hidden).apply({"params": generator}, volumes)
-
-
 def losses_of(
     state: Params, real_a: jax.Array, real_b: jax.Array, *, hidden: int, cycle: float, identity: float
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
@@ -86,14 +82,13 @@ def losses_of(
     Returns:
       The generators' loss, the discriminators' loss, and each term by its name in `LOSSES`.
     """
-    generator, discriminator = models.KernelGenerator(hidden), models.KernelDiscriminator(hidden)
     frozen = lax.stop_gradient(state["discriminators"])
 
     def generate(direction: str, volumes: jax.Array) -> jax.Array:
-        return generator.apply({"params": state["generators"][direction]}, volumes)
+        return models.generate_volumes(hidden, state["generators"][direction], volumes)
 
     def judge(discriminators: Params, domain: str, volumes: jax.Array) -> jax.Array:
-        return discriminator.apply({"params": discriminators[domain]}, volumes)
+        return models.judge_volumes(hidden, discriminators[domain], volumes)
 
     fake_b, fake_a = generate("a2b", real_a), generate("b2a", real_b)
     terms = {
@@ -213,16 +208,19 @@ def train(
             for layer in layers
         }
 
-    def advance(layer: str, state: Params, pair: jax.Array, number: jax.Array, volumes: Params) -> Any:  # noqa: ANN401
+    def advance(
+        layer: str, number: jax.Array, state: Params, pair: jax.Array, volumes: tuple[jax.Array, jax.Array]
+    ) -> tuple[Params, dict[str, jax.Array]]:
         translation = translations[layer]
         keys = jax.random.split(jax.random.fold_in(pair_key(pair, layer), 1 + number))
-        batches = [
+        real_a, real_b = (
             domain[draw(key, len(domain), translation.batch_size)]
             for key, domain in zip(keys, volumes, strict=True)
-        ]
+        )
         return step(
             state,
-            *batches,
+            real_a,
+            real_b,
             hidden=hidden,
             learning_rate=translation.learning_rate,
             cycle=cycle,
@@ -235,9 +233,7 @@ def train(
             for layer in layers:  # a layer that has had its steps rests
 
                 def work(state: Params, layer: str = layer) -> tuple[Params, Params]:
-                    mapped = jax.vmap(
-                        lambda s, pair, v: advance(layer, s, pair, number, v), in_axes=(0, 0, 0)
-                    )
+                    mapped = jax.vmap(functools.partial(advance, layer, number))
                     return mapped(state, pairs, volumes[layer])
 
                 def rest(state: Params) -> tuple[Params, Params]:
@@ -280,7 +276,7 @@ def train(
                 values = terms[layer][name].T  # (S, P) to (P, S)
                 _check_finite(values[:, : max(0, total[layer] - begin)], layer, name, begin, saver)
                 history[layer][name][:, begin : begin + steps_per_call] = values
-        saver.save(lambda states=states, number=number: snapshot(states, number + 1), number + 1)
+        saver.save(functools.partial(snapshot, states, number + 1), number + 1)
         latest = {
             layer: float(np.nanmean(terms[layer]["cycle"][-1])) for layer in layers if begin < total[layer]
         }

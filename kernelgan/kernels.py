@@ -8,7 +8,7 @@ dense head are not part of it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def extract(params: Params, layers: Sequence[str]) -> dict[str, Array]:
     return {layer: to_volume(params[layer]["kernel"]) for layer in layers}
 
 
-def insert(params: Params, volumes: dict[str, Array]) -> Params:
+def insert(params: Params, volumes: Mapping[str, Array]) -> Params:
     """The inverse of `extract`: the same parameters with these kernel sets in place of their own."""
     replaced = {layer: {**params[layer], "kernel": from_volume(volume)} for layer, volume in volumes.items()}
     return {**params, **replaced}
@@ -58,7 +58,7 @@ class Normaliser:
         return volumes * self.scale + self.shift
 
 
-def fit_normaliser(volumes: np.ndarray, kind: str) -> Normaliser:
+def fit_normaliser(volumes: Array, kind: str) -> Normaliser:
     """Fits a normaliser to a zoo's kernel sets of one layer.
 
     Args:

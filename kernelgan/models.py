@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -124,6 +125,11 @@ def layer_names(filters: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"conv{layer}" for layer in range(1, len(filters) + 1))
 
 
+def run_convnet(network: ConvNet, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Logits ``(B, outputs)`` and features ``(B, F)`` of float32 images ``(B, H, W, C)``."""
+    return cast("tuple[jax.Array, jax.Array]", network.apply({"params": params}, images))
+
+
 def initialise_convnet(network: ConvNet, image_size: int, key: Key) -> Params:
     """Parameters of one network for images of ``image_size`` pixels a side."""
     return network.init(key, jnp.zeros((1, image_size, image_size, 3)))["params"]
@@ -170,6 +176,16 @@ class KernelDiscriminator(nn.Module):
         encoded = VolumeConv(self.hidden, name="encode")(_batch_minor(volumes))
         decoded = VolumeConv(1, name="decode")(nn.leaky_relu(encoded, 0.2))
         return _batch_major(nn.sigmoid(decoded))
+
+
+def generate_volumes(hidden: int, params: Params, volumes: Array) -> jax.Array:
+    """Kernel sets ``(B, O, H, W, I)`` through a generator of ``hidden`` channels."""
+    return cast("jax.Array", KernelGenerator(hidden).apply({"params": params}, volumes))
+
+
+def judge_volumes(hidden: int, params: Params, volumes: Array) -> jax.Array:
+    """A discriminator's scores ``(B, O, H, W, 1)`` of kernel sets ``(B, O, H, W, I)``."""
+    return cast("jax.Array", KernelDiscriminator(hidden).apply({"params": params}, volumes))
 
 
 def _batch_minor(volumes: jax.Array) -> jax.Array:

@@ -313,7 +313,8 @@ class _Run:
         generated: dict[str, dict[str, Params]],
     ) -> None:
         """Measures every method on every pair and writes the results."""
-        pairs, arrays = [], {}
+        pairs: list[dict[str, Any]] = []
+        arrays: dict[str, np.ndarray] = {}
         with self._stage("evaluate") as progress:
             total = len(plan.pairs) * len(METHODS)
             for pair in plan.pairs:

@@ -242,7 +242,7 @@ def train(
         return {"params": params, "optimizer": optimizer.init(params)}
 
     def weighted_loss(params: Params, batch: jax.Array, targets: jax.Array, weight: jax.Array) -> jax.Array:
-        logits, _ = network.apply({"params": params}, models.normalise_images(batch))
+        logits, _ = models.run_convnet(network, params, models.normalise_images(batch))
         return jnp.sum(loss(logits, targets) * weight) / jnp.sum(weight)
 
     def validate(params: Params, member: Params, shared: Params) -> Params:
@@ -250,7 +250,7 @@ def train(
         count = shared["validation_sizes"][member["grouping"]]
         present = jnp.arange(index.shape[1]) < count[:, None]
         index, present = index.reshape(-1), present.reshape(-1).astype(jnp.float32)
-        logits, _ = network.apply({"params": params}, models.normalise_images(shared["images"][index]))
+        logits, _ = models.run_convnet(network, params, models.normalise_images(shared["images"][index]))
         targets = shared["targets"][member["target"], index]
         return metrics(logits, loss(logits, targets), targets, present)
 
@@ -292,6 +292,7 @@ def train(
     saved = saver.restore()
     first_chunk, first_epoch = (int(saved["chunk"]), int(saved["epoch"])) if saved else (0, 0)
     params, history = (saved["params"], saved["history"]) if saved else ({}, {})
+    resumed = None if saved is None else _as_tree(saved["state"], optimizer)
 
     def snapshot(state: Params, number: int, epochs: int) -> dict[str, Any]:
         state = jax.device_get(state)
@@ -309,9 +310,11 @@ def train(
         if number < first_chunk:
             continue
         members = members_of(chunk)
-        resumed = saved is not None and number == first_chunk
-        state = _as_tree(saved["state"], optimizer) if resumed else initialise_chunk(members, shared)
-        for e in range(first_epoch if resumed else 0, training.epochs):
+        if number == first_chunk and resumed is not None:
+            state, begin = resumed, first_epoch
+        else:
+            state, begin = initialise_chunk(members, shared), 0
+        for e in range(begin, training.epochs):
             epochs = np.full(len(chunk), e, np.int32)
             state, record = train_chunk(state, {**members, "epoch": epochs}, shared)
             record = jax.device_get(record)

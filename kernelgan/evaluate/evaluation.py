@@ -80,7 +80,8 @@ def evaluate_method(
       network ``embedding`` ``(n, 2)`` and ``cluster`` ``(n,)`` of the images of `embedded_images`.
     """
     few = embedded_images(quadrant, settings.umap_images)
-    logits, cosines, raw, embedded = [], [], [], []
+    logits, cosines, raw = [], [], []
+    embedded: list[clustering.ClusterResult] = []
     streams = [
         features.population_outputs(network, population, images, chunk_size=settings.chunk_size)
         for population in networks
@@ -114,7 +115,7 @@ def evaluate_method(
     arrays: Arrays = {
         "worst": worst(answers, quadrant),
         "scores": answers,
-        "threshold": np.float32(threshold),
+        "threshold": np.asarray(threshold, np.float32),
         "cosine": np.mean(np.concatenate([part.matrix for part in cosines]), axis=0),
     }
     if embedded and embedded[0].embedding is not None:
@@ -330,7 +331,7 @@ def _kept(file: Path, work: Callable[[], tuple[Record, Arrays]]) -> tuple[Record
         logging.warning("%s is damaged (%s); it is measured again", file, error)
     record, arrays = work()
     buffer = io.BytesIO()
-    np.savez(buffer, record=np.array(json.dumps(record)), **arrays)
+    np.savez(buffer, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, buffer.getvalue())
     return record, arrays

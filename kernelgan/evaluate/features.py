@@ -61,7 +61,7 @@ def _compiled(
 
     def outputs(member: Params, images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         def one_batch(batch: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            logits, found = network.apply({"params": member}, models.normalise_images(batch))
+            logits, found = models.run_convnet(network, member, models.normalise_images(batch))
             return logits, found if features else None
 
         return jax.tree.map(lambda part: part.reshape(-1, part.shape[-1]), lax.map(one_batch, images))

@@ -1,0 +1,5 @@
+"""`python -m benchmarks`: the one there is so far."""
+
+from benchmarks.stages import main
+
+main()
