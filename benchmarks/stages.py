@@ -108,7 +108,10 @@ def time_cyclegan(count: int, repeats: int) -> Iterator[dict[str, Any]]:
     batch = min(16, count)
     for pairs in (1, 8):
         volumes = {
-            layer: tuple(rng.uniform(-1, 1, (pairs, count, *shape)).astype(np.float32) for _ in "ab")
+            layer: (
+                rng.uniform(-1, 1, (pairs, count, *shape)).astype(np.float32),
+                rng.uniform(-1, 1, (pairs, count, *shape)).astype(np.float32),
+            )
             for layer, shape in shapes.items()
         }
         steps_an_epoch = -(-count // batch)
