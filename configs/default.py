@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
     config.evaluate.umap_networks = 3  # networks a method that are embedded: the first, not the best
     config.evaluate.umap_images = 480  # test images that are embedded, as many of each quadrant
     config.evaluate.umap_neighbours = 15
-    config.evaluate.dbscan_radius = 0.5  # in standard deviations of the embedding
+    config.evaluate.dbscan_radius = 0.2  # in standard deviations of the embedding
     config.evaluate.dbscan_minimum_samples = 5
     config.evaluate.svm_nu = 0.1  # one-class SVM
 

@@ -317,7 +317,7 @@ def verdict(pair_result: Mapping[str, Any]) -> list[str]:
     lines += [_line(comparison, pair_result) for comparison in found]
     recovered = number((pair_result["methods"][best].get("recovered") or {}).get("mean"))
     if math.isfinite(recovered):
-        lines.append(f"It recovers {100 * recovered:.0f}% of the way from random to the ceiling.")
+        lines.append(f"It recovers {round(100 * recovered)}% of the way from random to the ceiling.")
     ceiling, floor = merit(pair_result, "trained_on_conjunction"), merit(pair_result, "random")
     if ceiling.known and floor.known and _compare(ceiling, floor) != "above":
         lines.append(
@@ -529,14 +529,12 @@ def _null_words(pair_result: Mapping[str, Any]) -> str:
     p_value = null_p_value(pair_result)
     directions = len(_generated(pair_result))
     picking = (
-        f"picking the better of {directions} directions is part of the null"
+        f"multiplied by {directions}, for it is the better of {directions} directions"
         if directions > 1
-        else "one direction, so no picking among directions"
+        else "one direction, so nothing was picked"
     )
     if math.isfinite(p_value):
-        candidates = number(test.get("candidates"))
-        count = f" among {candidates:.0f} candidates" if math.isfinite(candidates) else ""
-        return f"{p_text(p_value)} in the matched null test, the same picking{count} ({picking})."
+        return f"{p_text(p_value)} by permutation against them, {picking}."
     if test.get("method") not in (None, best_generated(pair_result)):
         return f"The null test is of {test['method']}, so there is no p-value for this one, and no claim."
     return "Without a matched null test (no p-value) no claim is made."

@@ -208,7 +208,7 @@ def test_the_verdict_says_what_it_rests_on():
     text = "\n".join(results.verdict(pair_result()))
     assert "cyclegan_b2a, mean worst-quadrant AUROC 0.700 [0.690, 0.710], over 8 networks" in text
     assert "p = 0.004" in text
-    assert "picking the better of 2 directions is part of the null" in text
+    assert "multiplied by 2, for it is the better of 2 directions" in text
     assert (
         "Below both parents run side by side, at twice the parameters (and_ensemble 0.730 [0.720, 0.740])."
         in text

@@ -119,11 +119,11 @@ def null_test(pair: Mapping[str, Any]) -> str:
     null_mean = number(results_lib.number(test.get("null_mean")))
     text = (
         f"{escape(str(test.get('method') or 'The method'))} on "
-        f"{escape(str(test.get('statistic') or 'its score'))}: observed {observed}; "
-        "random networks that went through the same picking "
-        f"({_count(test.get('candidates'))} candidates) have {null_mean} on average; "
-        f"<strong>p {_p(test.get('p_value'), '= ')}</strong>. The p-value is the share of null selections "
-        "that do as well; picking the better direction is part of it."
+        f"{escape(str(test.get('statistic') or 'its score'))}: mean {observed}; random networks {null_mean}; "
+        f"<strong>p {_p(test.get('p_value'), '= ')}</strong>. It is a permutation test of the means, times "
+        f"the {_count(test.get('candidates'))} directions that the better one was picked from. The best "
+        "network of each direction is tested against the best of as many drawn from all of them and the "
+        "random ones."
     )
     content = f"<h3>Matched null</h3><p>{text}</p>"
     if rows:
@@ -272,7 +272,7 @@ def _stat(record: object, path: str, strong: bool = False) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """A number, or a dash for NaN."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else DASH
+    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else DASH
 
 
 def _count(value: object) -> str:

@@ -102,7 +102,7 @@ def _count(value: object) -> str:
 
 
 def _decimal(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def _cut(name: str) -> str:
