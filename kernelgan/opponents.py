@@ -27,7 +27,7 @@ from kernelgan.population import (
     train,
 )
 from kernelgan.types import Params
-from kernelgan.zoo import slice_members
+from kernelgan.zoo import slice_members, some_of_each
 
 Progress = Callable[[int, int, dict[str, float]], None]
 Trained = list[tuple[Params, dict[str, np.ndarray]]]
@@ -57,6 +57,7 @@ def train_distilled(
     training: Training,
     *,
     count: int,
+    validation_images: int,
     seed: int,
     chunk_size: int,
     saver: Saver,
@@ -70,6 +71,7 @@ def train_distilled(
       lessons: for each pair, the three seen quadrants and the parents.
       training: its ``shares`` are set here, a third each.
       count: networks for each pair.
+      validation_images: at most so many are read after an epoch.
       seed: of the run.
       chunk_size: networks in memory at a time.
       saver: keeps the state between epochs.
@@ -92,7 +94,11 @@ def train_distilled(
             for zoo in lesson.parents or ()
         ]
         targets[number * count : (number + 1) * count, read] = np.concatenate(logits, axis=-1)
-    population = _population("distilled", lessons, count, targets, np.arange(len(targets), dtype=np.int32))
+    validation = [
+        some_of_each(lesson.groups.validation, validation_images, seed, lesson.name) for lesson in lessons
+    ]
+    rows = np.arange(len(targets), dtype=np.int32)
+    population = _population("distilled", lessons, count, targets, rows, validation)
     params, history = train(
         network.clone(outputs=4),
         images,
@@ -122,8 +128,8 @@ def train_on_conjunction(
 ) -> Trained:
     """Trains ``count`` networks for each pair to tell the conjunction from the other three quadrants.
 
-    Arguments are those of `train_distilled`, with all four quadrants in each lesson; there is no validation,
-    for its images never hold the conjunction.
+    Arguments are those of `train_distilled`, with all four quadrants in each lesson, but that there is no
+    validation, for its images never hold the conjunction.
 
     Returns:
       For each pair, stacked parameters with one logit pair, and histories ``(count, E)``.
@@ -131,11 +137,12 @@ def train_on_conjunction(
     targets = np.zeros((len(lessons), len(images)), np.int8)
     for number, lesson in enumerate(lessons):
         targets[number, lesson.groups.train[lesson.groups.quadrants.index(CONJUNCTION)]] = 1
+    nothing = np.zeros(0, np.int32)
     rows = np.repeat(np.arange(len(lessons), dtype=np.int32), count)
     params, history = train(
         network,
         images,
-        _population("trained_on_conjunction", lessons, count, targets, rows),
+        _population("trained_on_conjunction", lessons, count, targets, rows, [(nothing,)] * len(lessons)),
         dataclasses.replace(training, shares=CEILING_SHARES),
         loss=cross_entropy,
         metrics=binary_metrics,
@@ -148,16 +155,21 @@ def train_on_conjunction(
 
 
 def _population(
-    kind: str, lessons: Sequence[Lesson], count: int, targets: np.ndarray, rows: np.ndarray
+    kind: str,
+    lessons: Sequence[Lesson],
+    count: int,
+    targets: np.ndarray,
+    rows: np.ndarray,
+    validation: Sequence[tuple[np.ndarray, ...]],
 ) -> Population:
-    """``count`` networks for each lesson; quadrants without validation images leave validation out."""
+    """``count`` networks for each lesson."""
     return Population(
         name=tuple(f"{kind}:{lesson.name}" for lesson in lessons for _ in range(count)),
         index=np.tile(np.arange(count, dtype=np.int32), len(lessons)),
         grouping=np.repeat(np.arange(len(lessons), dtype=np.int32), count),
         target=rows,
         groups=tuple(lesson.groups.train for lesson in lessons),
-        validation=tuple(lesson.groups.validation for lesson in lessons),
+        validation=tuple(validation),
         targets=targets,
     )
 

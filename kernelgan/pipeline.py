@@ -243,8 +243,11 @@ class _Run:
         taught = [p for p in plan.pairs if p.has_ceiling]
         ceiling = [opponents.Lesson(p.split.name, quadrants.ceiling_groups(p.split)) for p in taught]
         found: dict[str, dict[str, Params]] = {str(p.number): {} for p in plan.pairs}
+        train_distilled = functools.partial(
+            opponents.train_distilled, validation_images=config.zoo.validation_images
+        )
         for name, train, lessons, pairs in (
-            ("distilled", opponents.train_distilled, distilled, plan.pairs),
+            ("distilled", train_distilled, distilled, plan.pairs),
             ("trained_on_conjunction", opponents.train_on_conjunction, ceiling, taught),
         ):
             if not lessons:

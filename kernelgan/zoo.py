@@ -105,9 +105,7 @@ def build_population(
         targets[row, positives] = POSITIVE
         targets[row, task.groups.validation[0]] = POSITIVE
         groups.append((positives, negatives) if balanced else (np.concatenate([positives, negatives]),))
-        rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
-        half = max(1, validation_images // 2)
-        validation.append(tuple(rng.permutation(group)[:half] for group in task.groups.validation))
+        validation.append(some_of_each(task.groups.validation, validation_images, seed, task.name))
     sizes = [task.models for task in tasks]
     rows = np.repeat(np.arange(len(tasks), dtype=np.int32), sizes)
     return Population(
@@ -119,6 +117,13 @@ def build_population(
         validation=tuple(validation),
         targets=targets,
     )
+
+
+def some_of_each(groups: Sequence[np.ndarray], most: int, seed: int, name: str) -> tuple[np.ndarray, ...]:
+    """At most ``most`` indices in all, equally many of each group; fixed by the seed and a name."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    each = max(1, most // len(groups))
+    return tuple(rng.permutation(group)[:each] for group in groups)
 
 
 def train_zoos(
