@@ -24,12 +24,36 @@ _STAGE = flags.DEFINE_enum("stage", "report", STAGES, "Run what is missing up to
 flags.mark_flag_as_required("config")
 
 
-def main(argv: list[str]) -> int:
-    """Parses flags and calls the pipeline."""
-    if len(argv) > 1:
-        raise app.UsageError(
-            f"unexpected arguments: {' '.join(argv[1:])}; fields are set by --config.zoo.models=64"
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; what is wrong with them is told in one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        flags.FLAGS.config.name  # noqa: B018  (a config file that cannot be loaded says so only when it is read)
+    except (flags.Error, OSError) as error:
+        # Of a config file that raised, the last line is its own message; a traceback precedes it.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        fail(lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines))
+    except (AttributeError, KeyError, TypeError) as error:
+        reason: object = error
+        while isinstance(reason, BaseException) and reason.args:
+            reason = reason.args[0]
+        fail(
+            f"the config has no such field: {' '.join(str(reason).split())} configs/default.py lists them all"
         )
+    if len(rest) > 1:
+        fail(f"unexpected arguments {' '.join(rest[1:])}; fields are set like --config.zoo.models=64")
+    return rest
+
+
+def fail(message: str) -> None:
+    """Ends the program as for any error that the user can mend."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main(argv: list[str]) -> int:
+    """Calls the pipeline."""
+    del argv
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
     from kernelgan import pipeline  # here, so that --help need not wait for JAX
@@ -40,8 +64,7 @@ def main(argv: list[str]) -> int:
     try:
         pipeline.run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        fail(str(error))
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on where it was ({workdir})", file=sys.stderr)
         return 130
@@ -49,4 +72,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
