@@ -121,7 +121,7 @@ class StageCheckpoint:
         if found is None:
             return None
         self._last_step = found[0]
-        print(f"           resuming from {self.last_good}", file=sys.stderr)
+        print(f"resuming from {self.last_good}", file=sys.stderr)
         return found[1]
 
     def save(self, make_tree: Callable[[], dict[str, Any]], step: int) -> None:

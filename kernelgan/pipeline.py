@@ -35,7 +35,7 @@ from kernelgan.evaluate import bootstrap, evaluation
 from kernelgan.evaluate.methods import METHODS, Context
 from kernelgan.plan import PairTask, Plan, make_plan, zoo_training
 from kernelgan.population import Training
-from kernelgan.progress import Progress
+from kernelgan.progress import WIDTH, Progress
 from kernelgan.types import Config, Params
 
 _SHOWN_KERNELS = 4
@@ -113,10 +113,10 @@ class _Run:
             workdir_lib.check_images(self.workdir, plan.digest)
             workdir_lib.check_disk(self.workdir, self._bytes_needed(plan))
         for note in source.notes:
-            print(f"           {note}", file=sys.stderr)
+            print(f"{'':{WIDTH}s} {note}", file=sys.stderr)
         for pair in plan.pairs:
             counts = ", ".join(f"{n} {name}" for name, n in quadrants.counts(pair.split.test).items())
-            print(f"           {pair.split.name}: {counts} test images", file=sys.stderr)
+            print(f"{'':{WIDTH}s} {pair.split.name}: {counts} test images", file=sys.stderr)
         return plan
 
     def _bytes_needed(self, plan: Plan) -> int:
@@ -447,7 +447,7 @@ class _Run:
         try:
             found = checkpoint.result()
             if found is not None:
-                print(f"{name:10s} done before", file=sys.stderr)
+                print(f"{name:{WIDTH}s} done before", file=sys.stderr)
                 return found
             with self._stage(name, stage) as progress:
                 found = jax.device_get(work(checkpoint, progress))

@@ -7,6 +7,9 @@ import time
 
 from tqdm import tqdm
 
+WIDTH = len("trained_on_conjunction")
+"""Of a stage's name."""
+
 LOG_EVERY = 10.0
 """Seconds between two lines where the output is no terminal."""
 
@@ -25,17 +28,17 @@ class Progress:
         text = ", ".join(f"{name} {value:.3f}" for name, value in (figures or {}).items())
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = tqdm(total=total, desc=f"{self._stage:10s}", leave=False, dynamic_ncols=True)
+                self._bar = tqdm(total=total, desc=f"{self._stage:{WIDTH}s}", leave=False, dynamic_ncols=True)
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
         elif done == total or time.monotonic() - self._last >= LOG_EVERY:
             self._last = time.monotonic()
-            print(f"{self._stage:10s} {done}/{total}  {text}", file=sys.stderr, flush=True)
+            print(f"{self._stage:{WIDTH}s} {done}/{total}  {text}", file=sys.stderr, flush=True)
 
     def close(self, outcome: str) -> float:
         """Ends the stage with one line, and gives the seconds that it took."""
         seconds = time.monotonic() - self._start
         if self._bar is not None:
             self._bar.close()
-        print(f"{self._stage:10s} {outcome}  ({seconds:.1f} s)", file=sys.stderr, flush=True)
+        print(f"{self._stage:{WIDTH}s} {outcome}  ({seconds:.1f} s)", file=sys.stderr, flush=True)
         return seconds
