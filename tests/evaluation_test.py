@@ -1,0 +1,323 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kernelgan.evaluate import clustering, evaluation, features, methods, scores
+
+SETTINGS = evaluation.Settings(
+    bootstrap=20,
+    umap_networks=0,  # umap takes long to load
+    umap_images=12,
+    umap_neighbours=5,
+    dbscan_radius=0.5,
+    dbscan_minimum_samples=2,
+    svm_nu=0.1,
+    chunk_size=2,
+    seed=0,
+)
+FIGURES = {"accuracy", "precision", "recall", "cluster_entropy", "cluster_purity", "as_printed"}
+QUADRANT = (np.arange(24) % 4).astype(np.int8)
+
+
+@pytest.fixture(scope="module")
+def pictures(images):
+    return images[:24]
+
+
+@pytest.fixture(scope="module")
+def context(network, make_parents):
+    return methods.Context(
+        network=network,
+        image_size=16,
+        attribute=make_parents(4, seed=1),
+        objects=make_parents(4, seed=2),
+        generated={"a2b": make_parents(4, seed=3, outputs=4), "b2a": make_parents(4, seed=4, outputs=4)},
+        opponents={"trained_on_conjunction": make_parents(2, seed=6)},
+        random_networks=6,
+        bias="zero",
+        key=jax.random.key(0),
+    )
+
+
+# The images that are embedded.
+
+
+def test_as_many_images_of_each_quadrant_are_embedded():
+    quadrant = np.repeat([3, 0, 1, 2], [40, 10, 20, 30])
+    found = evaluation.embedded_images(quadrant, 20)
+    assert (np.diff(found) > 0).all()
+    np.testing.assert_array_equal(np.bincount(quadrant[found]), [5, 5, 5, 5])
+    np.testing.assert_array_equal(found[:5], np.arange(5))
+
+
+def test_a_small_quadrant_is_embedded_whole_and_absent_ones_not_counted():
+    quadrant = np.repeat([0, 4], [3, 50])
+    found = evaluation.embedded_images(quadrant, 20)
+    np.testing.assert_array_equal(np.bincount(quadrant[found]), [3, 0, 0, 0, 10])
+
+
+def test_all_images_are_embedded_where_there_are_few():
+    np.testing.assert_array_equal(evaluation.embedded_images(QUADRANT, 24), np.arange(24))
+
+
+# One method.
+
+
+@pytest.fixture(scope="module")
+def measured(context, network, pictures):
+    networks = methods.and_ensemble(context)
+    return evaluation.evaluate_method("and_ensemble", networks, network, pictures, QUADRANT, SETTINGS)
+
+
+def test_a_record_has_the_protocols_keys(measured):
+    record, _ = measured
+    assert record["kind"] == "two nets"
+    assert record["networks"] == 4
+    assert record["parameters"] == 2 * (56 + 57 + 26)  # two convolutions and a dense layer, twice
+    assert set(record["auroc"]) == {"vs_attribute_only", "vs_object_only", "vs_neither", "worst"}
+    assert set(record["clustering"]) == {"kmeans_raw"}
+    assert set(record["clustering"]["kmeans_raw"]) == FIGURES
+    assert set(record["clustering"]["kmeans_raw"]["as_printed"]) == FIGURES - {"accuracy", "as_printed"}
+    assert set(record["cosine_similarity"]) == {"within", "across", "margin"}
+    summaries = [
+        record["balanced_accuracy"],
+        record["average_precision"],
+        *record["auroc"].values(),
+        *record["cosine_similarity"].values(),
+        record["clustering"]["kmeans_raw"]["accuracy"],
+    ]
+    for summary in summaries:
+        low, high = summary["ci95"]
+        assert low <= summary["mean"] <= high
+        assert summary["networks"] == 4
+    json.dumps(record, allow_nan=False)
+
+
+def test_a_record_is_of_all_networks_answers(measured, context, network, pictures):
+    record, arrays = measured
+    logits = [
+        features.population_logits(network, zoo, pictures, chunk_size=4)
+        for zoo in (context.attribute, context.objects)
+    ]
+    answers, threshold = features.score(np.concatenate(logits, axis=-1))
+    np.testing.assert_allclose(arrays["scores"], answers, atol=1e-5)
+    assert arrays["threshold"] == pytest.approx(threshold)
+    by_quadrant = scores.auroc_by_quadrant(arrays["scores"], QUADRANT)
+    np.testing.assert_allclose(arrays["worst"], by_quadrant["worst"])
+    for key, values in by_quadrant.items():
+        assert record["auroc"][key]["mean"] == pytest.approx(values.mean())
+    accuracy = scores.balanced_accuracy(arrays["scores"], QUADRANT, threshold=threshold)
+    assert record["balanced_accuracy"]["mean"] == pytest.approx(accuracy.mean())
+
+
+def test_features_of_both_networks_are_clustered_side_by_side(measured, context, network, pictures):
+    record, arrays = measured
+    streams = [
+        np.concatenate(
+            [found for *_, found in features.population_outputs(network, zoo, pictures, chunk_size=4)]
+        )
+        for zoo in (context.attribute, context.objects)
+    ]
+    found = clustering.kmeans_many(np.concatenate(streams, axis=-1), QUADRANT, seed=SETTINGS.seed)
+    mean = record["clustering"]["kmeans_raw"]["accuracy"]["mean"]
+    assert mean == pytest.approx(found["accuracy"].mean())
+    assert arrays["cosine"].shape == (4, 4)
+
+
+def test_a_record_does_not_depend_on_the_chunk_size(measured, context, network, pictures):
+    other = dataclasses.replace(SETTINGS, chunk_size=4)
+    record, _ = evaluation.evaluate_method(
+        "and_ensemble", methods.and_ensemble(context), network, pictures, QUADRANT, other
+    )
+    ours, theirs = (jax.tree.leaves(one[0]) for one in (measured, (record,)))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == (b if isinstance(b, str) else pytest.approx(b, abs=1e-4))
+
+
+def test_the_first_networks_are_embedded_on_the_stratified_images(context, network, pictures, monkeypatch):
+    seen = []
+
+    def cluster(found, quadrant, **options):
+        seen.append((found, quadrant, options))
+        labels = (quadrant == 0).astype(int)
+        scored = clustering.cluster_scores(labels, quadrant)
+        return clustering.ClusterResult(
+            scores={"kmeans_raw": scored, "kmeans": scored},
+            clusters={"kmeans": labels + 10 * len(seen)},
+            embedding=np.full((len(found), 2), len(seen), np.float32),
+        )
+
+    monkeypatch.setattr(evaluation.clustering, "cluster", cluster)
+    record, arrays = evaluation.evaluate_method(
+        "attribute_only",
+        (context.attribute,),
+        network,
+        pictures,
+        QUADRANT,
+        dataclasses.replace(SETTINGS, umap_networks=3),
+    )
+    assert len(seen) == 3
+    few = evaluation.embedded_images(QUADRANT, SETTINGS.umap_images)
+    parts = features.population_outputs(network, context.attribute, pictures, chunk_size=4)
+    expected = np.concatenate([found for *_, found in parts])[:3, few]
+    for (found, quadrant, options), own in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(found, own, atol=1e-5)
+        np.testing.assert_array_equal(quadrant, QUADRANT[few])
+        assert options["neighbours"] == SETTINGS.umap_neighbours
+    assert set(record["clustering"]) == {"kmeans_raw", "kmeans"}
+    assert record["clustering"]["kmeans"]["accuracy"]["mean"] == 1
+    assert record["clustering"]["kmeans"]["accuracy"]["networks"] == 3
+    assert record["clustering"]["kmeans_raw"]["accuracy"]["networks"] == 4  # of all networks, all images
+    assert (arrays["embedding"] == 1).all()  # the first network's
+    assert set(arrays["cluster"].tolist()) == {10, 11}
+
+
+# Between methods.
+
+
+def _record(mean):
+    return {"auroc": {"worst": {"mean": mean}}}
+
+
+def test_recovered_is_nothing_for_random_and_all_for_the_ceiling():
+    found = evaluation.recovered(
+        {
+            "random": _record(0.5),
+            "x": _record(0.6),
+            "bad": _record(0.4),
+            "trained_on_conjunction": _record(0.9),
+        }
+    )
+    assert found["random"]["mean"] == 0
+    assert found["trained_on_conjunction"]["mean"] == 1
+    assert found["x"]["mean"] == pytest.approx(0.25)
+    assert found["bad"]["mean"] == pytest.approx(-0.25)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {"random": _record(0.5), "x": _record(0.6)},
+        {"x": _record(0.6), "trained_on_conjunction": _record(0.9)},
+        {"random": _record(0.5), "trained_on_conjunction": _record(0.5)},
+    ],
+)
+def test_recovered_is_unknown_without_a_way_from_random_to_the_ceiling(records):
+    assert evaluation.recovered(records) == dict.fromkeys(records)
+
+
+def _worst(a2b=0.0, b2a=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "random": rng.normal(0.5, 0.05, 200),
+        "cyclegan_a2b": rng.normal(0.5 + a2b, 0.05, 10),
+        "cyclegan_b2a": rng.normal(0.5 + b2a, 0.05, 10),
+        "average": np.ones(10),  # no generation, so of no account
+    }
+
+
+def test_better_networks_are_told_from_the_null():
+    found = evaluation.matched_null(_worst(b2a=0.2), seed=0)
+    assert found["method"] == "cyclegan_b2a"
+    assert found["statistic"] == "auroc.worst"
+    assert found["candidates"] == 2
+    assert found["observed"] == pytest.approx(0.7, abs=0.05)
+    assert found["p_value"] < 0.005
+    assert found["p_value"] == 2 * found["by_method"]["cyclegan_b2a"]["mean_p_value"]
+    assert found["by_method"]["cyclegan_a2b"]["mean_p_value"] > 0.01
+    assert found["best_network"]["candidates"] == 20
+    assert found["best_network"]["p_value"] < 0.2
+
+
+def test_networks_of_the_null_are_rarely_told_from_it():
+    found = [evaluation.matched_null(_worst(seed=seed), seed=0)["p_value"] for seed in range(20)]
+    assert np.mean(np.array(found) < 0.05) <= 0.15
+    assert max(found) == 1.0  # doubled, and no more than 1
+
+
+def test_worse_networks_are_no_finding():
+    assert evaluation.matched_null(_worst(a2b=-0.2, b2a=-0.2), seed=0)["p_value"] > 0.9
+
+
+@pytest.mark.parametrize("missing", ["random", "cyclegan"])
+def test_there_is_no_null_test_without_both_sides(missing):
+    worst = {name: values for name, values in _worst().items() if not name.startswith(missing)}
+    assert evaluation.matched_null(worst, seed=0) is None
+
+
+def test_a_copy_of_a_parent_is_not_new(context, network, pictures):
+    parents = (context.attribute, context.objects)
+    rivals = [
+        evaluation.evaluate_method(name, (zoo,), network, pictures, QUADRANT, SETTINGS)[1]
+        for name, zoo in zip(("attribute_only", "object_only"), parents, strict=True)
+    ]
+    copy = evaluation.novelty(context.objects, parents, rivals[1], rivals, QUADRANT)
+    assert copy["distance"]["mean"] == pytest.approx(0, abs=1e-3)
+    assert copy["error_overlap"]["mean"] == 1
+    fresh = evaluation.novelty(
+        jax.tree.map(lambda leaf: -leaf, context.objects), parents, rivals[1], rivals, QUADRANT
+    )
+    assert fresh["distance"]["mean"] > 0.5
+
+
+# One pair.
+
+
+@pytest.fixture(scope="module")
+def evaluate(context, pictures):
+    def run(directory, progress=lambda done: None):
+        return evaluation.evaluate_pair(
+            context, pictures, QUADRANT, SETTINGS, directory=directory, progress=progress
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pair(evaluate, tmp_path_factory):
+    directory, seen = tmp_path_factory.mktemp("pair"), []
+    return directory, evaluate(directory, seen.append), seen
+
+
+def test_a_pair_has_a_record_of_every_method_that_could_be_made(pair):
+    _, (records, null, arrays), seen = pair
+    assert set(records) == set(methods.METHODS) - {"distilled"}
+    assert seen == list(range(1, len(methods.METHODS) + 1))
+    assert all("recovered" in record for record in records.values())
+    assert {name for name, record in records.items() if "novelty" in record} == set(evaluation.GENERATED)
+    assert null["statistic"] == "auroc.worst"
+    np.testing.assert_array_equal(np.unique(arrays["test_quadrant"]), np.arange(4))
+    assert all(f"worst/{name}" in arrays for name in records)
+
+
+def test_a_repeated_evaluation_reads_what_was_measured(pair, evaluate, monkeypatch):
+    directory, (records, null, arrays), _ = pair
+
+    def never(*arguments):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(evaluation, "evaluate_method", never)
+    again = evaluate(directory)
+    assert again[:2] == (records, null)
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(again[2][name], values)
+
+
+def test_damaged_measurements_are_taken_again(pair, evaluate, monkeypatch):
+    directory, (records, null, _), _ = pair
+    file = directory / "average.npz"
+    file.write_bytes(file.read_bytes()[:-100])
+    measured, real = [], evaluation.evaluate_method
+
+    def count(name, *arguments):
+        measured.append(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(evaluation, "evaluate_method", count)
+    assert evaluate(directory)[:2] == (records, null)
+    assert measured == ["average"]
+    evaluate(directory)
+    assert measured == ["average"]

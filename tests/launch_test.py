@@ -1,0 +1,76 @@
+"""Tests for launch.py: what its flags refuse, each in one line, and its help; runs are in pipeline_test."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _launch(*flags, options=()):
+    return subprocess.run(
+        [sys.executable, *options, "launch.py", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--config must have a value"),
+        (["--config=configs/nowhere.py"], "No such file or directory: 'configs/nowhere.py'"),
+        (
+            ["--config=configs/tiny.py", "--config.zoo.modells=3"],
+            'Did you mean "models" instead of "modells"?',
+        ),
+        (
+            ["--config=configs/tiny.py", "--config.zoo.models=many"],
+            "--config.zoo.models=many: invalid literal",
+        ),
+        (["--config=configs/tiny.py", "--config.zoo.balanced=maybe"], "Non-boolean argument"),
+        (["--config=configs/tiny.py", "--config.zoo=3"], "`3` is not a dict"),
+        (["--config=configs/tiny.py", "--stage=train"], "--stage=train: value should be one of <data|zoo|"),
+        (["--config=configs/tiny.py", "--folder=here"], "Unknown command line flag 'folder'"),
+        (
+            ["--config=configs/tiny.py", "zoo.models=3"],
+            "unexpected arguments zoo.models=3; fields are set like",
+        ),
+        (["--config=configs/tiny.py:large"], "get_config() takes 0 positional arguments"),
+        (["--config=configs/black_cat.py:white"], "no variant 'white'; known are 'photos', 'folder', 'full'"),
+        (["--config=configs/pair_matrix.py:white"], "no variant 'white'; known is 'photos'"),
+    ],
+)
+def test_flags_that_cannot_be_are_told_in_one_line(flags, message):
+    run = _launch(*flags)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert run.stderr.count("\n") == 1
+    assert message in run.stderr
+    assert run.stdout == ""
+
+
+def test_an_error_of_the_run_is_told_without_a_traceback(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    run = _launch("--config=configs/tiny.py", f"--workdir={tmp_path}")
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"error: --workdir={tmp_path} holds files that are not of a kernelgan run")
+    assert "Traceback" not in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_help_answers_at_once_and_without_jax():
+    start = time.monotonic()
+    run = _launch("--help", options=("-X", "importtime"))
+    assert time.monotonic() - start < 2
+    for flag in ("--config", "--workdir", "--stage"):
+        assert flag in run.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
+    assert "absl" in imported
+    assert not imported & {"jax", "flax", "kernelgan", "numpy", "matplotlib"}

@@ -1,0 +1,605 @@
+"""Tests for kernelgan.pipeline: whole runs, cut off, damaged, repeated and refused, on a very small config.
+
+Every run shares one compilation cache, for nearly all of a small run's time is compilation.
+"""
+
+import fcntl
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
+
+from configs import tiny
+from kernelgan import pipeline, results
+from kernelgan.checkpoint import StageCheckpoint
+from kernelgan.data.quadrants import LeakageError
+from kernelgan.evaluate.methods import METHODS
+from kernelgan.types import UserError
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "data.image_size": 16,
+    "model.filters": (2, 2),
+    "model.kernel_size": 3,
+    "evaluate.bootstrap": 10,
+}
+STAGES = ("zoo", "cyclegan", "distilled", "trained_on_conjunction", "generate")
+
+# Ends the process when a file or directory whose path matches is about to take its place, or to be removed.
+DRIVER = """
+import os, re, runpy, sys
+pattern, number, sign, *rest = sys.argv[1:]
+left = int(number)
+def watch(event, arguments):
+    global left
+    if event in ("os.rename", "shutil.rmtree"):
+        path = str(arguments[1] if event == "os.rename" else arguments[0])
+        if re.search(pattern, path):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), int(sign))
+sys.addaudithook(watch)
+sys.argv = ["launch.py", *rest]
+runpy.run_path("launch.py", run_name="__main__")
+"""
+
+# Where each attempt ends: path, how-manieth time, signal, and what the NEXT attempt says it goes on from.
+KILLS = (
+    (r"zoo/state/3[^/]*/default$", 1, signal.SIGKILL, "resuming from .*zoo/state/2\n"),  # while orbax writes
+    (r"zoo/state/sha256-\d+\.json$", 2, signal.SIGKILL, "resuming from .*zoo/state/3\n"),  # written, no sums
+    (r"zoo/result/0$", 1, signal.SIGKILL, "resuming from .*zoo/state/8\n"),
+    (r"zoo/result/sha256-0\.json$", 1, signal.SIGKILL, "resuming from .*zoo/state/8\n"),
+    (r"zoo/state$", 1, signal.SIGKILL, "zoo +done before\n"),  # the result is whole, the states still there
+    (r"cyclegan/state/2[^/]*/default$", 1, signal.SIGKILL, "resuming from .*cyclegan/state/1\n"),
+    (r"cyclegan/state/sha256-3\.json$", 1, signal.SIGINT, "resuming from .*cyclegan/state/2\n"),
+    (r"distilled/state/sha256-2\.json$", 1, signal.SIGKILL, "resuming from .*distilled/state/1\n"),
+    (
+        r"trained_on_conjunction/state/sha256-2\.json$",
+        1,
+        signal.SIGKILL,
+        "resuming from .*trained_on_conjunction/state/1\n",
+    ),
+    (r"generate/result/sha256-0\.json$", 1, signal.SIGKILL, "trained_on_conjunction +done before\n"),
+    (r"evaluation/black_cat/average\.npz$", 1, signal.SIGKILL, "generate +done before\n"),
+    (r"/results\.json$", 1, signal.SIGKILL, "generate +done before\n"),
+)
+
+
+def _config(fields=None):
+    config = tiny.get_config()
+    config.update_from_flattened_dict(SMALL | (fields or {}))
+    return config
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """The environment of subprocesses; the same compilation cache is used in this process."""
+    directory = str(tmp_path_factory.mktemp("cache"))
+    options = {
+        "jax_compilation_cache_dir": directory,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it may have been found to be off
+    yield os.environ | {name.upper(): str(value) for name, value in options.items()}
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def launch(cache):
+    """``launch(workdir, *flags, kill=None)``: `launch.py` in a process of its own."""
+
+    def run(workdir, *flags, kill=None):
+        given = [f"--config.{name}={value}" for name, value in SMALL.items()]
+        program = ["-c", DRIVER, *map(str, kill)] if kill else ["launch.py"]
+        return subprocess.run(
+            [sys.executable, *program, "--config=configs/tiny.py", f"--workdir={workdir}", *given, *flags],
+            cwd=ROOT,
+            env=cache,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(launch, tmp_path_factory):
+    """The work directory of one uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    run = launch(workdir)
+    assert run.returncode == 0, run.stderr
+    assert "resuming" not in run.stderr
+    assert "done before" not in run.stderr
+    return workdir
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A copy of that run without its results: every stage is done, nothing is evaluated."""
+    workdir = tmp_path / "unfinished"
+    shutil.copytree(finished, workdir)
+    (workdir / "results.json").unlink()
+    (workdir / "arrays.npz").unlink()
+    shutil.rmtree(workdir / "evaluation")
+    return workdir
+
+
+def _document(workdir):
+    document = json.loads((workdir / "results.json").read_text())
+    return {name: value for name, value in document.items() if name not in ("timings", "command")}
+
+
+def _assert_same_results(workdir, expected):
+    assert _document(workdir) == _document(expected)
+    with np.load(workdir / "arrays.npz") as found, np.load(expected / "arrays.npz") as wanted:
+        assert found.files == wanted.files
+        for name in wanted.files:
+            np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+def _result(workdir, stage):
+    checkpoint = StageCheckpoint(workdir / "checkpoints" / stage, seconds=0)
+    try:
+        return checkpoint.result()
+    finally:
+        checkpoint.close()
+
+
+def _assert_same_stage(workdir, expected, stage):
+    found, wanted = _result(workdir, stage), _result(expected, stage)
+    assert found is not None
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+# Whole runs -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_measures_every_method(finished):
+    document = _document(finished)
+    assert list(document["methods"]) == list(METHODS)
+    assert document["pair"] == {"attribute": "black", "object": "cat"}
+    assert document["data"]["leaked"] == 0
+    assert document["config"]["model"]["filters"] == [2, 2]
+    assert (finished / "report.html").stat().st_size > 10_000
+
+
+def test_timings_name_every_stage(finished):
+    timings = json.loads((finished / "results.json").read_text())["timings"]
+    assert list(timings) == ["data", "zoo", "cyclegan", "opponents", "generate", "evaluate"]
+    assert all(seconds > 0 for seconds in timings.values())
+
+
+def test_a_finished_run_computes_nothing_and_writes_its_report_anew(finished, monkeypatch, capsys):
+    def fail(*_):
+        raise AssertionError("a finished run was started again")
+
+    monkeypatch.setattr(pipeline, "_Run", fail)
+    (finished / "report.html").unlink()
+    path = pipeline.run(_config(), finished)
+    assert path == finished / "report.html"
+    assert path.exists()
+    assert "cyclegan_b2a" in capsys.readouterr().out
+
+
+def test_killed_at_any_point_it_goes_on_to_the_same_results(finished, launch, tmp_path):
+    workdir, said = tmp_path / "run", "data +done"
+    for pattern, number, sign, says_next in KILLS:
+        run = launch(workdir, kill=(pattern, number, int(sign)))
+        assert run.returncode == (130 if sign == signal.SIGINT else -sign), f"{pattern}\n{run.stderr}"
+        assert "Traceback" not in run.stderr
+        assert re.search(said, run.stderr), f"before {pattern}, expected {said}\n{run.stderr}"
+        assert not (workdir / "results.json").exists()
+        said = says_next
+        if sign == signal.SIGINT:
+            assert "interrupted; the same command goes on" in run.stderr
+        if "average" in pattern:
+            measured = (workdir / "evaluation/black_cat/random.npz").stat().st_mtime_ns
+            assert not (workdir / "evaluation/black_cat/average.npz").exists()
+    run = launch(workdir)
+    assert run.returncode == 0, run.stderr
+    for stage in STAGES:
+        assert re.search(f"^{stage} +done before", run.stderr, re.MULTILINE), run.stderr
+    assert (workdir / "evaluation/black_cat/random.npz").stat().st_mtime_ns == measured
+    _assert_same_results(workdir, finished)
+
+
+# Damage ---------------------------------------------------------------------------------------------------
+
+
+def _largest(directory):
+    return max(
+        (path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
+
+
+def _flip(directory):
+    file = _largest(directory)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def _truncate(directory):
+    file = _largest(directory)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _delete(directory):
+    _largest(directory).unlink()
+
+
+def _delete_sums(directory):
+    (directory.parent / f"sha256-{directory.name}.json").unlink()
+
+
+def _damage_sums(directory):
+    (directory.parent / f"sha256-{directory.name}.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [_flip, _truncate, _delete, _damage_sums])
+def test_a_damaged_result_is_named_and_made_again(damage, finished, unfinished, caplog):
+    del caplog.records[:]
+    damage(unfinished / "checkpoints/zoo/result/0")
+    pipeline.run(_config(), unfinished, stage="zoo")
+    assert f"{unfinished}/checkpoints/zoo/result/0 is damaged" in caplog.text
+    _assert_same_stage(unfinished, finished, "zoo")
+
+
+def test_a_result_without_sums_was_not_finished(finished, unfinished):
+    _delete_sums(unfinished / "checkpoints/zoo/result/0")
+    pipeline.run(_config(), unfinished, stage="zoo")
+    _assert_same_stage(unfinished, finished, "zoo")
+
+
+def test_damage_everywhere_is_told_to_the_user_and_changes_nothing(finished, unfinished, launch):
+    shutil.copytree(finished / "evaluation", unfinished / "evaluation")
+    _truncate(unfinished / "evaluation")
+    for stage in ("cyclegan", "generate"):
+        _flip(unfinished / "checkpoints" / stage / "result/0")
+    run = launch(unfinished)
+    assert run.returncode == 0, run.stderr
+    assert "Traceback" not in run.stderr
+    for damaged in ("checkpoints/cyclegan/result/0", "checkpoints/generate/result/0"):
+        assert f"{unfinished}/{damaged} is damaged" in run.stderr
+    assert re.search(r"evaluation/black_cat/\w+\.npz is damaged", run.stderr)
+    assert re.search("^zoo +done before", run.stderr, re.MULTILINE)
+    assert not re.search("^cyclegan +done before", run.stderr, re.MULTILINE)
+    _assert_same_results(unfinished, finished)
+
+
+@pytest.fixture(scope="module")
+def cut_off(cache, tmp_path_factory):
+    """A run that ended in the middle of the zoo, after its fifth state."""
+    workdir = tmp_path_factory.mktemp("runs") / "cut_off"
+    save = StageCheckpoint.save
+
+    def save_some(self, make_tree, step):
+        if step > 5:
+            raise KeyboardInterrupt
+        save(self, make_tree, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StageCheckpoint, "save", save_some)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(_config(), workdir, stage="zoo")
+    return workdir
+
+
+@pytest.mark.parametrize("damage", [_flip, _truncate, _delete, _delete_sums])
+@pytest.mark.parametrize(("damaged", "used"), [((5,), 4), ((5, 4), None)])
+def test_of_damaged_states_the_one_before_is_used(
+    damage, damaged, used, finished, cut_off, tmp_path, caplog, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(cut_off, workdir)
+    states = workdir / "checkpoints/zoo/state"
+    for step in damaged:
+        damage(states / str(step))
+    pipeline.run(_config(), workdir, stage="zoo")
+    said = capsys.readouterr().err
+    assert (f"resuming from {states / str(used)}\n" in said) if used else ("resuming" not in said)
+    for step in damaged:
+        assert (f"{states / str(step)} is damaged" in caplog.text) == (damage is not _delete_sums)
+    _assert_same_stage(workdir, finished, "zoo")
+
+
+# Same networks, however they are made ---------------------------------------------------------------------
+
+
+def test_network_i_is_the_same_in_chunks_of_any_size(finished, cache, tmp_path):
+    assert pipeline.run(_config({"zoo.chunk_size": 4}), tmp_path / "run", stage="zoo") is None
+    _assert_same_stage(tmp_path / "run", finished, "zoo")
+
+
+def test_a_stage_is_where_a_run_stops(cut_off, cache, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(cut_off, workdir)
+    assert pipeline.run(_config(), workdir, stage="zoo") is None
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["zoo"]
+    assert not (workdir / "results.json").exists()
+    (tmp_path / "data").mkdir()
+    assert pipeline.run(_config(), tmp_path / "data", stage="data") is None
+    assert not (tmp_path / "data" / "checkpoints").exists()
+
+
+MATRIX = {
+    "pairs.attributes": ("black", "red"),
+    "pairs.objects": ("cat", "car"),
+    "pairs.exclude": "all",
+    "data.procedural.train": 480,
+    "data.procedural.test": 160,
+    "data.minimum_train": 4,
+    "data.minimum_test": 2,
+    "zoo.models": 2,
+    "zoo.epochs": 1,
+    "opponents.epochs": 1,
+    "opponents.models": 1,
+    "cyclegan.epochs": (1, 1),
+    "evaluate.random_networks": 2,
+}
+
+
+def test_a_matrix_of_pairs_shares_its_zoos(cache, tmp_path):
+    path = pipeline.run(_config(MATRIX), tmp_path / "run")
+    found = results.read_results(tmp_path / "run")
+    titles = [results.pair_title(pair) for pair in found.pairs()]
+    assert titles == ["black cat", "black car", "red cat", "red car"]
+    assert all(list(pair["methods"]) == list(METHODS) for pair in found.pairs())
+    assert all(found.array(pair, "answers/cyclegan_b2a") is not None for pair in found.pairs())
+    assert len(_result(tmp_path / "run", "zoo")) == 4
+    page = path.read_text()
+    assert all(title in page for title in titles)
+    assert (tmp_path / "run/figures/matrix.png").exists()
+
+
+# Images in a folder ---------------------------------------------------------------------------------------
+
+LAYOUT = {  # how many pictures each sub-folder has, and about which colour
+    "black/black": (40, 30),
+    "black/random": (40, 200),
+    "cat/cat": (40, 120),
+    "cat/random": (40, 220),
+    "test/1": (6, 40),
+    "test/0": (12, 150),
+}
+FOLDER = {
+    "data.source": "folder",
+    "data.minimum_train": 8,
+    "data.minimum_test": 4,
+    "zoo.images_per_epoch": 32,
+    "zoo.epochs": 1,
+    "opponents.epochs": 1,
+    "opponents.models": 1,
+    "evaluate.random_networks": 2,
+}
+
+
+def _picture(path, number, about):
+    rng = np.random.default_rng(number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.clip(about + rng.normal(0, 60, (20, 24, 3)), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures in the reference's layout, without ``train/1`` and with other test images in one folder."""
+    folder = tmp_path / "pictures"
+    numbers = itertools.count()
+    for name, (count, about) in LAYOUT.items():
+        for number in itertools.islice(numbers, count):
+            _picture(folder / name / f"{number}.png", number, about)
+    return folder
+
+
+def _folder_config(folder, fields=None):
+    return _config(FOLDER | {"data.folder": str(folder)} | (fields or {}))
+
+
+def test_a_flat_folder_is_scored_against_the_rest(cache, folder, tmp_path):
+    (folder / "black/black/broken.png").write_bytes(b"no image")
+    path = pipeline.run(_folder_config(folder), tmp_path / "run")
+    assert path.exists()
+    (pair,) = results.read_results(tmp_path / "run").pairs()
+    assert "trained_on_conjunction" not in pair["methods"]
+    assert list(pair["methods"]) == [name for name in METHODS if name != "trained_on_conjunction"]
+    assert results.merit_path(pair) == "auroc.vs_rest"
+    assert all(list(method["auroc"]) == ["vs_rest"] for method in pair["methods"].values())
+    assert all(method["recovered"] is None for method in pair["methods"].values())
+    assert pair["data"]["test"] == {"a&o": 6, "a&!o": 0, "!a&o": 0, "!a&!o": 0, "rest": 12}
+    notes = " ".join(_document(tmp_path / "run")["data"]["notes"])
+    assert "black/black/broken.png" in notes
+    assert "no train/1" in notes
+
+
+LABELS = {
+    "black/black": ("black", "", "train"),
+    "cat/cat": ("", "cat", "train"),
+    "test/1": ("black", "cat", "test"),
+}
+OTHERS = (("black", "", "test"), ("", "cat", "test"), ("", "", "test"))
+
+
+def _write_csv(folder, change=lambda path, labels: labels):
+    lines = ["path,attribute,object,split"]
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        name = str(path.relative_to(folder))
+        labels = LABELS.get(str(path.parent.relative_to(folder)), ("", "", "train"))
+        if name.startswith("test/0"):
+            labels = OTHERS[number % 3]
+        lines.append(",".join((name, *change(name, labels))))
+    (folder / "images.csv").write_text("\n".join(lines))
+
+
+def test_a_folder_with_a_csv_is_scored_by_quadrant(cache, folder, tmp_path):
+    _write_csv(folder)
+    path = pipeline.run(_folder_config(folder), tmp_path / "run")
+    assert path.exists()
+    (pair,) = results.read_results(tmp_path / "run").pairs()
+    assert pair["data"]["test"] == {"a&o": 6, "a&!o": 4, "!a&o": 4, "!a&!o": 4}
+    assert pair["methods"]["cyclegan_a2b"]["auroc"]["worst"]["mean"] is not None
+    assert "trained_on_conjunction" not in pair["methods"]
+
+
+# What is refused ------------------------------------------------------------------------------------------
+
+
+def test_a_leaked_image_stops_the_run_before_training(folder, tmp_path):
+    leaked = sorted((folder / "test/1").iterdir())[0]
+    shutil.copy(leaked, folder / "cat/cat/copy.png")
+    with pytest.raises(LeakageError) as error:
+        pipeline.run(_folder_config(folder), tmp_path / "run")
+    assert "zoo of the object 'cat' would read 1 image(s)" in str(error.value)
+    assert "cat/cat/copy.png" in str(error.value)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def _refused(config, workdir, message):
+    with pytest.raises(UserError, match=message):
+        pipeline.run(config, workdir)
+    assert not (workdir / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"zoo.models": 0}, r"zoo\.models is 0; expected a whole number of at least 1"),
+        ({"zoo.models": -3}, r"zoo\.models is -3; expected"),
+        ({"zoo.chunk_size": 0}, r"zoo\.chunk_size is 0; expected"),
+        ({"zoo.learning_rate": -1.0}, r"zoo\.learning_rate is -1\.0; expected a positive number"),
+        ({"data.image_size": 0}, r"data\.image_size is 0; expected"),
+        ({"data.procedural.train": 0}, r"data\.procedural\.train is 0; expected"),
+        ({"data.image_size": 4}, r"image_size is 4: nothing is left"),
+        ({"data.validation_share": 1.0}, r"validation_share is 1\.0; expected"),
+        ({"model.filters": (0, 2)}, r"model\.filters is \(0, 2\); expected"),
+        ({"model.filters": (2, 2, 2)}, r"expected the filters of 2 layers"),
+        ({"cyclegan.epochs": (3,)}, r"cyclegan\.epochs is \(3,\); expected 2 values"),
+        ({"opponents.models": 0}, r"opponents\.models is 0; expected"),
+        ({"evaluate.bootstrap": 0}, r"evaluate\.bootstrap is 0; expected"),
+        ({"checkpoint.seconds": -1.0}, r"checkpoint\.seconds is -1\.0; expected"),
+        ({"device": "tpu"}, r"device is 'tpu'; expected one of 'auto', 'cpu', 'gpu'"),
+        ({"data.source": "web"}, r"data\.source is 'web'; expected one of"),
+        ({"pairs.attributes": ()}, r"pairs\.attributes is \(\); expected"),
+        ({"pairs.objects": ("cat", "cat")}, r"pairs\.objects is .*; expected a tuple of different names"),
+        ({"pairs.objects": ("unicorn",)}, r"no object 'unicorn'; it knows .*cat"),
+        ({"cyclegan.batch_size": (2, 5)}, r"batch_size is 5 for layer 2, but the smaller zoo has 4"),
+        ({"zoo.object_models": 1}, r"batch_size is 2 for layer 1, but the smaller zoo has 1"),
+        ({"zoo.batch_size": 65}, r"zoo\.batch_size is 65, more than the 64 images of an epoch"),
+        (
+            {"zoo.images_per_epoch": 5000},
+            r"images_per_epoch is 5000, but the zoo of the attribute 'black' has",
+        ),
+        ({"data.minimum_train": 1000}, r"'black cat'.* too few training images.*needed 1000.*minimum_train"),
+        ({"data.minimum_test": 90}, r"'black cat'.* too few test images.*needed 90.*minimum_test"),
+        ({"data.validation_share": 1e-9}, r"too few validation images.*raise data\.validation_share"),
+        ({"data.source": "folder"}, r"data\.folder is empty; .*--config\.data\.folder=DIR"),
+        ({"data.source": "folder", "data.folder": "/nowhere"}, r"'/nowhere' does not exist"),
+        ({"data.source": "tfds", "data.tfds.name": "mnist"}, r"no data set 'mnist'; known are cifar10"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(fields, message, tmp_path):
+    _refused(_config(fields), tmp_path / "run", message)
+
+
+def test_unknown_and_missing_fields_are_all_named(tmp_path):
+    config = _config()
+    config.zoo.modells = 3
+    del config.cyclegan.hidden
+    _refused(config, tmp_path / "run", r"zoo\.modells: unknown field\n  cyclegan\.hidden: missing; expected")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_that_is_not_prepared_comes_with_the_command(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    config = _config({"data.source": "tfds", "data.tfds.data_dir": str(tmp_path / "none")})
+    command = f"tfds build cifar10 --data_dir={tmp_path / 'none'} --file_format=array_record"
+    _refused(config, tmp_path / "run", re.escape(command))
+
+
+def test_a_concept_without_examples_is_refused(folder, tmp_path):
+    def no_cats_to_learn(name, labels):
+        return labels if labels[2] == "test" else (labels[0], "", "train")
+
+    _write_csv(folder, no_cats_to_learn)
+    _refused(_folder_config(folder), tmp_path / "run", r"object 'cat' has no positives")
+
+
+def test_a_concept_that_all_images_have_is_refused(folder, tmp_path):
+    _write_csv(folder, lambda name, labels: ("black", *labels[1:]))
+    _refused(_folder_config(folder), tmp_path / "run", r"attribute 'black' has no negatives")
+
+
+def test_a_folder_without_images_is_refused(folder, tmp_path):
+    shutil.rmtree(folder / "cat/cat")
+    _refused(_folder_config(folder), tmp_path / "run", r"lacks the sub-folder\(s\) cat/cat")
+    (folder / "cat/cat").mkdir()
+    _refused(_folder_config(folder), tmp_path / "run", r"The folder cat/cat of .* is empty")
+
+
+def test_files_that_are_no_images_are_refused(folder, tmp_path):
+    for path in (folder / "cat/cat").iterdir():
+        path.write_bytes(b"no image")
+    _refused(
+        _folder_config(folder), tmp_path / "run", r"40 of 178 images cannot be read, .*cat/cat/10\d\.png"
+    )
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    _refused(_config(), tmp_path / "run", r"need about \d+ MiB and the disk of .* has 1 MiB free")
+
+
+def test_other_images_than_the_run_started_with_are_refused(folder, tmp_path):
+    assert pipeline.run(_folder_config(folder), tmp_path / "run", stage="data") is None
+    _picture(folder / "cat/cat/another.png", 1000, 120)
+    _refused(_folder_config(folder), tmp_path / "run", r"the images are not those that .* was started with")
+
+
+def test_another_config_is_refused_but_not_another_pace(cut_off, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(cut_off, workdir)
+    with pytest.raises(UserError, match=r"another config:\n  zoo\.epochs: 2 there, 3 now\nGive another"):
+        pipeline.run(_config({"zoo.epochs": 3}), workdir)
+    assert pipeline.run(_config({"checkpoint.seconds": 9.0}), workdir, stage="data") is None
+
+
+def test_a_second_run_in_the_same_directory_is_refused(finished):
+    with (finished / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run is at work in"):
+            pipeline.run(_config(), finished)
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    _refused(_config(), tmp_path / "file/run", r"cannot be written \(Not a directory\)")
+
+
+def test_a_device_that_is_not_there_is_refused_without_a_traceback(launch, tmp_path):
+    if jax.default_backend() != "cpu":
+        pytest.skip("this machine has one")
+    run = launch(tmp_path / "run", "--config.device=gpu")
+    assert run.returncode == 2
+    assert "error: device is 'gpu', but JAX finds" in run.stderr
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,178 @@
+"""Tests for kernelgan.plan: which zoos serve which pairs, who reads what, and what does not fit."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from configs import tiny
+from kernelgan import plan as plan_lib
+from kernelgan.data.images import ImageSet, Source
+from kernelgan.data.quadrants import ATTRIBUTE_ONLY, CONJUNCTION, NEITHER, OBJECT_ONLY, LeakageError
+from kernelgan.types import UserError
+
+
+def _images(count, seed, prefix):
+    """Noise; each image has one of three colours and one of three objects."""
+    rng = np.random.default_rng(seed)
+    colour, thing = rng.integers(0, 3, (2, count))
+    return ImageSet(
+        images=rng.integers(0, 256, (count, 8, 8, 3), np.uint8),
+        attributes={name: (colour == n).astype(np.int8) for n, name in enumerate(("black", "red", "blue"))},
+        objects={name: (thing == n).astype(np.int8) for n, name in enumerate(("cat", "car", "dog"))},
+        names=tuple(f"{prefix}/{index}" for index in range(count)),
+        rest=np.zeros(count, bool),
+    )
+
+
+@pytest.fixture
+def source():
+    return Source("noise", _images(900, 0, "train"), _images(200, 1, "test"))
+
+
+def _config(**fields):
+    config = tiny.get_config()
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    return config
+
+
+def _matrix(**fields):
+    return _config(pairs__attributes=("black", "red"), pairs__objects=("cat", "car"), **fields)
+
+
+def _without(source, keep):
+    """The source with the training images of a mask only."""
+    train = source.train
+    kept = ImageSet(
+        train.images[keep],
+        {name: labels[keep] for name, labels in train.attributes.items()},
+        {name: labels[keep] for name, labels in train.objects.items()},
+        tuple(np.array(train.names)[keep]),
+        train.rest[keep],
+    )
+    return dataclasses.replace(source, train=kept)
+
+
+def test_one_pair_has_two_zoos(source):
+    plan = plan_lib.make_plan(_config(), source)
+    (pair,) = plan.pairs
+    attribute, objects = plan.zoos[pair.attribute_zoo], plan.zoos[pair.object_zoo]
+    assert (attribute.kind, attribute.concept, attribute.excluded) == ("attribute", "black", ("cat",))
+    assert (objects.kind, objects.concept, objects.excluded) == ("object", "cat", ("black",))
+    assert attribute.groups.quadrants == (ATTRIBUTE_ONLY, NEITHER)
+    assert objects.groups.quadrants == (OBJECT_ONLY, NEITHER)
+    assert pair.has_ceiling
+    assert pair.leakage.leaked == 0
+
+
+def test_zoos_never_read_what_they_exclude(source):
+    for exclude in ("own", "all"):
+        for task in plan_lib.make_plan(_matrix(pairs__exclude=exclude), source).zoos:
+            others = source.train.objects if task.kind == "attribute" else source.train.attributes
+            for name in task.excluded:
+                assert not others[name][task.groups.read()].any()
+
+
+def test_pairs_of_a_matrix_share_zoos_that_exclude_all(source):
+    plan = plan_lib.make_plan(_matrix(pairs__exclude="all"), source)
+    assert len(plan.zoos) == 4
+    names = [pair.split.name for pair in plan.pairs]
+    assert names == ["black cat", "black car", "red cat", "red car"]
+    served = [(plan.zoos[p.attribute_zoo].concept, plan.zoos[p.object_zoo].concept) for p in plan.pairs]
+    assert [" ".join(pair) for pair in served] == names
+    assert all(len(task.excluded) == 2 for task in plan.zoos)
+
+
+def test_pairs_of_a_matrix_have_zoos_of_their_own(source):
+    plan = plan_lib.make_plan(_matrix(pairs__exclude="own"), source)
+    assert len(plan.zoos) == 8
+    for pair in plan.pairs:
+        attribute, objects = plan.zoos[pair.attribute_zoo], plan.zoos[pair.object_zoo]
+        assert (attribute.concept, attribute.excluded) == (pair.split.attribute, (pair.split.object_name,))
+        assert (objects.concept, objects.excluded) == (pair.split.object_name, (pair.split.attribute,))
+
+
+def test_zoos_have_the_sizes_and_epochs_of_their_kind(source):
+    config = _config(zoo__object_models=7, zoo__object_images_per_epoch=50)
+    sizes = {task.kind: task.models for task in plan_lib.make_plan(config, source).zoos}
+    assert sizes == {"attribute": 4, "object": 7}
+    assert plan_lib.zoo_training(config, "attribute").images_per_epoch == 64
+    assert plan_lib.zoo_training(config, "object").images_per_epoch == 50
+    assert plan_lib.zoo_training(_config(), "object") == plan_lib.zoo_training(_config(), "attribute")
+
+
+def test_without_conjunctions_to_learn_from_there_is_no_ceiling(source):
+    both = (source.train.attributes["black"] == 1) & (source.train.objects["cat"] == 1)
+    (pair,) = plan_lib.make_plan(_config(), _without(source, ~both)).pairs
+    assert not pair.has_ceiling
+    assert not (pair.split.train == CONJUNCTION).any()
+
+
+def test_the_digest_is_of_every_image(source):
+    digest = plan_lib.make_plan(_config(), source).digest
+    assert plan_lib.make_plan(_config(seed=3), source).digest == digest
+    for images in (source.train.images, source.test.images):
+        images[17, 3, 3, 0] ^= 1
+        assert plan_lib.make_plan(_config(), source).digest != digest
+        images[17, 3, 3, 0] ^= 1
+    assert plan_lib.make_plan(_config(), source).digest == digest
+
+
+def test_the_seed_moves_the_validation_side(source):
+    splits = [plan_lib.make_plan(_config(seed=seed), source).pairs[0].split for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(splits[0].validation, splits[1].validation)
+    assert (splits[0].validation != splits[2].validation).any()
+
+
+@pytest.mark.parametrize(
+    ("concept", "other", "reader"),
+    [
+        ("attributes", "objects", "the zoo of the attribute 'black'"),
+        ("objects", "attributes", "the zoo of the object 'cat'"),
+    ],
+)
+def test_a_copy_of_a_conjunction_is_refused_by_name(source, concept, other, reader):
+    def has(images, kind):
+        return getattr(images, kind)["black" if kind == "attributes" else "cat"]
+
+    conjunction = np.flatnonzero(has(source.test, "attributes") & has(source.test, "objects"))[0]
+    alone = np.flatnonzero((has(source.train, concept) == 1) & (has(source.train, other) == 0))[0]
+    source.train.images[alone] = source.test.images[conjunction]
+    with pytest.raises(LeakageError) as error:
+        plan_lib.make_plan(_config(), source)
+    assert str(error.value).startswith(f"T{reader[1:]} would read 1 image(s)")
+    assert f"'train/{alone}'" in str(error.value)
+    assert "'black cat'" in str(error.value)
+
+
+def test_a_copy_of_a_test_conjunction_in_the_ceiling_is_refused(source):
+    learnt = np.flatnonzero(plan_lib.make_plan(_config(), source).pairs[0].split.train == CONJUNCTION)[0]
+    twin = np.flatnonzero((source.test.attributes["black"] == 1) & (source.test.objects["cat"] == 1))[0]
+    source.test.images[twin] = source.train.images[learnt]
+    with pytest.raises(
+        LeakageError, match=rf"^The ceiling of black cat would read 1 image.*'train/{learnt}'"
+    ):
+        plan_lib.make_plan(_config(), source)
+
+
+def test_a_leak_into_a_shared_zoo_is_refused_for_any_pair_that_it_serves(source):
+    train, test = source.train, source.test
+    twin = np.flatnonzero((test.attributes["black"] == 1) & (test.objects["car"] == 1))[0]
+    index = np.flatnonzero((train.attributes["black"] == 1) & (train.objects["dog"] == 1))[0]
+    train.images[index] = test.images[twin]
+    with pytest.raises(LeakageError, match="'black car'"):
+        plan_lib.make_plan(_matrix(pairs__exclude="all"), source)
+
+
+@pytest.mark.parametrize("field", ["zoo__images_per_epoch", "zoo__object_images_per_epoch"])
+def test_epochs_that_do_not_fit_are_refused(source, field):
+    with pytest.raises(
+        UserError, match=r"zoo\.\w*images_per_epoch is 800, but the zoo of the (\w+) .* has \d+"
+    ):
+        plan_lib.make_plan(_config(**{field: 800}), source)
+
+
+@pytest.mark.parametrize("field", ["data__minimum_train", "data__minimum_test"])
+def test_too_few_images_are_refused_with_the_field_to_change(source, field):
+    with pytest.raises(UserError, match=rf"found \d+, needed 500.* lower {field.replace('__', '.')}"):
+        plan_lib.make_plan(_config(**{field: 500}), source)

@@ -1,0 +1,54 @@
+import sys
+
+import pytest
+
+from kernelgan import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Set ``clock.now``; the module reads it for the time."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    made = Clock()
+    monkeypatch.setattr(progress, "time", made)
+    return made
+
+
+def test_a_log_gets_the_last_line_and_few_before_it(capsys, clock):
+    show = progress.Progress("zoo")
+    for done in range(1, 5):
+        show(done, 5, {"loss": done / 10})
+    assert capsys.readouterr().err == ""
+    clock.now += progress.LOG_EVERY
+    show(4, 5, {"loss": 0.4})
+    show(4, 5, {"loss": 0.4})
+    show(5, 5, {"loss": 0.5, "auroc": 0.75})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split() for line in lines] == [
+        ["zoo", "4/5", "loss", "0.400"],
+        ["zoo", "5/5", "loss", "0.500,", "auroc", "0.750"],
+    ]
+
+
+def test_a_terminal_gets_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    show = progress.Progress("zoo")
+    show(1, 4)
+    show(2, 4)
+    assert show._bar.n == 2
+    assert show._bar.total == 4
+    show.close("done")
+    assert "zoo" in capsys.readouterr().err
+
+
+def test_close_says_the_outcome_and_gives_the_seconds(capsys, clock):
+    show = progress.Progress("cyclegan")
+    clock.now += 12.34
+    assert show.close("2 pairs") == pytest.approx(12.34)
+    assert capsys.readouterr().err.split() == ["cyclegan", "2", "pairs", "(12.3", "s)"]

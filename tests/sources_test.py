@@ -1,0 +1,111 @@
+"""Tests for kernelgan.data.sources: each source gets its own fields of the config, and can be pictured."""
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import default
+from kernelgan.data import folder, procedural, quadrants, sources, tfds
+from kernelgan.data.images import ImageSet, Source
+
+
+@pytest.fixture
+def config():
+    config = default.get_config()
+    config.seed = 5
+    config.data.image_size = 8
+    config.data.procedural.train = 6
+    config.data.procedural.test = 4
+    config.pairs.attributes = ("black", "red")
+    return config
+
+
+def _silent(done, total):
+    pass
+
+
+def test_the_procedural_source_follows_the_config(config):
+    source = sources.load_source(config, _silent)
+    again = procedural.load(
+        attributes=("black", "red"), objects=("cat",), train=6, test=4, image_size=8, seed=5
+    )
+    assert source.name == "procedural"
+    np.testing.assert_array_equal(source.train.images, again.train.images)
+    np.testing.assert_array_equal(source.test.images, again.test.images)
+    assert source.test.images.shape == (4, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "fields"),
+    [
+        ("tfds", tfds, {"data_dir": "there", "seed": 5}),
+        ("folder", folder, {"broken_share": 0.25}),
+    ],
+)
+def test_a_source_gets_the_fields_of_the_config(config, monkeypatch, name, module, fields):
+    config.data.source = name
+    config.data.folder = "pictures"
+    config.data.broken_share = 0.25
+    config.data.tfds.name = "celeb_a"
+    config.data.tfds.data_dir = "there"
+    calls = []
+    monkeypatch.setattr(module, "load", lambda where, **given: calls.append((where, given)))
+    sources.load_source(config, _silent)
+    ((where, given),) = calls
+    assert where == {"tfds": "celeb_a", "folder": "pictures"}[name]
+    assert given == fields | {
+        "attributes": ("black", "red"),
+        "objects": ("cat",),
+        "image_size": 8,
+        "progress": _silent,
+    }
+
+
+def test_a_folder_is_read(config, tmp_path):
+    rng = np.random.default_rng(0)
+    with (tmp_path / "images.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(("path", "attribute", "object", "split"))
+        labels = itertools.product(("black", "red"), ("cat", ""), ("train", "test"))
+        for number, row in enumerate(labels):
+            Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).save(tmp_path / f"{number}.png")
+            table.writerow((f"{number}.png", *row))
+    config.data.source = "folder"
+    config.data.folder = str(tmp_path)
+    seen = []
+    source = sources.load_source(config, lambda done, total: seen.append((done, total)))
+    assert source.train.images.shape == (4, 8, 8, 3)
+    assert source.train.attributes["red"].tolist() == [0, 0, 1, 1]
+    assert source.test.objects["cat"].tolist() == [1, 0, 1, 0]
+    assert seen[-1] == (8, 8)
+
+
+def test_progress_is_told_of_all_images(config):
+    seen = []
+    sources.load_source(config, lambda done, total: seen.append((done, total)))
+    assert seen == [(number, 10) for number in range(1, 11)]
+
+
+def test_the_procedural_sheet_has_every_object_in_every_colour(config):
+    sheet, rows, columns = sources.contact_sheet(config, None, None)
+    assert rows == tuple(procedural.OBJECTS)
+    assert columns == tuple(procedural.COLOURS)
+    assert sheet.shape == (len(rows), len(columns), 8, 8, 3)
+    assert sheet.dtype == np.uint8
+
+
+def test_the_sheet_of_photographs_has_a_row_for_each_quadrant_that_has_images(config):
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    test = ImageSet(images, {}, {}, tuple("abcde"), np.zeros(5, bool))
+    split = np.array([0, 4, quadrants.LEFT_OUT, 0, 4], np.int8)
+    pair = quadrants.PairSplit("black", "cat", np.array([]), np.array([]), split)
+    config.data.source = "folder"
+    sheet, rows, columns = sources.contact_sheet(config, Source("folder", test, test), pair)
+    assert rows == ("black cat: a&o", "black cat: rest")
+    assert len(columns) == sheet.shape[1]
+    assert sheet[0, :4, 0, 0, 0].tolist() == [0, 3, 0, 3]  # few images are shown again
+    assert sheet[1, :4, 0, 0, 0].tolist() == [1, 4, 1, 4]
+    assert quadrants.LEFT_OUT not in sheet

@@ -1,0 +1,146 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kernelgan import population, zoo
+from kernelgan.data.quadrants import ATTRIBUTE_ONLY, NEITHER, OBJECT_ONLY, Groups
+from kernelgan.types import UserError
+
+IMAGES = 60
+TRAINING = population.Training(
+    epochs=1, images_per_epoch=20, batch_size=10, learning_rate=0.01, shares=(1.0,)
+)
+
+
+def _indices(*arguments):
+    return np.arange(*arguments, dtype=np.int32)
+
+
+def _task(kind="attribute", concept="black", excluded=("cat",), *, models=3, start=0):
+    """Ten positives and twenty negatives; four and five to validate."""
+    quadrants = (ATTRIBUTE_ONLY if kind == "attribute" else OBJECT_ONLY, NEITHER)
+    train = (_indices(start, start + 10), _indices(start + 10, start + 30))
+    validation = (_indices(start + 30, start + 34), _indices(start + 34, start + 39))
+    return zoo.ZooTask(kind, concept, excluded, Groups(quadrants, train, validation), models)
+
+
+def test_tasks_on_the_same_images_share_a_zoo_and_others_do_not():
+    task = _task()
+    others = [
+        _task("object", "black"),
+        _task(concept="red"),
+        _task(models=4),
+        _task(start=1),
+    ]
+    distinct, served = zoo.shared([task, others[0], _task(excluded=("dog",)), *others[1:], _task()])
+    assert served == [0, 1, 0, 2, 3, 4, 0]
+    assert distinct == [task, *others]
+
+
+def test_a_validation_set_of_its_own_is_a_zoo_of_its_own():
+    task = _task()
+    groups = dataclasses.replace(task.groups, validation=(_indices(40, 44), _indices(44, 48)))
+    distinct, _ = zoo.shared([task, dataclasses.replace(task, groups=groups)])
+    assert len(distinct) == 2
+
+
+def test_names_tell_tasks_apart():
+    assert _task().name == "attribute:black without cat"
+    assert _task("object", "cat", ("black", "red")).name == "object:cat without black, red"
+    assert _task("object", "cat").label == "the zoo of the object 'cat'"
+
+
+def _build(tasks, *, balanced=True, validation_images=6, seed=0):
+    return zoo.build_population(
+        tasks, IMAGES, balanced=balanced, validation_images=validation_images, seed=seed
+    )
+
+
+def test_a_population_is_task_by_task_with_the_labels_of_each():
+    tasks = [_task(), _task("object", "cat", models=2, start=20)]
+    people = _build(tasks)
+    assert len(people) == 5
+    assert people.name == (tasks[0].name,) * 3 + (tasks[1].name,) * 2
+    assert people.index.tolist() == [0, 1, 2, 0, 1]
+    assert people.grouping.tolist() == people.target.tolist() == [0, 0, 0, 1, 1]
+    for row, start in enumerate((0, 20)):
+        positives = [*range(start, start + 10), *range(start + 30, start + 34)]
+        np.testing.assert_array_equal(np.flatnonzero(people.targets[row]), positives)
+    assert set(np.unique(people.targets)) == {0, zoo.POSITIVE}
+
+
+def test_balanced_zoos_draw_from_two_groups_and_others_from_one():
+    task = _task()
+    (balanced,), (whole,) = _build([task]).groups, _build([task], balanced=False).groups
+    assert [group.tolist() for group in balanced] == [group.tolist() for group in task.groups.train]
+    assert [group.tolist() for group in whole] == [list(range(30))]
+
+
+def test_validation_reads_as_many_of_each_kind_chosen_by_seed_and_name():
+    big = dataclasses.replace(
+        _task(), groups=dataclasses.replace(_task().groups, validation=(_indices(30, 45), _indices(45, 60)))
+    )
+    ((positives, negatives),) = _build([big]).validation
+    assert len(set(positives.tolist())) == len(set(negatives.tolist())) == 3
+    assert set(positives.tolist()) <= set(range(30, 45))
+    assert set(negatives.tolist()) <= set(range(45, 60))
+
+    def chosen(task, seed=0):
+        return np.concatenate(_build([task], seed=seed).validation[0]).tolist()
+
+    assert chosen(big) == chosen(big)
+    assert chosen(big) != chosen(big, seed=1)
+    assert chosen(big) != chosen(dataclasses.replace(big, concept="red"))
+
+
+def test_validation_is_everything_where_there_is_little():
+    ((positives, negatives),) = _build([_task()], validation_images=500).validation
+    assert sorted(positives.tolist()) == list(range(30, 34))
+    assert sorted(negatives.tolist()) == list(range(34, 39))
+
+
+def test_an_epoch_or_a_batch_of_all_images_fits():
+    zoo.check_fits(_task(), dataclasses.replace(TRAINING, batch_size=30, images_per_epoch=30))
+
+
+@pytest.mark.parametrize("field", ["batch_size", "images_per_epoch"])
+def test_an_epoch_or_a_batch_of_more_images_is_refused(field):
+    with pytest.raises(UserError) as caught:
+        zoo.check_fits(_task(), dataclasses.replace(TRAINING, **{field: 31}))
+    message = str(caught.value)
+    assert f"zoo.{field} is 31, but the zoo of the attribute 'black' has 30 training images" in message
+    assert f"Set zoo.{field} to at most 30" in message
+
+
+@pytest.mark.parametrize(("balanced", "shares"), [(True, (1.0, 1.0)), (False, (1.0,))])
+def test_each_task_gets_its_own_networks_back(monkeypatch, network, balanced, shares):
+    tasks = [_task(), _task("object", "cat", models=2)]
+    given = {}
+
+    def train(module, images, people, training, **options):
+        given.update(people=people, training=training, **options)
+        numbers = np.arange(len(people))
+        return {"conv1": {"bias": numbers}}, {"train_loss": 10 * numbers[:, None]}
+
+    monkeypatch.setattr(zoo, "train", train)
+    first, second = zoo.train_zoos(
+        network,
+        np.zeros((IMAGES, 16, 16, 3), np.uint8),
+        tasks,
+        TRAINING,
+        balanced=balanced,
+        validation_images=4,
+        seed=5,
+        chunk_size=2,
+        saver=None,
+        progress=None,
+    )
+    assert first["params"]["conv1"]["bias"].tolist() == [0, 1, 2]
+    assert second["params"]["conv1"]["bias"].tolist() == [3, 4]
+    assert second["history"]["train_loss"].tolist() == [[30], [40]]
+    assert given["training"] == dataclasses.replace(TRAINING, shares=shares)
+    assert len(given["people"].groups[0]) == len(shares)
+    assert (given["seed"], given["chunk_size"]) == (5, 2)
+    assert given["loss"] is population.cross_entropy
+    assert given["metrics"] is population.binary_metrics
