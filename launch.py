@@ -31,6 +31,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         flags.FLAGS.config.name  # noqa: B018  (a config file that cannot be loaded says so only when it is read)
     except (flags.Error, OSError) as error:
         # Of a config file that raised, the last line is its own message; a traceback precedes it.
+        if "takes 0 positional arguments" in str(error):
+            fail("this config has no variants: nothing may follow its name")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         fail(lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines))
     except (AttributeError, KeyError, TypeError) as error:
@@ -65,6 +67,8 @@ def main(argv: list[str]) -> int:
         pipeline.run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
     except UserError as error:
         fail(str(error))
+    except OSError as error:
+        fail(f"{error}; what was finished is kept, and the same command goes on ({workdir})")
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on where it was ({workdir})", file=sys.stderr)
         return 130

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from kernelgan.results import write_atomically
+from kernelgan.types import UserError
 
 KEPT_STATES = 2
 
@@ -53,9 +54,15 @@ class _Steps:
         manager = self._open()
         if step in manager.all_steps():
             manager.delete(step)
-        manager.save(step, args=ocp.args.StandardSave(tree), force=True)
-        manager.wait_until_finished()
-        write_atomically(self._sums_file(step), json.dumps(self._sums(step)).encode())
+        try:
+            manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+            manager.wait_until_finished()
+            write_atomically(self._sums_file(step), json.dumps(self._sums(step)).encode())
+        except (OSError, ValueError) as error:  # the latter is how tensorstore says that the disk is full
+            raise UserError(
+                f"could not write the checkpoint {self.directory / str(step)} ({_first_line(error)}). "
+                "Make room on the disk; the same command then goes on where it was."
+            ) from error
         for stale in self.directory.glob("sha256-*.json"):
             if not (self.directory / stale.stem.removeprefix("sha256-")).exists():
                 stale.unlink()
@@ -77,7 +84,7 @@ class _Steps:
                 logging.warning(
                     "checkpoint %s is damaged (%s); it is not used",
                     self.directory / str(step),
-                    str(error).splitlines()[0] if str(error) else type(error).__name__,
+                    _first_line(error),
                 )
                 shutil.rmtree(self.directory / str(step), ignore_errors=True)
                 sums.unlink()
@@ -92,6 +99,10 @@ class _Steps:
         if self._manager is not None:
             self._manager.close()
             self._manager = None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class StageCheckpoint:

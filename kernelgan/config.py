@@ -60,7 +60,7 @@ _NAMES: _Rule = (
     lambda values: (
         isinstance(values, (tuple, list))
         and bool(values)
-        and all(isinstance(value, str) and value for value in values)
+        and all(isinstance(value, str) and value and "/" not in value for value in values)
         and len(set(values)) == len(values)
     ),
     "a tuple of different names, such as ('black',)",
@@ -91,8 +91,11 @@ RULES: dict[str, _Rule] = {
     "data.tfds.data_dir": _TEXT,
     "model.filters": _each(_whole(1)),
     "model.kernel_size": _whole(1),
-    "zoo.models": _whole(1),
-    "zoo.object_models": _whole(0),
+    "zoo.models": _whole(2),
+    "zoo.object_models": (
+        lambda value: _whole(0)[0](value) and value != 1,
+        "0 or a whole number of at least 2",
+    ),
     "zoo.epochs": _whole(1),
     "zoo.images_per_epoch": _whole(1),
     "zoo.object_images_per_epoch": _whole(0),
@@ -178,6 +181,9 @@ def _disagreements(config: Config) -> Iterator[str]:
             f"convolutions of {config.model.kernel_size} pixels and poolings; expected a larger image_size "
             "or a smaller model.kernel_size"
         )
+    pairs = [f"{a}_{o}" for a in config.pairs.attributes for o in config.pairs.objects]
+    if len(set(pairs)) < len(pairs):
+        yield "pairs.attributes and pairs.objects join to the same name twice; expected names that do not"
     smaller = min(zoo_models(config))
     for layer, batch in enumerate(config.cyclegan.batch_size, start=1):
         if batch > smaller:

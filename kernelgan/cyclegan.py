@@ -277,9 +277,11 @@ def train(
                 _check_finite(values[:, : max(0, total[layer] - begin)], layer, name, begin, saver)
                 history[layer][name][:, begin : begin + steps_per_call] = values
         saver.save(functools.partial(snapshot, states, number + 1), number + 1)
-        latest = {
-            layer: float(np.nanmean(terms[layer]["cycle"][-1])) for layer in layers if begin < total[layer]
-        }
+        latest = {}
+        for layer in layers:
+            cycles = terms[layer]["cycle"]
+            if np.isfinite(cycles).any():  # a layer that rests has none
+                latest[layer] = float(np.nanmean(cycles))
         progress(min(begin + steps_per_call, max(total.values())), max(total.values()), latest)
     generators = jax.device_get({layer: states[layer]["generators"] for layer in layers})
     trimmed = {
@@ -295,7 +297,7 @@ def _check_finite(values: np.ndarray, layer: str, name: str, begin: int, saver: 
         pair, offset = bad[np.argmin(bad[:, 1])]
         raise UserError(
             f"the {name} loss of the CycleGAN of {layer} is {values[pair, offset]} in step "
-            f"{begin + offset + 1} (pair {pair}), so the run stopped. The last good checkpoint is "
+            f"{begin + offset + 1} (pair {pair}), so the run stopped. Last good checkpoint: "
             f"{saver.last_good}. A smaller cyclegan.learning_rate, or kernels.normalisation='range', "
             "usually mends it."
         )

@@ -37,7 +37,7 @@ def select_device(device: str) -> None:
             jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
     try:
         found = jax.devices()[0].platform
-    except RuntimeError:
+    except (RuntimeError, AssertionError):  # the latter where no plugin of the platform is installed
         found = "none"
     if device not in ("auto", found):
         raise UserError(

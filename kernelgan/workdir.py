@@ -19,6 +19,11 @@ IMAGES_FILE = "images.sha256"
 TIMINGS_FILE = "timings.json"
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a run that died before its config was whole left this."""
+    return name == LOCK_FILE or (name.startswith(f".{CONFIG_FILE}.") and name.endswith(".tmp"))
+
+
 @contextlib.contextmanager
 def claimed(workdir: Path, config: Config) -> Iterator[None]:
     """Makes a work directory this config's and, while the context lasts, this process's.
@@ -31,7 +36,7 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
     try:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir={workdir} is a file; expected a directory, or a name that is free.")
-        if workdir.is_dir() and not file.exists() and any(p.name != LOCK_FILE for p in workdir.iterdir()):
+        if workdir.is_dir() and not file.exists() and any(not _is_ours(p.name) for p in workdir.iterdir()):
             raise UserError(
                 f"--workdir={workdir} holds files that are not of a kernelgan run; expected an empty or new "
                 "directory. Give another --workdir."
@@ -53,6 +58,8 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
         if file.exists():
             try:
                 theirs = json.loads(file.read_text())
+                if not isinstance(theirs, dict):
+                    raise ValueError
             except ValueError:
                 raise UserError(f"{file} is damaged; give another --workdir, or delete {workdir}.") from None
             changed = config_lib.differences(ours, theirs)

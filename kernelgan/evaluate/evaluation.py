@@ -103,6 +103,8 @@ def evaluate_method(
     record |= bootstrap.score_intervals(
         answers, quadrant, threshold=threshold, resamples=settings.bootstrap, seed=settings.seed
     )
+    if "vs_rest" in record["auroc"]:
+        del record["auroc"]["worst"]  # of one number; there are no quadrants
     clusterings = {"kmeans_raw": _joined(raw)}
     for method in embedded[0].scores if embedded else ():
         if method != "kmeans_raw":
@@ -180,9 +182,14 @@ def _summaries(values: Record, settings: Settings) -> Record:
     return {**found, "as_printed": printed}
 
 
+def merit_of(record: Record) -> str:
+    """Which AUROC is the figure of merit: ``worst``, or ``vs_rest`` where no quadrant but that is known."""
+    return "worst" if "worst" in record["auroc"] else "vs_rest"
+
+
 def recovered(records: dict[str, Record]) -> dict[str, dict[str, float] | None]:
-    """Each method's share of the way from random networks to the ceiling, on worst-quadrant AUROC."""
-    means = {name: record["auroc"]["worst"]["mean"] for name, record in records.items()}
+    """Each method's share of the way from random networks to the ceiling, on the figure of merit."""
+    means = {name: record["auroc"][merit_of(record)]["mean"] for name, record in records.items()}
     low, high = means.get("random"), means.get("trained_on_conjunction")
     if low is None or high is None or high <= low:
         return dict.fromkeys(records)
@@ -227,7 +234,9 @@ def _answered(answers: Arrays) -> np.ndarray:
     return scores.answers(answers["scores"], float(answers["threshold"]))
 
 
-def matched_null(worst_by_method: dict[str, np.ndarray], seed: int) -> Record | None:
+def matched_null(
+    worst_by_method: dict[str, np.ndarray], seed: int, *, statistic: str = "auroc.worst"
+) -> Record | None:
     """The generated networks against as carefully picked random ones.
 
     The mean of each direction is tested against random networks by permutation; reporting the better of the
@@ -235,8 +244,9 @@ def matched_null(worst_by_method: dict[str, np.ndarray], seed: int) -> Record | 
     is tested against the best of as many random ones.
 
     Args:
-      worst_by_method: worst-quadrant AUROC ``(M,)`` of the random networks and of the generated ones.
+      worst_by_method: figure of merit ``(M,)`` of the random networks and of the generated ones.
       seed: of the permutations.
+      statistic: the figure's name.
 
     Returns:
       The record ``null_test``, or None if there are no generated networks.
@@ -247,8 +257,8 @@ def matched_null(worst_by_method: dict[str, np.ndarray], seed: int) -> Record | 
     null = worst_by_method["random"]
     by_method, means = {}, {}
     for name in directions:
-        of_mean = null_test.mean_test(worst_by_method[name], null, statistic="auroc.worst", seed=seed)
-        of_best = null_test.best_of(worst_by_method[name], null, statistic="auroc.worst")
+        of_mean = null_test.mean_test(worst_by_method[name], null, statistic=statistic, seed=seed)
+        of_best = null_test.best_of(worst_by_method[name], null, statistic=statistic)
         means[name] = of_mean
         by_method[name] = {
             "mean_p_value": of_mean["p_value"],
@@ -257,7 +267,7 @@ def matched_null(worst_by_method: dict[str, np.ndarray], seed: int) -> Record | 
         }
     method = max(directions, key=lambda name: means[name]["mean"])
     return {
-        "statistic": "auroc.worst",
+        "statistic": statistic,
         "method": method,
         "candidates": len(directions),
         "observed": means[method]["mean"],
@@ -265,7 +275,7 @@ def matched_null(worst_by_method: dict[str, np.ndarray], seed: int) -> Record | 
         "p_value": min(1.0, len(directions) * by_method[method]["mean_p_value"]),
         "by_method": by_method,
         "best_network": null_test.best_of(
-            np.concatenate([worst_by_method[name] for name in directions]), null, statistic="auroc.worst"
+            np.concatenate([worst_by_method[name] for name in directions]), null, statistic=statistic
         ),
     }
 
@@ -313,7 +323,11 @@ def evaluate_pair(
             [outcomes["attribute_only"], outcomes["object_only"]],
             quadrant,
         )
-    null = matched_null({name: found["worst"] for name, found in outcomes.items()}, settings.seed)
+    null = matched_null(
+        {name: found["worst"] for name, found in outcomes.items()},
+        settings.seed,
+        statistic=f"auroc.{merit_of(records['random'])}",
+    )
     arrays = _pictured(outcomes, images, quadrant)
     arrays["embedding_quadrant"] = quadrant[embedded_images(quadrant, settings.umap_images)]
     return records, null, arrays
