@@ -110,7 +110,7 @@ def test_an_unknown_field_is_named():
 def test_a_missing_field_is_named_with_what_was_expected():
     config = default.get_config()
     del config.zoo["models"]
-    with pytest.raises(UserError, match=r"zoo\.models: missing; expected a whole number of at least 1"):
+    with pytest.raises(UserError, match=r"zoo\.models: missing; expected a whole number of at least 2"):
         config_lib.check(config)
 
 

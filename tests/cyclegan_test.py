@@ -170,13 +170,14 @@ def run(silent):
 
 @pytest.fixture(scope="module")
 def watched(run, new_saver):
-    """Pairs 7 and 9, never interrupted, and what their progress showed."""
+    """Pairs 7 and 9, never interrupted, what their progress showed, and their last state."""
     seen = []
 
     def progress(done, total, figures):
         seen.append((done, total, *figures))
 
-    return run((7, 9), saver=new_saver(), progress=progress), seen
+    saver = new_saver()
+    return run((7, 9), saver=saver, progress=progress), seen, saver.state
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +194,15 @@ def test_each_layer_has_as_many_steps_as_it_should_and_then_rests(both):
             assert np.isfinite(values).all()
 
 
+def test_adam_counts_each_layers_own_steps(watched):
+    """Those of generators and discriminators, for each pair: a layer that rests is not touched."""
+    leaves = watched[2]["leaves"].values()
+    counts = [leaf.tolist() for leaf in leaves if np.issubdtype(leaf.dtype, np.integer)]
+    assert sorted(counts) == [[4, 4], [4, 4], [24, 24], [24, 24]]
+
+
 def test_progress_counts_the_longest_layers_steps(watched):
-    _, seen = watched
+    _, seen, _ = watched
     assert [done for done, *_ in seen] == [5, 10, 15, 20, 24]
     assert seen[0] == (5, 24, "conv1", "conv2")
     assert seen[-1] == (24, 24, "conv1")
@@ -216,8 +224,32 @@ def test_generators_come_as_numpy_with_a_leading_pair_axis(both):
 
 
 def test_a_pair_does_not_depend_on_the_pair_beside_it(both, run, new_saver, assert_trees_close):
-    alone = run((7,), saver=new_saver())
-    assert_trees_close(alone, jax.tree.map(lambda leaf: leaf[:1], both), rtol=1e-4, atol=1e-4)
+    """Up to rounding, which the steps amplify: the first steps are compared, and the shorter layer's end."""
+    generators, history = run((7,), saver=new_saver())
+    for layer in history:
+        for name in cyclegan.LOSSES:
+            alone, beside = history[layer][name][0, :12], both[1][layer][name][0, :12]
+            np.testing.assert_allclose(alone, beside, rtol=1e-4, atol=1e-5)
+    beside = jax.tree.map(lambda leaf: leaf[:1], both[0]["conv2"])
+    assert_trees_close(generators["conv2"], beside, atol=1e-4)
+
+
+def test_every_step_draws_other_members_of_both_domains(run, new_saver, monkeypatch):
+    def look(state, real_a, real_b, **options):
+        shown = dict.fromkeys(cyclegan.LOSSES, jnp.mean(real_a))
+        return state, shown | {"cycle": jnp.mean(real_b)}
+
+    monkeypatch.setattr(cyclegan, "step", look)
+    volumes = _zoos((7, 9))
+    _, history = run((7, 9), volumes=volumes, saver=new_saver())
+    for name, domain in (("identity", 0), ("cycle", 1)):
+        means = volumes["conv1"][domain].mean(axis=(2, 3, 4, 5))  # of each member
+        possible = (means[:, :, None] + means[:, None, :]) / 2
+        for pair in range(2):
+            drawn = history["conv1"][name][pair]
+            gaps = np.abs(possible[pair].reshape(-1, 1) - drawn)
+            np.testing.assert_allclose(gaps.min(axis=0), 0, atol=1e-6)
+            assert len(np.unique(gaps.argmin(axis=0))) >= 5
 
 
 def test_pairs_of_another_number_differ(both, run, new_saver):

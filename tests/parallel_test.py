@@ -43,8 +43,10 @@ def test_over_population_is_the_function_of_each_member():
 
 def test_only_the_first_argument_is_donated():
     state, member, shared = (jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones(3))
-    run = parallel.over_population(lambda s, m, whole: s + m * whole, donate_first=True)
-    np.testing.assert_array_equal(run(state, member, shared), np.full((2, 3), 2.0))
+    run = parallel.over_population(lambda s, m, whole: (s + m * whole, s - m), donate_first=True)
+    found, other = run(state, member, shared)  # two results: each argument's buffer could be of use
+    np.testing.assert_array_equal(found, np.full((2, 3), 2.0))
+    np.testing.assert_array_equal(other, np.zeros((2, 3)))
     assert state.is_deleted()
     assert not member.is_deleted()
     assert not shared.is_deleted()

@@ -295,6 +295,13 @@ def test_the_images_of_a_smaller_last_batch_count_as_much_as_others(at_rest, net
         assert history["train_loss"][m, 0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_every_epoch_draws_other_images(run, fresh):
+    """Networks at rest have another loss only on other images, here 8 of 12."""
+    training = dataclasses.replace(STEP, epochs=3, images_per_epoch=8)
+    _, history = run(_one_group(12), training, saver=fresh)
+    assert all(len(set(losses.tolist())) == 3 for losses in history["train_loss"])
+
+
 def test_the_gradient_of_a_smaller_last_batch_is_a_mean_over_its_images(
     at_rest, run, fresh, network, images, assert_trees_close
 ):

@@ -471,8 +471,8 @@ def _refuse(part: Partition, reader: Reader, pair: PairSplit, forbidden: set[str
         more = f" and {len(leaks) - _NAMED} more" if len(leaks) > _NAMED else ""
         raise LeakageError(
             f"{reader.name[0].upper()}{reader.name[1:]} would read {len(leaks)} image(s) with the content of "
-            f"a {pair.name!r}, the conjunction that nobody may see: {names}{more}. Each is a copy of an image "
-            "that is labelled as the conjunction. Remove the copies, or mend their labels, and start again."
+            f"a {pair.name!r}, the conjunction that nobody may see: {names}{more}. Each copies an image that "
+            "is labelled as the conjunction. Remove the copies, or mend their labels, and start again."
         )
 
 
