@@ -35,6 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.zoo.epochs = 25
         config.zoo.images_per_epoch = 2560
         config.opponents.epochs = 50
+        config.opponents.images_per_epoch = 2560
     if variant == "folder":
         config.data.source = "folder"
     if variant == "full":
@@ -46,6 +47,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.zoo.object_images_per_epoch = 3000
         config.zoo.learning_rate = 0.01
         config.zoo.balanced = False
+        config.opponents.images_per_epoch = 3000
         config.zoo.chunk_size = 512
         config.kernels.normalisation = "none"
         config.cyclegan.epochs = (2000, 200)

@@ -45,7 +45,9 @@ def get_config() -> ConfigDict:
     config.zoo.models = 32  # networks in the zoo of each attribute
     config.zoo.object_models = 0  # networks in the zoo of each object; 0: as many
     config.zoo.epochs = 15
-    config.zoo.images_per_epoch = 1280  # drawn anew for each network and epoch, without replacement
+    config.zoo.images_per_epoch = (
+        1280  # drawn anew for each network and epoch; a side that is used up is used again
+    )
     config.zoo.object_images_per_epoch = 0  # the same for objects' zoos; 0: as many
     config.zoo.batch_size = 128  # images
     config.zoo.learning_rate = 0.002  # Adam
@@ -54,7 +56,7 @@ def get_config() -> ConfigDict:
     config.zoo.chunk_size = 32  # networks in memory at a time
 
     config.kernels = ConfigDict()
-    # "none" (reference), "standard" (zero mean, unit variance) or "range" (into [-1, 1]); per layer and zoo
+    # "none" (reference), "standard" (zero mean, 3 sd to 1) or "range" (into [-1, 1]); per layer and zoo
     config.kernels.normalisation = "range"
 
     config.cyclegan = ConfigDict()
@@ -73,6 +75,8 @@ def get_config() -> ConfigDict:
     config.opponents = ConfigDict()
     config.opponents.models = 8  # networks of each kind
     config.opponents.epochs = 30
+    config.opponents.images_per_epoch = 1280
+    config.opponents.learning_rate = 0.002  # Adam; the batch size is the zoo's
 
     config.evaluate = ConfigDict()
     config.evaluate.random_networks = 256  # networks of the `random` null

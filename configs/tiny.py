@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.cyclegan.steps_per_call = 2
     config.opponents.models = 2
     config.opponents.epochs = 2
+    config.opponents.images_per_epoch = 64
     config.evaluate.random_networks = 8
     config.evaluate.bootstrap = 50
     config.evaluate.umap_networks = 0  # UMAP alone takes 20 s to load

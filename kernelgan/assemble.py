@@ -37,14 +37,14 @@ def take_members(params: Params, members: np.ndarray | int) -> Params:
 
 
 def assemble(
-    parents: Params, volumes: Mapping[str, Array], head: Params, *, bias: str, layers: Sequence[str]
+    parents: Params, volumes: Mapping[str, Array], head: Params | None, *, bias: str, layers: Sequence[str]
 ) -> Params:
     """Networks with these kernel sets.
 
     Args:
       parents: stacked parameters that the kernel sets came from; they give the biases, if any.
       volumes: for each layer, network-scale kernel sets ``(M, O, h, w, I)``.
-      head: a dense layer, see `two_concept_head`.
+      head: a dense layer, see `two_concept_head`; None leaves it out, as the reference does.
       bias: ``"zero"`` (as the reference) or ``"parent"``.
       layers: the convolutional layers.
 
@@ -61,7 +61,9 @@ def assemble(
         network = {
             layer: {**network[layer], "bias": jnp.zeros_like(network[layer]["bias"])} for layer in layers
         }
-    return jax.device_get({**network, "dense": head})
+    if head is not None:
+        network = {**network, "dense": head}
+    return jax.device_get(network)
 
 
 def translate(

@@ -58,7 +58,10 @@ class _Steps:
             manager.save(step, args=ocp.args.StandardSave(tree), force=True)
             manager.wait_until_finished()
             write_atomically(self._sums_file(step), json.dumps(self._sums(step)).encode())
-        except (OSError, ValueError) as error:  # the latter is how tensorstore says that the disk is full
+        except (OSError, ValueError) as error:
+            # Tensorstore says by a ValueError that the disk is full.
+            if isinstance(error, ValueError) and "writing" not in str(error):
+                raise
             raise UserError(
                 f"could not write the checkpoint {self.directory / str(step)} ({_first_line(error)}). "
                 "Make room on the disk; the same command then goes on where it was."

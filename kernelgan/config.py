@@ -115,6 +115,8 @@ RULES: dict[str, _Rule] = {
     "assemble.bias": _one_of(*assemble.BIASES),
     "opponents.models": _whole(1),
     "opponents.epochs": _whole(1),
+    "opponents.images_per_epoch": _whole(1),
+    "opponents.learning_rate": _POSITIVE,
     "evaluate.random_networks": _whole(2),
     "evaluate.bootstrap": _whole(1),
     "evaluate.umap_networks": _whole(0),
@@ -191,10 +193,11 @@ def _disagreements(config: Config) -> Iterator[str]:
                 f"cyclegan.batch_size is {batch} for layer {layer}, but the smaller zoo has {smaller} "
                 "networks; expected a batch of at most that, or a larger zoo.models"
             )
-    if config.zoo.batch_size > min(images_per_epoch(config)):
+    fewest = min(*images_per_epoch(config), config.opponents.images_per_epoch)
+    if config.zoo.batch_size > fewest:
         yield (
-            f"zoo.batch_size is {config.zoo.batch_size}, more than the {min(images_per_epoch(config))} "
-            "images of an epoch (zoo.images_per_epoch)"
+            f"zoo.batch_size is {config.zoo.batch_size}, more than the {fewest} images of an epoch "
+            "(zoo.images_per_epoch, opponents.images_per_epoch)"
         )
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"

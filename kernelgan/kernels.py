@@ -63,9 +63,9 @@ def fit_normaliser(volumes: Array, kind: str) -> Normaliser:
 
     Args:
       volumes: ``(M, O, h, w, I)``.
-      kind: ``"none"`` (the identity, as the reference), ``"standard"`` (zero mean and unit variance over
-        all weights) or ``"range"`` (the largest weight becomes 1, which is as far as the generator's tanh
-        reaches).
+      kind: ``"none"`` (the identity, as the reference), ``"standard"`` (zero mean, and three standard
+        deviations become 1, so that the generator's tanh reaches nearly all weights) or ``"range"`` (the
+        largest weight becomes 1).
 
     Raises:
       ValueError: another kind.
@@ -73,7 +73,7 @@ def fit_normaliser(volumes: Array, kind: str) -> Normaliser:
     if kind == "none":
         return Normaliser(0.0, 1.0)
     if kind == "standard":
-        return Normaliser(float(np.mean(volumes)), float(np.std(volumes)) or 1.0)
+        return Normaliser(float(np.mean(volumes)), 3.0 * float(np.std(volumes)) or 1.0)
     if kind == "range":
         return Normaliser(0.0, float(np.max(np.abs(volumes))) or 1.0)
     raise ValueError(f"unknown normalisation {kind!r}; known are {', '.join(NORMALISATIONS)}")

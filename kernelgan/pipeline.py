@@ -63,7 +63,7 @@ def run(config: Config, workdir: Path, *, stage: str = "report", command: str = 
     """
     config_lib.check(config)
     with workdir_lib.claimed(workdir, config):
-        if (workdir / results.RESULTS_FILE).exists():
+        if all((workdir / name).exists() for name in (results.RESULTS_FILE, results.ARRAYS_FILE)):
             return _show(workdir)
         environment.select_device(config.device)
         return _Run(config, workdir, command).until(stage)
@@ -101,7 +101,10 @@ class _Run:
         if stage == "generate":
             return None
         self.evaluate(plan, zoos, translators, trained, generated)
-        return None if stage == "evaluate" else _show(self.workdir)
+        if stage == "evaluate":
+            return None
+        (self.workdir / report.REPORT_FILE).unlink(missing_ok=True)  # of an earlier evaluation
+        return _show(self.workdir)
 
     # -- data ---------------------------------------------------------------------------------------------
 
@@ -110,8 +113,8 @@ class _Run:
         with self._stage("data") as progress:
             source = sources.load_source(self.config, progress)
             plan = make_plan(self.config, source)
-            workdir_lib.check_images(self.workdir, plan.digest)
             workdir_lib.check_disk(self.workdir, self._bytes_needed(plan))
+            workdir_lib.check_images(self.workdir, plan.digest)
         for note in source.notes:
             print(f"{'':{WIDTH}s} {note}", file=sys.stderr)
         for pair in plan.pairs:
@@ -231,7 +234,13 @@ class _Run:
     def opponents(self, plan: Plan, zoos: list[dict[str, Any]]) -> dict[str, dict[str, Params]]:
         """Per pair number, the networks trained by gradient; a ceiling that cannot be trained is missing."""
         settings, config = self.config.opponents, self.config
-        training = dataclasses.replace(zoo_training(config, "attribute"), epochs=settings.epochs)
+        training = Training(
+            epochs=settings.epochs,
+            images_per_epoch=settings.images_per_epoch,
+            batch_size=config.zoo.batch_size,
+            learning_rate=settings.learning_rate,
+            shares=(),
+        )
         distilled = [
             opponents.Lesson(
                 p.split.name,
@@ -383,7 +392,7 @@ class _Run:
             images,
             quadrant,
             settings,
-            directory=self.workdir / "evaluation" / f"{split.attribute}_{split.object_name}",
+            directory=self.workdir / workdir_lib.EVALUATION / f"{split.attribute}_{split.object_name}",
             progress=lambda done: progress(pair.number * len(METHODS) + done),
         )
         record = {
@@ -442,7 +451,7 @@ class _Run:
     def _once(self, name: str, work: Work, *, stage: str = "") -> dict[str, Any]:
         """The result of a stage: from its checkpoint, or worked out and kept."""
         checkpoint = StageCheckpoint(
-            self.workdir / "checkpoints" / name, seconds=self.config.checkpoint.seconds
+            self.workdir / workdir_lib.CHECKPOINTS / name, seconds=self.config.checkpoint.seconds
         )
         try:
             found = checkpoint.result()
@@ -471,8 +480,9 @@ class _Run:
 
 def _show(workdir: Path) -> Path:
     """Prints a finished run's table and says where its report is, which is written if it is not there."""
-    found = results.read_results(workdir)
-    path = report.write_report(workdir)
-    print(report.table(found))
+    print(report.table(results.read_results(workdir)), flush=True)
+    path = workdir / report.REPORT_FILE
+    if not path.exists():
+        path = report.write_report(workdir)
     print(f"\nreport: {path}")
     return path

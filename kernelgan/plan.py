@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import itertools
 
+import numpy as np
+
 from kernelgan import config as config_lib
 from kernelgan import zoo
 from kernelgan.data import quadrants
@@ -41,7 +43,7 @@ class Plan:
 
     Attributes:
       source: the images.
-      digest: of all images' content, so that a resumed run can tell whether they are the same.
+      digest: of all images' content and labels, so that a resumed run can tell whether they are the same.
       zoos: each distinct zoo, once.
       pairs: what is composed.
     """
@@ -83,8 +85,16 @@ def make_plan(config: Config, source: Source) -> Plan:
         )
         for number, split in enumerate(splits)
     )
-    digest = hashlib.sha256("".join((*part.train_hashes, *part.test_hashes)).encode()).hexdigest()
-    return Plan(source, digest, tuple(zoos), pairs)
+    return Plan(source, _digest(part), tuple(zoos), pairs)
+
+
+def _digest(part: quadrants.Partition) -> str:
+    """Of the content and the labels of all images."""
+    digest = hashlib.sha256("".join((*part.train_hashes, *part.test_hashes)).encode())
+    for images in (part.source.train, part.source.test):
+        for labels in (*images.attributes.values(), *images.objects.values(), images.rest):
+            digest.update(np.ascontiguousarray(labels).tobytes())
+    return digest.hexdigest()
 
 
 def zoo_training(config: Config, kind: str) -> Training:
@@ -129,7 +139,7 @@ def _readers(
     """Everyone who reads images, with the pairs whose conjunction they must not have seen."""
     readers = [
         quadrants.Reader(
-            task.label,
+            task.label.removeprefix("the "),
             task.groups,
             tuple(splits[place // 2] for place, of in enumerate(served) if of == number),
         )
@@ -141,7 +151,5 @@ def _readers(
         )
         if ceiling:
             groups = quadrants.ceiling_groups(split)
-            readers.append(
-                quadrants.Reader(f"the ceiling of {split.name}", groups, (split,), is_ceiling=True)
-            )
+            readers.append(quadrants.Reader(f"ceiling of {split.name}", groups, (split,), is_ceiling=True))
     return readers

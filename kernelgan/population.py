@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -290,6 +291,9 @@ def train(
         }
 
     saved = saver.restore()
+    if saved is not None and not np.array_equal(saved["members"], chunks[int(saved["chunk"])]):
+        print("the state was saved on another number of devices; this stage starts over", file=sys.stderr)
+        saved = None
     first_chunk, first_epoch = (int(saved["chunk"]), int(saved["epoch"])) if saved else (0, 0)
     params, history = (saved["params"], saved["history"]) if saved else ({}, {})
     resumed = None if saved is None else _as_tree(saved["state"], optimizer)
@@ -303,6 +307,7 @@ def train(
             "params": whole,
             "history": history,
             "chunk": np.int32(number),
+            "members": chunks[number],
             "epoch": np.int32(epochs),
         }
 
@@ -369,5 +374,5 @@ def _check_finite(record: dict[str, np.ndarray], population: Population, chunk: 
         raise UserError(
             f"the training loss of network {int(population.index[member])} of {population.name[member]} is "
             f"{record['train_loss'][bad[0]]} in epoch {e + 1}, so the run stopped; a smaller learning_rate "
-            "usually mends it. Networks that finished before are kept in the work directory."
+            "usually mends it, in a work directory of its own."
         )

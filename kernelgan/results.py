@@ -492,8 +492,8 @@ def _headline(given: str, attribute: str, thing: str, found: list[Comparison], l
     required = [comparison for comparison in found if comparison.required]
     if leaked > 0:
         return (
-            f"Cannot tell: {leaked:.0f} test images were also trained on, so none of these figures counts. "
-            "Mend the data first."
+            f"Cannot tell: {leaked:.0f} images of the conjunction were read, so none of these figures "
+            "counts. Mend the data first."
         )
     if given == "yes":
         names = _and([_WORDS[comparison.rival] for comparison in required])

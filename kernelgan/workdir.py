@@ -10,13 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kernelgan import config as config_lib
-from kernelgan.results import write_atomically
+from kernelgan.results import RESULTS_FILE, write_atomically
 from kernelgan.types import Config, UserError
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 IMAGES_FILE = "images.sha256"
 TIMINGS_FILE = "timings.json"
+CHECKPOINTS = "checkpoints"
+EVALUATION = "evaluation"
+
+_EVERYTHING = (CHECKPOINTS, EVALUATION, IMAGES_FILE, RESULTS_FILE)
+_MEASURED = (EVALUATION, RESULTS_FILE)
+_TRANSLATED = ("checkpoints/cyclegan", "checkpoints/generate", *_MEASURED)
+_AFFECTED = {
+    "cyclegan.": _TRANSLATED,
+    "kernels.": _TRANSLATED,
+    "assemble.": ("checkpoints/generate", *_MEASURED),
+    "opponents.": ("checkpoints/distilled", "checkpoints/trained_on_conjunction", *_MEASURED),
+    "evaluate.": _MEASURED,
+}
+"""What must not be there yet for a field of this section to be changed; for other fields: anything."""
 
 
 def _is_ours(name: str) -> bool:
@@ -63,15 +77,24 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
             except ValueError:
                 raise UserError(f"{file} is damaged; give another --workdir, or delete {workdir}.") from None
             changed = config_lib.differences(ours, theirs)
-            if changed:
+            built = [name for name in _built_on(changed) if (workdir / name).exists()]
+            if built:
                 raise UserError(
                     f"{workdir} was made with another config:\n  "
                     + "\n  ".join(changed)
-                    + "\nGive another --workdir, or the old values."
+                    + f"\nGive another --workdir, or the old values; or delete {', '.join(built)} in it."
                 )
-        else:
-            write_atomically(file, json.dumps(ours, indent=1).encode())
+        write_atomically(file, json.dumps(ours, indent=1).encode())
         yield
+
+
+def _built_on(changed: list[str]) -> list[str]:
+    """What in a work directory was made with the old values of the changed fields."""
+    found: list[str] = []
+    for field in changed:
+        section = field.partition(":")[0].partition(".")[0] + "."
+        found += [name for name in _AFFECTED.get(section, _EVERYTHING) if name not in found]
+    return found
 
 
 def check_images(workdir: Path, digest: str) -> None:
@@ -99,6 +122,8 @@ def check_disk(workdir: Path, needed: int) -> None:
     Raises:
       UserError: less is free.
     """
+    kept = sum(file.stat().st_size for file in (workdir / CHECKPOINTS).rglob("*") if file.is_file())
+    needed -= min(kept, needed)
     free = shutil.disk_usage(workdir).free
     if free < needed:
         raise UserError(

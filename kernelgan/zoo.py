@@ -75,14 +75,14 @@ def check_fits(task: ZooTask, training: Training) -> None:
       UserError: with the number of images and the fields to change.
     """
     available = sum(len(group) for group in task.groups.train)
-    for what, wanted in (
-        ("zoo.batch_size", training.batch_size),
-        ("zoo.images_per_epoch", training.images_per_epoch),
-    ):
+    epoch = "zoo.images_per_epoch"
+    if task.kind == "object":
+        epoch += " (or zoo.object_images_per_epoch)"
+    for what, wanted in (("zoo.batch_size", training.batch_size), (epoch, training.images_per_epoch)):
         if wanted > available:
             raise UserError(
-                f"{what} is {wanted}, but {task.label} has {available} training images, and an epoch draws "
-                f"them without replacement. Set {what} to at most {available}, or give it more images."
+                f"{what} is {wanted}, but {task.label} has {available} training images. Set {what} to at "
+                f"most {available}, or give it more images."
             )
 
 

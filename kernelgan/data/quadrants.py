@@ -247,7 +247,9 @@ def split(part: Partition, attribute: str, object_name: str) -> PairSplit:
     distilled = distilled_groups(pair)
     _check_learnable(distilled, limits.minimum_train, whose)
     scored: tuple[int, ...] = (ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER)
-    if not np.isin(pair.test, scored).any():
+    if np.isin(pair.test, scored).any():
+        pair.test[pair.test == REST] = LEFT_OUT  # of no use beside quadrants that are known
+    else:
         scored = (REST,)
     for number in (CONJUNCTION, *scored):
         _check_enough(
@@ -470,7 +472,7 @@ def _refuse(part: Partition, reader: Reader, pair: PairSplit, forbidden: set[str
         names = _listed([part.source.train.names[index] for index in leaks[:_NAMED]])
         more = f" and {len(leaks) - _NAMED} more" if len(leaks) > _NAMED else ""
         raise LeakageError(
-            f"{reader.name[0].upper()}{reader.name[1:]} would read {len(leaks)} image(s) with the content of "
+            f"The {reader.name} would read {len(leaks)} image(s) with the content of "
             f"a {pair.name!r}, the conjunction that nobody may see: {names}{more}. Each copies an image that "
             "is labelled as the conjunction. Remove the copies, or mend their labels, and start again."
         )

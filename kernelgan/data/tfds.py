@@ -49,6 +49,7 @@ class DatasetSpec:
       train: the split that training images come from, a TFDS name or slice.
       test: the split of the test images; None: a fifth of `train`, by content hash.
       name_key: the key of a record's name; None: records are numbered.
+      image_key: the key of its image.
     """
 
     attributes: Concepts
@@ -56,6 +57,7 @@ class DatasetSpec:
     train: str = "train"
     test: str | None = "test"
     name_key: str | None = None
+    image_key: str = "image"
 
 
 def class_label(key: str, names: Sequence[str]) -> Concepts:
@@ -227,7 +229,7 @@ def image_set(
     names = []
     for index, record in enumerate(records):
         try:
-            images[index] = resize(record["image"], image_size)
+            images[index] = resize(record[spec.image_key], image_size)
             for concepts, labels in ((spec.attributes, attribute_labels), (spec.objects, object_labels)):
                 if concepts.holds is not None:
                     for name, values in labels.items():

@@ -26,7 +26,7 @@ Arrays = dict[str, np.ndarray]
 GENERATED = ("cyclegan_a2b", "cyclegan_b2a")
 _SHOWN_IMAGES = 48
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
-_MATCHED_PARENTS = 32  # of each zoo, candidates for the nearest parent
+_MATCHED_PARENTS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
     Attributes:
       bootstrap: resamples behind each interval.
       umap_networks: networks whose features are embedded, the first of each method.
-      umap_images: most images that are embedded; as many of each quadrant as there are.
+      umap_images: most images that are clustered; equally many of each quadrant.
       umap_neighbours: of UMAP.
       dbscan_radius: in standard deviations of the embedding.
       dbscan_minimum_samples: of DBSCAN.
@@ -90,7 +90,7 @@ def evaluate_method(
         logits.append(np.concatenate([answers for _, answers, _ in parts], axis=-1))
         found = np.concatenate([values for _, _, values in parts], axis=-1)
         cosines.append(similarity.cosine_similarity(found, quadrant))
-        raw.append(clustering.kmeans_many(found, quadrant, seed=settings.seed))
+        raw.append(clustering.kmeans_many(found[:, few], quadrant[few], seed=settings.seed))
         missing = settings.umap_networks - len(embedded)
         embedded += [_cluster(one[few], quadrant[few], settings) for one in found[: max(0, missing)]]
     answers, threshold = features.score(np.concatenate(logits))
@@ -202,15 +202,18 @@ def novelty(
     answers: Arrays,
     rivals: list[Arrays],
     quadrant: np.ndarray,
+    settings: Settings,
 ) -> Record:
     """How new generated networks are: distance to, and errors in common with, the nearest parent.
 
     Args:
-      generated: stacked parameters ``(M, ...)``.
-      parents: of the attribute's and the object's zoo; the first of each are the candidates for nearest.
+      generated: stacked parameters ``(M, ...)``; the first 32 are looked at.
+      parents: of the attribute's and the object's zoo; the first 32 of each are the candidates for nearest,
+        the very parents that those networks come from among them.
       answers: the generated networks' arrays from `evaluate_method`.
       rivals: those of ``attribute_only`` and ``object_only``.
       quadrant: int8 ``(N,)``.
+      settings: see there.
 
     Returns:
       Summaries ``distance`` (1: as far as a parent is from its nearest fellow; 0: a copy) and
@@ -220,13 +223,14 @@ def novelty(
         np.concatenate([zoo[layer]["kernel"][:_MATCHED_PARENTS] for zoo in parents])
         for layer in ("conv1", "conv2")
     ]
-    found = novelty_lib.novelty(generated["conv1"]["kernel"], generated["conv2"]["kernel"], *kernels)
+    own = [generated[layer]["kernel"][:_MATCHED_PARENTS] for layer in ("conv1", "conv2")]
+    found = novelty_lib.novelty(*own, *kernels)
     truth = quadrant == scores.CONJUNCTION
-    wrong = _answered(answers) != truth
+    wrong = _answered(answers)[:_MATCHED_PARENTS] != truth
     parents_wrong = np.concatenate([_answered(rival)[:_MATCHED_PARENTS] != truth for rival in rivals])
     return {
-        "distance": bootstrap.summary(found.relative_to_nearest),
-        "error_overlap": bootstrap.summary(novelty_lib.error_overlap(wrong, parents_wrong, found.nearest)),
+        "distance": _summary(found.relative_to_nearest, settings),
+        "error_overlap": _summary(novelty_lib.error_overlap(wrong, parents_wrong, found.nearest), settings),
     }
 
 
@@ -264,6 +268,7 @@ def matched_null(
             "mean_p_value": of_mean["p_value"],
             "superiority": of_mean["superiority"],
             "best_p_value": of_best["p_value"],
+            "smallest_best_p_value": of_best["smallest_p"],
         }
     method = max(directions, key=lambda name: means[name]["mean"])
     return {
@@ -322,6 +327,7 @@ def evaluate_pair(
             outcomes[name],
             [outcomes["attribute_only"], outcomes["object_only"]],
             quadrant,
+            settings,
         )
     null = matched_null(
         {name: found["worst"] for name, found in outcomes.items()},
@@ -360,9 +366,8 @@ def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndar
     for name, found in outcomes.items():
         arrays[f"worst/{name}"] = found["worst"]
         arrays[f"cosine/{name}"] = found["cosine"]
-        # 1/2 is where the network says yes: its threshold, on a probability scale.
-        margin = found["scores"][0, shown] - found["threshold"]
-        arrays[f"answers/{name}"] = (1 / (1 + np.exp(-margin))).astype(np.float32)
+        answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
+        arrays[f"answers/{name}"] = answers.astype(np.float32)
         for picture in ("embedding", "cluster"):
             if picture in found:
                 arrays[f"{picture}/{name}"] = found[picture]

@@ -77,6 +77,13 @@ def population_logits(
     return np.concatenate([logits for _, logits, _ in parts])
 
 
+def probability(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """The probability of the conjunction that `score`'s scores stand for, of the same shape."""
+    if np.isclose(threshold, PRODUCT_THRESHOLD):
+        return np.exp(scores)
+    return np.exp(-np.logaddexp(0.0, -scores))
+
+
 def score(logits: np.ndarray) -> tuple[np.ndarray, float]:
     """How strongly a network says "conjunction", and from what score on it says yes.
 

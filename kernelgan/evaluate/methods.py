@@ -30,7 +30,7 @@ class Context:
       generated: networks by direction, ``a2b`` and ``b2a``.
       opponents: networks trained by gradient, by name; one that could not be trained is missing.
       random_networks: how many random ones.
-      bias: of generated networks, ``zero`` or ``parent``; the random ones follow it.
+      bias: of generated networks, ``zero`` or ``parent``; random ones have the attribute's parents' then.
       key: for random networks.
     """
 
@@ -66,9 +66,11 @@ def random(context: Context) -> Networks:
     drawn = jax.jit(jax.vmap(lambda key: models.initialise_convnet(context.network, context.image_size, key)))
     params = jax.device_get(drawn(keys))
     layers = models.layer_names(context.network.filters)
-    if context.bias == "zero":
-        params = {name: {**params[name], "bias": np.zeros_like(params[name]["bias"])} for name in layers}
     members = np.arange(context.random_networks)
+    biased = assemble.take_members(context.attribute, members % len(context.attribute["dense"]["bias"]))
+    for name in layers:
+        bias = biased[name]["bias"]
+        params[name] = {**params[name], "bias": np.zeros_like(bias) if context.bias == "zero" else bias}
     heads = assemble.heads_for(members, context.attribute, context.objects)
     return ({**{name: params[name] for name in layers}, "dense": heads},)
 

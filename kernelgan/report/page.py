@@ -118,7 +118,8 @@ def _page(results: results_lib.Results, gallery: _Gallery) -> str:
         "</header>\n"
         + "\n".join(body)
         + "\n<footer><p>Written by kernelgan from results.json and arrays.npz. "
-        "Every mean is over all networks of a method, never the best one; brackets are 95% intervals.</p>"
+        "Every mean is over all networks of a method (where clustered: the first ones), never the best one; "
+        "brackets are 95% intervals.</p>"
         "</footer>\n</main>\n</body>\n</html>\n"
     )
 
