@@ -69,7 +69,7 @@ _NAMES: _Rule = (
 RULES: dict[str, _Rule] = {
     "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
     "seed": (
-        lambda value: isinstance(value, int) and 0 <= value < 2**31,
+        lambda value: _whole(0)[0](value) and value < 2**31,
         "a whole number from 0 to 2**31 - 1",
     ),
     "device": _one_of(*DEVICES),

@@ -69,6 +69,7 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
             raise UserError(
                 f"another run is at work in {workdir}; wait for it, or give another --workdir."
             ) from None
+        changed: list[str] = []
         if file.exists():
             try:
                 theirs = json.loads(file.read_text())
@@ -84,7 +85,8 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
                     + "\n  ".join(changed)
                     + f"\nGive another --workdir, or the old values; or delete {', '.join(built)} in it."
                 )
-        write_atomically(file, json.dumps(ours, indent=1).encode())
+        if not file.exists() or changed:
+            write_atomically(file, json.dumps(ours, indent=1).encode())
         yield
 
 

@@ -121,7 +121,9 @@ def test_features_of_both_networks_are_clustered_side_by_side(measured, context,
         )
         for zoo in (context.attribute, context.objects)
     ]
-    found = clustering.kmeans_many(np.concatenate(streams, axis=-1), QUADRANT, seed=SETTINGS.seed)
+    few = evaluation.embedded_images(QUADRANT, SETTINGS.umap_images)
+    both = np.concatenate(streams, axis=-1)[:, few]
+    found = clustering.kmeans_many(both, QUADRANT[few], seed=SETTINGS.seed)
     mean = record["clustering"]["kmeans_raw"]["accuracy"]["mean"]
     assert mean == pytest.approx(found["accuracy"].mean())
     assert arrays["cosine"].shape == (4, 4)
@@ -254,11 +256,16 @@ def test_a_copy_of_a_parent_is_not_new(context, network, pictures):
         evaluation.evaluate_method(name, (zoo,), network, pictures, QUADRANT, SETTINGS)[1]
         for name, zoo in zip(("attribute_only", "object_only"), parents, strict=True)
     ]
-    copy = evaluation.novelty(context.objects, parents, rivals[1], rivals, QUADRANT)
+    copy = evaluation.novelty(context.objects, parents, rivals[1], rivals, QUADRANT, SETTINGS)
     assert copy["distance"]["mean"] == pytest.approx(0, abs=1e-3)
     assert copy["error_overlap"]["mean"] == 1
     fresh = evaluation.novelty(
-        jax.tree.map(lambda leaf: -leaf, context.objects), parents, rivals[1], rivals, QUADRANT
+        jax.tree.map(lambda leaf: -leaf, context.objects),
+        parents,
+        rivals[1],
+        rivals,
+        QUADRANT,
+        SETTINGS,
     )
     assert fresh["distance"]["mean"] > 0.5
 

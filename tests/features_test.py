@@ -81,3 +81,10 @@ def test_features_are_left_out_on_request(one_at_a_time, network, images):
 def test_the_number_of_outputs_is_read_off_the_parameters(network, make_parents, images):
     found = features.population_logits(network, make_parents(2, outputs=4), images[:10], chunk_size=2)
     assert found.shape == (2, 10, 4)
+
+
+def test_probabilities_cross_one_half_at_the_threshold():
+    for logits in (np.array([[0.0, 0.0]], np.float32), np.log(np.array([[1.0, 3.0, 1.0, 2.0]], np.float32))):
+        scores, threshold = features.score(logits)
+        assert features.probability(scores, threshold) == pytest.approx(0.5)
+        assert scores == pytest.approx(threshold, abs=1e-6)

@@ -483,7 +483,7 @@ def _refused(config, workdir, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"zoo.models": 0}, r"zoo\.models is 0; expected a whole number of at least 1"),
+        ({"zoo.models": 0}, r"zoo\.models is 0; expected a whole number of at least 2"),
         ({"zoo.models": -3}, r"zoo\.models is -3; expected"),
         ({"zoo.chunk_size": 0}, r"zoo\.chunk_size is 0; expected"),
         ({"zoo.learning_rate": -1.0}, r"zoo\.learning_rate is -1\.0; expected a positive number"),
@@ -503,7 +503,7 @@ def _refused(config, workdir, message):
         ({"pairs.objects": ("cat", "cat")}, r"pairs\.objects is .*; expected a tuple of different names"),
         ({"pairs.objects": ("unicorn",)}, r"no object 'unicorn'; it knows .*cat"),
         ({"cyclegan.batch_size": (2, 5)}, r"batch_size is 5 for layer 2, but the smaller zoo has 4"),
-        ({"zoo.object_models": 1}, r"batch_size is 2 for layer 1, but the smaller zoo has 1"),
+        ({"zoo.object_models": 1}, r"zoo\.object_models is 1; expected 0 or a whole number of at least 2"),
         ({"zoo.batch_size": 65}, r"zoo\.batch_size is 65, more than the 64 images of an epoch"),
         (
             {"zoo.images_per_epoch": 5000},

@@ -167,7 +167,7 @@ def test_a_leak_into_a_shared_zoo_is_refused_for_any_pair_that_it_serves(source)
 @pytest.mark.parametrize("field", ["zoo__images_per_epoch", "zoo__object_images_per_epoch"])
 def test_epochs_that_do_not_fit_are_refused(source, field):
     with pytest.raises(
-        UserError, match=r"zoo\.\w*images_per_epoch is 800, but the zoo of the (\w+) .* has \d+"
+        UserError, match=r"zoo\.\w*images_per_epoch\)? is 800, but the zoo of the (\w+) .* has \d+"
     ):
         plan_lib.make_plan(_config(**{field: 800}), source)
 

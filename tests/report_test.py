@@ -162,7 +162,7 @@ def test_the_page_has_every_section_in_order(one_page):
     text = text_of(one_page)
     for words in (
         "run black_cat · seed 0 · cpu (2 devices)",
-        "No test image was trained on",
+        "No image of the conjunction was read",
         "as printed by the reference",
         "3 files skipped",
         "0.700 [0.690, 0.710]",

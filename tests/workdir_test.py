@@ -43,7 +43,8 @@ def test_the_same_config_may_come_back(claimed, config):
     assert (claimed / "config.json").read_bytes() == before
 
 
-def test_differences_are_named(claimed, config):
+def test_differences_are_named_once_something_was_built(claimed, config):
+    (claimed / "checkpoints" / "cyclegan").mkdir(parents=True)
     config.zoo.models = 9
     config.cyclegan.epochs = (3, 7)
     _refused(
@@ -52,10 +53,27 @@ def test_differences_are_named(claimed, config):
 
 
 def test_a_field_that_the_directory_lacks_is_named(claimed, config):
+    (claimed / "checkpoints").mkdir()
     theirs = json.loads((claimed / "config.json").read_text())
     del theirs["zoo"]["balanced"]
     (claimed / "config.json").write_text(json.dumps(theirs))
     _refused(claimed, config, r"zoo\.balanced: 'absent' there, True now")
+
+
+def test_a_refused_start_can_be_mended_in_the_same_directory(claimed, config):
+    config.zoo.models = 9
+    with workdir_lib.claimed(claimed, config):
+        pass
+    assert json.loads((claimed / "config.json").read_text())["zoo"]["models"] == 9
+
+
+def test_a_later_stage_may_still_change_while_it_was_not_built(claimed, config):
+    (claimed / "checkpoints" / "zoo").mkdir(parents=True)
+    config.cyclegan.learning_rate = (1e-5, 1e-5)
+    with workdir_lib.claimed(claimed, config):
+        pass
+    config.zoo.learning_rate = 0.5
+    _refused(claimed, config, r"zoo\.learning_rate: .*\n.*or delete checkpoints in it")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"zoo": {"mod', b"\xff\xfe", b"[]", b"null"])

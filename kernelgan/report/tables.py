@@ -221,10 +221,11 @@ def clustering(pair: Mapping[str, Any]) -> str:
         '<th class="group divide" colspan="4">as printed by the reference</th></tr>'
         f'<tr><th>method</th><th class="text">clusterer</th><th>networks</th>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
-        '<p class="note">Equally many images of each quadrant; UMAP and what follows it on the first networks '
-        "of each method only, and of so few an interval says little. As printed: what the reference calls "
-        "“precision” is recall and its “recall” is precision; its “entropy” and “purity” are of cluster labels within each true class, not of classes "
-        "within each cluster. They are here for parity only; read the standard ones.</p>"
+        '<p class="note">Equally many images of each quadrant; UMAP and what follows it on the first '
+        "networks of each method only, and of so few an interval says little. As printed: what the reference "
+        "calls “precision” is recall and its “recall” is precision; its “entropy” and “purity” are of "
+        "cluster labels within each true class, not of classes within each cluster. They are here for parity "
+        "only; read the standard ones.</p>"
     )
 
 
