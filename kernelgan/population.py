@@ -291,7 +291,7 @@ def train(
         }
 
     saved = saver.restore()
-    if saved is not None and not np.array_equal(saved["members"], chunks[int(saved["chunk"])]):
+    if saved is not None and not any(np.array_equal(saved["members"], chunk) for chunk in chunks):
         print("the state was saved on another number of devices; this stage starts over", file=sys.stderr)
         saved = None
     first_chunk, first_epoch = (int(saved["chunk"]), int(saved["epoch"])) if saved else (0, 0)
