@@ -59,12 +59,15 @@ def main(argv: list[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
     from kernelgan import pipeline  # here, so that --help need not wait for JAX
+    from kernelgan.config import is_reference
+    from kernelgan.reference import study
     from kernelgan.types import UserError
 
     config = _CONFIG.value
+    run = study.run if is_reference(config) else pipeline.run
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     try:
-        pipeline.run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
+        run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
     except UserError as error:
         fail(str(error))
     except OSError as error:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,8 @@ def run(config: Config, workdir: Path, *, stage: str = "report", command: str = 
     """
     config_lib.check(config)
     with workdir_lib.claimed(workdir, config):
-        if all((workdir / name).exists() for name in (results.RESULTS_FILE, results.ARRAYS_FILE)):
-            return _show(workdir)
+        if results.is_complete(workdir):
+            return report.show(workdir)
         environment.select_device(config.device)
         return _Run(config, workdir, command).until(stage)
 
@@ -104,7 +104,7 @@ class _Run:
         if stage == "evaluate":
             return None
         (self.workdir / report.REPORT_FILE).unlink(missing_ok=True)  # of an earlier evaluation
-        return _show(self.workdir)
+        return report.show(self.workdir)
 
     # -- data ---------------------------------------------------------------------------------------------
 
@@ -142,6 +142,7 @@ class _Run:
         parts: dict[Training, list[int]] = {}
         for number, task in enumerate(plan.zoos):
             parts.setdefault(zoo_training(self.config, task.kind), []).append(number)
+        self._remember(plan, list(parts.values()))
         trained: dict[int, dict[str, Any]] = {}
         for part, (training, members) in enumerate(parts.items()):
             tasks = [plan.zoos[number] for number in members]
@@ -149,6 +150,34 @@ class _Run:
             found = self._once("zoo" if len(parts) == 1 else f"zoo-{part}", work, stage="zoo")
             trained |= {number: found[f"{place:04d}"] for place, number in enumerate(members)}
         return [trained[number] for number in range(len(plan.zoos))]
+
+    def _remember(self, plan: Plan, parts: list[list[int]]) -> None:
+        """Keeps which zoo and which pair is which, for `interop`; the zoos of a part share a checkpoint."""
+        kept = {
+            number: ("zoo" if len(parts) == 1 else f"zoo-{part}", f"{place:04d}")
+            for part, members in enumerate(parts)
+            for place, number in enumerate(members)
+        }
+        zoos = [
+            {
+                "kind": task.kind,
+                "concept": task.concept,
+                "excluded": task.excluded,
+                "checkpoint": kept[number],
+            }
+            for number, task in enumerate(plan.zoos)
+        ]
+        pairs = [
+            {
+                "attribute": p.split.attribute,
+                "object": p.split.object_name,
+                "attribute_zoo": p.attribute_zoo,
+                "object_zoo": p.object_zoo,
+                "has_ceiling": p.has_ceiling,
+            }
+            for p in plan.pairs
+        ]
+        workdir_lib.write_plan(self.workdir, {"layers": self.layers, "zoos": zoos, "pairs": pairs})
 
     def _train_zoos(
         self,
@@ -465,24 +494,5 @@ class _Run:
         finally:
             checkpoint.close()
 
-    @contextlib.contextmanager
-    def _stage(self, name: str, stage: str = "") -> Iterator[Progress]:
-        """Shows and times a stage; seconds of all attempts add up."""
-        progress = Progress(name)
-        outcome = "stopped"
-        try:
-            yield progress
-            outcome = "done"
-        finally:
-            seconds = progress.close(outcome)
-            workdir_lib.add_timing(self.workdir, stage or name, seconds)
-
-
-def _show(workdir: Path) -> Path:
-    """Prints a finished run's table and says where its report is, which is written if it is not there."""
-    print(report.table(results.read_results(workdir)), flush=True)
-    path = workdir / report.REPORT_FILE
-    if not path.exists():
-        path = report.write_report(workdir)
-    print(f"\nreport: {path}")
-    return path
+    def _stage(self, name: str, stage: str = "") -> contextlib.AbstractContextManager[Progress]:
+        return workdir_lib.staged(self.workdir, name, stage)

@@ -411,6 +411,11 @@ def write_results(
     return write_atomically(workdir / RESULTS_FILE, text.encode())
 
 
+def is_complete(workdir: str | Path) -> bool:
+    """Whether a run has left all that it leaves."""
+    return all((Path(workdir) / name).exists() for name in (RESULTS_FILE, ARRAYS_FILE))
+
+
 def read_results(workdir: str | Path) -> Results:
     """Reads what a run left.
 

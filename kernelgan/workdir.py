@@ -8,8 +8,10 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kernelgan import config as config_lib
+from kernelgan.progress import Progress
 from kernelgan.results import RESULTS_FILE, write_atomically
 from kernelgan.types import Config, UserError
 
@@ -17,6 +19,7 @@ CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 IMAGES_FILE = "images.sha256"
 TIMINGS_FILE = "timings.json"
+PLAN_FILE = "plan.json"
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation"
 
@@ -134,6 +137,40 @@ def check_disk(workdir: Path, needed: int) -> None:
         )
 
 
+def write_plan(workdir: Path, plan: dict[str, Any]) -> None:
+    """Keeps which concept each zoo is of, and which networks are of which pair.
+
+    Args:
+      workdir: of the run.
+      plan: ``{"layers": [name, ...], "zoos": [{"kind", "concept", "excluded": [name, ...], "checkpoint":
+        [stage, key]}, ...], "pairs": [{"attribute", "object", "attribute_zoo": number, "object_zoo": number,
+        "has_ceiling"}, ...]}``.
+    """
+    write_atomically(workdir / PLAN_FILE, json.dumps(plan, indent=1).encode())
+
+
+def read_plan(workdir: Path) -> dict[str, Any]:
+    """What `write_plan` kept.
+
+    Raises:
+      UserError: it is not there, or damaged.
+    """
+    file = workdir / PLAN_FILE
+    try:
+        plan = json.loads(file.read_text())
+        if not isinstance(plan, dict) or not {"layers", "zoos", "pairs"} <= set(plan):
+            raise ValueError
+        return plan
+    except FileNotFoundError:
+        raise UserError(
+            f"{workdir} has no {PLAN_FILE}; expected the work directory of a run that has begun to train. "
+            f"Give another; or, of a run of an earlier version, delete {RESULTS_FILE} and give its command "
+            "again: nothing is trained again."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged; give the run's command again, it is written anew.") from error
+
+
 def timings(workdir: Path) -> dict[str, float]:
     """Seconds that each stage has taken, over all attempts."""
     try:
@@ -147,3 +184,22 @@ def add_timing(workdir: Path, stage: str, seconds: float) -> None:
     found = timings(workdir)
     found[stage] = found.get(stage, 0.0) + seconds
     write_atomically(workdir / TIMINGS_FILE, json.dumps(found).encode())
+
+
+@contextlib.contextmanager
+def staged(workdir: Path, name: str, stage: str = "") -> Iterator[Progress]:
+    """Shows and times a stage of a run; the seconds of all attempts add up.
+
+    Args:
+      workdir: of the run.
+      name: as it is shown.
+      stage: what its seconds are kept under; "": its name.
+    """
+    progress = Progress(name)
+    outcome = "stopped"
+    try:
+        yield progress
+        outcome = "done"
+    finally:
+        seconds = progress.close(outcome)
+        add_timing(workdir, stage or name, seconds)

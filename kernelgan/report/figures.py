@@ -67,7 +67,7 @@ _RC: dict[Any, Any] = {
     "legend.fontsize": 8,
     "figure.facecolor": "white",
 }
-_WIDTH = 9.0  # inches
+WIDTH = 9.0  # inches
 _DPI = 140
 
 
@@ -117,7 +117,7 @@ def distributions(results: results_lib.Results, pair: Pair) -> Figure:
     rows = [row for row in rows if row[2].size or row[3].known]
     if not rows:
         raise MissingError(f"no method has a {results_lib.merit_name(pair)}")
-    figure = _figure(_WIDTH, 1.0 + 0.36 * len(rows))
+    figure = new(WIDTH, 1.0 + 0.36 * len(rows))
     axes = figure.add_subplot()
     null = _finite(worst.get("random"))
     if null.size > 1:
@@ -175,8 +175,8 @@ def kernels(results: results_lib.Results, pair: Pair, layer: str) -> Figure:
         for number in range(min(3 if colour else 2, max(len(found.get(role, ())) for role in roles)))
     ]
     first = _kernel_picture(next(iter(found.values()))[0])[0]
-    height = min(_WIDTH / 2.15 * first.shape[0] / first.shape[1], 2.6) + 0.3
-    figure = _figure(_WIDTH, height * len(rows) + 0.3)
+    height = min(WIDTH / 2.15 * first.shape[0] / first.shape[1], 2.6) + 0.3
+    figure = new(WIDTH, height * len(rows) + 0.3)
     figure.set_layout_engine("constrained", wspace=0.05, hspace=0.02)
     panels = np.asarray(figure.subplots(len(rows), 2, squeeze=False))
     for row, (label, members) in enumerate(rows):
@@ -212,7 +212,7 @@ def zoo_curves(results: results_lib.Results, pair: Pair) -> Figure:
     if not measures:
         raise MissingError("arrays.npz has no history/zoo_attribute or history/zoo_object")
     order = sorted(measures, key=lambda panel: (panel != "loss", "auroc" in panel, panel))[:4]
-    figure = _figure(_WIDTH, 2.7)
+    figure = new(WIDTH, 2.7)
     for axes, panel in zip(figure.subplots(1, len(order), squeeze=False)[0], order, strict=True):
         for side, style, values in measures[panel]:
             color, marker = (BLUE, "s") if side == "attribute" else (VERMILLION, "^")
@@ -245,7 +245,7 @@ def cyclegan_curves(results: results_lib.Results, pair: Pair) -> Figure:
             layers.setdefault(layer, []).append((loss, values.astype(float)))
     if not layers:
         raise MissingError("arrays.npz has no history/cyclegan")
-    figure = _figure(_WIDTH, 3.2)
+    figure = new(WIDTH, 3.2)
     panels = figure.subplots(1, len(layers), squeeze=False)[0]
     for axes, (layer, losses) in zip(panels, layers.items(), strict=True):
         for index, (loss, values) in enumerate(losses):
@@ -283,7 +283,7 @@ def cosine(results: results_lib.Results, pair: Pair, limit: int = 8) -> Figure:
     low = min((_finite(values).min(initial=1.0) for values in found.values()), default=0.0)
     columns = min(4, len(found))
     rows = math.ceil(len(found) / columns)
-    figure = _figure(_WIDTH * columns / 4 + 0.9, 2.35 * rows + 0.4)
+    figure = new(WIDTH * columns / 4 + 0.9, 2.35 * rows + 0.4)
     panels = np.asarray(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True))
     names = quadrant_names(pair)[:4]
     _hide(panels, len(found))
@@ -311,7 +311,7 @@ def embeddings(results: results_lib.Results, pair: Pair, limit: int = 4) -> Figu
     wanted = [*first, "random", "attribute_only", "object_only", "trained_on_conjunction", *found]
     names = list(dict.fromkeys(name for name in wanted if name in found))[:limit]
     names = list(_ordered(pair, {name: found[name] for name in names}, limit))
-    figure = _figure(_WIDTH, 2 * _WIDTH / max(len(names), 3) + 0.6)
+    figure = new(WIDTH, 2 * WIDTH / max(len(names), 3) + 0.6)
     panels = np.asarray(figure.subplots(2, len(names), squeeze=False))
     for column, name in enumerate(names):
         above, below = panels[:, column]
@@ -365,7 +365,7 @@ def answers(results: results_lib.Results, pair: Pair, method: str, columns: int 
     if images.ndim != 4 or not len(images) == len(quadrants) == len(scores):
         raise MissingError(f"test_images, test_quadrant and answers/{method} do not fit each other")
     rows = [number for number in range(len(results_lib.QUADRANTS)) if (quadrants == number).any()]
-    figure = _figure(_WIDTH, 0.93 * len(rows) + 0.25)
+    figure = new(WIDTH, 0.93 * len(rows) + 0.25)
     axes = figure.add_subplot()
     for y, number in enumerate(rows):
         members = np.flatnonzero(quadrants == number)
@@ -417,7 +417,7 @@ def contact_sheet(results: results_lib.Results) -> Figure:
         for column in range(columns):
             top, left = row * (height + gap), column * (width + gap)
             canvas[top : top + height, left : left + width] = sheet[row, column]
-    figure = _figure(_WIDTH, min(12.0, _WIDTH * canvas.shape[0] / canvas.shape[1]) + 0.3)
+    figure = new(WIDTH, min(12.0, WIDTH * canvas.shape[0] / canvas.shape[1]) + 0.3)
     axes = figure.add_subplot()
     axes.imshow(canvas, interpolation="nearest")
     _bare(axes)
@@ -456,8 +456,8 @@ def matrix(results: results_lib.Results, methods: Sequence[str]) -> Figure:
     columns = min(range(min(most, len(maps)), 0, -1), key=lambda count: (-len(maps) % count, -count))
     columns = columns if columns > 1 else min(most, len(maps))
     rows = math.ceil(len(maps) / columns)
-    cell = min(max(_WIDTH / columns / (len(objects) + 1.5), 0.3), 0.5)
-    figure = _figure(_WIDTH, rows * (cell * len(attributes) + 0.4) + 0.6)
+    cell = min(max(WIDTH / columns / (len(objects) + 1.5), 0.3), 0.5)
+    figure = new(WIDTH, rows * (cell * len(attributes) + 0.4) + 0.6)
     panels = np.asarray(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True))
     low = min(float(np.nanmin(values)) for values in maps.values())
     high = max(float(np.nanmax(values)) for values in maps.values())
@@ -481,7 +481,7 @@ def _hide(panels: np.ndarray, used: int) -> None:
             panels.flat[index - columns].tick_params(labelbottom=True)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new(width: float, height: float) -> Figure:
     """A figure of its own, outside pyplot's global state; inches."""
     from matplotlib.figure import Figure
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernelgan import results as results_lib
-from kernelgan.report import figures, tables, terminal
+from kernelgan.report import figures, reference, tables, terminal
 from kernelgan.report.style import CSS
 
 if TYPE_CHECKING:
@@ -53,6 +53,16 @@ def write_report(workdir: str | Path) -> Path:
     gallery = _Gallery(workdir / FIGURES_FOLDER)
     page = _page(results, gallery)
     return results_lib.write_atomically(workdir / REPORT_FILE, page.encode())
+
+
+def show(workdir: Path) -> Path:
+    """Prints a finished run's table and says where its report is, which is written if it is not there."""
+    print(terminal.table(results_lib.read_results(workdir)), flush=True)
+    path = workdir / REPORT_FILE
+    if not path.exists():
+        path = write_report(workdir)
+    print(f"\nreport: {path}")
+    return path
 
 
 class _Gallery:
@@ -99,11 +109,16 @@ def _page(results: results_lib.Results, gallery: _Gallery) -> str:
     document = results.document
     pairs = results.pairs()
     title = results_lib.pair_title(pairs[0]) if len(pairs) == 1 else f"{len(pairs)} concept pairs"
-    if len(pairs) == 1:
+    if reference.is_reference(results):
+        title = "black cat, as the reference has it"
+        body = reference.sections(results, gallery.show)
+    elif len(pairs) == 1:
         body = [_verdict(pairs[0]), *_full_pair(results, pairs[0], gallery)]
     else:
         body = [*_several(results, gallery), *(_compact_pair(results, pair, gallery) for pair in pairs)]
-    body += [_data(results, gallery), _run(document)]
+    if not reference.is_reference(results):
+        body.append(_data(results, gallery))
+    body.append(_run(document))
     facts = [
         f"run {document['name']}" if document.get("name") else "",
         f"seed {document['seed']}" if document.get("seed") is not None else "",

@@ -16,6 +16,11 @@ _AUROCS = (
     ("vs_object_only", "vs object only"),
     ("vs_neither", "vs neither"),
 )
+_SAMPLE = (
+    "Equally many images of each quadrant; UMAP and what follows it on the first networks of each method "
+    "only, "
+    "and of so few an interval says little."
+)
 _CLUSTER_MEASURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 
 
@@ -192,8 +197,13 @@ def _statistics(record: object, prefix: str = "") -> list[str]:
     ]
 
 
-def clustering(pair: Mapping[str, Any]) -> str:
-    """Clustering scores by the standard definitions and, apart, by the reference's own."""
+def clustering(pair: Mapping[str, Any], sample: str = _SAMPLE) -> str:
+    """Clustering scores by the standard definitions and, apart, by the reference's own.
+
+    Args:
+      pair: see there.
+      sample: in words, which networks and images were clustered.
+    """
     rows = []
     for name, method in results_lib.methods_in_order(pair):
         for clusterer, scores in (method.get("clustering") or {}).items():
@@ -221,8 +231,7 @@ def clustering(pair: Mapping[str, Any]) -> str:
         '<th class="group divide" colspan="4">as printed by the reference</th></tr>'
         f'<tr><th>method</th><th class="text">clusterer</th><th>networks</th>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
-        '<p class="note">Equally many images of each quadrant; UMAP and what follows it on the first '
-        "networks of each method only, and of so few an interval says little. As printed: what the reference "
+        f'<p class="note">{escape(sample)} As printed: what the reference '
         "calls “precision” is recall and its “recall” is precision; its “entropy” and “purity” are of "
         "cluster labels within each true class, not of classes within each cluster. They are here for parity "
         "only; read the standard ones.</p>"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kernelgan import results as results_lib
+from kernelgan.report import reference
 
 WIDTH = 110
 
@@ -24,6 +25,8 @@ def table(results: results_lib.Results) -> str:
     Returns:
       Lines of at most `WIDTH` characters, joined; no trailing newline. A dash is what was not measured.
     """
+    if reference.is_reference(results):
+        return "\n".join([*wrapped(reference.finding(results)), "", *reference.lines(results)])
     lines: list[str] = []
     for pair in results.pairs():
         lines += [*_pair_table(pair), "", *wrapped(results_lib.verdict(pair)), ""]

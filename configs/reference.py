@@ -1,0 +1,55 @@
+"""The reference (Jain, "mlusingml", 2024) repeated from its own weights, by its own protocol, with nulls.
+
+    python launch.py --config=configs/reference.py --config.reference.dir=DIR
+        DIR holds its zoos, generators and photographs, as docs/reference.md describes. About 15 minutes on
+        2 CPU cores, nearly all of it UMAP: the machine's cores share it.
+    python launch.py --config=configs/reference.py:quick --config.reference.dir=DIR
+        A tenth of the networks: the same report in about 3 minutes, with less to say.
+
+What to expect: its figures repeat, and random kernels that are picked and tuned in the same way do as well.
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("", "quick")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The complete config."""
+    if variant not in VARIANTS:
+        raise ValueError(f"reference.py has no variant {variant!r}; known is 'quick', or none")
+    config = ConfigDict()
+    config.name = "reference" + (f"_{variant}" if variant else "")
+    config.seed = 0  # of the random kernels and of the relabellings
+    config.device = "auto"  # "auto", "cpu" or "gpu"
+
+    config.reference = ConfigDict()
+    config.reference.dir = ""  # the reference's data: --config.reference.dir=DIR
+    config.reference.networks = (
+        0  # generated networks in each direction; 0: all, 1,749 of the published weights
+    )
+    config.reference.random_networks = (
+        0  # networks of random kernels; 0: as many as generated in both directions
+    )
+    config.reference.gaussian_networks = 500  # kernels drawn with each parameter's mean and spread in a zoo
+    # UMAP seeds; the first is the notebook's and the only one of the fixed protocol.
+    config.reference.seeds = (47, 0, 1, 2, 3, 4, 5, 6, 7, 8)
+    config.reference.tuning_seeds = 5  # how many of them a picked network is tuned over; the rows have all
+    config.reference.kmeans_seed = 1  # the notebook's
+    # DBSCAN in UMAP units; the first of each is the notebook's, the others are what the reference tuned over.
+    config.reference.radii = (3.0, 2.0, 2.5, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0)
+    config.reference.minimum_samples = (3, 4, 5)
+    config.reference.svm_nu = 0.1  # one-class SVM
+    config.reference.picked = 27  # networks that the reference's report lists
+    config.reference.draws = 10_000  # relabellings behind each p-value
+    config.reference.chunk_size = 64  # networks in memory at a time
+    config.reference.processes = 0  # that embed; 0: one for each core
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.seconds = 20.0  # least time between two saves
+    if variant == "quick":
+        config.reference.networks = 175
+        config.reference.gaussian_networks = 50
+        config.reference.seeds = (47, 0, 1)
+        config.reference.picked = 5
+    return config
