@@ -40,7 +40,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         while isinstance(reason, BaseException) and reason.args:
             reason = reason.args[0]
         fail(
-            f"the config has no such field: {' '.join(str(reason).split())} configs/default.py lists them all"
+            f"the config has no such field: {' '.join(str(reason).split())} configs/default.py (or "
+            "configs/reference.py) lists them all"
         )
     if len(rest) > 1:
         fail(f"unexpected arguments {' '.join(rest[1:])}; fields are set like --config.zoo.models=64")

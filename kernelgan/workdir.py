@@ -111,7 +111,7 @@ def check_images(workdir: Path, digest: str) -> None:
     file = workdir / IMAGES_FILE
     if file.exists() and file.read_text().strip() != digest:
         raise UserError(
-            f"the images are not those that {workdir} was started with. Bring the old ones back, or give "
+            f"the data are not those that {workdir} was started with. Bring the old ones back, or give "
             "another --workdir."
         )
     write_atomically(file, f"{digest}\n".encode())

@@ -573,7 +573,7 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
 def test_other_images_than_the_run_started_with_are_refused(folder, tmp_path):
     assert pipeline.run(_folder_config(folder), tmp_path / "run", stage="data") is None
     _picture(folder / "cat/cat/another.png", 1000, 120)
-    _refused(_folder_config(folder), tmp_path / "run", r"the images are not those that .* was started with")
+    _refused(_folder_config(folder), tmp_path / "run", r"the data are not those that .* was started with")
 
 
 def test_another_config_is_refused_but_not_another_pace(cut_off, tmp_path):

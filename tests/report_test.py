@@ -8,7 +8,7 @@ import pytest
 from results_test import pair_result, statistic
 
 from kernelgan import report, results
-from kernelgan.report import figures
+from kernelgan.report import figures, reference
 from kernelgan.types import UserError
 
 NETWORKS = 24
@@ -318,3 +318,40 @@ def test_damaged_results_are_the_users_error(tmp_path):
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(UserError, match=r"results\.json is not valid JSON"):
         report.write_report(tmp_path)
+
+
+# The reference repeated (whole pages are made in reference_study_test) ------------------------------------
+
+
+def _picked(*p_values):
+    """A run that repeated the reference, with these p-values of (best, mean) by clusterer, for both nulls."""
+    tests = {
+        name: {"best": {"p_value": best}, "mean": {"p_value": mean}}
+        for name, (best, mean) in zip(reference.CLUSTERERS, p_values, strict=True)
+    }
+    picked = dict.fromkeys(reference.NULLS, tests)
+    return results.Results({"protocol": "reference", "pairs": [], "reference": {"picked": picked}})
+
+
+def test_p_values_of_the_reference_are_holm_s():
+    made = _picked((0.01, 0.5), (0.3, 0.02), (0.9, 0.011))
+    assert reference.is_reference(made)
+    assert not reference.is_reference(results.Results({"pairs": []}))
+    for null in reference.NULLS:
+        found = reference.adjusted(made.document["reference"]["picked"], null)
+        # Times 6, 5, 4, 3, 2, 1 from the least on, never falling, at most 1.
+        assert found == pytest.approx(
+            {
+                ("kmeans", "best"): 0.06,
+                ("dbscan", "mean"): 0.06,
+                ("one_class_svm", "mean"): 0.08,
+                ("one_class_svm", "best"): 0.9,
+                ("kmeans", "mean"): 1,
+                ("dbscan", "best"): 1,
+            }
+        )
+
+
+def test_the_reference_is_supported_by_adjusted_p_values_alone():
+    assert not any(reference.supported(_picked((0.01, 0.5), (0.3, 0.02), (0.9, 0.011))).values())
+    assert all(reference.supported(_picked((0.008, 0.5), (0.3, 0.02), (0.9, 0.011))).values())

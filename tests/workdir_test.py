@@ -122,7 +122,7 @@ def test_an_error_gives_the_directory_back(claimed, config):
 def test_images_must_stay_the_same(tmp_path):
     workdir_lib.check_images(tmp_path, "abc")
     workdir_lib.check_images(tmp_path, "abc")
-    with pytest.raises(UserError, match=r"the images are not those that .* was started with"):
+    with pytest.raises(UserError, match=r"the data are not those that .* was started with"):
         workdir_lib.check_images(tmp_path, "abd")
     workdir_lib.check_images(tmp_path, "abc")
 

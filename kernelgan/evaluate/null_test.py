@@ -12,6 +12,7 @@ All tests are over networks, given the images: they say nothing of other images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from kernelgan.evaluate import scores as scores_lib
 
 _ROUNDING = 1e-12
 _UNHEARD_OF = 1e-9
+_OF_PICKED: dict[str, Callable[[np.ndarray], Any]] = {"best": np.max, "mean": np.mean}
 
 
 def best_of(generated: np.ndarray, null: np.ndarray, *, statistic: str = "") -> dict[str, Any]:
@@ -113,8 +115,10 @@ def picked(
 ) -> dict[str, Any]:
     """Permutation test of a picking in two steps: the best by one figure are picked, then judged by another.
 
-    Whatever a network's second figure is tuned over is the network's own matter; the picking is repeated on
-    every drawn relabelling of generated and null networks (Fisher, 1935). Only those near the top by the
+    The statistic is the difference of the two sides' picks: one side's own best alone would be among the
+    relabelled bests half of the time, however good it is. Whatever a network's second figure is tuned over is
+    the network's own matter; the picking is repeated on every drawn relabelling of generated and null
+    networks (Fisher, 1935). Only those near the top by the
     first figure can ever be picked, so only they need the second: the first `reach` in `judging_order`,
     and each side's own picks.
 
@@ -129,8 +133,10 @@ def picked(
 
     Returns:
       ``statistic``; ``candidates``, the generated networks; ``null_networks``; ``picked``; ``draws``; and for
-      ``best`` and ``mean`` of the picks each ``generated``, ``random`` (the null's own picks), ``null_mean``
-      and ``null_ci95`` over the relabellings, ``p_value``; ``null_best``, float ``(draws,)``, their bests.
+      ``best`` and ``mean`` of the picks each ``generated``, ``null`` and their ``difference``,
+      ``relabelled_ci95`` of the difference over the relabellings, and the one-sided ``p_value``, the share of
+      relabellings whose difference is at least the observed one; ``differences``, those themselves, by the
+      same names, float ``(draws,)``.
 
     Raises:
       ValueError: shapes disagree, a side has fewer than `count` networks, or a pick was not judged.
@@ -147,40 +153,34 @@ def picked(
     if min(sizes) < count or count < 1:
         raise ValueError(f"cannot pick {count} of {sizes[0]} generated and {sizes[1]} null networks")
     order = judging_order(screened, seed=seed)
-    own = {side: judged[order[is_generated[order] == side][:count]] for side in (True, False)}
+    own = [judged[order[is_generated[order] == side][:count]] for side in (True, False)]
+    if any(np.isnan(values).any() for values in own):
+        raise ValueError("a picked network was not judged")
     known = ~np.isnan(judged[order])
     leading = len(order) if known.all() else int(np.argmin(known))
-    if any(np.isnan(values).any() for values in own.values()):
-        raise ValueError("a picked network was not judged")
     rng = np.random.default_rng(seed)
-    best, mean = np.empty(draws), np.empty(draws)
+    differences = np.empty((draws, len(_OF_PICKED)))
     top = judged[order[:leading]]
     for draw in range(draws):
-        chosen = top[_relabelled(rng, leading, sizes)][:count]
-        if chosen.size < count:
+        labels = _relabelled(rng, leading, sizes)
+        chosen = top[labels][:count], top[~labels][:count]
+        if min(len(values) for values in chosen) < count:
             raise ValueError(
                 f"only the {leading} leading networks were judged, too few to pick {count} from in every draw"
             )
-        best[draw], mean[draw] = chosen.max(), chosen.mean()
-    found = {}
-    for name, null, take in (("best", best, np.max), ("mean", mean, np.mean)):
-        value = float(take(own[True]))
+        differences[draw] = [take(chosen[0]) - take(chosen[1]) for take in _OF_PICKED.values()]
+    found: dict[str, Any] = {"statistic": statistic, "candidates": sizes[0], "null_networks": sizes[1]}
+    found |= {"picked": count, "draws": draws}
+    for column, (name, take) in zip(differences.T, _OF_PICKED.items(), strict=True):
+        generated, null = (float(take(values)) for values in own)
         found[name] = {
-            "generated": value,
-            "random": float(take(own[False])),
-            "null_mean": float(null.mean()),
-            "null_ci95": np.quantile(null, (0.025, 0.975)).tolist(),
-            "p_value": (1 + int(np.sum(null >= value - _ROUNDING))) / (draws + 1),
+            "generated": generated,
+            "null": null,
+            "difference": generated - null,
+            "relabelled_ci95": np.quantile(column, (0.025, 0.975)).tolist(),
+            "p_value": (1 + int(np.sum(column >= generated - null - _ROUNDING))) / (draws + 1),
         }
-    return {
-        "statistic": statistic,
-        "candidates": sizes[0],
-        "null_networks": sizes[1],
-        "picked": count,
-        "draws": draws,
-        **found,
-        "null_best": best,
-    }
+    return found | {"differences": dict(zip(_OF_PICKED, differences.T, strict=True))}
 
 
 def judging_order(screened: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -190,9 +190,10 @@ def judging_order(screened: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
 
 def reach(generated: int, null: int, count: int) -> int:
-    """How many leading networks `picked` needs judged: too few in one of 1e9 draws."""
+    """How many leading networks `picked` needs judged: too few for either side in one of 1e9 draws."""
     leading = np.arange(count, generated + null + 1)
-    short = stats.hypergeom.cdf(count - 1, generated + null, generated, leading)
+    rarer = min(generated, null)
+    short = stats.hypergeom.cdf(count - 1, generated + null, rarer, leading)
     return int(leading[np.argmax(short < _UNHEARD_OF)]) if (short < _UNHEARD_OF).any() else int(leading[-1])
 
 

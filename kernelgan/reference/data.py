@@ -247,7 +247,10 @@ def _generators(root: Path, layout: Layout) -> dict[str, dict[str, Params]]:
 
 def _images(root: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     files = [
-        (path, kind) for kind in ("0", "1") for path in sorted((root / kind).iterdir()) if path.is_file()
+        (path, kind)
+        for kind in ("0", "1")
+        for path in sorted((root / kind).iterdir())
+        if path.is_file() and path.name[0] != "."
     ]
     images = []
     for path, _ in files:
@@ -283,7 +286,7 @@ def _reported(root: Path) -> tuple[ReportedRow, ...]:
             )
             for row in rows
         )
-    except (KeyError, ValueError, TypeError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
         raise UserError(
             f"{path} is not the reference's table ({error}). Expected the columns {', '.join(_COLUMNS)}."
         ) from error
@@ -305,6 +308,9 @@ def _checks(root: Path, names: tuple[str, ...]) -> tuple[tuple[Check, ...], np.n
     arrays = interop.read_arrays(path)
     networks = sorted({name.partition("/")[0] for name in arrays if "/" in name})
     try:
+        strange = [name for name in networks if name[0] not in ("A", "B")]
+        if strange:
+            raise ValueError(f"{strange[0]} is of neither domain, A or B")
         order = [list(map(str, arrays["files"])).index(name) for name in names]
         checks = tuple(
             Check(

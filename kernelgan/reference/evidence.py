@@ -1,6 +1,7 @@
 """From measured figures to the records of `results.json`: pure functions, no network is run here.
 
-Figures come as ``(..., 2 + D, 7)``: K-means, the one-class SVM and ``D`` DBSCANs, by `protocol.FIGURES`.
+Figures come as ``(..., 3, 7)``: K-means, the one-class SVM and DBSCAN (see `by_clusterer`), by
+`protocol.FIGURES`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ NULLS = {"random": ("random",), "untranslated": ("attribute_only", "object_only"
 
 ACCURACY = FIGURES.index("accuracy")
 
-_ROUNDING = 0.0005
-
 Record = dict[str, Any]
 
 
@@ -46,7 +45,7 @@ def clusterings(fixed: np.ndarray, *, seed: int) -> Record:
 
 
 def fixed_tests(fixed: Mapping[str, np.ndarray], *, count: int, seed: int) -> Record:
-    """Under the fixed protocol, nothing tuned: generated networks against the others.
+    """Under the fixed protocol, nothing picked: generated networks against the others.
 
     Args:
       fixed: figures ``(M, 3, 7)`` by population; `GENERATED` and ``random`` must be among them.
@@ -98,7 +97,6 @@ def picked_tests(
     whose: np.ndarray,
     screened: Mapping[str, np.ndarray],
     judged: Mapping[str, np.ndarray],
-    reported: Mapping[str, Record],
     *,
     count: int,
     draws: int,
@@ -110,17 +108,16 @@ def picked_tests(
       whose: population of each network, ``(T,)``.
       screened: for each clusterer, accuracy under the fixed protocol, ``(T,)``.
       judged: for each clusterer, accuracy as tuned, ``(T,)``, NaN where not known.
-      reported: from `reported_best`; may be empty.
       count: networks picked.
       draws: relabellings.
       seed: of them.
 
     Returns:
-      For each of `NULLS` and each clusterer the record, with ``reported_p_value``, the share of relabellings
-      whose best is at least the reported one; and those bests, ``(draws,)`` by ``<null>/<clusterer>``.
+      For each of `NULLS` and each clusterer the record; and the differences under relabelling,
+      ``(draws,)`` by ``<null>/<clusterer>/<best or mean>``.
     """
     found: Record = {}
-    null_best = {}
+    relabelled: dict[str, np.ndarray] = {}
     for null in NULLS:
         pool = in_pool(whose, null)
         found[null] = {}
@@ -134,13 +131,10 @@ def picked_tests(
                 seed=seed,
                 statistic=f"{clusterer}.accuracy",
             )
-            bests = null_best[f"{null}/{clusterer}"] = test.pop("null_best")
-            if clusterer in reported:
-                # Reported figures have three digits, some rounded and some cut: 79 of 89 is 0.887 or 0.888.
-                as_good = int(np.sum(bests >= reported[clusterer]["best"] - _ROUNDING))
-                test["reported_p_value"] = (1 + as_good) / (draws + 1)
+            differences = test.pop("differences")
+            relabelled |= {f"{null}/{clusterer}/{what}": values for what, values in differences.items()}
             found[null][clusterer] = test
-    return found, null_best
+    return found, relabelled
 
 
 def can_be_picked(
@@ -185,11 +179,11 @@ def rows_beside(rows: Sequence[ReportedRow], measured: Mapping[tuple[str, int], 
 
     Args:
       rows: of the report.
-      measured: figures ``(S, 2 + D, 7)`` by population and network.
+      measured: figures ``(S, 3, 7)`` by population and network.
     """
     found = []
     for row in rows:
-        values = best_figures(measured[GENERATED[row.domain], row.model], row.clusterer)
+        values = measured[GENERATED[row.domain], row.model][:, CLUSTERERS.index(row.clusterer)]
         found.append(
             {
                 "clusterer": row.clusterer,
@@ -214,21 +208,15 @@ def rows_beside(rows: Sequence[ReportedRow], measured: Mapping[tuple[str, int], 
     return found
 
 
-def tuned_accuracy(figures: np.ndarray) -> dict[str, np.ndarray]:
-    """By clusterer, each network's best accuracy over seeds and radii, ``(M, S, 2 + D, 7)`` to ``(M,)``."""
-    best = figures[..., ACCURACY].max(axis=1)
-    return {"kmeans": best[:, 0], "one_class_svm": best[:, 1], "dbscan": best[:, 2:].max(axis=1)}
+def by_clusterer(figures: np.ndarray) -> np.ndarray:
+    """Figures of the three clusterers, ``(..., 2 + D, 7)`` to ``(..., 3, 7)``.
 
-
-def best_figures(figures: np.ndarray, clusterer: str) -> np.ndarray:
-    """A clusterer's figures of one network by seed, ``(S, 2 + D, 7)`` to ``(S, 7)``.
-
-    DBSCAN's are those of the radius and minimum with the best accuracy for that seed, as the reference chose.
+    DBSCAN's are those of the radius and minimum with the best accuracy for that network and seed, as the
+    reference chose them.
     """
-    if clusterer != "dbscan":
-        return figures[:, CLUSTERERS.index(clusterer)]
-    choices = figures[:, 2:]
-    return choices[np.arange(len(figures)), choices[..., ACCURACY].argmax(axis=1)]
+    choices = figures[..., 2:, :]
+    best = choices[..., ACCURACY].argmax(axis=-1)[..., None, None]
+    return np.concatenate([figures[..., :2, :], np.take_along_axis(choices, best, axis=-2)], axis=-2)
 
 
 def central_brightness(images: np.ndarray, positive: np.ndarray) -> float:

@@ -64,9 +64,10 @@ def random(reference: Reference, count: int, key: Key) -> Params:
 
 def gaussian(reference: Reference, count: int, key: Key) -> Params:
     """Kernels drawn from each parameter's mean and standard deviation over a zoo, black and cat in turn."""
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     drawn: Params = {}
-    for layer in LAYERS:
+    for number, layer in enumerate(LAYERS):
+        # A stream for each layer: a network is the same however many there are.
+        rng = np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), number])
         sets = [zoo[layer]["kernel"] for zoo in (reference.black, reference.cat)]
         mean = np.stack([one.mean(axis=0) for one in sets])
         sd = np.stack([one.std(axis=0) for one in sets])
@@ -99,8 +100,13 @@ def source_similarity(reference: Reference, generated: dict[str, Params]) -> dic
 
 
 def kernel_difference(params: Params, check: Check) -> float:
-    """Largest absolute difference of one network's kernels from an independent computation."""
+    """`difference` of one network's kernels from an independent computation."""
     return max(
-        float(np.abs(params[layer]["kernel"].transpose(3, 2, 0, 1) - check.kernels[layer]).max())
-        for layer in LAYERS
+        difference(params[layer]["kernel"].transpose(3, 2, 0, 1), check.kernels[layer]) for layer in LAYERS
     )
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Largest absolute difference; infinite where the shapes disagree or something is not a number."""
+    largest = float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else np.inf
+    return np.inf if np.isnan(largest) else largest

@@ -5,7 +5,7 @@ dimensions with seed 47, K-means with seed 1, DBSCAN in raw UMAP units, a one-cl
 positives that it is then judged on. Which cluster is "black cat" is read off the test labels, and noise may
 be it.
 
-Only host libraries are imported here, so that worker processes start without JAX.
+Only host libraries compute here, so that worker processes never start a device.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Settings:
 
     Attributes:
       kmeans_seed: of K-means.
-      radii: of DBSCAN, in UMAP units; the first is the one of a run that tunes nothing.
+      radii: of DBSCAN, in UMAP units; the best is taken for each network, as the reference did.
       minimum_samples: of DBSCAN; likewise.
       nu: of the one-class SVM.
     """
@@ -53,10 +53,6 @@ class Settings:
     radii: tuple[float, ...]
     minimum_samples: tuple[int, ...]
     nu: float
-
-    def untuned(self) -> Settings:
-        """The same with one radius and one minimum: nothing to choose from."""
-        return dataclasses.replace(self, radii=self.radii[:1], minimum_samples=self.minimum_samples[:1])
 
     @property
     def dbscans(self) -> tuple[tuple[float, int], ...]:

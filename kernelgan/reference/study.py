@@ -73,6 +73,7 @@ class _Study:
         self.settings = config.reference
         self.workdir = workdir
         self.command = command
+        self.seeds = tuple(int(seed) for seed in config.reference.seeds)
         self.protocol = protocol.Settings(
             config.reference.kmeans_seed,
             tuple(config.reference.radii),
@@ -133,13 +134,14 @@ class _Study:
                 f"reference.picked is {self.settings.picked}, more than there are networks to pick from "
                 f"({2 * self.networks} generated, {self.random_networks} random); expected fewer."
             )
-        absent = [row for row in self.reference.reported if row.model >= pairs]
-        if absent:
-            raise UserError(
-                f"{data.REPORTED_FILE} reports network {absent[0].model}, but the smaller zoo has only "
-                f"{pairs} "
-                "networks. Get the whole zoo, or take the file out."
-            )
+        named = [(data.REPORTED_FILE, row.model) for row in self.reference.reported]
+        named += [(data.FEATURES_FILE, check.model) for check in self.reference.checks]
+        for file, model in named:
+            if not 0 <= model < pairs:
+                raise UserError(
+                    f"{file} names network {model}, but the smaller zoo has only {pairs} networks. Get the "
+                    "whole zoo, or take the file out."
+                )
 
     def _generate(self) -> None:
         """All populations; the generated ones whole, for the reported networks are anywhere in them."""
@@ -183,13 +185,13 @@ class _Study:
         if images is None:
             return None
         ours = np.asarray(models.normalise_images(self.reference.images)).transpose(0, 3, 1, 2)
-        found = {"images": float(np.abs(ours - images).max()), "kernels": 0.0, "features": 0.0}
+        found = {"images": populations.difference(ours, images), "kernels": 0.0, "features": 0.0}
         for check in checks:
             name = evidence.GENERATED[check.domain]
             member = assemble.take_members(self.params[name], check.model)
             ((_, values),) = self._features(name, np.array([check.model]), np.array([0]))
             found["kernels"] = max(found["kernels"], populations.kernel_difference(member, check))
-            found["features"] = max(found["features"], float(np.abs(values[0] - check.features).max()))
+            found["features"] = max(found["features"], populations.difference(values[0], check.features))
         words = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
         if not max(found.values()) <= TOLERANCE:
             raise UserError(
@@ -218,11 +220,10 @@ class _Study:
         judged, measured = self._judge(whose, where, screened)
         with self._staged("score", "evaluate"):
             reported = evidence.reported_best(self.reference.reported)
-            picked, null_best = evidence.picked_tests(
+            picked, relabelled = evidence.picked_tests(
                 whose,
                 screened,
                 judged,
-                reported,
                 count=self.settings.picked,
                 draws=self.settings.draws,
                 seed=self.config.seed,
@@ -239,8 +240,8 @@ class _Study:
                     {domain: self.params[name] for domain, name in evidence.GENERATED.items()},
                 ),
                 "trivial": self._trivial(),
-                "seeds": list(self.settings.seeds),
-                "tuning_seeds": len(self.settings.seeds[: self.settings.tuning_seeds]),
+                "seeds": list(self.seeds),
+                "tuning_seeds": len(self.seeds[: self.settings.tuning_seeds]),
                 "reported": reported,
                 "rows": evidence.rows_beside(self.reference.reported, measured),
                 "fixed": evidence.fixed_tests(fixed, count=self.settings.picked, seed=self.config.seed),
@@ -252,19 +253,19 @@ class _Study:
                 for name, values in fixed.items()
                 for place, clusterer in enumerate(protocol.CLUSTERERS)
             }
-            arrays |= {f"null_best/{clusterer}": values for clusterer, values in null_best.items()}
+            arrays |= {f"relabelled/{name}": values for name, values in relabelled.items()}
             arrays |= self._planes(whose, where, screened["kmeans"], reported.get("kmeans"))
             arrays["positive"] = self.reference.positive
         return self._document(records, reference), {f"black_cat/{name}": a for name, a in arrays.items()}
 
     def _screen(self) -> dict[str, np.ndarray]:
         """Figures of every network under the fixed protocol, ``(M, 3, 7)`` by population."""
-        seeds, settings = (int(self.settings.seeds[0]),), self.protocol.untuned()
+        seeds = self.seeds[:1]
         total, done, fixed = sum(self.sizes.values()), 0, {}
         with self._staged("screen", "evaluate") as progress:
             for name, size in self.sizes.items():
                 shown = _shifted(progress, done, total)
-                fixed[name] = self._measured(name, name, np.arange(size), seeds, settings, shown)[:, 0]
+                fixed[name] = self._measured(name, name, np.arange(size), seeds, shown)[:, 0]
                 done += size
         return fixed
 
@@ -280,33 +281,27 @@ class _Study:
 
         Returns:
           For each clusterer, tuned accuracy ``(T,)``, NaN for those that cannot be picked; and the reported
-          networks' figures ``(S, 2 + D, 7)`` by population and number.
+          networks' figures ``(S, 3, 7)`` by population and number.
         """
         chosen = evidence.can_be_picked(whose, screened, count=self.settings.picked, seed=self.config.seed)
-        seeds = tuple(int(seed) for seed in self.settings.seeds)
         judged = {clusterer: np.full(len(whose), np.nan) for clusterer in protocol.CLUSTERERS}
         measured: dict[tuple[str, int], np.ndarray] = {}
         reported = {(evidence.GENERATED[row.domain], row.model) for row in self.reference.reported}
         total, done = len(chosen) + len(reported), 0
+        further = self.seeds[1 : self.settings.tuning_seeds]
         with self._staged("judge", "evaluate") as progress:
             for name in dict.fromkeys(whose.tolist()):
                 places = chosen[whose[chosen] == name]
                 shown = _shifted(progress, done, total)
-                found = self._measured(
-                    f"judged_{name}",
-                    name,
-                    where[places],
-                    seeds[: self.settings.tuning_seeds],
-                    self.protocol,
-                    shown,
-                )
-                for clusterer, values in evidence.tuned_accuracy(found).items():
-                    judged[clusterer][places] = values
+                found = self._measured(f"judged_{name}", name, where[places], further, shown)
+                for number, clusterer in enumerate(protocol.CLUSTERERS):
+                    tuned = found[:, :, number, evidence.ACCURACY].max(axis=1, initial=0.0)
+                    judged[clusterer][places] = np.maximum(tuned, screened[clusterer][places])
                 done += len(places)
             for name in evidence.GENERATED.values():
                 members = np.array(sorted(number for of, number in reported if of == name), int)
                 shown = _shifted(progress, done, total)
-                found = self._measured(f"reported_{name}", name, members, seeds, self.protocol, shown)
+                found = self._measured(f"reported_{name}", name, members, self.seeds, shown)
                 measured |= {(name, int(m)): one for m, one in zip(members, found, strict=True)}
                 done += len(members)
         return judged, measured
@@ -317,31 +312,32 @@ class _Study:
         name: str,
         members: np.ndarray,
         seeds: tuple[int, ...],
-        settings: protocol.Settings,
         progress: Callable[[int, int], None],
     ) -> np.ndarray:
-        """Figures of these networks of a population, ``(m, S, 2 + D, 7)``."""
-        return self.measurements.of(
+        """Figures of these networks of a population, ``(m, S, 3, 7)``."""
+        figures = self.measurements.of(
             file,
             len(members),
             lambda places: self._features(name, members, places),
             seeds,
-            settings,
+            self.protocol,
             progress,
         )
+        return evidence.by_clusterer(figures)
 
     def _trivial(self) -> Record:
         """What takes no network: a constant answer, a brightness, and the pixels for features."""
         images, positive = self.reference.images, self.reference.positive
         pixels = np.asarray(models.normalise_images(images)).reshape(1, len(images), -1)
-        found = self.measurements.of(
+        figures = self.measurements.of(
             "pixels",
             1,
             lambda places: [(places, pixels)],
-            (int(self.settings.seeds[0]),),
-            self.protocol.untuned(),
+            self.seeds[:1],
+            self.protocol,
             lambda done, total: None,
-        )[0, 0, :, evidence.ACCURACY]
+        )
+        found = evidence.by_clusterer(figures)[0, 0, :, evidence.ACCURACY]
         return {
             "always_other": float(np.mean(~positive)),
             "central_brightness": evidence.central_brightness(images, positive),
@@ -393,7 +389,7 @@ class _Study:
         for name, values in logits.items():
             answers, threshold = features.score(values)
             record = bootstrap.score_intervals(
-                answers, self._quadrant, threshold=threshold, seed=self.config.seed
+                answers, self._quadrant, threshold=threshold, resamples=300, seed=self.config.seed
             )
             found[name] = {
                 "networks": len(answers),
@@ -421,7 +417,7 @@ class _Study:
         planes = {}
         for title, (name, number) in shown.items():
             ((_, found),) = self._features(name, np.array([number]), np.array([0]))
-            planes[f"embedding/{title}"] = self.measurements.embedding(found[0], int(self.settings.seeds[0]))
+            planes[f"embedding/{title}"] = self.measurements.embedding(found[0], self.seeds[0])
         return planes
 
     def _document(self, records: Record, reference: Record) -> Record:
@@ -448,7 +444,7 @@ class _Study:
                         "method": "cyclegan",
                         "candidates": picked["candidates"],
                         "observed": picked["best"]["generated"],
-                        "null_mean": picked["best"]["null_mean"],
+                        "null_mean": picked["best"]["null"],
                         "p_value": picked["best"]["p_value"],
                     },
                 }
