@@ -1,12 +1,13 @@
 """The reference (Jain, "mlusingml", 2024) repeated from its own weights, by its own protocol, with nulls.
 
     python launch.py --config=configs/reference.py --config.reference.dir=DIR
-        DIR holds its zoos, generators and photographs, as docs/reference.md describes. About 15 minutes on
-        2 CPU cores, nearly all of it UMAP: the machine's cores share it.
+        DIR holds its zoos, generators and photographs, as docs/reference.md describes. About 20 minutes on
+        2 CPU cores, nearly all of it UMAP, which the machine's cores share.
     python launch.py --config=configs/reference.py:quick --config.reference.dir=DIR
         A tenth of the networks: the same report in about 3 minutes, with less to say.
 
-What to expect: its figures repeat, and random kernels that are picked and tuned in the same way do as well.
+What to expect: its figures repeat (76 of 81); picked and tuned in the same way, the untranslated kernels that its
+networks were made from do as well.
 """
 
 from ml_collections import ConfigDict

@@ -433,9 +433,9 @@ def sections(results: results_lib.Results, show: Show) -> list[str]:
             show(
                 "relabelled",
                 lambda: relabelled(results),
-                "What picking and tuning give by themselves: the best of the picked networks in every "
-                "relabelling of generated and other networks. A black line inside the grey bars shows "
-                "nothing.",
+                "Mean accuracy of the picked generated networks less that of the picked others (line), and "
+                "the same in every relabelling of which is which (bars). A line among the bars shows "
+                "nothing; to their left, the others are better.",
             ),
             picked_table(results),
         ),
@@ -444,9 +444,8 @@ def sections(results: results_lib.Results, show: Show) -> list[str]:
             show(
                 "accuracies",
                 lambda: accuracies(results),
-                "Accuracy of every network under the fixed protocol; a mark at each mean. Generated networks "
-                "are worse than random ones on average and more spread out, and spread is what picking "
-                "rewards.",
+                "Accuracy of every network under the fixed protocol: bars as high as the share of networks "
+                "there, a mark at each mean. Picking rewards a wide spread, not a high mean.",
             ),
             fixed_table(results),
         ),
@@ -527,10 +526,10 @@ def accuracies(results: results_lib.Results) -> Figure:
             color, marker = figures.KIND_STYLE[pair["methods"][name]["kind"]]
             levels, counts = np.unique(values, return_counts=True)
             # Accuracies are whole photographs: one bar a level, as high as the share of networks there.
-            height = 0.8 * counts / counts.max()
-            axes.bar(levels, height, width=0.009, bottom=y - 0.4, color=color, alpha=0.75, lw=0)
+            height = -0.8 * counts / counts.max()  # the axis runs downwards
+            axes.bar(levels, height, width=0.009, bottom=y + 0.4, color=color, alpha=0.75, lw=0)
             style: dict[str, Any] = {"color": color, "mec": figures.INK, "mew": 0.8}
-            axes.plot(values.mean(), y - 0.4, marker=marker, ms=6, ls="", zorder=4, **style)
+            axes.plot(values.mean(), y + 0.4, marker=marker, ms=6, ls="", zorder=4, **style)
         reported = (reference.get("reported") or {}).get(clusterer)
         if reported:
             axes.axvline(reported["best"], color=figures.VERMILLION, lw=1.4, ls="--", label="best reported")
