@@ -6,8 +6,8 @@
     python launch.py --config=configs/reference.py:quick --config.reference.dir=DIR
         A tenth of the networks: the same report in about 3 minutes, with less to say.
 
-What to expect: its figures repeat (76 of 81); picked and tuned in the same way, the untranslated kernels that its
-networks were made from do as well.
+What to expect: its figures repeat (76 of 81); picked and tuned in the same way, the untranslated kernels that
+its networks were made from do as well.
 """
 
 from ml_collections import ConfigDict
