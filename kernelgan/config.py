@@ -139,7 +139,7 @@ REFERENCE_RULES: dict[str, _Rule] = {
     "reference.gaussian_networks": _whole(2),
     "reference.seeds": _each(_SEED),
     "reference.tuning_seeds": _whole(1),
-    "reference.kmeans_seed": _SEED,
+    "reference.kmeans_seeds": _each(_SEED),
     "reference.radii": _each(_POSITIVE),
     "reference.minimum_samples": _each(_whole(1)),
     "reference.svm_nu": RULES["evaluate.svm_nu"],
@@ -235,12 +235,13 @@ def _reference_disagreements(config: Config) -> Iterator[str]:
     settings = config.reference
     if not settings.dir:
         yield "reference.dir is empty; expected the reference's data: --config.reference.dir=DIR"
-    if len(set(settings.seeds)) < len(settings.seeds):
-        yield f"reference.seeds is {tuple(settings.seeds)}; expected different ones"
+    for name in ("seeds", "kmeans_seeds"):
+        if len(set(settings[name])) < len(settings[name]):
+            yield f"reference.{name} is {tuple(settings[name])}; expected different ones"
     for name in ("networks", "random_networks"):
-        of_both = settings[name] * (2 if name == "networks" else 1)
-        if 0 < of_both < settings.picked:
-            yield f"reference.{name} gives {of_both} networks, fewer than reference.picked, {settings.picked}"
+        given = settings[name]  # of each direction, for each is compared with its sources alone too
+        if 0 < given < settings.picked:
+            yield f"reference.{name} gives {given} networks, fewer than reference.picked, {settings.picked}"
 
 
 def zoo_models(config: Config) -> tuple[int, int]:

@@ -31,6 +31,7 @@ _LAYERS = {"dense": "fc1", "encode": "main.0", "decode": "main.2"}
 """What PyTorch calls our layers, where that differs."""
 
 _LISTED = 8
+_SAFE_TORCH = (2, 10)
 
 
 # Files ----------------------------------------------------------------------------------------------------
@@ -113,6 +114,17 @@ def _torch(path: Path) -> Any:  # noqa: ANN401  (a module that need not be there
     return torch
 
 
+def _check_safe_to_read(torch: Any, path: Path) -> None:  # noqa: ANN401
+    """Refuses a PyTorch that a crafted file can take over even as it loads weights only."""
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _SAFE_TORCH:
+        raise UserError(
+            f"{path} was not read: a crafted file can make PyTorch {torch.__version__} run code even as it "
+            "loads weights only (CVE-2025-32434, CVE-2026-24747). Install "
+            f"{'.'.join(map(str, _SAFE_TORCH))} or newer, or use .safetensors or .npz instead."
+        )
+
+
 def _safetensors(path: Path) -> Any:  # noqa: ANN401
     try:
         import safetensors.numpy
@@ -123,6 +135,7 @@ def _safetensors(path: Path) -> Any:  # noqa: ANN401
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     torch = _torch(path)
+    _check_safe_to_read(torch, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols

@@ -28,7 +28,13 @@ class Progress:
         text = ", ".join(f"{name} {value:.3f}" for name, value in (figures or {}).items())
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = tqdm(total=total, desc=f"{self._stage:{WIDTH}s}", leave=False, dynamic_ncols=True)
+                self._bar = tqdm(
+                    total=total,
+                    initial=done,  # what an earlier attempt did took no time of this one's
+                    desc=f"{self._stage:{WIDTH}s}",
+                    leave=False,
+                    dynamic_ncols=True,
+                )
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
         elif done == total or time.monotonic() - self._last >= LOG_EVERY:

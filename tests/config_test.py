@@ -166,8 +166,9 @@ def test_fields_that_do_not_fit_each_other_are_refused(changes, message):
             r"reference\.dir is empty; expected the reference's data: --config\.reference\.dir=DIR",
         ),
         ({"seeds": (1, 2, 1)}, r"reference\.seeds is \(1, 2, 1\); expected different ones"),
+        ({"kmeans_seeds": (0, 0)}, r"reference\.kmeans_seeds is \(0, 0\); expected different ones"),
         (
-            {"networks": 13, "picked": 27},
+            {"networks": 26, "picked": 27},
             r"reference\.networks gives 26 networks, fewer than reference\.picked, 27",
         ),
         (
@@ -189,6 +190,10 @@ def test_fields_of_the_reference_that_do_not_fit_each_other_are_refused(changes,
         ("tuning_seeds", 0),
         ("seeds", (2**31,)),
         ("seeds", (-1,)),
+        ("kmeans_seeds", (1, 2**31)),
+        ("kmeans_seeds", (-1,)),
+        ("kmeans_seeds", ()),
+        ("kmeans_seeds", 1),
         ("radii", (3.0, 0.0)),
         ("minimum_samples", (3, 0)),
         ("minimum_samples", (3.0,)),
@@ -210,7 +215,7 @@ def test_values_of_the_reference_just_out_of_range_are_refused(field, value):
     [
         {"networks": 27, "random_networks": 27},
         {"networks": 0, "random_networks": 0, "processes": 0},
-        {"seeds": [0], "radii": [0.5], "minimum_samples": [1], "tuning_seeds": 1},
+        {"seeds": [0], "kmeans_seeds": [0], "radii": [0.5], "minimum_samples": [1], "tuning_seeds": 1},
         {"svm_nu": 1, "picked": 1, "draws": 1},
     ],
 )

@@ -24,7 +24,8 @@ CHANNELS, HIDDEN = 3, 4
 def suffix(request):
     """Each format in turn."""
     if request.param == "pth":
-        pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+        reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
+        pytest.importorskip("torch", minversion="2.10", reason=reason)
     return request.param
 
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -31,7 +32,8 @@ needs_reference = pytest.mark.skipif(
 
 
 def _torch():
-    return pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
+    return pytest.importorskip("torch", minversion="2.10", reason=reason)
 
 
 @pytest.fixture(params=FORMATS)
@@ -539,6 +541,45 @@ def test_without_pytorch_its_files_are_refused_and_others_work(arrays, tmp_path,
     assert set(interop.read_arrays(interop.write_arrays(tmp_path / "zoo.npz", arrays))) == set(arrays)
 
 
+@pytest.fixture
+def stub_torch(monkeypatch):
+    """``stub_torch(version)``: puts a PyTorch in place that reads nothing, and gives how it was asked to."""
+
+    def put(version):
+        asked = []
+        stub = types.ModuleType("torch")
+        stub.__version__ = version
+        stub.load = lambda path, **how: asked.append((path.name, how)) or {}
+        stub.float16, stub.float32, stub.float64 = "float16", "float32", "float64"
+        stub.tensor = lambda array: array
+        stub.save = lambda content, file: file.write(b" ".join(name.encode() for name in content))
+        monkeypatch.setitem(sys.modules, "torch", stub)
+        return asked
+
+    return put
+
+
+@pytest.mark.parametrize("version", ["2.9.1+cpu", "2.9.10", "2.9", "2.5.1+cu124", "2.1.0a0+git1", "1.13.1"])
+@pytest.mark.parametrize("suffix", ["pth", "pt"])
+def test_a_pytorch_that_a_crafted_file_can_take_over_reads_nothing(stub_torch, version, suffix, tmp_path):
+    asked = stub_torch(version)
+    path = tmp_path / f"zoo.{suffix}"
+    path.write_bytes(b"PK")
+    message = rf"zoo\.{suffix} was not read: .*{re.escape(version)} .*2\.10 or newer, or use \.safetensors"
+    _refused(message, interop.read_arrays, path)
+    assert asked == []
+    assert interop.write_arrays(path, {"a": np.zeros(1)}).read_bytes() == b"a"  # there is no harm in it
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.0a0+git1", "2.13.0+cpu", "3.0.0"])
+def test_a_newer_pytorch_reads_weights_only(stub_torch, version, tmp_path):
+    asked = stub_torch(version)
+    path = tmp_path / "zoo.pth"
+    path.write_bytes(b"PK")
+    assert interop.read_arrays(path) == {}
+    assert asked == [("zoo.pth", {"map_location": "cpu", "weights_only": True})]
+
+
 def test_directories_that_are_not_of_networks_are_refused(arrays, network, tmp_path):
     def load():
         return interop.load_convnets(tmp_path, network, image_size=SIZE)
@@ -584,7 +625,10 @@ def test_the_readmes_snippets_run(tmp_path, monkeypatch):
         )
     layers = torch.nn.Conv3d(3, 64, 3), torch.nn.ReLU(), torch.nn.Conv3d(64, 3, 3)
     torch.save(torch.nn.ModuleDict({"main": torch.nn.Sequential(*layers)}).state_dict(), "generator_A2B.pth")
+    four = models.initialise_convnet(models.ConvNet(outputs=4), 32, keys[0])
+    interop.write_arrays(Path("networks/0.safetensors"), interop.convnet_to_torch(jax.device_get(four)))
     exec(compile(into, "README.md", "exec"), found)
+    assert found["generated"]["dense"]["bias"].shape == (1, 4)
     np.testing.assert_array_equal(found["zoo"]["dense"]["bias"], params["dense"]["bias"])
 
 

@@ -247,3 +247,46 @@ def test_picked_failures():
         ValueError, match="only the 4 leading networks were judged, too few to pick 2 from in"
     ):
         null_test.picked(good, judged, sides, count=2, draws=500)
+
+
+# Several tests --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [
+        # Times 6, 5, 4, 3, 2, 1 from the least on, never falling, at most 1.
+        ([0.01, 0.5, 0.3, 0.02, 0.9, 0.011], [0.06, 1, 0.9, 0.08, 1, 0.06]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.02, 0.02, 0.02], [0.06, 0.06, 0.06]),
+        ([0.2], [0.2]),
+        ([1.0, 0.6], [1, 1]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(p_values, expected):
+    found = null_test.holm(p_values)
+    assert found == pytest.approx(expected)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_holm_keeps_the_order_and_lies_between_none_and_bonferroni():
+    rng = np.random.default_rng(0)
+    for trial in range(200):
+        p = np.round(rng.random(6) ** 3, 2 if trial % 2 else 12)  # often equals
+        found = np.array(null_test.holm(p))
+        order = np.argsort(p)
+        assert (np.diff(found[order]) >= 0).all()
+        assert (found >= p - 1e-15).all()
+        assert (found <= np.minimum(1, 6 * p) + 1e-15).all()
+        assert found.min() == pytest.approx(min(1, 6 * p.min()))
+        for equal in np.unique(p):
+            assert np.ptp(found[p == equal]) == 0
+        shuffled = rng.permutation(6)
+        np.testing.assert_array_equal(null_test.holm(p[shuffled]), found[shuffled])
+
+
+def test_holm_is_wrong_once_in_any_of_six_no_more_often_than_it_says():
+    rng = np.random.default_rng(0)
+    false = np.mean([min(null_test.holm(rng.random(6))) <= 0.05 for _ in range(4000)])
+    assert false == pytest.approx(0.05, abs=0.012)

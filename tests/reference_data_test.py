@@ -207,7 +207,8 @@ def own(archive, tmp_path):
 def repository(request, archive, tmp_path, monkeypatch):
     """The repository's layout, with PyTorch's files, and without PyTorch by all the same steps."""
     if request.param == "pth":
-        pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+        reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
+        pytest.importorskip("torch", minversion="2.10", reason=reason)
     else:
         monkeypatch.setitem(interop._READERS, ".pth", interop._read_npz)
         monkeypatch.setitem(interop._WRITERS, ".pth", interop._npz_bytes)
@@ -265,6 +266,15 @@ def test_photographs_are_those_of_0_then_those_of_1_by_name(archive):
     ours = np.asarray(models.normalise_images(found.images)).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
     np.testing.assert_allclose(found.checked_images, expected, atol=1e-6)
+
+
+def test_hidden_files_and_folders_are_no_photographs(own):
+    expected = data.load(own, silent)
+    (own / "test_images/0/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    shutil.copy(own / "test_images/1/a.png", own / "test_images/1/._a.png")
+    (own / "test_images/1/more").mkdir()
+    found = data.load(own, silent)
+    assert (found.names, found.digest) == (expected.names, expected.digest)
 
 
 def test_the_reported_table_and_the_checks(archive):
@@ -416,8 +426,20 @@ def test_arrays_that_are_missing_or_do_not_fit(own):
         (HEADER + "\nkmeans,1,A,1,1", r"is not the reference's table"),
         (HEADER + "\nkmeans,1,A,high,1,1,1,1", r"is not the reference's table"),
         (HEADER + '\n"' + "x" * 200_000, r"is not the reference's table"),
-        (HEADER + "\nspectral,1,A,1,1,1,1,1", r"has spectral of domain A; expected rows of kmeans, one_"),
-        (HEADER + "\nkmeans,1,C,1,1,1,1,1", r"has kmeans of domain C; expected"),
+        (HEADER + "\nspectral,1,A,1,1,1,1,1", r"has spectral of A1 .*; expected rows of kmeans, one_"),
+        (HEADER + "\nkmeans,1,C,1,1,1,1,1", r"has kmeans of C1 .*; expected"),
+        (HEADER + "\nkmeans,1,A,1.01,1,1,1,1", r"has kmeans of A1 with .*'accuracy': 1\.01"),
+        (HEADER + "\nkmeans,1,A,88,1,1,1,1", r"has kmeans of A1 with .*'accuracy': 88"),
+        (HEADER + "\nkmeans,1,A,-0.1,1,1,1,1", r"has kmeans of A1 with .*'accuracy': -0\.1"),
+        (HEADER + "\nkmeans,1,A,nan,1,1,1,1", r"has kmeans of A1 with .*'accuracy': nan"),
+        (HEADER + "\nkmeans,1,A,1,2,1,1,1", r"has kmeans of A1 with .*'precision': 2"),
+        (HEADER + "\nkmeans,1,A,1,1,-1,1,1", r"has kmeans of A1 with .*'recall': -1"),
+        (HEADER + "\nkmeans,1,A,1,1,1,-0.1,1", r"has kmeans of A1 with .*'entropy': -0\.1"),
+        (HEADER + "\nkmeans,1,A,1,1,1,nan,1", r"has kmeans of A1 with .*'entropy': nan"),
+        (HEADER + "\nkmeans,1,A,1,1,1,inf,1", r"has kmeans of A1 with .*'entropy': inf"),
+        (HEADER + "\nkmeans,1,A,1,1,1,1,1.5", r"has kmeans of A1 with .*'purity': 1\.5"),
+        ("\n".join((HEADER, *ROWS, "dbscan,0,A,0.9,1,1,1,1")), r"has \('dbscan', 0, 'A'\) twice; expected"),
+        ("\n".join((HEADER, *ROWS, ROWS[1])), r"has \('kmeans', 3, 'B'\) twice; expected"),
         (HEADER, r"has no row"),
         ("", r"has no row"),
         (b"\xff\xfe\x00", r"is not the reference's table"),
@@ -426,6 +448,24 @@ def test_arrays_that_are_missing_or_do_not_fit(own):
 def test_a_table_that_is_not_the_report_s(own, text, message):
     (own / "reported_results.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     _refused(own, rf"reported_results\.csv {message}")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "kmeans,2,A,0,0,0,0,0",
+        "kmeans,2,B,1,1,1,1,1",
+        "dbscan,0,B,0.5,0.5,0.5,3.2,0.5",  # entropy in bits, of more than two clusters
+        "kmeans,0,B,0.7,0.5,0.6,0.9,0.7",  # of the other domain
+        "one_class_svm,0,A,0.7,0.5,0.6,0.9,0.7",  # by another clusterer
+    ],
+)
+def test_rows_that_are_the_report_s(own, row):
+    (own / "reported_results.csv").write_text("\n".join((HEADER, *ROWS, row)))
+    clusterer, model, domain, *printed = row.split(",")
+    *_, last = data.load(own, silent).reported
+    assert (last.clusterer, last.model, last.domain) == (clusterer, int(model), domain)
+    assert list(last.printed.values()) == [float(value) for value in printed]
 
 
 CHECKS = {

@@ -17,9 +17,9 @@ from kernelgan.reference.measurements import Measurements
 from kernelgan.types import UserError
 
 POSITIVE = np.arange(12) < 5
-SETTINGS = protocol.Settings(kmeans_seed=1, radii=(3.0, 2.0), minimum_samples=(3,), nu=0.1)
+SETTINGS = protocol.Settings(kmeans_seeds=(1, 0), radii=(3.0, 2.0), minimum_samples=(3,), nu=0.1)
 SEEDS = (47, 0)
-SHAPE = (len(SEEDS), 4, len(protocol.FIGURES))
+SHAPE = (len(SEEDS), 5, len(protocol.FIGURES))
 COUNT = 25
 VALUES = np.arange(COUNT, dtype=np.float32)[:, None, None] + np.zeros((12, 3), np.float32)
 """Features of networks; each network's are its number."""
@@ -39,10 +39,19 @@ class AtOnce(concurrent.futures.Executor):
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch):
-    """``measure(...)``: figures of `COUNT` networks, and which were measured; in this process."""
+    """``measure(members)``: figures of these of `COUNT` networks, and which were measured; all in here."""
 
     def run(
-        *, executor=None, told=None, given=None, seconds=0.0, processes=2, name="random", fail=None, task=1
+        members=range(COUNT),
+        *,
+        executor=None,
+        told=None,
+        given=None,
+        seconds=0.0,
+        processes=2,
+        name="random",
+        fail=None,
+        task=1,
     ):
         """``fail(number)`` may raise instead of a network's being measured; ``task`` networks at a time."""
         done = []
@@ -57,11 +66,11 @@ def measure(tmp_path, monkeypatch):
                 done.append(number)
             return _expected(numbers, seeds, settings)
 
-        def features(places):
+        def features(missing):
             if given is not None:
-                given.append(places.tolist())
-            for start in range(0, len(places), 4):
-                part = places[start : start + 4]
+                given.append(missing.tolist())
+            for start in range(0, len(missing), 4):
+                part = missing[start : start + 4]
                 yield part, VALUES[part]
 
         monkeypatch.setattr(protocol, "measure_many", figures)
@@ -69,7 +78,8 @@ def measure(tmp_path, monkeypatch):
         progress = (lambda *now: told.append(now)) if told is not None else (lambda *now: None)
         with Measurements(tmp_path / "figures", POSITIVE, processes=processes, seconds=seconds) as found:
             try:
-                return found.of(name, COUNT, features, SEEDS, SETTINGS, progress), done
+                numbers = np.array(members, int)
+                return found.of(name, COUNT, numbers, features, SEEDS, SETTINGS, progress), done
             except UserError as error:
                 return error, done
 
@@ -78,7 +88,7 @@ def measure(tmp_path, monkeypatch):
 
 def _expected(numbers, seeds=SEEDS, settings=SETTINGS):
     """Figures that tell networks and seeds apart."""
-    shape = (len(numbers), len(seeds), 2 + len(settings.dbscans), len(protocol.FIGURES))
+    shape = (len(numbers), len(seeds), settings.clusterings, len(protocol.FIGURES))
     base = np.array(numbers, float)[:, None] + np.array(seeds) / 100
     return np.broadcast_to(base[:, :, None, None], shape)
 
@@ -106,6 +116,59 @@ def test_a_name_is_a_population(measure):
     measure()
     _, done = measure(name="gaussian")
     assert len(done) == COUNT
+
+
+def test_members_are_given_in_the_order_asked_and_kept_in_the_populations(measure, tmp_path):
+    told, given = [], []
+    found, done = measure((9, 2, 17), told=told, given=given)
+    np.testing.assert_array_equal(found, _expected((9, 2, 17)))
+    assert done == given[0] == [9, 2, 17]
+    assert (told[0], told[-1]) == ((0, 3), (3, 3))
+    kept = np.load(tmp_path / "figures/random.npy")
+    assert kept.shape == (COUNT, *SHAPE)
+    np.testing.assert_array_equal(kept[[9, 2, 17]], found)
+    assert np.isnan(np.delete(kept, (2, 9, 17), axis=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "new"),
+    [
+        ((3, 7, 9), (9, 4, 3, 12), (4, 12)),
+        ((1, 2, 3), (4, 5, 6), (4, 5, 6)),  # as many, and others
+        ((1, 2, 3), (3, 1, 2), ()),
+        ((1, 2, 3), (2,), ()),
+        ((2,), range(COUNT), sorted({*range(COUNT)} - {2})),
+        (range(COUNT), (24, 0), ()),
+        ((), (5,), (5,)),
+    ],
+)
+def test_another_choice_of_members_measures_the_new_ones_and_mixes_none_up(measure, first, then, new):
+    measure(first)
+    told, given = [], []
+    found, done = measure(then, told=told, given=given)
+    np.testing.assert_array_equal(found, _expected(list(then)))
+    assert done == list(new)
+    assert given == ([list(new)] if new else [])
+    if new:
+        assert (told[0], told[-1]) == ((len(then) - len(new), len(then)), (len(then), len(then)))
+    again, done = measure(first)
+    np.testing.assert_array_equal(again, _expected(list(first)))  # what was measured first is still kept
+    assert done == []
+
+
+def test_another_choice_after_a_failure_takes_what_was_measured(measure, killed, tmp_path):
+    def fail(number):
+        if number == 11:
+            raise killed
+
+    with pytest.raises(killed):
+        measure((20, 3, 8, 5, 16, 1, 11, 2), fail=fail)
+    kept = ~np.isnan(np.load(tmp_path / "figures/random.npy")[:, 0, 0, 0])
+    assert 0 < kept.sum() < 8
+    then = [2, 20, 4, 3]
+    found, done = measure(then)
+    np.testing.assert_array_equal(found, _expected(then))
+    assert done == [number for number in then if not kept[number]]
 
 
 def test_tasks_that_end_out_of_order_are_put_in_their_places(measure):
@@ -208,9 +271,25 @@ def test_a_file_of_something_else_counts_as_nothing(measure, tmp_path, other):
     np.testing.assert_array_equal(found, _expected(range(COUNT)))
 
 
-def test_a_population_of_none(tmp_path):
-    with Measurements(tmp_path, POSITIVE, processes=1, seconds=0) as found:
-        assert found.of("none", 0, lambda places: [], SEEDS, SETTINGS, None).shape == (0, *SHAPE)
+@pytest.mark.parametrize("count", [0, COUNT])
+def test_a_choice_of_none(tmp_path, count):
+    with Measurements(tmp_path / "figures", POSITIVE, processes=1, seconds=0) as found:
+        figures = found.of("none", count, np.zeros(0, int), None, SEEDS, SETTINGS, None)
+    assert figures.shape == (0, *SHAPE)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_there_are_as_many_workers_as_cores_wherever_that_is_known(tmp_path, monkeypatch):
+    def workers(processes=0):
+        return Measurements(tmp_path, POSITIVE, processes=processes, seconds=0)._processes
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert (workers(), workers(2)) == (3, 2)
+    monkeypatch.delattr(os, "sched_getaffinity")  # macOS, Windows
+    assert workers() == 64
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert workers() == 1
 
 
 def test_a_dying_worker_is_told_and_what_was_measured_is_kept(tmp_path):
@@ -218,15 +297,15 @@ def test_a_dying_worker_is_told_and_what_was_measured_is_kept(tmp_path):
     seeds = tuple(range(20))  # a network a task
     given = []
 
-    def features(places, kill=True):
-        for place in places:
-            given.append(int(place))
-            if kill and place == 8:
+    def features(missing, kill=True):
+        for number in missing:
+            given.append(int(number))
+            if kill and number == 8:
                 os.kill(next(iter(found._pool._processes)), signal.SIGKILL)
-            yield np.array([place]), np.full((1, 12, 3), place, np.float32)
+            yield np.array([number]), np.full((1, 12, 3), number, np.float32)
 
     def of(stream):
-        return found.of("random", 10, stream, seeds, SETTINGS, lambda done, total: None)
+        return found.of("random", 10, np.arange(10), stream, seeds, SETTINGS, lambda done, total: None)
 
     with (
         Measurements(tmp_path, POSITIVE, processes=1, seconds=1e9) as found,
@@ -238,7 +317,7 @@ def test_a_dying_worker_is_told_and_what_was_measured_is_kept(tmp_path):
     assert 5 <= kept.sum() <= 8
     given.clear()
     with Measurements(tmp_path, POSITIVE, processes=1, seconds=0) as found:
-        figures = of(lambda places: features(places, kill=False))
+        figures = of(lambda missing: features(missing, kill=False))
         process = next(iter(found._pool._processes.values()))
         loaded = found._workers().submit(_loaded).result()
     assert given == np.flatnonzero(~kept).tolist()

@@ -7,13 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 from reference_data_test import REFERENCE, needs_reference, silent
-from sklearn import metrics, svm
+from sklearn import cluster, metrics, svm
 
 from kernelgan import assemble
 from kernelgan.evaluate import features
 from kernelgan.reference import data, populations, protocol
 
-SETTINGS = protocol.Settings(kmeans_seed=1, radii=(3.0, 30.0), minimum_samples=(3, 40), nu=0.1)
+SETTINGS = protocol.Settings(kmeans_seeds=(1, 7), radii=(3.0, 30.0), minimum_samples=(3, 40), nu=0.1)
 POSITIVE = np.arange(30) < 12
 
 
@@ -78,6 +78,10 @@ def test_the_first_met_of_equally_common_labels_is_the_black_cats_noise_included
 
 def test_settings():
     assert SETTINGS.dbscans == ((3.0, 3), (3.0, 40), (30.0, 3), (30.0, 40))
+    assert SETTINGS.clusterings == 2 + 1 + 4
+    one = SETTINGS.with_one_seed()
+    assert one == dataclasses.replace(SETTINGS, kmeans_seeds=(1,)) == one.with_one_seed()
+    assert (SETTINGS.kmeans_seeds, one.clusterings) == ((1, 7), 1 + 1 + 4)
 
 
 def _planes(monkeypatch, points):
@@ -93,15 +97,33 @@ def test_each_clusterer_is_judged_in_its_place(monkeypatch):
     calls = _planes(monkeypatch, points)
     found = protocol.measure(rng.random((30, 5), np.float32), POSITIVE, 47, SETTINGS)
     assert calls == [47]
-    assert found.shape == (6, len(protocol.FIGURES))
-    kmeans, one_class_svm, *dbscans = found
-    np.testing.assert_array_equal(kmeans, [1, 1, 1, 0, 1, 0, 1])
+    assert found.shape == (7, len(protocol.FIGURES))
+    *kmeans, one_class_svm = found[:3]
+    dbscans = found[3:]
+    np.testing.assert_array_equal(kmeans, [[1, 1, 1, 0, 1, 0, 1]] * 2)
     inside = svm.OneClassSVM(nu=0.1).fit(np.float32(points)[POSITIVE]).predict(np.float32(points)) > 0
     assert one_class_svm[0] == pytest.approx(metrics.accuracy_score(POSITIVE, inside))
     assert one_class_svm[2] == pytest.approx(metrics.recall_score(POSITIVE, inside))
     # Radius 3: both blobs; with 40 neighbours, which none has, all is noise. Radius 30: one cluster.
     share = POSITIVE.mean()
     assert [one[0] for one in dbscans] == pytest.approx([1, share, share, share])
+
+
+def test_kmeans_is_run_under_each_of_its_seeds_in_their_order(monkeypatch):
+    rng = np.random.default_rng(0)
+    points = np.float32(rng.random((30, 2)))  # nothing to find: what is found is the seed's
+    calls = _planes(monkeypatch, points)
+    seeds = (5, 0, 9, 1, 2)
+    settings = dataclasses.replace(SETTINGS, kmeans_seeds=seeds)
+    values = rng.random((30, 5), np.float32)
+    found = protocol.measure(values, POSITIVE, 47, settings)
+    assert calls == [47]  # one UMAP serves them all
+    for figures, seed in zip(found, seeds, strict=False):
+        labels = cluster.KMeans(n_clusters=2, random_state=seed).fit_predict(points)
+        np.testing.assert_array_equal(figures, protocol.judge(labels, POSITIVE))
+    assert len(np.unique(found[:5], axis=0)) > 1
+    first = protocol.measure(values, POSITIVE, 47, settings.with_one_seed())
+    np.testing.assert_array_equal(first, found[[0, *range(5, len(found))]])
 
 
 @pytest.mark.parametrize("value", [0.0, 2.5, np.nan, np.inf])
@@ -115,7 +137,7 @@ def test_features_that_tell_nothing_are_one_cluster(monkeypatch, value):
     found = protocol.measure(values, POSITIVE, 0, SETTINGS)
     assert calls == []
     expected = protocol.judge(np.zeros(30, int), POSITIVE)
-    np.testing.assert_array_equal(found, [expected] * 6)
+    np.testing.assert_array_equal(found, [expected] * 7)
     assert expected[:3] == pytest.approx([0.4, 0.4, 1])
 
 
@@ -123,7 +145,7 @@ def test_many_are_measured_one_by_one(monkeypatch):
     values = np.random.default_rng(0).normal(size=(3, 30, 5)).astype(np.float32)
     monkeypatch.setattr(protocol, "embed", lambda features, seed: np.float32(features[:, :2] * (1 + seed)))
     found = protocol.measure_many(values, POSITIVE, (4, 0), SETTINGS)
-    assert found.shape == (3, 2, 6, 7)
+    assert found.shape == (3, 2, 7, 7)
     assert found.dtype == np.float64
     for m in range(3):
         for place, seed in enumerate((4, 0)):
@@ -139,5 +161,5 @@ def test_the_reference_s_best_network_repeats_under_umap():
     few = dataclasses.replace(real, **dict(zip(("black", "cat"), chosen, strict=True)))
     params = populations.generate(few, "A", 1)
     ((_, _, found),) = features.population_outputs(data.NETWORK, params, real.images, chunk_size=1)
-    measured = protocol.measure(found[0], real.positive, 0, protocol.Settings(1, (3.0,), (3,), 0.1))
+    measured = protocol.measure(found[0], real.positive, 0, protocol.Settings((1,), (3.0,), (3,), 0.1))
     assert measured[0, 0] >= 0.85

@@ -30,6 +30,7 @@ SMALL = {
     "draws": 50,
     "seeds": (47, 0),
     "tuning_seeds": 2,
+    "kmeans_seeds": (1, 0, 2),
     "radii": (0.5, 3.0),
     "minimum_samples": (3,),
     "chunk_size": 4,
@@ -127,7 +128,10 @@ def test_the_results_hold_every_population(finished):
             values = found.array(pair, f"accuracy/{clusterer}/{name}")
             assert values.shape == (SIZES[name],)
             kept = np.load(finished / workdir.EVALUATION / f"{name}.npy")
-            np.testing.assert_array_equal(evidence.by_clusterer(kept)[:, 0, place, 0], values)
+            assert kept.shape[1:] == (1, 1 + 1 + 2, 7)  # the fixed protocol has one seed of everything
+            found_again = evidence.by_clusterer(kept[: SIZES[name]], 1)[:, 0, place, 0]
+            np.testing.assert_array_equal(found_again, values)
+            assert np.isnan(kept[SIZES[name] :]).all()
             assert method["clustering"][clusterer]["accuracy"]["mean"] == pytest.approx(values.mean())
         assert method["parameters"] == 456 + 2416
     assert pair["data"]["test"] == {"a&o": 4, "rest": 6}
@@ -144,6 +148,7 @@ def test_the_results_hold_the_evidence(finished):
     assert max(checks[name] for name in ("images", "kernels", "features")) < 1e-4
     assert reference["zoos"] == {"black": 6, "cat": 4}
     assert reference["seeds"] == [47, 0]
+    assert reference["kmeans_seeds"] == [1, 0, 2]
     assert reference["tuning_seeds"] == 2
     # The table names network 3 of domain B, beyond the three that are compared.
     assert [(row["clusterer"], row["model"], row["domain"]) for row in reference["rows"]] == [
@@ -153,12 +158,18 @@ def test_the_results_hold_the_evidence(finished):
         ("dbscan", 0, "A"),
     ]
     assert reference["reported"]["kmeans"] == {"best": 0.9, "rows": 2, "model": 3, "domain": "B"}
-    for null, size in (("random", 6), ("untranslated", 6)):
+    sizes = {"random": (6, 6), "black": (6, 3), "source_a": (3, 3), "source_b": (3, 3)}
+    assert set(reference["picked"]) == set(sizes)
+    for comparison, (candidates, others) in sizes.items():
         for clusterer in protocol.CLUSTERERS:
-            test = reference["picked"][null][clusterer]
-            assert (test["candidates"], test["null_networks"], test["picked"]) == (6, size, 2)
-            assert 0 < test["best"]["p_value"] <= 1
-            assert found.array(pair, f"relabelled/{null}/{clusterer}/mean").shape == (50,)
+            test = reference["picked"][comparison][clusterer]
+            assert (test["candidates"], test["null_networks"], test["picked"]) == (candidates, others, 2)
+            assert 0 < test["best"]["p_value"] <= test["best"]["holm_p_value"] <= 1
+            assert found.array(pair, f"relabelled/{comparison}/{clusterer}/mean").shape == (50,)
+    mean = reference["picked"]["random"]["kmeans"]["mean"]
+    assert [pair["null_test"][name] for name in ("observed", "null_mean", "p_value")] == [
+        mean[name] for name in ("generated", "null", "p_value")
+    ]
     assert reference["trivial"]["always_other"] == 0.6
     assert set(reference["trivial"]["pixels"]) == set(protocol.CLUSTERERS)
     asked = {name: record["networks"] for name, record in reference["asked"].items()}
@@ -176,13 +187,14 @@ def test_rows_are_those_networks_figures(finished, archive):
     found = results.read_results(finished)
     (pair,) = found.pairs()
     real = data.load(archive, lambda done, total: None)
-    settings = protocol.Settings(1, SMALL["radii"], SMALL["minimum_samples"], 0.1)
+    settings = protocol.Settings(SMALL["kmeans_seeds"], SMALL["radii"], SMALL["minimum_samples"], 0.1)
     for row in found.document["reference"]["rows"]:
         member = np.array([row["model"]])
         params = assemble.take_members(populations.generate(real, row["domain"], 4), member)
         ((_, _, values),) = features.population_outputs(data.NETWORK, params, real.images, chunk_size=4)
         measured = protocol.measure_many(values, real.positive, SMALL["seeds"], settings)
-        figures = evidence.by_clusterer(measured)[0, :, protocol.CLUSTERERS.index(row["clusterer"])]
+        figures = evidence.spread(measured[0], row["clusterer"], 3)
+        assert len(figures) == (2 * 3 if row["clusterer"] == "kmeans" else 2)
         for name, column in zip(protocol.FIGURES, figures.T, strict=True):
             ours = row["found"][name]
             assert [ours["first_seed"], ours["mean"]] == pytest.approx([column[0], column.mean()])
@@ -191,6 +203,63 @@ def test_rows_are_those_networks_figures(finished, archive):
             population = evidence.GENERATED[row["domain"]]
             fixed = found.array(pair, f"accuracy/{row['clusterer']}/{population}")
             assert fixed[row["model"]] == pytest.approx(figures[0, 0])
+
+
+def test_each_network_is_tuned_over_every_seed_and_judged_in_its_own_place(finished):
+    """From the figures that were kept to the tests."""
+    document = results.read_results(finished).document
+    kept = {path.stem: np.load(path) for path in (finished / workdir.EVALUATION).glob("*.npy")}
+    names = [name for name in SIZES if name != "gaussian"]
+    whose = np.repeat(names, [SIZES[name] for name in names])
+    screened, judged = ({name: np.zeros(len(whose)) for name in protocol.CLUSTERERS} for _ in range(2))
+    for name in names:
+        first, tuned = (kept[f"{prefix}{name}"][: SIZES[name]] for prefix in ("", "judged_"))
+        assert tuned.shape == (SIZES[name], 2, 3 + 1 + 2, 7)
+        known = ~np.isnan(tuned[:, 0, 0, 0])
+        assert known.any()
+        # The first seeds of both are the fixed protocol's.
+        np.testing.assert_array_equal(tuned[known][:, 0, [0, 3, 4, 5]], first[known][:, 0])
+        parts = {"kmeans": slice(0, 3), "one_class_svm": slice(3, 4), "dbscan": slice(4, 6)}
+        for clusterer, part in parts.items():
+            judged[clusterer][whose == name] = tuned[:, :, part, 0].max(axis=(1, 2))
+            fixed = first[:, 0, [0, 1] if part.stop < 5 else slice(2, 4), 0]
+            column = {"kmeans": 0, "one_class_svm": 1}.get(clusterer)
+            screened[clusterer][whose == name] = fixed.max(axis=1) if column is None else fixed[:, column]
+    assert any(np.nanmax(judged[name] - screened[name]) > 0 for name in judged)
+    expected, _ = evidence.picked_tests(whose, screened, judged, count=2, draws=50, seed=0)
+    assert document["reference"]["picked"] == json.loads(json.dumps(expected))
+
+
+def test_another_choice_of_networks_to_judge_takes_what_was_measured(
+    archive, finished, tmp_path, monkeypatch, killed, in_this_process
+):
+    """As on a machine that rounds otherwise, where others come to the top."""
+    folder, given = tmp_path / "run", []
+
+    def stopped(whose, screened, judged, **settings):
+        given.append(judged)
+        raise killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence, "can_be_picked", lambda whose, *_, **__: np.arange(1, len(whose), 2))
+        patch.setattr(evidence, "picked_tests", stopped)
+        with pytest.raises(killed):
+            study.run(_config(archive), folder, stage="evaluate")
+    names = [name for name in SIZES if name != "gaussian"]
+    files = {name: folder / workdir.EVALUATION / f"judged_{name}.npy" for name in names}
+    # Every other network of 18, by its number in its population.
+    assert [_known(file).tolist() for file in files.values()] == [[1, 3, 5], [1], [0, 2], [1], [0, 2]]
+    tuned = np.concatenate([np.load(file)[: SIZES[name]] for name, file in files.items()])
+    np.testing.assert_array_equal(given[0]["kmeans"], tuned[:, :, :3, 0].max(axis=(1, 2)))
+    in_this_process.clear()
+    study.run(_config(archive), folder, stage="evaluate")
+    _assert_same(folder, finished)
+    assert sum(in_this_process) == 18 - 9 + 1  # and the pixels
+
+
+def _known(file):
+    """Numbers of the networks whose figures a file has."""
+    return np.flatnonzero(~np.isnan(np.load(file)[:, 0, 0, 0]))
 
 
 def _text(page):
@@ -234,6 +303,21 @@ def test_a_page_is_made_of_what_is_left(finished, tmp_path):
     assert _text(report.page.escape(reference_report.finding(results.read_results(folder))[0])) in _text(page)
 
 
+@pytest.mark.parametrize(("p_value", "tone"), [(0.001, "yes"), (0.5, "no")])
+def test_the_page_s_verdict_is_that_of_its_first_line(finished, tmp_path, p_value, tone):
+    """Made-up p-values in a whole document."""
+    found = results.read_results(finished)
+    for comparison in found.document["reference"]["picked"].values():
+        for test in comparison.values():
+            for what in ("best", "mean"):
+                test[what]["holm_p_value"] = p_value
+    assert ("does not follow" in reference_report.finding(found)[0]) == (tone == "no")
+    results.write_results(tmp_path, found.document)
+    page = report.write_report(tmp_path).read_text()
+    assert re.findall(r'class="verdict (\w+)"', page) == [tone]
+    assert _text(report.page.escape(reference_report.finding(found)[0])) in _text(page)
+
+
 def test_a_run_without_the_optional_files_says_so(own, tmp_path, capsys):
     for name in ("reported_results.csv", "reference_features.npz"):
         (own / name).unlink()
@@ -252,10 +336,21 @@ def test_a_run_without_the_optional_files_says_so(own, tmp_path, capsys):
     assert re.search(r"screen +23/23 ", out.err)
     assert re.search(r"judge +(\d+)/\1 ", out.err)
     page = _text(path.read_text())
+    first = reference_report.finding(found)[0]
+    assert _text(report.page.escape(first)) in page
+    assert "repeat" not in first.lower()  # there was nothing to compare with
     for note in notes:
         assert note in out.err
         assert _text(report.page.escape(note)) in page
     assert "could not be drawn" not in page
+
+
+def test_as_many_can_be_picked_as_there_are_in_each_direction(archive, tmp_path):
+    study.run(_config(archive, networks=0, random_networks=4, picked=4), tmp_path / "run", stage="evaluate")
+    picked = results.read_results(tmp_path / "run").document["reference"]["picked"]
+    for comparison, candidates in (("random", 8), ("black", 8), ("source_a", 4), ("source_b", 4)):
+        test = picked[comparison]["dbscan"]
+        assert (test["candidates"], test["null_networks"], test["picked"]) == (candidates, 4, 4)
 
 
 # Cut off --------------------------------------------------------------------------------------------------
@@ -277,14 +372,12 @@ def test_a_killed_run_goes_on_to_equal_results(
     with pytest.raises(killed):
         study.run(_config(archive), folder, stage="evaluate")
     assert not (folder / results.RESULTS_FILE).exists()
-    before = sum(
-        int((~np.isnan(np.load(file)[:, 0, 0, 0])).sum()) for file in (folder / "evaluation").glob("*.npy")
-    )
+    before = sum(len(_known(file)) for file in (folder / workdir.EVALUATION).glob("*.npy"))
     assert before > 0
     monkeypatch.setattr(protocol, "measure_many", measure)
     in_this_process.clear()
     assert study.run(_config(archive), folder, stage="evaluate") is None
-    total = sum(len(np.load(file)) for file in (folder / "evaluation").glob("*.npy"))
+    total = sum(len(_known(file)) for file in (folder / workdir.EVALUATION).glob("*.npy"))
     assert sum(in_this_process) == total - before
     _assert_same(folder, finished)
 
@@ -324,21 +417,24 @@ def test_stages_that_train_are_refused(archive, tmp_path, in_this_process, stage
     [
         ({"networks": 5}, r"reference\.networks is 5, but the smaller zoo has 4"),
         (
-            {"networks": 0, "picked": 9},
-            r"reference\.picked is 9, more than there are .*8 generated, 8 random",
+            {"networks": 0, "picked": 5},  # of each direction, which is compared with its sources
+            r"reference\.picked is 5, more than there are .*4 generated in each direction, 8 random",
         ),
         (
-            {"networks": 1, "picked": 4},
-            r"reference\.networks gives 2 networks, fewer than reference\.picked, 4",
+            {"networks": 3, "picked": 4},
+            r"reference\.networks gives 3 networks, fewer than reference\.picked, 4",
         ),
         (
             {"random_networks": 1},
             r"reference\.random_networks gives 1 networks, fewer than reference\.picked, 2",
         ),
         ({"seeds": (1, 1)}, r"reference\.seeds"),
+        ({"kmeans_seeds": (1, 1)}, r"reference\.kmeans_seeds"),
     ],
 )
-def test_numbers_that_the_zoos_are_too_small_for(archive, tmp_path, in_this_process, fields, message):
+def test_numbers_that_do_not_fit_are_refused_before_any_work(
+    archive, tmp_path, in_this_process, fields, message
+):
     _refused(_config(archive, **fields), tmp_path / "run", message, in_this_process)
 
 
@@ -398,11 +494,6 @@ def test_a_run_does_not_go_on_with_other_data_or_another_protocol(own, tmp_path,
     study.run(_config(moved, processes=1), folder, stage="data")  # the same data, elsewhere
     edit_array(moved / "zoo_cat.npz", "conv1.weight", _shift)
     _refused(_config(moved), folder, r"are not those that .* was started with", in_this_process)
-
-
-def test_the_domains_are_the_directions_that_they_came_by():
-    for domain, way in populations.DOMAINS.items():
-        assert evidence.GENERATED[domain] == f"cyclegan_{way}"
 
 
 # launch.py ------------------------------------------------------------------------------------------------

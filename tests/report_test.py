@@ -8,6 +8,7 @@ import pytest
 from results_test import pair_result, statistic
 
 from kernelgan import report, results
+from kernelgan.reference import evidence, protocol, study
 from kernelgan.report import figures, reference
 from kernelgan.types import UserError
 
@@ -323,35 +324,222 @@ def test_damaged_results_are_the_users_error(tmp_path):
 # The reference repeated (whole pages are made in reference_study_test) ------------------------------------
 
 
-def _picked(*p_values):
-    """A run that repeated the reference, with these p-values of (best, mean) by clusterer, for both nulls."""
-    tests = {
-        name: {"best": {"p_value": best}, "mean": {"p_value": mean}}
-        for name, (best, mean) in zip(reference.CLUSTERERS, p_values, strict=True)
+PHOTOGRAPHS = {"a&o": 40, "rest": 60}
+ONE = 1 / 100
+"""What one photograph counts."""
+
+
+def _row(reported, low, high, network=0, clusterer="kmeans"):
+    """A row of the reference's report, accuracy alone."""
+    ours = {"mean": (low + high) / 2, "sd": 0.01, "low": low, "high": high, "first_seed": low}
+    return {
+        "clusterer": clusterer,
+        "model": network,
+        "domain": "A",
+        "reported": {"accuracy": reported},
+        "found": {"accuracy": ours},
     }
-    picked = dict.fromkeys(reference.NULLS, tests)
-    return results.Results({"protocol": "reference", "pairs": [], "reference": {"picked": picked}})
 
 
-def test_p_values_of_the_reference_are_holm_s():
-    made = _picked((0.01, 0.5), (0.3, 0.02), (0.9, 0.011))
-    assert reference.is_reference(made)
-    assert not reference.is_reference(results.Results({"pairs": []}))
-    for null in reference.NULLS:
-        found = reference.adjusted(made.document["reference"]["picked"], null)
-        # Times 6, 5, 4, 3, 2, 1 from the least on, never falling, at most 1.
-        assert found == pytest.approx(
-            {
-                ("kmeans", "best"): 0.06,
-                ("dbscan", "mean"): 0.06,
-                ("one_class_svm", "mean"): 0.08,
-                ("one_class_svm", "best"): 0.9,
-                ("kmeans", "mean"): 1,
-                ("dbscan", "best"): 1,
+def _rows(within, beyond):
+    """So many rows that lie in our range, and so many that do not."""
+    spans = [(0.7, 0.65, 0.75)] * within + [(0.9, 0.65, 0.75)] * beyond
+    return [_row(*span, network) for network, span in enumerate(spans)]
+
+
+def _test(p_value):
+    sides = {"generated": 0.8, "null": 0.7, "difference": 0.1, "relabelled_ci95": [-0.1, 0.1]}
+    return sides | {"p_value": p_value / 6, "holm_p_value": p_value}
+
+
+def _repeated(beaten=(), rows=()):
+    """A run that repeated the reference.
+
+    ``beaten``: comparisons in which generated networks are better, or (comparison, clusterer, best or mean).
+    """
+    picked = {
+        name: {
+            clusterer: {"picked": 27, "candidates": 3498, "null_networks": 3498, "draws": 99}
+            | {
+                what: _test(0.03 if name in beaten or (name, clusterer, what) in beaten else 0.3)
+                for what in ("best", "mean")
             }
-        )
+            for clusterer in reference.CLUSTERERS
+        }
+        for name in reference.COMPARISONS
+    }
+    populations = ("random", "attribute_only", "object_only", "cyclegan_a2b", "cyclegan_b2a")
+    accuracy = {"clustering": {"kmeans": {"accuracy": statistic(0.6)}}}
+    shares = {name: {"networks": 1749, "share": 0.01, "p_value": 0.5} for name in populations[:3]}
+    tail = {"threshold": 0.7, "shares": {"generated": {"networks": 3498, "share": 0.01, "p_value": None}}}
+    best = {"best": 0.876, "rows": 27, "model": 229, "domain": "A"}
+    return results.Results(
+        {
+            "protocol": "reference",
+            "name": "reference",
+            "data": {"notes": []},
+            "pairs": [
+                {
+                    "pair": {"attribute": "black", "object": "cat"},
+                    "data": {"test": PHOTOGRAPHS},
+                    "methods": {name: {"networks": 1749, **accuracy} for name in populations},
+                }
+            ],
+            "reference": {
+                "checks": {"images": 0.0, "kernels": 1e-7, "features": 1e-6, "networks": 3},
+                "zoos": {"black": 2749, "cat": 1749},
+                "seeds": [47, 0],
+                "kmeans_seeds": [1, 0],
+                "tuning_seeds": 2,
+                "rows": list(rows),
+                "reported": {"kmeans": best} if rows else {},
+                "picked": picked,
+                "fixed": {"kmeans": {"tail": tail | {"shares": tail["shares"] | shares}}},
+                "trivial": {"always_other": 0.6, "central_brightness": 0.7},
+                "asked": {name: {"networks": 9, "auroc": statistic(0.7)} for name in populations},
+            },
+        }
+    )
 
 
-def test_the_reference_is_supported_by_adjusted_p_values_alone():
-    assert not any(reference.supported(_picked((0.01, 0.5), (0.3, 0.02), (0.9, 0.011))).values())
-    assert all(reference.supported(_picked((0.008, 0.5), (0.3, 0.02), (0.9, 0.011))).values())
+def _named(line):
+    """Whom the line speaks of."""
+    return {name for name, (others, _) in reference.COMPARISONS.items() if others in line}
+
+
+def test_a_run_that_repeated_the_reference_is_told_from_others():
+    assert reference.is_reference(_repeated())
+    assert not reference.is_reference(results.Results({"pairs": []}))
+
+
+def test_the_report_knows_every_comparison_and_population():
+    assert set(reference.COMPARISONS) == set(reference.SHORT) == set(evidence.COMPARISONS)
+    assert set(reference.CLUSTERERS) == set(protocol.CLUSTERERS)
+    for others, generated in reference.COMPARISONS.values():
+        assert others != generated
+    assert len({others for others, _ in reference.COMPARISONS.values()}) == 4
+    assert set(study.KINDS) < set(reference.POPULATIONS)
+
+
+@pytest.mark.parametrize(
+    ("beaten", "not_beaten"),
+    [
+        ((), {"random", "black"}),
+        (("random",), {"black"}),
+        (("black",), {"random"}),
+        (("source_a",), {"random", "black"}),
+        (("source_a", "source_b"), {"random", "black"}),
+        (("random", "source_a", "source_b"), {"black"}),
+        (("random", "black"), set()),
+        (("random", "black", "source_a", "source_b"), set()),
+        ((("random", "dbscan", "best"), ("black", "one_class_svm", "mean")), set()),
+        ((("random", "dbscan", "best"),), {"black"}),
+    ],
+)
+@pytest.mark.parametrize("rows", [[], _rows(9, 1), _rows(1, 9)])
+def test_the_claim_stands_where_random_and_black_kernels_are_beaten(beaten, not_beaten, rows):
+    first = reference.finding(_repeated(beaten, rows))[0]
+    assert ("does not follow" in first) == bool(not_beaten)
+    assert ("stands" in first) == (not not_beaten)
+    if not_beaten:
+        assert _named(first) == not_beaten
+
+
+@pytest.mark.parametrize(
+    ("rows", "repeats", "in_part"),
+    [
+        ([], False, False),
+        (_rows(10, 0), True, False),
+        (_rows(8, 2), True, False),
+        (_rows(7, 3), True, True),
+        (_rows(0, 3), True, True),
+    ],
+)
+@pytest.mark.parametrize("beaten", [(), ("random", "black")])
+def test_figures_repeat_where_most_rows_lie_in_our_range(rows, repeats, in_part, beaten):
+    first, *rest = reference.finding(_repeated(beaten, rows))
+    assert ("figures repeat" in first) == ("repeat" in first) == repeats
+    assert ("in part" in first) == in_part
+    # What was reported is told only where it was given.
+    assert any("0.876" in line for line in rest) == bool(rows)
+    assert any("accuracies" in line for line in rest) == bool(rows)
+
+
+@pytest.mark.parametrize(
+    ("reported", "within"),
+    [
+        (0.70, True),
+        (0.65, True),
+        (0.75, True),
+        (0.75 + ONE, True),  # one photograph
+        (0.65 - ONE, True),
+        (0.75 + ONE + 0.0005, True),  # and the rounding of a printed figure
+        (0.75 + 2 * ONE, False),
+        (0.65 - 2 * ONE, False),
+    ],
+)
+def test_a_row_is_within_our_range_give_or_take_one_photograph(reported, within):
+    row = _row(reported, 0.65, 0.75)
+    made = _repeated(rows=[row])
+    assert reference._one_photograph(made) == pytest.approx(ONE, abs=0.002)
+    assert reference._is_within(row, reference._one_photograph(made)) == within
+    assert ("in part" in reference.finding(made)[0]) == (not within)
+    *_, line, _, note = reference.lines(made)
+    assert ("*" in line) == (not within)
+    assert "*" in note
+
+
+def test_one_photograph_is_that_of_the_run():
+    made = _repeated()
+    for counts, one in (({"a&o": 34, "rest": 55}, 1 / 89), ({"a&o": 2, "rest": 2}, 1 / 4)):
+        made.pairs()[0]["data"]["test"] = counts
+        assert one < reference._one_photograph(made) < one + 0.002
+
+
+def test_who_is_beaten_is_said_by_adjusted_p_values_in_best_or_mean_alone():
+    assert reference.beaten(_repeated()) == {name: [] for name in reference.COMPARISONS}
+    made = _repeated([("random", "kmeans", "best"), ("random", "dbscan", "mean"), "source_b"])
+    assert reference.beaten(made) == {
+        "random": ["K-means", "DBSCAN"],
+        "black": [],
+        "source_a": [],
+        "source_b": list(reference.CLUSTERERS.values()),
+    }
+    test = made.document["reference"]["picked"]["random"]["kmeans"]["best"]
+    for p_value, beaten in ((0.0499, True), (0.05, False), (None, False), (float("nan"), False)):
+        test |= {"holm_p_value": p_value, "p_value": 0.0001}
+        assert ("K-means" in reference.beaten(made)["random"]) == beaten
+    del made.document["reference"]["picked"]["source_b"]
+    assert reference.beaten(made)["source_b"] == []
+    assert not any(reference.beaten(results.Results({"protocol": "reference", "pairs": []})).values())
+
+
+@pytest.mark.parametrize(
+    "beaten",
+    [(), ("source_a",), ("source_b",), ("random", "source_a"), tuple(reference.COMPARISONS)],
+)
+def test_the_finding_says_what_is_beaten_and_no_more(beaten):
+    made = _repeated(beaten)
+    line = reference._beats(made)
+    assert line in reference.finding(made)[1:]
+    assert _named(line) == set(beaten)
+    for name in beaten:
+        assert reference.COMPARISONS[name][1] in line
+    assert ("K-means" in line) == bool(beaten)
+
+
+def test_the_finding_says_by_which_clusterer_it_is_beaten():
+    line = reference._beats(_repeated([("source_a", "dbscan", "mean")]))
+    assert _named(line) == {"source_a"}
+    assert "DBSCAN" in line
+    assert "K-means" not in line
+
+
+@pytest.mark.parametrize("rows", [[], _rows(3, 1)])
+def test_a_finding_has_a_line_for_each_comparison_and_no_gap(rows):
+    lines = reference.finding(_repeated(("black",), rows))
+    assert {name for line in lines[2:] for name in _named(line)} == set(reference.COMPARISONS)
+    assert len(set(lines)) == len(lines)
+    for line in lines:
+        assert line.strip().endswith((".", ")."))
+        assert not re.search(r"\bnan\b|None|  ", line)

@@ -12,7 +12,7 @@ All tests are over networks, given the images: they say nothing of other images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,6 +181,15 @@ def picked(
             "p_value": (1 + int(np.sum(column >= generated - null - _ROUNDING))) / (draws + 1),
         }
     return found | {"differences": dict(zip(_OF_PICKED, differences.T, strict=True))}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, each corrected for all of them (Holm, 1979), in the order given."""
+    order = np.argsort(p_values)
+    steps = np.maximum.accumulate(np.asarray(p_values)[order] * (len(p_values) - np.arange(len(p_values))))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected.tolist()
 
 
 def judging_order(screened: np.ndarray, *, seed: int = 0) -> np.ndarray:

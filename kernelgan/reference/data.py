@@ -30,6 +30,8 @@ CHANNELS = {"conv1": 3, "conv2": 6}
 HIDDEN = 64
 DIRECTIONS = {"a2b": "A2B", "b2a": "B2A"}
 """A is black, B is cat."""
+DOMAINS = {"A": "b2a", "B": "a2b"}
+"""The reference names a generated network by the domain that it was translated to."""
 
 REPORTED_FILE = "reported_results.csv"
 FEATURES_FILE = "reference_features.npz"
@@ -290,9 +292,20 @@ def _reported(root: Path) -> tuple[ReportedRow, ...]:
         raise UserError(
             f"{path} is not the reference's table ({error}). Expected the columns {', '.join(_COLUMNS)}."
         ) from error
-    strange = [row for row in found if row.clusterer not in CLUSTERERS or row.domain not in ("A", "B")]
+    strange = [
+        f"{row.clusterer} of {row.domain}{row.model} with {row.printed}"
+        for row in found
+        if row.clusterer not in CLUSTERERS
+        or row.domain not in DOMAINS
+        or not all(
+            0 <= value <= 1 or (name == "entropy" and 1 < value < np.inf)
+            for name, value in row.printed.items()
+        )
+    ]
+    keys = [(row.clusterer, row.model, row.domain) for row in found]
+    strange += [f"{key} twice" for key in dict.fromkeys(keys) if keys.count(key) > 1]
     if strange or not found:
-        given = f"{strange[0].clusterer} of domain {strange[0].domain}" if strange else "no row"
+        given = strange[0] if strange else "no row"
         raise UserError(f"{path} has {given}; expected rows of {', '.join(CLUSTERERS)} of domain A or B.")
     return found
 

@@ -1,11 +1,12 @@
 """From measured figures to the records of `results.json`: pure functions, no network is run here.
 
 Figures come as ``(..., 3, 7)``: K-means, the one-class SVM and DBSCAN (see `by_clusterer`), by
-`protocol.FIGURES`.
+`protocol.FIGURES`; as they were measured, as ``(..., K + 1 + D, 7)`` (see `protocol.measure`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,34 @@ import numpy as np
 from scipy import stats
 
 from kernelgan.evaluate import bootstrap, null_test
-from kernelgan.reference.data import PRINTED, ReportedRow
+from kernelgan.reference.data import DOMAINS, PRINTED, ReportedRow
 from kernelgan.reference.protocol import CLUSTERERS, FIGURES
 
-GENERATED = {"A": "cyclegan_b2a", "B": "cyclegan_a2b"}
+GENERATED = {domain: f"cyclegan_{direction}" for domain, direction in DOMAINS.items()}
 """What the reference's domains are called everywhere else: by the direction of the translation."""
 
-NULLS = {"random": ("random",), "untranslated": ("attribute_only", "object_only")}
-"""What generated networks are compared with: random kernels, and the kernels that they were made from."""
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Whose picked networks are compared.
+
+    Attributes:
+      generated: populations on the one side.
+      others: populations on the other.
+    """
+
+    generated: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+COMPARISONS = {
+    "random": Comparison(tuple(GENERATED.values()), ("random",)),
+    "black": Comparison(tuple(GENERATED.values()), ("attribute_only",)),
+    "source_a": Comparison((GENERATED["A"],), ("object_only",)),
+    "source_b": Comparison((GENERATED["B"],), ("attribute_only",)),
+}
+"""Generated networks against random kernels; against the black zoo's own; and each domain against the very
+kernels that it was translated from (A from cat, B from black)."""
 
 ACCURACY = FIGURES.index("accuracy")
 
@@ -113,27 +134,31 @@ def picked_tests(
       seed: of them.
 
     Returns:
-      For each of `NULLS` and each clusterer the record; and the differences under relabelling,
-      ``(draws,)`` by ``<null>/<clusterer>/<best or mean>``.
+      For each of `COMPARISONS` and each clusterer the record, ``best`` and ``mean`` of it with a
+      ``holm_p_value``, corrected over the six of that comparison; and the differences under relabelling,
+      ``(draws,)`` by ``<comparison>/<clusterer>/<best or mean>``.
     """
     found: Record = {}
     relabelled: dict[str, np.ndarray] = {}
-    for null in NULLS:
-        pool = in_pool(whose, null)
-        found[null] = {}
+    for name, comparison in COMPARISONS.items():
+        pool = np.isin(whose, comparison.generated + comparison.others)
+        found[name] = {}
         for clusterer in CLUSTERERS:
             test = null_test.picked(
                 screened[clusterer][pool],
                 judged[clusterer][pool],
-                np.isin(whose[pool], list(GENERATED.values())),
+                np.isin(whose[pool], comparison.generated),
                 count=count,
                 draws=draws,
                 seed=seed,
                 statistic=f"{clusterer}.accuracy",
             )
             differences = test.pop("differences")
-            relabelled |= {f"{null}/{clusterer}/{what}": values for what, values in differences.items()}
-            found[null][clusterer] = test
+            relabelled |= {f"{name}/{clusterer}/{what}": values for what, values in differences.items()}
+            found[name][clusterer] = test
+        tests = [test[what] for test in found[name].values() for what in ("best", "mean")]
+        for test, p_value in zip(tests, null_test.holm([one["p_value"] for one in tests]), strict=True):
+            test["holm_p_value"] = p_value
     return found, relabelled
 
 
@@ -142,20 +167,15 @@ def can_be_picked(
 ) -> np.ndarray:
     """The networks that `picked_tests` needs judged; arguments as there. Ascending numbers."""
     chosen = []
-    for null in NULLS:
-        pool = np.flatnonzero(in_pool(whose, null))
-        generated = np.isin(whose[pool], list(GENERATED.values()))
+    for comparison in COMPARISONS.values():
+        pool = np.flatnonzero(np.isin(whose, comparison.generated + comparison.others))
+        generated = np.isin(whose[pool], comparison.generated)
         leading = null_test.reach(int(generated.sum()), int((~generated).sum()), count)
         for clusterer in CLUSTERERS:
             order = null_test.judging_order(screened[clusterer][pool], seed=seed)
             chosen.append(pool[order[:leading]])
             chosen += [pool[order[side[order]][:count]] for side in (generated, ~generated)]
     return np.unique(np.concatenate(chosen))
-
-
-def in_pool(whose: np.ndarray, null: str) -> np.ndarray:
-    """Which networks are compared: the generated ones and those of a null, bool ``(T,)``."""
-    return np.isin(whose, [*GENERATED.values(), *NULLS[null]])
 
 
 def reported_best(rows: Sequence[ReportedRow]) -> dict[str, Record]:
@@ -174,16 +194,19 @@ def reported_best(rows: Sequence[ReportedRow]) -> dict[str, Record]:
     return found
 
 
-def rows_beside(rows: Sequence[ReportedRow], measured: Mapping[tuple[str, int], np.ndarray]) -> list[Record]:
-    """Every row of the reference's report beside ours, over the UMAP seeds.
+def rows_beside(
+    rows: Sequence[ReportedRow], measured: Mapping[tuple[str, int], np.ndarray], *, kmeans: int
+) -> list[Record]:
+    """Every row of the reference's report beside ours, over the seeds of UMAP and of K-means.
 
     Args:
       rows: of the report.
-      measured: figures ``(S, 3, 7)`` by population and network.
+      measured: figures ``(S, K + 1 + D, 7)`` by population and network.
+      kmeans: K-means seeds ``K``.
     """
     found = []
     for row in rows:
-        values = measured[GENERATED[row.domain], row.model][:, CLUSTERERS.index(row.clusterer)]
+        values = spread(measured[GENERATED[row.domain], row.model], row.clusterer, kmeans)
         found.append(
             {
                 "clusterer": row.clusterer,
@@ -208,15 +231,35 @@ def rows_beside(rows: Sequence[ReportedRow], measured: Mapping[tuple[str, int], 
     return found
 
 
-def by_clusterer(figures: np.ndarray) -> np.ndarray:
-    """Figures of the three clusterers, ``(..., 2 + D, 7)`` to ``(..., 3, 7)``.
+def by_clusterer(figures: np.ndarray, kmeans: int) -> np.ndarray:
+    """Figures of the three clusterers, ``(..., K + 1 + D, 7)`` to ``(..., 3, 7)``.
 
-    DBSCAN's are those of the radius and minimum with the best accuracy for that network and seed, as the
-    reference chose them.
+    Of K-means those of the seed, and of DBSCAN those of the radius and minimum, with the best accuracy for
+    that network and UMAP seed, as the reference chose them.
+
+    Args:
+      figures: see `protocol.measure`.
+      kmeans: K-means seeds ``K``.
     """
-    choices = figures[..., 2:, :]
+    parts = figures[..., :kmeans, :], figures[..., kmeans : kmeans + 1, :], figures[..., kmeans + 1 :, :]
+    return np.concatenate([_best(part) for part in parts], axis=-2)
+
+
+def spread(figures: np.ndarray, clusterer: str, kmeans: int) -> np.ndarray:
+    """What a clusterer gives of one network, ``(S, K + 1 + D, 7)`` to ``(n, 7)``; only radii are chosen.
+
+    K-means under all ``S * K`` pairs of seeds; the SVM, and DBSCAN at its best radius and minimum, under
+    ``S``.
+    """
+    if clusterer == "kmeans":
+        return figures[:, :kmeans].reshape(-1, figures.shape[-1])
+    return by_clusterer(figures, kmeans)[:, CLUSTERERS.index(clusterer)]
+
+
+def _best(choices: np.ndarray) -> np.ndarray:
+    """Of choices ``(..., n, 7)`` the one of best accuracy, ``(..., 1, 7)``."""
     best = choices[..., ACCURACY].argmax(axis=-1)[..., None, None]
-    return np.concatenate([figures[..., :2, :], np.take_along_axis(choices, best, axis=-2)], axis=-2)
+    return np.take_along_axis(choices, best, axis=-2)
 
 
 def central_brightness(images: np.ndarray, positive: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from kernelgan.results import write_atomically
 from kernelgan.types import UserError
 
 Features = Callable[[np.ndarray], Iterable[tuple[np.ndarray, np.ndarray]]]
-"""``places (m,) -> (some of them (k,), their features (k, N, F))`` and so on, until all are given."""
+"""``members (m,) -> (some of them (k,), their features (k, N, F))`` and so on, until all are given."""
 
 _SECONDS_A_TASK = 3.0
 _SECONDS_A_NETWORK = 0.15  # of one UMAP of 89 images; only the size of a task depends on it
@@ -40,7 +40,7 @@ class Measurements:
     def __init__(self, folder: Path, positive: np.ndarray, *, processes: int, seconds: float) -> None:
         self._folder = folder
         self._positive = positive
-        self._processes = processes or len(os.sched_getaffinity(0))
+        self._processes = processes or _cores()
         self._seconds = seconds
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
@@ -50,6 +50,10 @@ class Measurements:
     def __exit__(self, *failure: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=failure[0] is None, cancel_futures=True)
+            if failure[0] is not None:
+                # What they are at is lost either way; the user waits for the prompt.
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
 
     def embedding(self, features: np.ndarray, seed: int) -> np.ndarray:
         """`protocol.embed` in a worker."""
@@ -60,58 +64,60 @@ class Measurements:
         self,
         name: str,
         count: int,
+        members: np.ndarray,
         features: Features,
         seeds: tuple[int, ...],
         settings: protocol.Settings,
         progress: Callable[[int, int], None],
     ) -> np.ndarray:
-        """Every network of a population under every seed.
+        """These networks of a population under every seed.
 
         Args:
-          name: of the file; one name stands for one population under these seeds and settings.
-          count: its networks, ``M``.
+          name: of the file, which has a place for each network of the population; one name stands for one
+            population under these seeds and settings.
+          count: the population's networks, ``M``.
+          members: their numbers, ``(m,)``.
           features: gives the features of the networks that are still missing.
           seeds: of UMAP.
           settings: of the clusterers.
-          progress: told how many networks are done, and how many there are.
+          progress: told how many of these networks are done, and how many there are.
 
         Returns:
-          float64 ``(M, seeds, 2 + D, 7)``; see `protocol.measure_many`.
+          float64 ``(m, seeds, K + 1 + D, 7)``; see `protocol.measure_many`.
 
         Raises:
           UserError: a worker died.
         """
         file = self._folder / f"{name}.npy"
-        shape = (count, len(seeds), 2 + len(settings.dbscans), len(protocol.FIGURES))
-        found = _read(file, shape)
-        missing = np.flatnonzero(np.isnan(found).any(axis=(1, 2, 3)))
+        found = _read(file, (count, len(seeds), settings.clusterings, len(protocol.FIGURES)))
+        missing = members[np.isnan(found[members]).any(axis=(1, 2, 3))]
         if not missing.size:
-            return found
-        done, saved = count - missing.size, time.monotonic()
-        progress(done, count)
+            return found[members]
+        done, saved = len(members) - missing.size, time.monotonic()
+        progress(done, len(members))
         size = max(1, int(_SECONDS_A_TASK / _SECONDS_A_NETWORK / len(seeds)))
         waiting: dict[concurrent.futures.Future[np.ndarray], np.ndarray] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with _worker_errors():
-                for members, values in _tasks(features(missing), size):
+                for numbers, values in _tasks(features(missing), size):
                     task = self._workers().submit(
                         protocol.measure_many, values, self._positive, seeds, settings
                     )
-                    waiting[task] = members
+                    waiting[task] = numbers
                     # A few tasks ahead of the workers: features of all networks would fill the memory.
                     while len(waiting) > 2 * self._processes:
                         done += _collect(waiting, found)
-                        progress(done, count)
+                        progress(done, len(members))
                         if time.monotonic() - saved >= self._seconds:
                             _write(file, found)
                             saved = time.monotonic()
                 while waiting:
                     done += _collect(waiting, found)
-                    progress(done, count)
+                    progress(done, len(members))
         finally:
             _write(file, found)
-        return found
+        return found[members]
 
     def _workers(self) -> concurrent.futures.ProcessPoolExecutor:
         if self._pool is None:
@@ -120,6 +126,11 @@ class Measurements:
                 self._processes, multiprocessing.get_context("spawn"), initializer=_prepare
             )
         return self._pool
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare() -> None:

@@ -6,13 +6,10 @@ import jax
 import numpy as np
 
 from kernelgan import assemble, kernels, models
-from kernelgan.reference.data import CHANNELS, HIDDEN, IMAGE_SIZE, NETWORK, Check, Reference
+from kernelgan.reference.data import CHANNELS, DOMAINS, HIDDEN, IMAGE_SIZE, NETWORK, Check, Reference
 from kernelgan.types import Key, Params
 
 LAYERS = tuple(CHANNELS)
-DOMAINS = {"A": "b2a", "B": "a2b"}
-"""The reference names a generated network by the domain it was translated to: A is black, B is cat."""
-
 _UNCHANGED = kernels.Normaliser(0.0, 1.0)
 
 

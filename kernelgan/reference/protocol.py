@@ -43,16 +43,25 @@ class Settings:
     """The clusterers' settings.
 
     Attributes:
-      kmeans_seed: of K-means.
+      kmeans_seeds: of K-means; the first is the one of the fixed protocol.
       radii: of DBSCAN, in UMAP units; the best is taken for each network, as the reference did.
       minimum_samples: of DBSCAN; likewise.
       nu: of the one-class SVM.
     """
 
-    kmeans_seed: int
+    kmeans_seeds: tuple[int, ...]
     radii: tuple[float, ...]
     minimum_samples: tuple[int, ...]
     nu: float
+
+    def with_one_seed(self) -> Settings:
+        """The same with K-means' first seed alone."""
+        return dataclasses.replace(self, kmeans_seeds=self.kmeans_seeds[:1])
+
+    @property
+    def clusterings(self) -> int:
+        """How many clusterings `measure` judges."""
+        return len(self.kmeans_seeds) + 1 + len(self.dbscans)
 
     @property
     def dbscans(self) -> tuple[tuple[float, int], ...]:
@@ -87,16 +96,19 @@ def measure(features: np.ndarray, positive: np.ndarray, seed: int, settings: Set
       settings: of the clusterers.
 
     Returns:
-      float64 ``(2 + D, 7)``: `FIGURES` of K-means, of the SVM, and of DBSCAN at each of the ``D``
-      `Settings.dbscans`. Features that are all alike or not finite count as one cluster.
+      float64 ``(K + 1 + D, 7)``: `FIGURES` of K-means with each of its ``K`` seeds, of the SVM, and of DBSCAN
+      at each of the ``D`` `Settings.dbscans`. Features that are all alike or not finite are one cluster.
     """
     if not np.isfinite(features).all() or np.ptp(features, axis=0).max() <= _SETTLED:
         alike = np.zeros(len(positive), np.int64)
-        return np.stack([judge(alike, positive)] * (2 + len(settings.dbscans)))
+        return np.stack([judge(alike, positive)] * settings.clusterings)
     points = embed(features, seed)
     with threadpoolctl.threadpool_limits(1):
         labels = [
-            sklearn_cluster.KMeans(n_clusters=2, random_state=settings.kmeans_seed).fit_predict(points),
+            *(
+                sklearn_cluster.KMeans(n_clusters=2, random_state=one).fit_predict(points)
+                for one in settings.kmeans_seeds
+            ),
             svm.OneClassSVM(kernel="rbf", nu=settings.nu).fit(points[positive]).predict(points),
             *(
                 sklearn_cluster.DBSCAN(eps=radius, min_samples=least).fit_predict(points)
@@ -139,6 +151,6 @@ def measure_many(
       settings: of the clusterers.
 
     Returns:
-      float64 ``(M, seeds, 2 + D, 7)``; see `measure`.
+      float64 ``(M, seeds, K + 1 + D, 7)``; see `measure`.
     """
     return np.stack([[measure(one, positive, seed, settings) for seed in seeds] for one in features])

@@ -60,6 +60,11 @@ def run(config: Config, workdir: Path, *, stage: str = "report", command: str = 
         )
     with workdir_lib.claimed(workdir, config):
         if results.is_complete(workdir):
+            recorded = results.read_results(workdir).document["config"]["reference"]["dir"]
+            if recorded != config.reference.dir:
+                workdir_lib.check_images(
+                    workdir, data.load(Path(config.reference.dir), lambda *_: None).digest
+                )
             return report.show(workdir)
         environment.select_device(config.device)
         return _Study(config, workdir, command).until(stage)
@@ -75,7 +80,7 @@ class _Study:
         self.command = command
         self.seeds = tuple(int(seed) for seed in config.reference.seeds)
         self.protocol = protocol.Settings(
-            config.reference.kmeans_seed,
+            tuple(int(seed) for seed in config.reference.kmeans_seeds),
             tuple(config.reference.radii),
             tuple(config.reference.minimum_samples),
             config.reference.svm_nu,
@@ -129,10 +134,11 @@ class _Study:
             )
         self.networks = self.settings.networks or pairs
         self.random_networks = self.settings.random_networks or 2 * self.networks
-        if min(2 * self.networks, self.random_networks) < self.settings.picked:
+        if min(self.networks, self.random_networks) < self.settings.picked:
             raise UserError(
                 f"reference.picked is {self.settings.picked}, more than there are networks to pick from "
-                f"({2 * self.networks} generated, {self.random_networks} random); expected fewer."
+                f"({self.networks} generated in each direction, {self.random_networks} random); expected "
+                "fewer."
             )
         named = [(data.REPORTED_FILE, row.model) for row in self.reference.reported]
         named += [(data.FEATURES_FILE, check.model) for check in self.reference.checks]
@@ -164,16 +170,14 @@ class _Study:
             for name, params in self.params.items()
         }
 
-    def _features(
-        self, name: str, members: np.ndarray, places: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Features of a population's networks ``members[places]``, with their places; by and by."""
-        chosen = assemble.take_members(self.params[name], members[places])
+    def _features(self, name: str, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Features of a population's networks of these numbers; by and by, see `measurements.Features`."""
+        chosen = assemble.take_members(self.params[name], members)
         for part, _, found in features.population_outputs(
             data.NETWORK, chosen, self.reference.images, chunk_size=self.settings.chunk_size
         ):
             assert found is not None
-            yield places[part], found
+            yield members[part], found
 
     def _checks(self) -> Record | None:
         """How far images, kernels and features are from an independent computation.
@@ -189,7 +193,7 @@ class _Study:
         for check in checks:
             name = evidence.GENERATED[check.domain]
             member = assemble.take_members(self.params[name], check.model)
-            ((_, values),) = self._features(name, np.array([check.model]), np.array([0]))
+            ((_, values),) = self._features(name, np.array([check.model]))
             found["kernels"] = max(found["kernels"], populations.kernel_difference(member, check))
             found["features"] = max(found["features"], populations.difference(values[0], check.features))
         words = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
@@ -210,7 +214,7 @@ class _Study:
     def _evaluate(self) -> tuple[Record, dict[str, np.ndarray]]:
         """Measures everything, and gives what `results.write_results` takes."""
         fixed = self._screen()
-        names = [*evidence.GENERATED.values(), *(name for null in evidence.NULLS.values() for name in null)]
+        names = [name for name in self.sizes if name != "gaussian"]
         whose = np.repeat(names, [self.sizes[name] for name in names])
         where = np.concatenate([np.arange(self.sizes[name]) for name in names])
         screened = {
@@ -241,9 +245,12 @@ class _Study:
                 ),
                 "trivial": self._trivial(),
                 "seeds": list(self.seeds),
+                "kmeans_seeds": list(self.protocol.kmeans_seeds),
                 "tuning_seeds": len(self.seeds[: self.settings.tuning_seeds]),
                 "reported": reported,
-                "rows": evidence.rows_beside(self.reference.reported, measured),
+                "rows": evidence.rows_beside(
+                    self.reference.reported, measured, kmeans=len(self.protocol.kmeans_seeds)
+                ),
                 "fixed": evidence.fixed_tests(fixed, count=self.settings.picked, seed=self.config.seed),
                 "picked": picked,
                 "asked": self._asked(),
@@ -262,10 +269,12 @@ class _Study:
         """Figures of every network under the fixed protocol, ``(M, 3, 7)`` by population."""
         seeds = self.seeds[:1]
         total, done, fixed = sum(self.sizes.values()), 0, {}
+        settings = self.protocol.with_one_seed()
         with self._staged("screen", "evaluate") as progress:
             for name, size in self.sizes.items():
                 shown = _shifted(progress, done, total)
-                fixed[name] = self._measured(name, name, np.arange(size), seeds, shown)[:, 0]
+                found = self._measured(name, name, np.arange(size), seeds, settings, shown)
+                fixed[name] = evidence.by_clusterer(found, 1)[:, 0]
                 done += size
         return fixed
 
@@ -281,27 +290,28 @@ class _Study:
 
         Returns:
           For each clusterer, tuned accuracy ``(T,)``, NaN for those that cannot be picked; and the reported
-          networks' figures ``(S, 3, 7)`` by population and number.
+          networks' figures ``(S, K + 1 + D, 7)`` by population and number.
         """
         chosen = evidence.can_be_picked(whose, screened, count=self.settings.picked, seed=self.config.seed)
         judged = {clusterer: np.full(len(whose), np.nan) for clusterer in protocol.CLUSTERERS}
         measured: dict[tuple[str, int], np.ndarray] = {}
         reported = {(evidence.GENERATED[row.domain], row.model) for row in self.reference.reported}
         total, done = len(chosen) + len(reported), 0
-        further = self.seeds[1 : self.settings.tuning_seeds]
+        settings, kmeans = self.protocol, len(self.protocol.kmeans_seeds)
+        tuning = self.seeds[: self.settings.tuning_seeds]
         with self._staged("judge", "evaluate") as progress:
             for name in dict.fromkeys(whose.tolist()):
                 places = chosen[whose[chosen] == name]
                 shown = _shifted(progress, done, total)
-                found = self._measured(f"judged_{name}", name, where[places], further, shown)
+                found = self._measured(f"judged_{name}", name, where[places], tuning, settings, shown)
+                best = evidence.by_clusterer(found, kmeans)[..., evidence.ACCURACY].max(axis=1)
                 for number, clusterer in enumerate(protocol.CLUSTERERS):
-                    tuned = found[:, :, number, evidence.ACCURACY].max(axis=1, initial=0.0)
-                    judged[clusterer][places] = np.maximum(tuned, screened[clusterer][places])
+                    judged[clusterer][places] = best[:, number]
                 done += len(places)
             for name in evidence.GENERATED.values():
                 members = np.array(sorted(number for of, number in reported if of == name), int)
                 shown = _shifted(progress, done, total)
-                found = self._measured(f"reported_{name}", name, members, self.seeds, shown)
+                found = self._measured(f"reported_{name}", name, members, self.seeds, settings, shown)
                 measured |= {(name, int(m)): one for m, one in zip(members, found, strict=True)}
                 done += len(members)
         return judged, measured
@@ -312,18 +322,19 @@ class _Study:
         name: str,
         members: np.ndarray,
         seeds: tuple[int, ...],
+        settings: protocol.Settings,
         progress: Callable[[int, int], None],
     ) -> np.ndarray:
-        """Figures of these networks of a population, ``(m, S, 3, 7)``."""
-        figures = self.measurements.of(
+        """Figures of these networks of a population, ``(m, S, K + 1 + D, 7)``."""
+        return self.measurements.of(
             file,
-            len(members),
-            lambda places: self._features(name, members, places),
+            len(self.params[name]["dense"]["bias"]),
+            members,
+            lambda missing: self._features(name, missing),
             seeds,
-            self.protocol,
+            settings,
             progress,
         )
-        return evidence.by_clusterer(figures)
 
     def _trivial(self) -> Record:
         """What takes no network: a constant answer, a brightness, and the pixels for features."""
@@ -332,12 +343,13 @@ class _Study:
         figures = self.measurements.of(
             "pixels",
             1,
-            lambda places: [(places, pixels)],
+            np.zeros(1, int),
+            lambda missing: [(missing, pixels)],
             self.seeds[:1],
-            self.protocol,
+            self.protocol.with_one_seed(),
             lambda done, total: None,
         )
-        found = evidence.by_clusterer(figures)[0, 0, :, evidence.ACCURACY]
+        found = evidence.by_clusterer(figures, 1)[0, 0, :, evidence.ACCURACY]
         return {
             "always_other": float(np.mean(~positive)),
             "central_brightness": evidence.central_brightness(images, positive),
@@ -350,8 +362,7 @@ class _Study:
         convolutions = {layer: self.params[name][layer] for layer in populations.LAYERS}
         members = np.arange(self.sizes[name])
         cosines = [
-            similarity.cosine_similarity(found, self._quadrant)
-            for _, found in self._features(name, members, members)
+            similarity.cosine_similarity(found, self._quadrant) for _, found in self._features(name, members)
         ]
         return {
             "kind": kind,
@@ -416,7 +427,7 @@ class _Study:
             shown[f"{words}: best of {side.sum():,}"] = (str(whose[best]), int(where[best]))
         planes = {}
         for title, (name, number) in shown.items():
-            ((_, found),) = self._features(name, np.array([number]), np.array([0]))
+            ((_, found),) = self._features(name, np.array([number]))
             planes[f"embedding/{title}"] = self.measurements.embedding(found[0], self.seeds[0])
         return planes
 
@@ -440,12 +451,12 @@ class _Study:
                     },
                     "methods": records,
                     "null_test": {
-                        "statistic": "accuracy of K-means on UMAP, picked and tuned",
+                        "statistic": "mean accuracy of K-means on UMAP of the picked networks, tuned",
                         "method": "cyclegan",
                         "candidates": picked["candidates"],
-                        "observed": picked["best"]["generated"],
-                        "null_mean": picked["best"]["null"],
-                        "p_value": picked["best"]["p_value"],
+                        "observed": picked["mean"]["generated"],
+                        "null_mean": picked["mean"]["null"],
+                        "p_value": picked["mean"]["p_value"],
                     },
                 }
             ],

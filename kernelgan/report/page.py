@@ -119,6 +119,11 @@ def _page(results: results_lib.Results, gallery: _Gallery) -> str:
     if not reference.is_reference(results):
         body.append(_data(results, gallery))
     body.append(_run(document))
+    footer = (
+        "Means are over all networks of a population unless it says picked."
+        if reference.is_reference(results)
+        else "Every mean is over all networks of a method (where clustered: the first), never the best one."
+    )
     facts = [
         f"run {document['name']}" if document.get("name") else "",
         f"seed {document['seed']}" if document.get("seed") is not None else "",
@@ -133,9 +138,7 @@ def _page(results: results_lib.Results, gallery: _Gallery) -> str:
         "</header>\n"
         + "\n".join(body)
         + "\n<footer><p>Written by kernelgan from results.json and arrays.npz. "
-        "Every mean is over all networks of a method (where clustered: the first ones), never the best one; "
-        "brackets are 95% intervals.</p>"
-        "</footer>\n</main>\n</body>\n</html>\n"
+        f"{footer} Brackets are 95% intervals.</p></footer>\n</main>\n</body>\n</html>\n"
     )
 
 

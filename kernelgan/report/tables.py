@@ -18,8 +18,7 @@ _AUROCS = (
 )
 _SAMPLE = (
     "Equally many images of each quadrant; UMAP and what follows it on the first networks of each method "
-    "only, "
-    "and of so few an interval says little."
+    "only, and of so few an interval says little."
 )
 _CLUSTER_MEASURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 
@@ -179,8 +178,13 @@ def features(pair: Mapping[str, Any]) -> str:
     return (
         plain(head, rows, "wide")
         + '<p class="note">Cosine similarity of features within the conjunction, across to the other '
-        "quadrants, and the margin between them. Novelty: distance in weights to the nearest parent, and "
-        "overlap of errors with it; a copy of a parent is not a generation.</p>"
+        "quadrants, and the margin between them."
+        + (
+            " Novelty: distance in weights to the nearest parent, and overlap of errors with it; a copy of "
+            "a parent is not a generation.</p>"
+            if novelty_keys
+            else "</p>"
+        )
     )
 
 
