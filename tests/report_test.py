@@ -536,10 +536,29 @@ def test_the_finding_says_by_which_clusterer_it_is_beaten():
 
 
 @pytest.mark.parametrize("rows", [[], _rows(3, 1)])
-def test_a_finding_has_a_line_for_each_comparison_and_no_gap(rows):
+def test_a_finding_has_no_gap(rows):
     lines = reference.finding(_repeated(("black",), rows))
-    assert {name for line in lines[2:] for name in _named(line)} == set(reference.COMPARISONS)
     assert len(set(lines)) == len(lines)
     for line in lines:
         assert line.strip().endswith((".", ")."))
         assert not re.search(r"\bnan\b|None|  ", line)
+
+
+def test_the_table_of_the_picked_has_every_comparison_by_every_clusterer():
+    text = text_of(reference.picked_table(_repeated(("black",), _rows(1, 0))))
+    for words in reference.SHORT.values():
+        for clusterer in reference.CLUSTERERS.values():
+            assert f"{words}: {clusterer}" in text
+    assert text.count("0.030") == 2 * 3  # as adjusted: best and mean by three clusterers
+    assert text.count("0.300") == 2 * 9
+    assert "nan" not in text
+
+
+@pytest.mark.parametrize(("networks", "few"), [(175, True), (1748, True), (1749, False)])
+def test_a_finding_of_a_part_of_the_networks_says_so(networks, few):
+    made = _repeated()
+    for method in made.pairs()[0]["methods"].values():
+        method["networks"] = networks
+    lines = [line for line in reference.finding(made) if "1,749" in line]
+    assert len(lines) == few
+    assert all(f"{networks:,} of 1,749" in line for line in lines)
