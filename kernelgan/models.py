@@ -20,6 +20,20 @@ from kernelgan.types import Array, Key, Params
 
 Initialiser = Callable[..., jax.Array]
 
+FORMS = ("auto", "direct", "tiles", "plain")
+"""How a convolution is computed: by `kernelgan.direct` (CPUs only), as a product of tiles (see
+`convolution.convolve_and_pool`), or with XLA's convolution and ``reduce_window``, the textbook form. "auto"
+is the fastest that there is."""
+
+
+def best_form() -> str:
+    """What "auto" means on this machine."""
+    if jax.default_backend() != "cpu":
+        return "tiles"
+    from kernelgan import direct
+
+    return "direct" if direct.is_available() else "tiles"
+
 
 def uniform_fan_in(fan_in: int) -> Initialiser:
     """Uniform in +-1/sqrt(fan_in), PyTorch's default for convolutions and dense layers."""
@@ -37,28 +51,34 @@ def normalise_images(images: Array) -> jax.Array:
 
 
 class ConvPool(nn.Module):
-    """Convolution (valid), ReLU and 2 x 2 max-pooling; computed as products on batch-minor images.
+    """Convolution (valid), ReLU and 2 x 2 max-pooling.
 
     Bias and ReLU commute with max-pooling, so pooling comes first: a quarter of the elementwise work.
 
     Attributes:
       filters: output channels ``O``.
       kernel_size: pixels a side.
-      plain: compute with XLA's convolution and ``reduce_window``, the textbook form (for tests).
+      form: how it is computed: one of `FORMS`, but "auto".
+      first: whether its images are given, so that nothing asks for their gradient.
     """
 
     filters: int
     kernel_size: int = 5
-    plain: bool = False
+    form: str = "tiles"
+    first: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """``(I, H, W, B)`` to ``(O, (H - k + 1) // 2, (W - k + 1) // 2, B)``."""
-        size, inputs = self.kernel_size, images.shape[0]
+        """``(I, H, W, B)`` to ``(O, (H - k + 1) // 2, (W - k + 1) // 2, B)``; if direct, blocks of that."""
+        size, inputs = self.kernel_size, images.shape[-4]
         initialise = uniform_fan_in(size * size * inputs)
         kernel = self.param("kernel", initialise, (size, size, inputs, self.filters))
         bias = self.param("bias", initialise, (self.filters,))
-        if self.plain:
+        if self.form == "direct":
+            from kernelgan.direct import operation  # numba takes a second to import
+
+            return operation.convolve_pool_relu(images, kernel, bias, self.first)
+        if self.form == "plain":
             convolved = lax.conv_general_dilated(
                 images,
                 kernel,
@@ -95,13 +115,13 @@ class ConvNet(nn.Module):
       kernel_size: pixels a side.
       outputs: 2 for one concept (the second logit says that it holds), 4 for two concepts' heads
         side by side (attribute, then object).
-      plain: see `ConvPool`.
+      form: one of `FORMS`.
     """
 
     filters: tuple[int, ...] = (6, 16)
     kernel_size: int = 5
     outputs: int = 2
-    plain: bool = False
+    form: str = "auto"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -113,10 +133,19 @@ class ConvNet(nn.Module):
         Returns:
           Logits ``(B, outputs)``, and features ``(B, F)`` flattened in the reference's CHW order.
         """
-        hidden = images.transpose(3, 1, 2, 0)
+        form = best_form() if self.form == "auto" else self.form
+        if form == "direct":
+            from kernelgan.direct import operation
+
+            hidden = operation.to_blocks(images)
+        else:
+            hidden = images.transpose(3, 1, 2, 0)
         for layer, filters in enumerate(self.filters, start=1):
-            hidden = ConvPool(filters, self.kernel_size, self.plain, name=f"conv{layer}")(hidden)
-        features = hidden.reshape(-1, hidden.shape[-1]).T
+            hidden = ConvPool(filters, self.kernel_size, form, layer == 1, name=f"conv{layer}")(hidden)
+        if form == "direct":
+            features = operation.from_blocks(hidden, len(images))
+        else:
+            features = hidden.reshape(-1, hidden.shape[-1]).T
         return Dense(self.outputs, name="dense")(features), features
 
 

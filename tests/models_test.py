@@ -60,7 +60,7 @@ def test_plain_convnet_has_the_same_logits_and_gradients(whole):
         params, network
     )
     (_, plain), plain_gradients = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)(
-        params, network.clone(plain=True)
+        params, network.clone(form="plain")
     )
     np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6)
     for found, expected in zip(jax.tree.leaves(our_gradients), jax.tree.leaves(plain_gradients), strict=True):

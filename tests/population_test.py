@@ -263,7 +263,7 @@ def _adam(network, params, batches, learning_rate):
     optimizer = optax.adam(learning_rate)
 
     def loss(params, images, labels):
-        logits, _ = network.clone(plain=True).apply({"params": params}, images)
+        logits, _ = network.clone(form="plain").apply({"params": params}, images)
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels])
 
     moments, gradient = optimizer.init(params), jax.jit(jax.grad(loss))

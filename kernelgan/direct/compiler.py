@@ -1,0 +1,55 @@
+"""How this package's functions are compiled, and where the result is kept.
+
+Numba keeps compiled code by the file that a function is in, and does not see when another file that the
+function calls has changed. Here it is kept by the content of all of them, in the user's cache:
+``$XDG_CACHE_HOME/kernelgan``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+from kernelgan.direct.microkernels import WIDTH
+
+
+def _cache() -> Path:
+    digest = hashlib.sha256(f"{WIDTH}".encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "kernelgan" / f"direct-{digest.hexdigest()[:16]}"
+
+
+def _kept(decorate: Callable[..., Any]) -> Callable[..., Any]:
+    """A numba decorator whose results are kept in our cache, whatever numba keeps elsewhere."""
+
+    def decorator(function: Callable[..., Any]) -> Any:
+        settings: Any = numba.config
+        elsewhere = settings.CACHE_DIR
+        settings.CACHE_DIR = str(_CACHE)
+        try:
+            return decorate(function)
+        finally:
+            settings.CACHE_DIR = elsewhere
+
+    return decorator
+
+
+_CACHE = _cache()
+
+_FAST = {"contract", "nsz", "reassoc"}
+"""Sums may be reordered; what is not a number, or infinite, stays so."""
+
+compiled = _kept(numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST))
+"""Compiled at its first call."""
+
+
+def compiled_for_c(signature: Any) -> Callable[..., Any]:
+    """Compiled at once, callable by C."""
+    return _kept(numba.cfunc(signature, cache=True))
