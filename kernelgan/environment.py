@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import os
 import platform
 
 import jax
@@ -33,12 +32,9 @@ def select_device(device: str) -> None:
     Raises:
       UserError: a device that is asked for is not there.
     """
-    with contextlib.suppress(RuntimeError):
-        if device != "auto":
+    if device != "auto":
+        with contextlib.suppress(RuntimeError):
             jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
-        if jax.config.jax_num_cpu_devices < 0:  # not set by the user
-            # A population is spread over devices, and one CPU device runs its members on one core.
-            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     try:
         found = jax.devices()[0].platform
     except (RuntimeError, AssertionError):  # the latter where no plugin of the platform is installed

@@ -43,11 +43,12 @@ def _kept(decorate: Callable[..., Any]) -> Callable[..., Any]:
 
 _CACHE = _cache()
 
-_FAST = {"contract", "nsz", "reassoc"}
-"""Sums may be reordered; what is not a number, or infinite, stays so."""
+compiled = _kept(numba.njit(cache=True, nogil=True, error_model="numpy"))
+"""Compiled at its first call.
 
-compiled = _kept(numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST))
-"""Compiled at its first call."""
+Without fast mathematics: what LLVM makes of a sum that it may reorder depends on what it inlines, and that
+differs between code just compiled and code found on disk. Results are to the bit the same this way.
+"""
 
 
 def compiled_for_c(signature: Any) -> Callable[..., Any]:

@@ -208,15 +208,17 @@ def backward(
         for o in range(outputs):
             back[right * outputs + o] = (o * 2 * across - right) * LANES
     db[:] = _ZERO
+    totals = np.empty(LANES, np.float32)
     for block in range(blocks):
         for o in range(outputs):
-            total = _ZERO
+            totals[:] = _ZERO  # lane by lane: vectors without reordering any sum
             for row in range(rows):
                 for column in range(columns):
                     for lane in range(LANES):
                         slope = dy[block, o, row, column, lane]
-                        total += slope if code[block, o, row, column, lane] < OFF else _ZERO
-            db[o] += total
+                        totals[lane] += slope if code[block, o, row, column, lane] < OFF else _ZERO
+            for lane in range(LANES):
+                db[o] += totals[lane]
         for row in range(rows):
             pair = g[row if wants_images else 0]
             _unpool(dy[block], code[block], row, pair)
