@@ -617,6 +617,7 @@ def relabelled(results: results_lib.Results) -> Figure:
             axes.axvline(0, color=figures.INK, lw=0.8, ls=":")
             axes.set_title(f"{words}, {results_lib.p_text(test['holm_p_value'])} (Holm's)", fontsize=9)
             axes.set_yticks([])
+            axes.locator_params(axis="x", nbins=4)
         row[0].set_ylabel(SHORT[name].replace(", ", " against\n"))
     for axes in panels[-1]:
         axes.set_xlabel("generated less the others")
