@@ -4,7 +4,7 @@
         DIR holds its zoos, generators and photographs, as docs/reference.md describes. About half an hour on
         2 CPU cores, nearly all of it UMAP, which the machine's cores share.
     python launch.py --config=configs/reference.py:quick --config.reference.dir=DIR
-        A tenth of the networks in about 4 minutes: too few to tell small differences.
+        A tenth of the networks in some minutes: too few to tell small differences.
 
 What to expect: 78 of its 81 figures lie within what other seeds give; picked and tuned in the same way, its
 networks are not shown to beat the black zoo's own kernels.

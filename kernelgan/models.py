@@ -20,15 +20,9 @@ from kernelgan.types import Array, Key, Params
 
 Initialiser = Callable[..., jax.Array]
 
-FORMS = ("auto", "direct", "tiles", "plain")
-"""How a convolution is computed: by `kernelgan.direct` (CPUs only), as a product of tiles (see
-`convolution.convolve_and_pool`), or with XLA's convolution and ``reduce_window``, the textbook form. "auto"
-is the fastest of those that every part of a run has been measured with."""
-
-
-def best_form() -> str:
-    """What "auto" means on this machine."""
-    return "tiles"
+FORMS = ("tiles", "direct", "plain")
+"""How a convolution is computed: as a product of tiles (see `convolution.convolve_and_pool`), by
+`kernelgan.direct` (CPUs only), or with XLA's convolution and ``reduce_window``, the textbook form."""
 
 
 def uniform_fan_in(fan_in: int) -> Initialiser:
@@ -54,7 +48,7 @@ class ConvPool(nn.Module):
     Attributes:
       filters: output channels ``O``.
       kernel_size: pixels a side.
-      form: how it is computed: one of `FORMS`, but "auto".
+      form: one of `FORMS`.
       first: whether its images are given, so that nothing asks for their gradient.
     """
 
@@ -117,7 +111,7 @@ class ConvNet(nn.Module):
     filters: tuple[int, ...] = (6, 16)
     kernel_size: int = 5
     outputs: int = 2
-    form: str = "auto"
+    form: str = "tiles"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -129,16 +123,15 @@ class ConvNet(nn.Module):
         Returns:
           Logits ``(B, outputs)``, and features ``(B, F)`` flattened in the reference's CHW order.
         """
-        form = best_form() if self.form == "auto" else self.form
-        if form == "direct":
+        if self.form == "direct":
             from kernelgan.direct import operation
 
             hidden = operation.to_blocks(images)
         else:
             hidden = images.transpose(3, 1, 2, 0)
         for layer, filters in enumerate(self.filters, start=1):
-            hidden = ConvPool(filters, self.kernel_size, form, layer == 1, name=f"conv{layer}")(hidden)
-        if form == "direct":
+            hidden = ConvPool(filters, self.kernel_size, self.form, layer == 1, name=f"conv{layer}")(hidden)
+        if self.form == "direct":
             features = operation.from_blocks(hidden, len(images))
         else:
             features = hidden.reshape(-1, hidden.shape[-1]).T

@@ -298,7 +298,8 @@ def rows_table(results: results_lib.Results) -> str:
         '<div class="scroll"><table '
         f'class="wide"><thead>{head}</thead><tbody>{"".join(body)}</tbody></table></div>'
         f'<p class="note">Ours: mean and standard deviation over the UMAP seeds {escape(seeds)}; the '
-        "first is the notebook's. DBSCAN at the best radius and minimum for each seed, as the reference "
+        "first is the notebook's. K-means under all of its own seeds too; "
+        "DBSCAN at the best radius and minimum for each seed, as the reference "
         "chose them. What it prints as precision is recall and the other way round (its &ldquo;false "
         "positives&rdquo; are missed black cats); its entropy and purity are of the cluster labels within "
         "each class, where the standard ones are of the classes within each cluster. * The reported "
@@ -353,8 +354,9 @@ def picked_table(results: results_lib.Results) -> str:
     return table + (
         f'<p class="note">On either side the {one["picked"]} networks that do best under the fixed '
         "protocol are picked, for each clusterer by that clusterer; then each is tuned over "
-        f"{int(reference.get('tuning_seeds') or len(reference['seeds']))} UMAP seeds and, for DBSCAN, over "
-        "its radii and minima. In brackets, 95% of the differences under relabelling. One-sided p-values: "
+        f"{int(reference.get('tuning_seeds') or len(reference['seeds']))} UMAP seeds and, for K-means, over "
+        "its seeds, for DBSCAN over its radii and minima. "
+        "In brackets, 95% of the differences under relabelling. One-sided p-values: "
         f"{one['draws']:,} relabellings of all networks, each with the same picking on both sides (Fisher, "
         "1935); Holm's over the six of each comparison.</p>"
     )
