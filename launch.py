@@ -21,6 +21,14 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where checkpoints, results and the report go; default runs/<config name>."
 )
 _STAGE = flags.DEFINE_enum("stage", "report", STAGES, "Run what is missing up to this stage, then stop.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "This is one of several processes that Slurm or Open MPI started for one run."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "The same without Slurm: HOST:PORT of process 0, with --processes and --process."
+)
+_PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many processes there are.")
+_PROCESS = flags.DEFINE_integer("process", -1, "With --coordinator: which of them this is, from 0.")
 flags.mark_flag_as_required("config")
 
 
@@ -59,7 +67,7 @@ def main(argv: list[str]) -> int:
     del argv
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
-    from kernelgan import pipeline  # here, so that --help need not wait for JAX
+    from kernelgan import cluster, environment, pipeline  # here, so that --help need not wait for JAX
     from kernelgan.config import is_reference
     from kernelgan.reference import study
     from kernelgan.types import UserError
@@ -68,7 +76,16 @@ def main(argv: list[str]) -> int:
     run = study.run if is_reference(config) else pipeline.run
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     try:
-        run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
+        if _DISTRIBUTED.value or _COORDINATOR.value:
+            environment.configure(config.device)
+            cluster.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+            if not cluster.is_first():
+                cluster.follow()
+                return 0
+        try:
+            run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
+        finally:
+            cluster.dismiss()
     except UserError as error:
         fail(str(error))
     except OSError as error:

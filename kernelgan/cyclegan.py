@@ -2,8 +2,8 @@
 
 Losses are those of CycleGAN (Zhu et al., arXiv:1703.10593) as the reference uses them: least squares on a
 patch discriminator, L1 cycle consistency times 10, and an identity loss by weight. Domain A is the
-attribute's zoo, domain B the object's. The step is written for one layer of one pair; pairs are mapped,
-layers (whose shapes differ) stand side by side in one program, steps are scanned.
+attribute's zoo, domain B the object's. The step is written for one layer of one pair; layers (whose shapes
+differ) stand side by side in one program, steps are scanned, `parallel.Spread` adds the pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import models
+from kernelgan import cluster, models, parallel
 from kernelgan.population import Saver
 from kernelgan.types import Array, Key, Params, UserError
 
@@ -184,38 +184,84 @@ def train(
     Raises:
       UserError: a loss that is not finite, with the layer, the pair, the step and the last good checkpoint.
     """
+    return cluster.together(
+        _train,
+        volumes,
+        translations,
+        pairs=pairs,
+        hidden=hidden,
+        cycle=cycle,
+        identity=identity,
+        steps_per_call=steps_per_call,
+        seed=seed,
+        saver=saver,
+        progress=progress,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What is compiled for one pair; `parallel.Spread.map` adds the others.
+
+    A pair is ``{"number": int32, "volumes": {layer: (domain A (M_A, O, h, w, I), domain B)}}``.
+
+    Attributes:
+      initialise: ``(pair, nothing) -> {layer: state}``.
+      advance: ``(states, pair, first step) -> (states, {layer: {loss: (S,)}})``.
+    """
+
+    initialise: Callable[[Params, Any], Params]
+    advance: Callable[[Params, Params, jax.Array], tuple[Params, Params]]
+
+
+def programs(
+    translations: dict[str, Translation],
+    total: dict[str, int],
+    *,
+    hidden: int,
+    cycle: float,
+    identity: float,
+    steps_per_call: int,
+    seed: int,
+) -> Programs:
+    """The first state of one pair's translators, and ``steps_per_call`` steps of all its layers.
+
+    Args:
+      translations: see `train`, as all others but ``total``.
+      total: steps of each layer; one that has had them rests, and its losses are NaN.
+      hidden: see there.
+      cycle: see there.
+      identity: see there.
+      steps_per_call: see there.
+      seed: see there.
+    """
     base = jax.random.key(seed)
     layers = tuple(translations)
-    total = {
-        layer: translations[layer].steps(volumes[layer][0].shape[1], volumes[layer][1].shape[1])
-        for layer in layers
-    }
-    calls = -(-max(total.values()) // steps_per_call)
-    device_volumes = jax.device_put(volumes)
 
-    def pair_key(pair: jax.Array, layer: str) -> Key:
-        key = jax.random.fold_in(jax.random.fold_in(base, 1), pair)
+    def pair_key(pair: Params, layer: str) -> Key:
+        key = jax.random.fold_in(jax.random.fold_in(base, 1), pair["number"])
         return jax.random.fold_in(key, layers.index(layer))
 
-    def initial(pair: jax.Array, volumes: Params) -> Params:
+    def initialise_pair(pair: Params, nothing: object) -> Params:
+        del nothing
         return {
             layer: initialise(
                 hidden,
-                volumes[layer][0],
+                pair["volumes"][layer][0],
                 translations[layer].learning_rate,
                 jax.random.fold_in(pair_key(pair, layer), 0),
             )
             for layer in layers
         }
 
-    def advance(
-        layer: str, number: jax.Array, state: Params, pair: jax.Array, volumes: tuple[jax.Array, jax.Array]
+    def advance_layer(
+        layer: str, number: jax.Array, state: Params, pair: Params
     ) -> tuple[Params, dict[str, jax.Array]]:
         translation = translations[layer]
         keys = jax.random.split(jax.random.fold_in(pair_key(pair, layer), 1 + number))
         real_a, real_b = (
             domain[draw(key, len(domain), translation.batch_size)]
-            for key, domain in zip(keys, volumes, strict=True)
+            for key, domain in zip(keys, pair["volumes"][layer], strict=True)
         )
         return step(
             state,
@@ -227,26 +273,58 @@ def train(
             identity=identity,
         )
 
-    def call(states: Params, first: jax.Array, pairs: jax.Array, volumes: Params) -> tuple[Params, Params]:
+    def advance(states: Params, pair: Params, first: jax.Array) -> tuple[Params, Params]:
         def all_layers(states: Params, number: jax.Array) -> tuple[Params, Params]:
             new, terms = {}, {}
-            for layer in layers:  # a layer that has had its steps rests
+            for layer in layers:
 
                 def work(state: Params, layer: str = layer) -> tuple[Params, Params]:
-                    mapped = jax.vmap(functools.partial(advance, layer, number))
-                    return mapped(state, pairs, volumes[layer])
+                    return advance_layer(layer, number, state, pair)
 
                 def rest(state: Params) -> tuple[Params, Params]:
-                    return state, {name: jnp.full(pairs.shape, jnp.nan) for name in LOSSES}
+                    return state, {name: jnp.float32(jnp.nan) for name in LOSSES}
 
                 new[layer], terms[layer] = lax.cond(number < total[layer], work, rest, states[layer])
             return new, terms
 
         return lax.scan(all_layers, states, first + jnp.arange(steps_per_call))
 
-    run = jax.jit(call, donate_argnums=(0,))
-    pair_numbers = jnp.asarray(pairs, jnp.int32)
-    states = jax.jit(jax.vmap(initial))(pair_numbers, device_volumes)
+    return Programs(initialise_pair, advance)
+
+
+def _train(
+    volumes: dict[str, tuple[np.ndarray, np.ndarray]],
+    translations: dict[str, Translation],
+    *,
+    pairs: tuple[int, ...],
+    hidden: int,
+    cycle: float,
+    identity: float,
+    steps_per_call: int,
+    seed: int,
+    saver: Saver,
+    progress: Callable[[int, int, dict[str, float]], None],
+) -> tuple[Params, dict[str, dict[str, np.ndarray]]]:
+    """`train`, on every process of the run."""
+    layers = tuple(translations)
+    total = {
+        layer: translations[layer].steps(volumes[layer][0].shape[1], volumes[layer][1].shape[1])
+        for layer in layers
+    }
+    calls = -(-max(total.values()) // steps_per_call)
+    one = programs(
+        translations,
+        total,
+        hidden=hidden,
+        cycle=cycle,
+        identity=identity,
+        steps_per_call=steps_per_call,
+        seed=seed,
+    )
+    spread = parallel.Spread(len(pairs))
+    members = spread.deal({"number": np.asarray(pairs, np.int32), "volumes": volumes})
+    run = spread.map(one.advance, donate_first=True)
+    states = spread.map(one.initialise)(members, spread.share(np.float32(0)))
     structure = jax.tree.structure(states)
     history = {
         layer: {name: np.zeros((len(pairs), calls * steps_per_call), np.float32) for name in LOSSES}
@@ -256,11 +334,11 @@ def train(
     saved = saver.restore()
     if saved is not None:
         leaves = [saved["leaves"][name] for name in sorted(saved["leaves"])]
-        states, history = jax.tree.unflatten(structure, leaves), saved["history"]
+        states, history = spread.deal(jax.tree.unflatten(structure, leaves)), saved["history"]
         first = int(saved["calls"])
 
     def snapshot(states: Params, number: int) -> dict[str, Any]:
-        leaves = jax.tree.leaves(jax.device_get(states))
+        leaves = jax.tree.leaves(spread.collect(states))
         return {
             "leaves": {f"{n:04d}": leaf for n, leaf in enumerate(leaves)},
             "history": history,
@@ -269,11 +347,11 @@ def train(
 
     for number in range(first, calls):
         begin = number * steps_per_call
-        states, terms = run(states, jnp.int32(begin), pair_numbers, device_volumes)
-        terms = jax.device_get(terms)
+        states, terms = run(states, members, spread.share(np.int32(begin)))
+        terms = spread.collect(terms)
         for layer in layers:
             for name in LOSSES:
-                values = terms[layer][name].T  # (S, P) to (P, S)
+                values = terms[layer][name]
                 _check_finite(values[:, : max(0, total[layer] - begin)], layer, name, begin, saver)
                 history[layer][name][:, begin : begin + steps_per_call] = values
         saver.save(functools.partial(snapshot, states, number + 1), number + 1)
@@ -283,7 +361,7 @@ def train(
             if np.isfinite(cycles).any():  # a layer that rests has none
                 latest[layer] = float(np.nanmean(cycles))
         progress(min(begin + steps_per_call, max(total.values())), max(total.values()), latest)
-    generators = jax.device_get({layer: states[layer]["generators"] for layer in layers})
+    generators = spread.collect({layer: states[layer]["generators"] for layer in layers})
     trimmed = {
         layer: {name: values[:, : total[layer]] for name, values in history[layer].items()}
         for layer in layers

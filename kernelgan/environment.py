@@ -1,13 +1,16 @@
-"""The machine that a run is on: its device, and the versions of what computes."""
+"""The machine that a run is on: its devices, where what is compiled is kept, and versions."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import platform
+from pathlib import Path
 
 import jax
 
+from kernelgan import direct
 from kernelgan.types import UserError
 
 PACKAGES = (
@@ -22,9 +25,42 @@ PACKAGES = (
     "umap-learn",
 )
 
+_WORTH_KEEPING = 0.2
+"""Seconds of compilation from which on a program is kept."""
+
+
+def cache_directory() -> Path:
+    """Where this package keeps what it compiles: ``$XDG_CACHE_HOME/kernelgan``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kernelgan"
+
+
+def configure(device: str) -> None:
+    """Sets JAX up before it starts; where it has started already, what cannot be changed stays as it is.
+
+    On a CPU every core is a device of its own: `kernelgan.direct` runs a network on one core. Programs are
+    kept once they are compiled, so that the next process starts at once: in `cache_directory`, or where
+    ``JAX_COMPILATION_CACHE_DIR`` says; ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps nothing.
+
+    Args:
+      device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
+    """
+    if device != "auto":
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
+    told = "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in os.environ.get("XLA_FLAGS", "")
+    if not told and direct.is_available():
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        directory = cache_directory() / "xla"
+        with contextlib.suppress(OSError):  # a home that cannot be written: nothing is kept
+            directory.mkdir(parents=True, exist_ok=True)
+            jax.config.update("jax_compilation_cache_dir", str(directory))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+
 
 def select_device(device: str) -> None:
-    """Chooses the device before JAX starts; where it has started already, it stays as it is.
+    """Configures JAX, starts it, and checks that it runs on the device that is asked for.
 
     Args:
       device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
@@ -32,9 +68,7 @@ def select_device(device: str) -> None:
     Raises:
       UserError: a device that is asked for is not there.
     """
-    if device != "auto":
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
+    configure(device)
     try:
         found = jax.devices()[0].platform
     except (RuntimeError, AssertionError):  # the latter where no plugin of the platform is installed
@@ -47,10 +81,12 @@ def select_device(device: str) -> None:
 
 
 def device_words() -> str:
-    """Such as ``NVIDIA H100 (2 devices)``."""
-    devices = jax.local_devices()
-    count = f"{len(devices)} device" + ("s" if len(devices) > 1 else "")
-    return f"{devices[0].device_kind} ({count})"
+    """Such as ``NVIDIA H100 (2 devices)`` or ``cpu (2 cores)``, of all processes of the run."""
+    devices = jax.devices()
+    noun = "core" if devices[0].platform == "cpu" else "device"
+    count = f"{len(devices)} {noun}" + ("s" if len(devices) > 1 else "")
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{devices[0].device_kind} ({count}{processes})"
 
 
 def versions() -> dict[str, str]:

@@ -15,14 +15,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernelgan import convolution
+from kernelgan import convolution, direct
 from kernelgan.types import Array, Key, Params
 
 Initialiser = Callable[..., jax.Array]
 
-FORMS = ("tiles", "direct", "plain")
+FORMS = ("auto", "tiles", "direct", "plain")
 """How a convolution is computed: as a product of tiles (see `convolution.convolve_and_pool`), by
-`kernelgan.direct` (CPUs only), or with XLA's convolution and ``reduce_window``, the textbook form."""
+`kernelgan.direct` (CPUs only), or with XLA's convolution and ``reduce_window``, the textbook form; "auto" is
+the fastest on the device at hand, see `form_here`."""
+
+
+def form_here(form: str) -> str:
+    """What "auto" stands for on JAX's default device; any other form is itself."""
+    if form != "auto":
+        return form
+    return "direct" if jax.default_backend() == "cpu" and direct.is_available() else "tiles"
 
 
 def uniform_fan_in(fan_in: int) -> Initialiser:
@@ -54,7 +62,7 @@ class ConvPool(nn.Module):
 
     filters: int
     kernel_size: int = 5
-    form: str = "tiles"
+    form: str = "auto"
     first: bool = False
 
     @nn.compact
@@ -64,11 +72,12 @@ class ConvPool(nn.Module):
         initialise = uniform_fan_in(size * size * inputs)
         kernel = self.param("kernel", initialise, (size, size, inputs, self.filters))
         bias = self.param("bias", initialise, (self.filters,))
-        if self.form == "direct":
+        form = form_here(self.form)
+        if form == "direct":
             from kernelgan.direct import operation  # numba takes a second to import
 
             return operation.convolve_pool_relu(images, kernel, bias, self.first)
-        if self.form == "plain":
+        if form == "plain":
             convolved = lax.conv_general_dilated(
                 images,
                 kernel,
@@ -111,9 +120,8 @@ class ConvNet(nn.Module):
     filters: tuple[int, ...] = (6, 16)
     kernel_size: int = 5
     outputs: int = 2
-    form: str = "tiles"
+    form: str = "auto"
 
-    @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logits and features of a batch.
 
@@ -123,16 +131,26 @@ class ConvNet(nn.Module):
         Returns:
           Logits ``(B, outputs)``, and features ``(B, F)`` flattened in the reference's CHW order.
         """
-        if self.form == "direct":
+        return self.answer(self.lay_out(images), len(images))
+
+    def lay_out(self, images: jax.Array) -> jax.Array:
+        """Images as the layers take them, the same for every network: batch-minor, or if direct in blocks."""
+        if form_here(self.form) == "direct":
             from kernelgan.direct import operation
 
-            hidden = operation.to_blocks(images)
-        else:
-            hidden = images.transpose(3, 1, 2, 0)
+            return operation.to_blocks(images)
+        return images.transpose(3, 1, 2, 0)
+
+    @nn.compact
+    def answer(self, hidden: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+        """The same as a call, of ``count`` images that are laid out already."""
+        form = form_here(self.form)
         for layer, filters in enumerate(self.filters, start=1):
-            hidden = ConvPool(filters, self.kernel_size, self.form, layer == 1, name=f"conv{layer}")(hidden)
-        if self.form == "direct":
-            features = operation.from_blocks(hidden, len(images))
+            hidden = ConvPool(filters, self.kernel_size, form, layer == 1, name=f"conv{layer}")(hidden)
+        if form == "direct":
+            from kernelgan.direct import operation
+
+            features = operation.from_blocks(hidden, count)
         else:
             features = hidden.reshape(-1, hidden.shape[-1]).T
         return Dense(self.outputs, name="dense")(features), features
@@ -146,6 +164,14 @@ def layer_names(filters: Sequence[int]) -> tuple[str, ...]:
 def run_convnet(network: ConvNet, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Logits ``(B, outputs)`` and features ``(B, F)`` of float32 images ``(B, H, W, C)``."""
     return cast("tuple[jax.Array, jax.Array]", network.apply({"params": params}, images))
+
+
+def answer_convnet(
+    network: ConvNet, params: Params, laid_out: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """`run_convnet` of ``count`` images that `ConvNet.lay_out` has laid out."""
+    answered = network.apply({"params": params}, laid_out, count, method="answer")
+    return cast("tuple[jax.Array, jax.Array]", answered)
 
 
 def initialise_convnet(network: ConvNet, image_size: int, key: Key) -> Params:

@@ -9,60 +9,120 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kernelgan import cluster
 
 AXIS = "population"
 
 
-def device_count() -> int:
-    """Devices that a population is spread over."""
-    return len(jax.local_devices())
-
-
-def over_population(function: Callable[..., Any], *, donate_first: bool = False) -> Callable[..., Any]:
-    """Maps a function of one member over a population, and compiles it.
-
-    On CPUs each device runs its members one after the other (`lax.map`): a member's working set then stays
-    in cache, and its result cannot depend on who else is in the chunk. Accelerators run them side by side.
-
-    Args:
-      function: ``(*member, shared) -> result`` for ONE member, pytrees of arrays.
-      donate_first: whether the first argument's buffers may be reused for the results.
-
-    Returns:
-      ``(*members, shared) -> results`` where members and results have a leading axis ``M``, a multiple of
-      `device_count`, and ``shared`` is the same for all.
-    """
-
-    def share(members: tuple[Any, ...], shared: Any) -> Any:  # noqa: ANN401
-        if jax.default_backend() == "cpu":
-            return lax.map(lambda member: function(*member, shared), members)
-        return jax.vmap(lambda *member: function(*member, shared))(*members)
-
-    mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))
-    sharded = jax.shard_map(
-        share,
-        mesh=mesh,
-        in_specs=(PartitionSpec(AXIS), PartitionSpec()),
-        out_specs=PartitionSpec(AXIS),
-        check_vma=False,
-    )
-
-    def over(*arguments: Any) -> Any:  # noqa: ANN401
-        return sharded(arguments[:-1], arguments[-1])
-
-    return jax.jit(over, donate_argnums=(0,) if donate_first else ())
+def devices() -> list[jax.Device]:
+    """Those that a population is spread over: of all processes while they work together, else this one's."""
+    return jax.devices() if cluster.is_together() else jax.local_devices()
 
 
 def chunks(members: int, chunk_size: int) -> list[np.ndarray]:
-    """Splits a population into equal chunks of at most ``chunk_size`` (up to a multiple of the devices).
+    """Splits a population into chunks of at most ``chunk_size``, of one length, whatever the devices.
 
     Returns:
-      int32 index arrays of one common length, a multiple of `device_count`. The last one is filled up by
-      repeating its last member; callers keep the first ``members`` results.
+      int32 index arrays. The last one is filled up by repeating its last member; callers keep the first
+      ``members`` results.
     """
-    devices = device_count()
-    count = math.ceil(members / chunk_size)
-    size = math.ceil(members / count / devices) * devices
+    size = math.ceil(members / math.ceil(members / chunk_size))
     padded = np.minimum(np.arange(math.ceil(members / size) * size), members - 1).astype(np.int32)
     return list(padded.reshape(-1, size))
+
+
+class Spread:
+    """A number of members dealt out over the devices, as evenly as they go.
+
+    On CPUs each device runs its members one after the other (`lax.map`): a member's working set then stays
+    in cache, and its result cannot depend on who is beside it. Accelerators run their members side by side.
+
+    Attributes:
+      members: how many there are.
+      size: the same, up to a multiple of the devices: places that hold nobody repeat the last member.
+    """
+
+    def __init__(self, members: int) -> None:
+        """Chooses the devices; a process on its own takes no more of them than there are members."""
+        found = devices()
+        if not cluster.is_together():
+            found = found[: max(1, members)]
+        self._mesh = Mesh(np.asarray(found), (AXIS,))
+        self.members = members
+        self.size = math.ceil(members / len(found)) * len(found)
+
+    def deal(self, tree: Any) -> Any:  # noqa: ANN401
+        """Arrays ``(members, ...)`` over the devices, ``(size, ...)``."""
+        places = np.minimum(np.arange(self.size), self.members - 1)
+        return self._placed(jax.tree.map(lambda leaf: np.asarray(leaf)[places], tree), PartitionSpec(AXIS))
+
+    def share(self, tree: Any) -> Any:  # noqa: ANN401
+        """The same arrays whole on every device."""
+        return self._placed(jax.tree.map(np.asarray, tree), PartitionSpec())
+
+    def collect(self, tree: Any) -> Any:  # noqa: ANN401
+        """Arrays ``(size, ...)`` from the devices as numpy ``(members, ...)``, on every process."""
+        if cluster.is_together():
+            whole = multihost_utils.process_allgather(tree, tiled=True)
+        else:
+            whole = jax.device_get(tree)
+        return jax.tree.map(lambda leaf: leaf[: self.members], whole)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *,
+        prepare: Callable[[Any], Any] = lambda shared: shared,
+        donate_first: bool = False,
+    ) -> Callable[..., Any]:
+        """Maps a function of one member over the members, and compiles it.
+
+        Args:
+          function: ``(*member, shared) -> result`` for ONE member, pytrees of arrays.
+          prepare: makes what the function gets as ``shared``, once on each device.
+          donate_first: whether the first argument's buffers may be reused for the results.
+
+        Returns:
+          ``(*members, shared) -> results``, jitted: members and results have a leading axis of `size`, as
+          `deal` gives them, and ``shared`` is whole on every device, as `share` gives it.
+        """
+
+        def part(members: tuple[Any, ...], shared: Any) -> Any:  # noqa: ANN401
+            shared = prepare(shared)
+            if jax.default_backend() == "cpu":
+                return lax.map(lambda member: function(*member, shared), members)
+            return jax.vmap(lambda *member: function(*member, shared))(*members)
+
+        return self.map_parts(part, donate_first=donate_first)
+
+    def map_parts(self, part: Callable[..., Any], *, donate_first: bool = False) -> Callable[..., Any]:
+        """The same for a function that takes a device's share of the members at once.
+
+        Args:
+          part: ``(members, shared) -> results``, ``members`` a tuple of pytrees with a leading axis.
+          donate_first: see `map`.
+        """
+        sharded = jax.shard_map(
+            part,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(AXIS), PartitionSpec()),
+            out_specs=PartitionSpec(AXIS),
+            check_vma=False,
+        )
+
+        def over(*arguments: Any) -> Any:  # noqa: ANN401
+            return sharded(arguments[:-1], arguments[-1])
+
+        return jax.jit(over, donate_argnums=(0,) if donate_first else ())
+
+    def _placed(self, tree: Any, spec: PartitionSpec) -> Any:  # noqa: ANN401
+        """Every process has all of each array and keeps its own devices' part: nothing is sent."""
+        sharding = NamedSharding(self._mesh, spec)
+        if not cluster.is_together():
+            return jax.device_put(tree, sharding)
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]), tree
+        )

@@ -16,6 +16,7 @@ import numpy as np
 
 from kernelgan import (
     assemble,
+    cluster,
     cyclegan,
     environment,
     kernels,
@@ -95,6 +96,7 @@ class _Run:
         if stage == "cyclegan":
             return None
         trained = self.opponents(plan, zoos)
+        cluster.dismiss()  # what is left is the first process's
         if stage == "opponents":
             return None
         generated = self.generated(plan, zoos, translators)

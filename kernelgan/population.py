@@ -1,8 +1,8 @@
 """Train a population: many small networks at once, each on images, labels and an order of its own.
 
-The step is written for ONE network; `parallel.over_population` adds the population axis, `lax.scan` the
-steps. Model ``i`` of a named population is a function of the seed, that name and ``i`` alone: not of the
-chunk it is trained in, of the number of devices, or of the networks beside it.
+The step is written for ONE network; `parallel.Spread` adds the population axis, `lax.scan` the steps. Model
+``i`` of a named population is a function of the seed, that name and ``i`` alone: not of the chunk it is
+trained in, of the number of devices and processes, or of the networks beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import models, parallel
+from kernelgan import cluster, models, parallel
 from kernelgan.types import Array, Key, Params, UserError
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -215,24 +215,62 @@ def train(
     Raises:
       UserError: a loss that is not finite, with the network and the epoch.
     """
-    groups, sizes = _padded(population.groups)
-    validation, validation_sizes = _padded(population.validation)
-    shared = {
-        "images": images,
-        "targets": population.targets,
-        "groups": groups,
-        "sizes": sizes,
-        "validation": validation,
-        "validation_sizes": validation_sizes,
-    }
-    shared = jax.device_put(shared)
+    return cluster.together(
+        _train,
+        network,
+        images,
+        population,
+        training,
+        loss=loss,
+        metrics=metrics,
+        seed=seed,
+        chunk_size=chunk_size,
+        saver=saver,
+        progress=progress,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What is compiled for one network of a population; `parallel.Spread.map` adds the others.
+
+    Attributes:
+      initialise: ``(member, shared) -> state``.
+      epoch: ``(state, member, shared) -> (state, record)``; a record is a dict of scalars.
+    """
+
+    initialise: Callable[[Params, Params], Params]
+    epoch: Callable[[Params, Params, Params], tuple[Params, Params]]
+
+
+def programs(
+    network: models.ConvNet,
+    training: Training,
+    *,
+    loss: Loss,
+    metrics: Callable[..., Params],
+    seed: int,
+    watch: bool,
+) -> Programs:
+    """The first state of one network, and its training for one epoch.
+
+    A member is ``{"name": uint32, "index": int32, "grouping": int32, "target": int32}`` and, for an epoch,
+    ``"epoch": int32``; ``shared`` is what `shared_arrays` gives.
+
+    Args:
+      network: see `train`, as ``training``, ``loss``, ``metrics`` and ``seed``.
+      training: see there.
+      loss: see there.
+      metrics: see there.
+      seed: see there.
+      watch: whether validation images are there, to be read after each epoch.
+    """
     optimizer = optax.adam(training.learning_rate)
     pattern = batch_pattern(training.shares, training.batch_size)
     steps = training.steps_per_epoch
     places = np.arange(steps * training.batch_size).reshape(steps, -1)
-    weights = jnp.asarray(places < training.images_per_epoch, jnp.float32)
+    weights = np.asarray(places < training.images_per_epoch, np.float32)
     base = jax.random.key(seed)
-    watch = bool(validation_sizes.min(initial=1) > 0)
 
     def member_key(member: Params) -> Key:
         return jax.random.fold_in(jax.random.fold_in(base, member["name"]), member["index"])
@@ -270,36 +308,74 @@ def train(
             params = optax.apply_updates(state["params"], updates)
             return {"params": params, "optimizer": moments}, value * jnp.sum(weight)
 
-        state, losses = lax.scan(step, state, (drawn, weights))
+        state, losses = lax.scan(step, state, (drawn, jnp.asarray(weights)))
         record = {"train_loss": jnp.sum(losses) / jnp.sum(weights)}
         if watch:
             found = validate(state["params"], member, shared)
             record |= {f"validation_{name}": value for name, value in found.items()}
         return state, record
 
-    initialise_chunk = parallel.over_population(initialise)
-    train_chunk = parallel.over_population(epoch, donate_first=True)
-    names = np.array([zlib.crc32(name.encode()) for name in population.name], np.uint32)
-    chunks = parallel.chunks(len(population), chunk_size)
+    return Programs(initialise, epoch)
 
-    def members_of(chunk: np.ndarray) -> Params:
-        return {
-            "name": names[chunk],
-            "index": population.index[chunk],
-            "grouping": population.grouping[chunk],
-            "target": population.target[chunk],
-        }
+
+def shared_arrays(images: np.ndarray, population: Population) -> Params:
+    """What all networks read, as numpy arrays."""
+    groups, sizes = _padded(population.groups)
+    validation, validation_sizes = _padded(population.validation)
+    return {
+        "images": images,
+        "targets": population.targets,
+        "groups": groups,
+        "sizes": sizes,
+        "validation": validation,
+        "validation_sizes": validation_sizes,
+    }
+
+
+def members_of(population: Population, chunk: np.ndarray) -> Params:
+    """The members of a chunk, stacked, as `programs` takes them."""
+    names = np.array([zlib.crc32(name.encode()) for name in population.name], np.uint32)
+    return {
+        "name": names[chunk],
+        "index": population.index[chunk],
+        "grouping": population.grouping[chunk],
+        "target": population.target[chunk],
+    }
+
+
+def _train(
+    network: models.ConvNet,
+    images: np.ndarray,
+    population: Population,
+    training: Training,
+    *,
+    loss: Loss,
+    metrics: Callable[..., Params],
+    seed: int,
+    chunk_size: int,
+    saver: Saver,
+    progress: Callable[[int, int, dict[str, float]], None],
+) -> tuple[Params, dict[str, np.ndarray]]:
+    """`train`, on every process of the run."""
+    arrays = shared_arrays(images, population)
+    watch = bool(arrays["validation_sizes"].min(initial=1) > 0)
+    one = programs(network, training, loss=loss, metrics=metrics, seed=seed, watch=watch)
+    chunks = parallel.chunks(len(population), chunk_size)
+    spread = parallel.Spread(len(chunks[0]))
+    shared = spread.share(arrays)
+    initialise_chunk = spread.map(one.initialise)
+    train_chunk = spread.map(one.epoch, donate_first=True)
 
     saved = saver.restore()
     if saved is not None and not any(np.array_equal(saved["members"], chunk) for chunk in chunks):
-        print("the state was saved on another number of devices; this stage starts over", file=sys.stderr)
+        print("the state was saved of other chunks of networks; this stage starts over", file=sys.stderr)
         saved = None
     first_chunk, first_epoch = (int(saved["chunk"]), int(saved["epoch"])) if saved else (0, 0)
     params, history = (saved["params"], saved["history"]) if saved else ({}, {})
-    resumed = None if saved is None else _as_tree(saved["state"], optimizer)
+    resumed = None if saved is None else _as_tree(saved["state"], optax.adam(training.learning_rate))
 
     def snapshot(state: Params, number: int, epochs: int) -> dict[str, Any]:
-        state = jax.device_get(state)
+        state = spread.collect(state)
         # Before the first chunk is done, the chunk's own parameters stand in for the population's.
         whole = params or _store({}, state["params"], chunks[number], len(population))
         return {
@@ -314,15 +390,15 @@ def train(
     for number, chunk in enumerate(chunks):
         if number < first_chunk:
             continue
-        members = members_of(chunk)
+        members = members_of(population, chunk)
         if number == first_chunk and resumed is not None:
-            state, begin = resumed, first_epoch
+            state, begin = spread.deal(resumed), first_epoch
         else:
-            state, begin = initialise_chunk(members, shared), 0
+            state, begin = initialise_chunk(spread.deal(members), shared), 0
         for e in range(begin, training.epochs):
             epochs = np.full(len(chunk), e, np.int32)
-            state, record = train_chunk(state, {**members, "epoch": epochs}, shared)
-            record = jax.device_get(record)
+            state, record = train_chunk(state, spread.deal({**members, "epoch": epochs}), shared)
+            record = spread.collect(record)
             _check_finite(record, population, chunk, e)
             for name, values in record.items():
                 rows = history.setdefault(
@@ -331,7 +407,7 @@ def train(
                 rows[chunk, e] = values
             done = number * training.epochs + e + 1
             if e + 1 == training.epochs:
-                params = _store(params, jax.device_get(state["params"]), chunk, len(population))
+                params = _store(params, spread.collect(state["params"]), chunk, len(population))
             saver.save(functools.partial(snapshot, state, number, e + 1), done)
             latest = {name: float(np.mean(values)) for name, values in record.items()}
             progress(done, len(chunks) * training.epochs, latest)

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -39,10 +38,12 @@ def population_outputs(
     count = len(params["dense"]["bias"])
     batch = min(IMAGES_AT_ONCE, len(images))
     padded = images[np.arange(-(-len(images) // batch) * batch) % len(images)]
-    run = _compiled(network.clone(outputs=params["dense"]["bias"].shape[-1]), features)
-    resident = jnp.asarray(padded.reshape(-1, batch, *images.shape[1:]))
-    for chunk in parallel.chunks(count, chunk_size):
-        logits, found = jax.device_get(run(assemble.take_members(params, chunk), resident))
+    chunks = parallel.chunks(count, chunk_size)
+    network = network.clone(outputs=params["dense"]["bias"].shape[-1])
+    spread, run = _compiled(network, features, len(chunks[0]))
+    resident = spread.share(padded.reshape(-1, batch, *images.shape[1:]))
+    for chunk in chunks:
+        logits, found = spread.collect(run(spread.deal(assemble.take_members(params, chunk)), resident))
         # The last chunk repeats its last network; give each only once.
         members = chunk[: len(np.unique(chunk))]
         kept = slice(0, len(members))
@@ -55,18 +56,30 @@ def population_outputs(
 
 @functools.cache
 def _compiled(
-    network: models.ConvNet, features: bool
-) -> Callable[[Params, jax.Array], tuple[jax.Array, ...]]:
-    """``(stacked params, images (b, B, H, W, C)) -> (m, b * B, K) logits, (m, b * B, F) features``."""
+    network: models.ConvNet, features: bool, members: int
+) -> tuple[parallel.Spread, Callable[[Params, jax.Array], tuple[jax.Array, ...]]]:
+    """``(stacked params, images (b, B, H, W, C)) -> (m, b * B, K) logits, (m, b * B, F) features``.
 
-    def outputs(member: Params, images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    The images are normalised and laid out once for all networks of a device.
+    """
+    spread = parallel.Spread(members)
+
+    def lay_out(images: jax.Array) -> jax.Array:
+        return lax.map(lambda batch: network.lay_out(models.normalise_images(batch)), images)
+
+    def outputs(member: Params, images: tuple[jax.Array, int]) -> tuple[jax.Array, jax.Array | None]:
+        laid_out, count = images
+
         def one_batch(batch: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            logits, found = models.run_convnet(network, member, models.normalise_images(batch))
+            logits, found = models.answer_convnet(network, member, batch, count)
             return logits, found if features else None
 
-        return jax.tree.map(lambda part: part.reshape(-1, part.shape[-1]), lax.map(one_batch, images))
+        return jax.tree.map(lambda part: part.reshape(-1, part.shape[-1]), lax.map(one_batch, laid_out))
 
-    return parallel.over_population(outputs)
+    def prepare(images: jax.Array) -> tuple[jax.Array, int]:
+        return lay_out(images), images.shape[1]
+
+    return spread, spread.map(outputs, prepare=prepare)
 
 
 def population_logits(

@@ -1,0 +1,175 @@
+"""The processes of one run: one a host (or one an accelerator), on JAX's own distributed runtime.
+
+The first process runs the pipeline; the others only compute. What all of them must do together is given to
+`together`, which sends the function and its arguments to the others, who wait in `follow`. So the images and
+the work directory are needed on the first host alone, and every file is written there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kernelgan.types import UserError
+
+_DAY = 86_400  # seconds; the others wait at their end while the first one evaluates
+
+_state = {"together": False, "dismissed": False}
+
+
+def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+    """Makes this process one of several; to be called before anything of JAX is used.
+
+    Args:
+      coordinator: ``host:port`` of the first process; "": found from the environment (Slurm, Open MPI and
+        others that `jax.distributed.initialize` knows).
+      processes: how many there are; used with a coordinator.
+      process: the number of this one, from 0; used with a coordinator.
+
+    Raises:
+      UserError: the arguments do not fit, or the others cannot be reached.
+    """
+    given: dict[str, Any] = {}
+    if coordinator:
+        if processes < 1 or not 0 <= process < processes:
+            raise UserError(
+                f"--coordinator={coordinator} with --processes={processes} and --process={process}; expected "
+                "how many processes there are and which of them this is, from 0."
+            )
+        given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
+    try:
+        jax.distributed.initialize(**given, shutdown_timeout_seconds=_DAY)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the other processes of this run cannot be reached ({str(error).splitlines()[0]}). Expected to "
+            "be started by Slurm or Open MPI, or --coordinator=HOST:PORT --processes=N --process=I."
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def is_together() -> bool:
+    """Whether all processes are at work on the same program right now."""
+    return _state["together"]
+
+
+def together(function: Callable[..., Any], *arguments: Any, saver: Any, progress: Any, **options: Any) -> Any:  # noqa: ANN401
+    """Calls ``function(*arguments, saver=, progress=, **options)`` on every process.
+
+    Args:
+      function: of a module; the same on all processes but for what it saves and shows.
+      arguments: sent to the others.
+      options: sent too.
+      saver: see `population.Saver`; its state is sent to the others, who save nothing.
+      progress: shown by the first process alone.
+
+    Returns:
+      What the function returns here.
+    """
+    if jax.process_count() == 1 or _state["dismissed"]:
+        return function(*arguments, saver=saver, progress=progress, **options)
+    _send((function, arguments, options))
+    return _work(function, arguments, {**options, "saver": _FirstSaver(saver), "progress": progress})
+
+
+def follow() -> None:
+    """What every process but the first does: its part of each `together`, until it is dismissed."""
+    while (order := _receive()) is not None:
+        function, arguments, options = order
+        with contextlib.suppress(UserError):  # the first process meets the same, tells it, and dismisses us
+            _work(function, arguments, {**options, "saver": _FollowingSaver(), "progress": lambda *_: None})
+
+
+def dismiss() -> None:
+    """Lets the others end; the first process goes on alone, on its own devices."""
+    if jax.process_count() > 1 and not _state["dismissed"]:
+        _state["dismissed"] = True
+        _send(None)
+
+
+def _work(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:  # noqa: ANN401
+    _state["together"] = True
+    try:
+        return function(*arguments, **options)
+    finally:
+        _state["together"] = False
+
+
+def _send(message: object) -> None:
+    """From the first process to all others."""
+    sent = np.frombuffer(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL), np.uint8)
+    multihost_utils.broadcast_one_to_all(np.int64(len(sent)))
+    multihost_utils.broadcast_one_to_all(sent)
+
+
+def _receive() -> Any:  # noqa: ANN401
+    length = int(multihost_utils.broadcast_one_to_all(np.int64(0)))
+    received = multihost_utils.broadcast_one_to_all(np.zeros(length, np.uint8))
+    return pickle.loads(np.asarray(received).tobytes())  # from our own first process
+
+
+_STOP = "stop"
+
+
+class _FirstSaver:
+    """Saves, and tells the others when a state is to be collected from all, and when to stop."""
+
+    def __init__(self, saver: Any) -> None:  # noqa: ANN401
+        self._saver = saver
+
+    def restore(self) -> dict[str, Any] | None:
+        with _stopping_the_others():
+            state = self._saver.restore()
+        _send(state)
+        return state
+
+    def save(self, make_tree: Callable[[], dict[str, Any]], step: int) -> None:
+        def make() -> dict[str, Any]:
+            _send(True)
+            return make_tree()
+
+        with _stopping_the_others():
+            self._saver.save(make, step)
+        _send(None)
+
+    @property
+    def last_good(self) -> str:
+        return self._saver.last_good
+
+
+@contextlib.contextmanager
+def _stopping_the_others() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        _send(_STOP)
+        raise
+
+
+class _FollowingSaver:
+    """Keeps nothing; takes part where the first process saves."""
+
+    last_good = "with the first process"
+
+    def restore(self) -> dict[str, Any] | None:
+        return self._told()
+
+    def save(self, make_tree: Callable[[], dict[str, Any]], step: int) -> None:
+        del step
+        while self._told():
+            make_tree()
+
+    def _told(self) -> Any:  # noqa: ANN401
+        message = _receive()
+        if isinstance(message, str) and message == _STOP:
+            raise UserError("the first process stopped")
+        return message
