@@ -82,11 +82,10 @@ def main(argv: list[str]) -> int:
             if not cluster.is_first():
                 cluster.follow()
                 return 0
-        try:
-            run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
-        finally:
-            cluster.dismiss()
+        run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
+        cluster.dismiss()
     except UserError as error:
+        cluster.dismiss()
         fail(str(error))
     except OSError as error:
         fail(f"{error}; what was finished is kept, and the same command goes on ({workdir})")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -35,9 +36,13 @@ class _Steps:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            here = jax.process_index()  # of several processes the one that writes; it waits for no other
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
                 enable_async_checkpointing=False,
+                create=False,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(here, active_processes={here}),
             )
             self._manager = ocp.CheckpointManager(self.directory.absolute(), options=options)
         return self._manager

@@ -18,8 +18,6 @@ from jax.experimental import multihost_utils
 
 from kernelgan.types import UserError
 
-_DAY = 86_400  # seconds; the others wait at their end while the first one evaluates
-
 _state = {"together": False, "dismissed": False}
 
 
@@ -44,7 +42,7 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
             )
         given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
     try:
-        jax.distributed.initialize(**given, shutdown_timeout_seconds=_DAY)
+        jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the other processes of this run cannot be reached ({str(error).splitlines()[0]}). Expected to "
@@ -94,6 +92,7 @@ def dismiss() -> None:
     if jax.process_count() > 1 and not _state["dismissed"]:
         _state["dismissed"] = True
         _send(None)
+        jax.distributed.shutdown()  # waits for the others, who do the same at their end
 
 
 def _work(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -104,9 +103,19 @@ def _work(function: Callable[..., Any], arguments: tuple[Any, ...], options: dic
         _state["together"] = False
 
 
+def gather(value: object) -> list[Any]:
+    """What each process gives, in their order, on every process; to be called by all of them."""
+    own = _as_bytes(value)
+    lengths = np.ravel(multihost_utils.process_allgather(np.int64(len(own))))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(own)] = own
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [pickle.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
 def _send(message: object) -> None:
     """From the first process to all others."""
-    sent = np.frombuffer(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL), np.uint8)
+    sent = _as_bytes(message)
     multihost_utils.broadcast_one_to_all(np.int64(len(sent)))
     multihost_utils.broadcast_one_to_all(sent)
 
@@ -115,6 +124,10 @@ def _receive() -> Any:  # noqa: ANN401
     length = int(multihost_utils.broadcast_one_to_all(np.int64(0)))
     received = multihost_utils.broadcast_one_to_all(np.zeros(length, np.uint8))
     return pickle.loads(np.asarray(received).tobytes())  # from our own first process
+
+
+def _as_bytes(value: object) -> np.ndarray:
+    return np.frombuffer(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL), np.uint8)
 
 
 _STOP = "stop"

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kernelgan import cluster
@@ -19,7 +18,9 @@ AXIS = "population"
 
 def devices() -> list[jax.Device]:
     """Those that a population is spread over: of all processes while they work together, else this one's."""
-    return jax.devices() if cluster.is_together() else jax.local_devices()
+    if cluster.is_together():
+        return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return jax.local_devices()
 
 
 def chunks(members: int, chunk_size: int) -> list[np.ndarray]:
@@ -65,10 +66,11 @@ class Spread:
 
     def collect(self, tree: Any) -> Any:  # noqa: ANN401
         """Arrays ``(size, ...)`` from the devices as numpy ``(members, ...)``, on every process."""
-        if cluster.is_together():
-            whole = multihost_utils.process_allgather(tree, tiled=True)
-        else:
+        if not cluster.is_together():
             whole = jax.device_get(tree)
+        else:  # of many small arrays one message: each array on its own would be a program of its own
+            parts = cluster.gather(jax.tree.map(_local_rows, tree))
+            whole = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
         return jax.tree.map(lambda leaf: leaf[: self.members], whole)
 
     def map(
@@ -126,3 +128,9 @@ class Spread:
         return jax.tree.map(
             lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]), tree
         )
+
+
+def _local_rows(array: jax.Array) -> np.ndarray:
+    """The rows of a dealt array that are on this process's devices, in order."""
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
