@@ -8,6 +8,7 @@ the work directory are needed on the first host alone, and every file is written
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,16 @@ from jax.experimental import multihost_utils
 
 from kernelgan.types import UserError
 
-_state = {"together": False, "dismissed": False}
+
+@dataclasses.dataclass
+class _Membership:
+    """This process's: of a cluster at all, and at work on one program with all the others right now."""
+
+    joined: bool = False
+    together: bool = False
+
+
+_membership = _Membership()
 
 
 def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -48,6 +58,7 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
             f"the other processes of this run cannot be reached ({str(error).splitlines()[0]}). Expected to "
             "be started by Slurm or Open MPI, or --coordinator=HOST:PORT --processes=N --process=I."
         ) from error
+    _membership.joined = True
 
 
 def is_first() -> bool:
@@ -57,7 +68,7 @@ def is_first() -> bool:
 
 def is_together() -> bool:
     """Whether all processes are at work on the same program right now."""
-    return _state["together"]
+    return _membership.together
 
 
 def together(function: Callable[..., Any], *arguments: Any, saver: Any, progress: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -73,7 +84,7 @@ def together(function: Callable[..., Any], *arguments: Any, saver: Any, progress
     Returns:
       What the function returns here.
     """
-    if jax.process_count() == 1 or _state["dismissed"]:
+    if not _membership.joined:
         return function(*arguments, saver=saver, progress=progress, **options)
     _send((function, arguments, options))
     return _work(function, arguments, {**options, "saver": _FirstSaver(saver), "progress": progress})
@@ -89,18 +100,18 @@ def follow() -> None:
 
 def dismiss() -> None:
     """Lets the others end; the first process goes on alone, on its own devices."""
-    if jax.process_count() > 1 and not _state["dismissed"]:
-        _state["dismissed"] = True
+    if _membership.joined:
+        _membership.joined = False
         _send(None)
         jax.distributed.shutdown()  # waits for the others, who do the same at their end
 
 
 def _work(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:  # noqa: ANN401
-    _state["together"] = True
+    _membership.together = True
     try:
         return function(*arguments, **options)
     finally:
-        _state["together"] = False
+        _membership.together = False
 
 
 def gather(value: object) -> list[Any]:

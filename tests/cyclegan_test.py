@@ -223,15 +223,9 @@ def test_generators_come_as_numpy_with_a_leading_pair_axis(both):
     assert (kernel[0] != kernel[1]).any()
 
 
-def test_a_pair_does_not_depend_on_the_pair_beside_it(both, run, new_saver, assert_trees_close):
-    """Up to rounding, which the steps amplify: the first steps are compared, and the shorter layer's end."""
+def test_a_pair_does_not_depend_on_the_pair_beside_it(both, run, new_saver, assert_trees_equal):
     generators, history = run((7,), saver=new_saver())
-    for layer in history:
-        for name in cyclegan.LOSSES:
-            alone, beside = history[layer][name][0, :12], both[1][layer][name][0, :12]
-            np.testing.assert_allclose(alone, beside, rtol=1e-4, atol=1e-5)
-    beside = jax.tree.map(lambda leaf: leaf[:1], both[0]["conv2"])
-    assert_trees_close(generators["conv2"], beside, atol=1e-4)
+    assert_trees_equal((generators, history), jax.tree.map(lambda leaf: leaf[:1], both))
 
 
 def test_every_step_draws_other_members_of_both_domains(run, new_saver, monkeypatch):

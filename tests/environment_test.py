@@ -1,12 +1,15 @@
 """Tests for kernelgan.environment: the device and the versions."""
 
 import importlib.metadata
+import os
 import platform
+import subprocess
+import sys
 
 import jax
 import pytest
 
-from kernelgan import environment
+from kernelgan import direct, environment
 from kernelgan.types import UserError
 
 
@@ -35,12 +38,45 @@ def test_a_device_that_is_not_there_is_refused(platforms):
 
 def test_devices_are_named_and_counted(monkeypatch):
     class Device:
-        device_kind = "NVIDIA H100"
+        device_kind, platform = "NVIDIA H100", "gpu"
 
-    monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
+    monkeypatch.setattr(jax, "devices", lambda: [Device(), Device()])
     assert environment.device_words() == "NVIDIA H100 (2 devices)"
-    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
     assert environment.device_words() == "NVIDIA H100 (1 device)"
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
+    assert environment.device_words() == "NVIDIA H100 (4 devices in 2 processes)"
+
+
+def _configured(**variables):
+    """Devices, and where programs are kept, of a new process that has been configured."""
+    program = (
+        "import jax; from kernelgan import environment; environment.configure('cpu'); "
+        "print(len(jax.devices()), jax.config.jax_compilation_cache_dir)"
+    )
+    left = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=left | variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not direct.is_available(), reason="numba or jaxlib's headers are not here")
+def test_every_core_is_a_device_and_programs_are_kept_in_the_users_cache(tmp_path):
+    cores = str(len(os.sched_getaffinity(0)))
+    assert _configured(XDG_CACHE_HOME=str(tmp_path)) == [cores, str(tmp_path / "kernelgan" / "xla")]
+
+
+def test_what_the_environment_says_of_devices_and_cache_holds(tmp_path):
+    told = {"JAX_NUM_CPU_DEVICES": "3", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "mine")}
+    assert _configured(XDG_CACHE_HOME=str(tmp_path), **told) == ["3", str(tmp_path / "mine")]
+
+
+def test_where_nothing_can_be_kept_nothing_is(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert _configured(XDG_CACHE_HOME=str(tmp_path / "file"))[1] == "None"
 
 
 def test_versions_are_those_that_are_installed(monkeypatch):

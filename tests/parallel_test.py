@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,16 +10,11 @@ import pytest
 from kernelgan import parallel
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize(("members", "chunk_size"), [(1, 1), (5, 2), (6, 3), (7, 100), (4, 1), (33, 32)])
-def test_chunks_are_equal_multiples_of_the_devices_that_hold_every_member_once(
-    members, chunk_size, devices, monkeypatch
-):
-    monkeypatch.setattr(parallel, "device_count", lambda: devices)
+def test_chunks_have_one_length_and_hold_every_member_once(members, chunk_size):
     chunks = parallel.chunks(members, chunk_size)
     (length,) = {len(chunk) for chunk in chunks}
-    assert length % devices == 0
-    assert length < chunk_size + devices
+    assert length <= chunk_size
     together = np.concatenate(chunks)
     np.testing.assert_array_equal(together[:members], np.arange(members))
     assert (together[members:] == members - 1).all()
@@ -30,20 +26,31 @@ def _weighted(member, scale, shared):
     return {"sum": jnp.sum(member["x"]) * scale, "product": member["x"] @ shared}
 
 
-def test_over_population_is_the_function_of_each_member():
+def test_a_mapped_function_is_the_function_of_each_member():
     x = np.arange(12, dtype=np.float32).reshape(4, 3)
     scales = np.array([1, 2, 3, 4], np.float32)
     shared = np.array([1, 0, -1], np.float32)
-    found = parallel.over_population(_weighted)({"x": x}, scales, shared)
+    spread = parallel.Spread(4)
+    run = spread.map(_weighted)
+    found = spread.collect(run(*spread.deal(({"x": x}, scales)), spread.share(shared)))
     for m in range(4):
         expected = _weighted({"x": x[m]}, scales[m], shared)
         np.testing.assert_allclose(found["sum"][m], expected["sum"])
         np.testing.assert_allclose(found["product"][m], expected["product"])
 
 
+def test_what_is_shared_is_prepared_before_it_is_mapped_over():
+    spread = parallel.Spread(2)
+    run = spread.map(lambda m, whole: m * whole, prepare=lambda whole: whole + 1)
+    found = spread.collect(run(spread.deal(np.array([2.0, 3.0], np.float32)), spread.share(np.float32(1))))
+    np.testing.assert_array_equal(found, [4.0, 6.0])
+
+
 def test_only_the_first_argument_is_donated():
-    state, member, shared = (jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones(3))
-    run = parallel.over_population(lambda s, m, whole: (s + m * whole, s - m), donate_first=True)
+    spread = parallel.Spread(2)
+    state, member = spread.deal((np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)))
+    shared = spread.share(np.ones(3, np.float32))
+    run = spread.map(lambda s, m, whole: (s + m * whole, s - m), donate_first=True)
     found, other = run(state, member, shared)  # two results: each argument's buffer could be of use
     np.testing.assert_array_equal(found, np.full((2, 3), 2.0))
     np.testing.assert_array_equal(other, np.zeros((2, 3)))
@@ -53,29 +60,60 @@ def test_only_the_first_argument_is_donated():
 
 
 def test_nothing_is_donated_unasked():
-    state = jnp.ones((2, 3))
-    parallel.over_population(lambda s, whole: s * whole)(state, jnp.ones(3))
+    spread = parallel.Spread(2)
+    state = spread.deal(np.ones((2, 3), np.float32))
+    spread.map(lambda s, whole: s * whole)(state, spread.share(np.ones(3, np.float32)))
     assert not state.is_deleted()
 
 
-_ON_TWO_DEVICES = """
-import numpy as np
-from kernelgan import parallel
-assert parallel.device_count() == 2
-assert [len(chunk) for chunk in parallel.chunks(5, 3)] == [4, 4]
-members, shared = np.arange(12.0, dtype=np.float32).reshape(4, 3), np.float32(3)
-found = parallel.over_population(lambda member, whole: member.sum() * whole)(members, shared)
-assert len(found.sharding.device_set) == 2
-np.testing.assert_array_equal(found, members.sum(axis=1) * 3)
+_ON_FOUR_DEVICES = """
+import re
+import jax, numpy as np
+from kernelgan import cyclegan, models, parallel, population
+assert len(parallel.devices()) == 4
+for members, size, used in ((1, 1, 1), (3, 3, 3), (4, 4, 4), (5, 8, 4), (8, 8, 4)):
+    spread = parallel.Spread(members)
+    assert spread.size == size
+    given = np.arange(3.0 * members, dtype=np.float32).reshape(members, 3)
+    run = spread.map(lambda member, whole: member.sum() * whole)
+    found = run(spread.deal(given), spread.share(np.float32(3)))
+    assert len(found.sharding.device_set) == used
+    np.testing.assert_array_equal(spread.collect(found), given.sum(axis=1) * 3)
+
+# The programs that train exchange nothing between the devices.
+collective = re.compile("all-reduce|all-gather|all-to-all|reduce-scatter|collective|send|recv")
+spread = parallel.Spread(4)
+halves = (np.arange(8, dtype=np.int32), np.arange(8, 16, dtype=np.int32))
+people = population.Population(("x",) * 4, np.arange(4), np.zeros(4, int), np.zeros(4, int), (halves,),
+                               (halves,), np.zeros((1, 16), np.int8))
+one = population.programs(
+    models.ConvNet((2, 3), 3), population.Training(1, 8, 4, 0.1, (1.0, 1.0)),
+    loss=population.cross_entropy, metrics=population.binary_metrics, seed=0, watch=True,
+)
+shared = spread.share(population.shared_arrays(np.zeros((16, 12, 12, 3), np.uint8), people))
+members = spread.deal(population.members_of(people, np.arange(4)) | {"epoch": np.zeros(4, np.int32)})
+state = spread.map(one.initialise)(members, shared)
+texts = [spread.map(one.epoch, donate_first=True).lower(state, members, shared).compile().as_text()]
+two = cyclegan.programs({"conv1": cyclegan.Translation(1, 2, 0.1)}, {"conv1": 2}, hidden=2, cycle=10.0,
+                        identity=1.0, steps_per_call=2, seed=0)
+volumes = np.ones((4, 3, 2, 3, 3, 1), np.float32)
+pairs = spread.deal({"number": np.arange(4, dtype=np.int32), "volumes": {"conv1": (volumes, volumes)}})
+nothing = spread.share(np.int32(0))
+states = spread.map(two.initialise)(pairs, nothing)
+texts.append(spread.map(two.advance, donate_first=True).lower(states, pairs, nothing).compile().as_text())
+for text in texts:
+    assert "num_partitions=4" in text
+    assert not collective.findall(text), collective.findall(text)
+# The expression does find one that is there.
+total = jax.jit(lambda x: x.sum()).lower(spread.deal(np.ones(4, np.float32))).compile().as_text()
+assert collective.findall(total)
 """
 
 
-def test_a_population_is_spread_over_two_devices():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-    }
+def test_a_population_is_spread_over_four_devices_which_exchange_nothing():
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", _ON_TWO_DEVICES], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", _ON_FOUR_DEVICES], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert len(jax.devices()) == 1  # here, all the while
