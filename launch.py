@@ -67,13 +67,15 @@ def main(argv: list[str]) -> int:
     del argv
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
-    from kernelgan import cluster, environment, pipeline  # here, so that --help need not wait for JAX
+    from kernelgan import cluster, environment  # here, so that --help need not wait for JAX
     from kernelgan.config import is_reference
-    from kernelgan.reference import study
     from kernelgan.types import UserError
 
     config = _CONFIG.value
-    run = study.run if is_reference(config) else pipeline.run
+    if is_reference(config):
+        from kernelgan.reference.study import run
+    else:
+        from kernelgan.pipeline import run
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     try:
         if _DISTRIBUTED.value or _COORDINATOR.value:

@@ -32,7 +32,6 @@ from kernelgan import (
 )
 from kernelgan.checkpoint import StageCheckpoint
 from kernelgan.data import quadrants, sources
-from kernelgan.evaluate import bootstrap, evaluation
 from kernelgan.evaluate.methods import METHODS, Context
 from kernelgan.plan import PairTask, Plan, make_plan, zoo_training
 from kernelgan.population import Training
@@ -397,6 +396,8 @@ class _Run:
         generated: dict[str, dict[str, Params]],
         progress: Callable[[int], None],
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        from kernelgan.evaluate import bootstrap, evaluation  # scipy and sklearn: a second of a start
+
         config, split = self.config, pair.split
         test = np.flatnonzero(split.test != quadrants.LEFT_OUT)
         images, quadrant = plan.source.test.images[test], split.test[test]
