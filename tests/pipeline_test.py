@@ -38,7 +38,7 @@ STAGES = ("zoo", "cyclegan", "distilled", "trained_on_conjunction", "generate")
 
 # Ends the process when a file or directory whose path matches is about to take its place, or to be removed.
 DRIVER = """
-import os, re, runpy, sys
+import re, runpy, signal, sys
 pattern, number, sign, *rest = sys.argv[1:]
 left = int(number)
 def watch(event, arguments):
@@ -48,7 +48,7 @@ def watch(event, arguments):
         if re.search(pattern, path):
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), int(sign))
+                signal.raise_signal(int(sign))  # to this thread, at once; a process's may come late
 sys.addaudithook(watch)
 sys.argv = ["launch.py", *rest]
 runpy.run_path("launch.py", run_name="__main__")
