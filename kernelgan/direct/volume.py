@@ -1,0 +1,299 @@
+"""3-D convolutions of unchanged size (zeros around) from few channels to many and back, and their gradients.
+
+Arrays are C-contiguous float32. Volumes are ``(K, G, D, H, W, S, WIDTH)``: ``K`` blocks of as many kernel sets
+as a vector has lanes, the channels in ``G`` groups of ``S`` (see `group_size`), the last filled up with zeros.
+Kernels are ``(d, h, k, I, O)`` of odd sizes. Zeros around a volume are neither stored nor multiplied: places
+that need the same taps are found first, and are computed together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernelgan.direct import volume_microkernels
+from kernelgan.direct.compiler import compiled
+from kernelgan.direct.microkernels import WIDTH
+from kernelgan.direct.volume_microkernels import FEW, GROUP, PLACES
+
+_BYTES = 4
+_ZERO = np.float32(0)
+
+
+def group_size(channels: int) -> int:
+    """Channels that lie together: at most `GROUP`, and as few as possible left over."""
+    return -(-channels // -(-channels // GROUP))
+
+
+@compiled
+def _first_tap(place: int, size: int) -> int:
+    """Of a window around ``place``, the first tap that meets the volume."""
+    return max(0, size // 2 - place)
+
+
+@compiled
+def _last_tap(place: int, length: int, size: int) -> int:
+    """One past the last."""
+    return min(size, length + size // 2 - place)
+
+
+@compiled
+def _run(place: int, length: int, size: int) -> int:
+    """One past the last of the neighbours from ``place`` on that need the same taps."""
+    end = place + 1
+    while (
+        end < length
+        and _first_tap(end, size) == _first_tap(place, size)
+        and _last_tap(end, length, size) == _last_tap(place, length, size)
+    ):
+        end += 1
+    return end
+
+
+@compiled
+def _regions(space: tuple[int, int, int], window: tuple[int, int, int]) -> np.ndarray:
+    """Boxes of places that need the same taps: ``(R, 3, 4)``, first and end of places and of taps."""
+    regions = np.empty((space[0] * space[1] * space[2], 3, 4), np.int64)
+    found = 0
+    down = 0
+    while down < space[0]:
+        down_end = _run(down, space[0], window[0])
+        row = 0
+        while row < space[1]:
+            row_end = _run(row, space[1], window[1])
+            column = 0
+            while column < space[2]:
+                column_end = _run(column, space[2], window[2])
+                regions[found, 0, 0], regions[found, 0, 1] = down, down_end
+                regions[found, 1, 0], regions[found, 1, 1] = row, row_end
+                regions[found, 2, 0], regions[found, 2, 1] = column, column_end
+                for axis in range(3):
+                    place = regions[found, axis, 0]
+                    regions[found, axis, 2] = _first_tap(place, window[axis])
+                    regions[found, axis, 3] = _last_tap(place, space[axis], window[axis])
+                found += 1
+                column = column_end
+            row = row_end
+        down = down_end
+    return regions[:found]
+
+
+@compiled
+def _list_places(region: np.ndarray, space: tuple[int, int, int], spots: np.ndarray) -> int:
+    """Writes the numbers of a region's places, and says how many they are."""
+    count = 0
+    for down in range(region[0, 0], region[0, 1]):
+        for row in range(region[1, 0], region[1, 1]):
+            for column in range(region[2, 0], region[2, 1]):
+                spots[count] = (down * space[1] + row) * space[2] + column
+                count += 1
+    return count
+
+
+@compiled
+def _list_taps(
+    region: np.ndarray, space: tuple[int, int, int], window: tuple[int, int, int], taps: np.ndarray
+) -> int:
+    """Writes the region's taps ``(T, 2)``, number and distance in places, and says how many they are."""
+    count = 0
+    for down in range(region[0, 2], region[0, 3]):
+        for row in range(region[1, 2], region[1, 3]):
+            for column in range(region[2, 2], region[2, 3]):
+                taps[count, 0] = (down * window[1] + row) * window[2] + column
+                taps[count, 1] = (
+                    (down - window[0] // 2) * space[1] + row - window[1] // 2
+                ) * space[2] + column - window[2] // 2
+                count += 1
+    return count
+
+
+@compiled
+def gather(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray,
+    reference: np.ndarray,
+    slope: float,
+    turned: bool,
+    y: np.ndarray,
+) -> None:
+    """Fills ``y`` with ``x`` convolved, where ``reference`` is above zero, and that times ``slope`` elsewhere.
+
+    Without blocks in ``reference``, ``y`` itself is looked at: a leaky ReLU. With them, this is a gradient
+    through one. If ``turned``, ``x`` is the slope of ``w``'s outputs, and ``y`` of its inputs. ``b`` is filled
+    up to whole groups.
+    """
+    blocks, _, deep, high, wide, x_size, _ = x.shape
+    groups, size = y.shape[1], y.shape[5]
+    space, window = (deep, high, wide), w.shape[:3]
+    number, places = window[0] * window[1] * window[2], deep * high * wide
+    inputs = w.shape[4] if turned else w.shape[3]
+    outputs = w.shape[3] if turned else w.shape[4]
+    flat = w.reshape(number, w.shape[3], w.shape[4])
+    packed = np.zeros((groups, number, inputs, size), np.float32)
+    for tap in range(number):
+        for i in range(inputs):
+            for o in range(outputs):
+                weight = flat[number - 1 - tap, o, i] if turned else flat[tap, i, o]
+                packed[o // size, tap, i, o % size] = weight
+    taps = np.empty((number, 2), np.int64)
+    offsets = np.empty((number * inputs, 2), np.int64)
+    spots = np.empty(places, np.int64)
+    regions = _regions(space, window)
+    looked_at = reference if reference.shape[0] > 0 else y
+    for r in range(len(regions)):
+        found = _list_places(regions[r], space, spots)
+        count = _list_taps(regions[r], space, window, taps)
+        for t in range(count):
+            for i in range(inputs):
+                group, member = i // x_size, i % x_size
+                offsets[t * inputs + i, 0] = ((group * places + taps[t, 1]) * x_size + member) * WIDTH
+                offsets[t * inputs + i, 1] = (taps[t, 0] * inputs + i) * size
+        for block in range(blocks):
+            for group in range(groups):
+                for first in range(0, found, PLACES):
+                    volume_microkernels.gather(
+                        size,
+                        min(PLACES, found - first),
+                        x[block].ctypes.data,
+                        spots.ctypes.data + 8 * first,
+                        x_size * WIDTH,
+                        offsets.ctypes.data,
+                        count * inputs,
+                        packed[group].ctypes.data,
+                        b.ctypes.data + _BYTES * group * size,
+                        y[block, group].ctypes.data,
+                        size * WIDTH,
+                        looked_at[block, group].ctypes.data,
+                        slope,
+                    )
+
+
+@compiled
+def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.ndarray) -> None:
+    """Fills ``y`` with ``x`` convolved, for few outputs: ``x`` is read once.
+
+    If ``turned``, ``x`` is the slope of ``w``'s outputs, and ``y`` of its inputs. ``b`` is filled up to whole
+    groups.
+    """
+    blocks, _, deep, high, wide, x_size, _ = x.shape
+    groups, size = y.shape[1], y.shape[5]
+    space, window = (deep, high, wide), w.shape[:3]
+    number, places = window[0] * window[1] * window[2], deep * high * wide
+    inputs = w.shape[4] if turned else w.shape[3]
+    outputs = w.shape[3] if turned else w.shape[4]
+    flat = w.reshape(number, w.shape[3], w.shape[4])
+    packed = np.empty((number, outputs, inputs), np.float32)
+    # The gathering kernel mirrored says where a place's products go.
+    for tap in range(number):
+        for o in range(outputs):
+            for i in range(inputs):
+                packed[tap, o, i] = flat[tap, o, i] if turned else flat[number - 1 - tap, i, o]
+    taps = np.empty((number, 2), np.int64)
+    starts, homes = np.empty(number * outputs, np.int64), np.empty(number * outputs, np.int64)
+    channels = np.empty(inputs, np.int64)
+    for i in range(inputs):
+        channels[i] = ((i // x_size) * places * x_size + i % x_size) * WIDTH
+    spots = np.empty(places, np.int64)
+    regions = _regions(space, window)
+    for block in range(blocks):
+        for group in range(groups):
+            for down in range(deep):
+                for row in range(high):
+                    for column in range(wide):
+                        for member in range(size):
+                            for lane in range(WIDTH):
+                                y[block, group, down, row, column, member, lane] = b[group * size + member]
+    for r in range(len(regions)):
+        found = _list_places(regions[r], space, spots)
+        count = _list_taps(regions[r], space, window, taps)
+        for t in range(count):
+            for o in range(outputs):
+                starts[t * outputs + o] = (taps[t, 0] * outputs + o) * inputs
+                homes[t * outputs + o] = (
+                    (o // size * places + taps[t, 1]) * size + o % size
+                ) * WIDTH
+        rows = count * outputs
+        parts = (rows + GROUP - 1) // GROUP
+        for block in range(blocks):
+            for first in range(0, found, PLACES):
+                for part in range(parts):
+                    begin, end = part * rows // parts, (part + 1) * rows // parts
+                    volume_microkernels.scatter(
+                        end - begin,
+                        min(PLACES, found - first),
+                        x[block].ctypes.data,
+                        spots.ctypes.data + 8 * first,
+                        x_size * WIDTH,
+                        channels.ctypes.data,
+                        inputs,
+                        packed.ctypes.data,
+                        starts.ctypes.data + 8 * begin,
+                        y[block].ctypes.data,
+                        size * WIDTH,
+                        homes.ctypes.data + 8 * begin,
+                    )
+
+
+@compiled
+def gradient(x: np.ndarray, g: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
+    """Fills ``dw`` ``(d, h, k, I, O)`` and ``db`` ``(O,)``; ``x`` is what was convolved, ``g`` the slope."""
+    blocks, x_groups, deep, high, wide, x_size, _ = x.shape
+    g_groups, g_size = g.shape[1], g.shape[5]
+    space, window = (deep, high, wide), dw.shape[:3]
+    inputs, outputs = dw.shape[3], dw.shape[4]
+    number, places = window[0] * window[1] * window[2], deep * high * wide
+    # The side with more channels is the one that comes in whole groups.
+    swapped = inputs > outputs
+    many, few = (x, g) if swapped else (g, x)
+    groups, size = many.shape[1], many.shape[5]
+    few_groups, few_size = few.shape[1], few.shape[5]
+    sums = np.zeros((groups, number, few_groups * few_size, GROUP), np.float32)
+    offsets = np.empty((number, places, 2), np.int64)
+    counts = np.zeros(number, np.int64)
+    taps, spots = np.empty((number, 2), np.int64), np.empty(places, np.int64)
+    regions = _regions(space, window)
+    for r in range(len(regions)):
+        found = _list_places(regions[r], space, spots)
+        for t in range(_list_taps(regions[r], space, window, taps)):
+            tap = taps[t, 0]
+            for s in range(found):
+                place, shifted = spots[s], spots[s] + taps[t, 1]
+                offsets[tap, counts[tap], 0] = (shifted if swapped else place) * size * WIDTH
+                offsets[tap, counts[tap], 1] = (place if swapped else shifted) * few_size * WIDTH
+                counts[tap] += 1
+    for block in range(blocks):
+        for group in range(groups):
+            for few_group in range(few_groups):
+                for tap in range(number):
+                    if counts[tap] == 0:
+                        continue
+                    for member in range(0, few_size, FEW):
+                        volume_microkernels.products(
+                            size,
+                            min(FEW, few_size - member),
+                            many[block, group].ctypes.data,
+                            few[block, few_group].ctypes.data + _BYTES * member * WIDTH,
+                            offsets[tap].ctypes.data,
+                            counts[tap],
+                            sums[group, tap, few_group * few_size + member].ctypes.data,
+                        )
+    for tap in range(number):
+        column, row = tap % window[2], tap // window[2]
+        for i in range(inputs):
+            for o in range(outputs):
+                a, c = (i, o) if swapped else (o, i)
+                dw[row // window[1], row % window[1], column, i, o] = sums[a // size, tap, c, a % size]
+    totals = np.empty((g_size, WIDTH), np.float32)
+    db[:] = _ZERO
+    for block in range(blocks):
+        for group in range(g_groups):
+            totals[:] = _ZERO  # lane by lane: vectors without reordering any sum
+            for down in range(deep):
+                for row in range(high):
+                    for column in range(wide):
+                        for member in range(g_size):
+                            for lane in range(WIDTH):
+                                totals[member, lane] += g[block, group, down, row, column, member, lane]
+            for member in range(min(g_size, outputs - group * g_size)):
+                for lane in range(WIDTH):
+                    db[group * g_size + member] += totals[member, lane]
