@@ -217,6 +217,15 @@ class Emitter:
     def _shuffled(self, a: Any, b: Any, order: list[int]) -> Any:
         return self._builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, len(order)), order))
 
+    def either(self, number: Any, so: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """``so()`` where the integer is not zero, else ``otherwise()``."""
+        builder = self._builder
+        with builder.if_else(builder.icmp_signed("!=", number, constant(0))) as (then, or_else):
+            with then:
+                so()
+            with or_else:
+                otherwise()
+
     def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
         """``for k in range(count): carried = body(k, carried)``; at least once."""
         builder = self._builder

@@ -2,11 +2,15 @@
 
 Arrays are C-contiguous float32. Volumes are ``(K, G, D, H, W, S, WIDTH)``: ``K`` blocks of as many kernel sets
 as a vector has lanes, the channels in ``G`` groups of ``S`` (see `group_size`), the last filled up with zeros.
-Kernels are ``(d, h, k, I, O)`` of odd sizes. Zeros around a volume are neither stored nor multiplied: places
-that need the same taps are found first, and are computed together.
+The many channels between two convolutions are ``(K, G, N, S, WIDTH)``, ``N`` places of which the last may be
+nobody's, see `hidden_places`. Kernels are ``(d, h, k, I, O)`` of odd sizes. Zeros around a volume are neither
+stored nor multiplied: places that need the same taps are found first, and are computed together.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +26,11 @@ _ZERO = np.float32(0)
 def group_size(channels: int) -> int:
     """Channels that lie together: at most `GROUP`, and as few as possible left over."""
     return -(-channels // -(-channels // GROUP))
+
+
+def hidden_places(space: Sequence[int]) -> int:
+    """Places kept for a volume ``(D, H, W)``: an odd number, so that groups do not meet in the same cache sets."""
+    return math.prod(space) | 1
 
 
 @compiled
@@ -116,14 +125,14 @@ def gather(
     turned: bool,
     y: np.ndarray,
 ) -> None:
-    """Fills ``y`` with ``x`` convolved, where ``reference`` is above zero, and that times ``slope`` elsewhere.
+    """Fills the many channels ``y`` with ``x`` convolved, times ``slope`` where ``reference`` is not above zero.
 
     Without blocks in ``reference``, ``y`` itself is looked at: a leaky ReLU. With them, this is a gradient
     through one. If ``turned``, ``x`` is the slope of ``w``'s outputs, and ``y`` of its inputs. ``b`` is filled
     up to whole groups.
     """
     blocks, _, deep, high, wide, x_size, _ = x.shape
-    groups, size = y.shape[1], y.shape[5]
+    groups, size = y.shape[1], y.shape[3]
     space, window = (deep, high, wide), w.shape[:3]
     number, places = window[0] * window[1] * window[2], deep * high * wide
     inputs = w.shape[4] if turned else w.shape[3]
@@ -139,7 +148,6 @@ def gather(
     offsets = np.empty((number * inputs, 2), np.int64)
     spots = np.empty(places, np.int64)
     regions = _regions(space, window)
-    looked_at = reference if reference.shape[0] > 0 else y
     for r in range(len(regions)):
         found = _list_places(regions[r], space, spots)
         count = _list_taps(regions[r], space, window, taps)
@@ -150,6 +158,7 @@ def gather(
                 offsets[t * inputs + i, 1] = (taps[t, 0] * inputs + i) * size
         for block in range(blocks):
             for group in range(groups):
+                beside = reference[block, group].ctypes.data if reference.shape[0] > 0 else 0
                 for first in range(0, found, PLACES):
                     volume_microkernels.gather(
                         size,
@@ -163,20 +172,20 @@ def gather(
                         b.ctypes.data + _BYTES * group * size,
                         y[block, group].ctypes.data,
                         size * WIDTH,
-                        looked_at[block, group].ctypes.data,
+                        beside,
                         slope,
                     )
 
 
 @compiled
 def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.ndarray) -> None:
-    """Fills ``y`` with ``x`` convolved, for few outputs: ``x`` is read once.
+    """Fills ``y`` with the many channels ``x`` convolved; ``x`` is read once.
 
     If ``turned``, ``x`` is the slope of ``w``'s outputs, and ``y`` of its inputs. ``b`` is filled up to whole
     groups.
     """
-    blocks, _, deep, high, wide, x_size, _ = x.shape
-    groups, size = y.shape[1], y.shape[5]
+    blocks, groups, deep, high, wide, size, _ = y.shape
+    stored, x_size = x.shape[2], x.shape[3]
     space, window = (deep, high, wide), w.shape[:3]
     number, places = window[0] * window[1] * window[2], deep * high * wide
     inputs = w.shape[4] if turned else w.shape[3]
@@ -192,7 +201,7 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
     starts, homes = np.empty(number * outputs, np.int64), np.empty(number * outputs, np.int64)
     channels = np.empty(inputs, np.int64)
     for i in range(inputs):
-        channels[i] = ((i // x_size) * places * x_size + i % x_size) * WIDTH
+        channels[i] = ((i // x_size) * stored * x_size + i % x_size) * WIDTH
     spots = np.empty(places, np.int64)
     regions = _regions(space, window)
     for block in range(blocks):
@@ -235,65 +244,86 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
 
 
 @compiled
-def gradient(x: np.ndarray, g: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
-    """Fills ``dw`` ``(d, h, k, I, O)`` and ``db`` ``(O,)``; ``x`` is what was convolved, ``g`` the slope."""
-    blocks, x_groups, deep, high, wide, x_size, _ = x.shape
-    g_groups, g_size = g.shape[1], g.shape[5]
+def _pad_rows(few: np.ndarray, margin: int) -> np.ndarray:
+    """One channel with zeros left and right, the taps of a row side by side as if they were channels."""
+    blocks, _, deep, high, wide, _, _ = few.shape
+    padded = np.zeros((blocks, 1, deep, high, wide + 2 * margin, 1, WIDTH), np.float32)
+    padded[:, :, :, :, margin : margin + wide] = few
+    return padded
+
+
+@compiled
+def gradient(
+    many: np.ndarray, few: np.ndarray, of_many: bool, dw: np.ndarray, db: np.ndarray
+) -> None:
+    """Fills ``dw`` ``(d, h, k, I, O)`` and ``db`` ``(O,)``.
+
+    One of both sides is what was convolved, the other the slope of the result; if ``of_many``, ``few`` is the
+    slope.
+    """
+    blocks, groups, _, size, _ = many.shape
+    _, few_groups, deep, high, wide, few_size, _ = few.shape
     space, window = (deep, high, wide), dw.shape[:3]
-    inputs, outputs = dw.shape[3], dw.shape[4]
     number, places = window[0] * window[1] * window[2], deep * high * wide
-    # The side with more channels is the one that comes in whole groups.
-    swapped = inputs > outputs
-    many, few = (x, g) if swapped else (g, x)
-    groups, size = many.shape[1], many.shape[5]
-    few_groups, few_size = few.shape[1], few.shape[5]
-    sums = np.zeros((groups, number, few_groups * few_size, GROUP), np.float32)
+    # With a single channel, the taps of a row take the channels' place, at the price of a few zeros.
+    single = few_groups * few_size == 1
+    beside = window[2] if single else few_size
+    margin = window[2] // 2 if single else 0
+    across = wide + 2 * margin
+    read = _pad_rows(few, margin) if single else few
+    kept = few_groups * beside
+    sums = np.zeros((groups, number, kept, GROUP), np.float32)
     offsets = np.empty((number, places, 2), np.int64)
     counts = np.zeros(number, np.int64)
     taps, spots = np.empty((number, 2), np.int64), np.empty(places, np.int64)
-    regions = _regions(space, window)
+    regions = _regions(space, (window[0], window[1], 1 if single else window[2]))
+    flat = (window[0], window[1], 1 if single else window[2])
     for r in range(len(regions)):
         found = _list_places(regions[r], space, spots)
-        for t in range(_list_taps(regions[r], space, window, taps)):
-            tap = taps[t, 0]
+        for t in range(_list_taps(regions[r], space, flat, taps)):
+            # Places of the many, and what each tap reads of the few; mirrored if the few are the slope.
+            tap = flat[0] * flat[1] * flat[2] - 1 - taps[t, 0] if of_many else taps[t, 0]
             for s in range(found):
-                place, shifted = spots[s], spots[s] + taps[t, 1]
-                offsets[tap, counts[tap], 0] = (shifted if swapped else place) * size * WIDTH
-                offsets[tap, counts[tap], 1] = (place if swapped else shifted) * few_size * WIDTH
+                other = spots[s] + taps[t, 1]
+                offsets[tap, counts[tap], 0] = spots[s] * size * WIDTH
+                offsets[tap, counts[tap], 1] = (other // wide * across + other % wide) * few_size * WIDTH
                 counts[tap] += 1
     for block in range(blocks):
         for group in range(groups):
             for few_group in range(few_groups):
-                for tap in range(number):
-                    if counts[tap] == 0:
-                        continue
-                    for member in range(0, few_size, FEW):
-                        volume_microkernels.products(
-                            size,
-                            min(FEW, few_size - member),
-                            many[block, group].ctypes.data,
-                            few[block, few_group].ctypes.data + _BYTES * member * WIDTH,
-                            offsets[tap].ctypes.data,
-                            counts[tap],
-                            sums[group, tap, few_group * few_size + member].ctypes.data,
-                        )
+                for tap in range(flat[0] * flat[1] * flat[2]):
+                    if counts[tap] > 0:
+                        for member in range(0, beside, FEW):
+                            volume_microkernels.products(
+                                size,
+                                min(FEW, beside - member),
+                                many[block, group].ctypes.data,
+                                read[block, few_group].ctypes.data + _BYTES * member * WIDTH,
+                                offsets[tap].ctypes.data,
+                                counts[tap],
+                                sums[group, tap, few_group * beside + member].ctypes.data,
+                            )
     for tap in range(number):
         column, row = tap % window[2], tap // window[2]
-        for i in range(inputs):
-            for o in range(outputs):
-                a, c = (i, o) if swapped else (o, i)
-                dw[row // window[1], row % window[1], column, i, o] = sums[a // size, tap, c, a % size]
-    totals = np.empty((g_size, WIDTH), np.float32)
-    db[:] = _ZERO
+        for i in range(dw.shape[3]):
+            for o in range(dw.shape[4]):
+                a, c = (i, o) if of_many else (o, i)
+                line = tap
+                if single:
+                    line, c = row, window[2] - 1 - column if of_many else column
+                dw[row // window[1], row % window[1], column, i, o] = sums[a // size, line, c, a % size]
+    slopes = few.reshape(blocks, few_groups, places, few_size, WIDTH) if of_many else many
+    groups, members = slopes.shape[1], slopes.shape[3]
+    totals = np.empty((GROUP, WIDTH), np.float32)
     for block in range(blocks):
-        for group in range(g_groups):
+        for group in range(groups):
             totals[:] = _ZERO  # lane by lane: vectors without reordering any sum
-            for down in range(deep):
-                for row in range(high):
-                    for column in range(wide):
-                        for member in range(g_size):
-                            for lane in range(WIDTH):
-                                totals[member, lane] += g[block, group, down, row, column, member, lane]
-            for member in range(min(g_size, outputs - group * g_size)):
+            for place in range(places):
+                for member in range(members):
+                    for lane in range(WIDTH):
+                        totals[member, lane] += slopes[block, group, place, member, lane]
+            for member in range(min(members, len(db) - group * members)):
+                total = _ZERO if block == 0 else db[group * members + member]
                 for lane in range(WIDTH):
-                    db[group * g_size + member] += totals[member, lane]
+                    total += totals[member, lane]
+                db[group * members + member] = total

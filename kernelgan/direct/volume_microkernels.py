@@ -45,12 +45,12 @@ def gather(
     For each of the ``places`` first of the integers ``spots``, and for each of the ``filters`` first f,
     ``sum = bias[f] + sum_k w[taps[k, 1] + f] * x[spot * x_apart + taps[k, 0]]`` is written to
     ``y[spot * y_apart + f * WIDTH]``, times ``slope`` where ``reference`` at that offset is not above zero.
-    ``reference`` may be ``y``: the sum itself is looked at then.
+    ``reference`` may be 0: the sum itself is looked at then.
     """
 
     def variant(emit: Emitter, filters: int, places: int, given: Sequence[Any]) -> None:
         x, spots, x_apart, taps, count, w, bias, y, y_apart, reference, slope = given
-        x, w, bias, y, reference = (emit.pointer(a, FLOAT) for a in (x, w, bias, y, reference))
+        x, w, bias, y = (emit.pointer(address, FLOAT) for address in (x, w, bias, y))
         spots, taps = emit.pointer(spots, INT), emit.pointer(taps, INT)
         numbers = [emit.read(emit.at(spots, p)) for p in range(places)]
         seen = [emit.at(x, emit.times(number, x_apart)) for number in numbers]
@@ -70,11 +70,13 @@ def gather(
         totals = emit.loop(count, [biases[f] for _, f in pairs], body)
         homes = [emit.times(number, y_apart) for number in numbers]
         slopes = emit.spread(slope)
-        for (p, f), total in zip(pairs, totals, strict=True):
-            home = emit.at(y, homes[p], f * WIDTH)
-            emit.store(total, home)  # before the reference is read, which may be this
-            looked_at = emit.load(emit.at(reference, homes[p], f * WIDTH))
-            emit.store(emit.cut(total, looked_at, slopes), home)
+
+        def finish(beside: Any) -> None:
+            for (p, f), total in zip(pairs, totals, strict=True):
+                looked_at = total if beside is None else emit.load(emit.at(beside, homes[p], f * WIDTH))
+                emit.store(emit.cut(total, looked_at, slopes), emit.at(y, homes[p], f * WIDTH))
+
+        emit.either(reference, lambda: finish(emit.pointer(reference, FLOAT)), lambda: finish(None))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _choose(builder, arguments, GROUP, PLACES, variant)

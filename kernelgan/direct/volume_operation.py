@@ -15,8 +15,7 @@ from kernelgan.direct.compiler import compiled
 from kernelgan.direct.custom_call import argument, data, floats_at, is_question, result, size
 from kernelgan.direct.microkernels import WIDTH
 
-_GATHER, _GATHER_TURNED = "kernelgan_volume_gather", "kernelgan_volume_gather_turned"
-_SCATTER, _SCATTER_TURNED = "kernelgan_volume_scatter", "kernelgan_volume_scatter_turned"
+_GATHER, _SCATTER = "kernelgan_volume_gather", "kernelgan_volume_scatter"
 _GRADIENT = "kernelgan_volume_gradient"
 
 
@@ -64,8 +63,8 @@ def _forward(
     decode: tuple[jax.Array, jax.Array],
     slope: float,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    hidden = _gather(_GATHER, volumes, *encode, jnp.zeros((0,) * 7), slope)
-    found = _scatter(_SCATTER, hidden, *decode)
+    hidden = _gather(volumes, *encode, jnp.zeros((0,) * 5), slope, turned=False)
+    found = _scatter(hidden, *decode, volumes.shape[2:5], turned=False)
     return found, (volumes, hidden, encode[0], decode[0])
 
 
@@ -74,10 +73,11 @@ def _backward(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """Each gradient in a call of its own: XLA leaves out those that nothing asks for."""
     volumes, hidden, encode, decode = kept
-    nothing = jnp.zeros(decode.shape[3])
-    of_hidden = _gather(_GATHER_TURNED, of_found, decode, nothing, hidden, slope)
-    of_volumes = _scatter(_SCATTER_TURNED, of_hidden, encode, jnp.zeros(encode.shape[3]))
-    return of_volumes, _gradient(volumes, of_hidden, encode), _gradient(hidden, of_found, decode)
+    of_hidden = _gather(of_found, decode, jnp.zeros(decode.shape[3]), hidden, slope, turned=True)
+    space = volumes.shape[2:5]
+    of_volumes = _scatter(of_hidden, encode, jnp.zeros(encode.shape[3]), space, turned=True)
+    of_encode = _gradient(of_hidden, volumes, encode, of_many=False)
+    return of_volumes, of_encode, _gradient(hidden, of_found, decode, of_many=True)
 
 
 encode_decode.defvjp(_forward, _backward)
@@ -96,38 +96,48 @@ def _call(name: str, shapes: Sequence[tuple[int, ...]], *arguments: jax.Array) -
 
 
 def _gather(
-    name: str, volumes: jax.Array, kernel: jax.Array, bias: jax.Array, reference: jax.Array, slope: float
+    volumes: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    reference: jax.Array,
+    slope: float,
+    *,
+    turned: bool,
 ) -> jax.Array:
-    blocks, _, *space, _, _ = volumes.shape
     groups, members = _grouped(len(bias))
-    shape = (blocks, groups, *space, members, WIDTH)
+    shape = (volumes.shape[0], groups, volume.hidden_places(volumes.shape[2:5]), members, WIDTH)
+    settings = jnp.array([turned, slope], jnp.float32)
     filled = jnp.pad(bias, (0, groups * members - len(bias)))
-    return _call(name, [shape], volumes, kernel, filled, reference, jnp.full(1, slope, jnp.float32))[0]
+    return _call(_GATHER, [shape], volumes, kernel, filled, reference, settings)[0]
 
 
-def _scatter(name: str, volumes: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    blocks, _, *space, _, _ = volumes.shape
+def _scatter(
+    hidden: jax.Array, kernel: jax.Array, bias: jax.Array, space: tuple[int, ...], *, turned: bool
+) -> jax.Array:
     groups, members = _grouped(len(bias))
+    shape = (hidden.shape[0], groups, *space, members, WIDTH)
     filled = jnp.pad(bias, (0, groups * members - len(bias)))
-    return _call(name, [(blocks, groups, *space, members, WIDTH)], volumes, kernel, filled)[0]
+    return _call(_SCATTER, [shape], hidden, kernel, filled, jnp.array([turned], jnp.float32))[0]
 
 
-def _gradient(volumes: jax.Array, slopes: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    of_kernel, of_bias = _call(_GRADIENT, [kernel.shape, kernel.shape[-1:]], volumes, slopes)
+def _gradient(
+    hidden: jax.Array, volumes: jax.Array, kernel: jax.Array, *, of_many: bool
+) -> tuple[jax.Array, jax.Array]:
+    settings = jnp.array([of_many], jnp.float32)
+    of_kernel, of_bias = _call(_GRADIENT, [kernel.shape, kernel.shape[-1:]], hidden, volumes, settings)
     return of_kernel, of_bias
 
 
 @compiled
 def _volumes(buffer: int) -> np.ndarray:
-    shape = (
-        size(buffer, 0),
-        size(buffer, 1),
-        size(buffer, 2),
-        size(buffer, 3),
-        size(buffer, 4),
-        size(buffer, 5),
-        WIDTH,
-    )
+    groups, deep, high, wide = size(buffer, 1), size(buffer, 2), size(buffer, 3), size(buffer, 4)
+    shape = (size(buffer, 0), groups, deep, high, wide, size(buffer, 5), WIDTH)
+    return carray(floats_at(data(buffer)), shape)
+
+
+@compiled
+def _hidden(buffer: int) -> np.ndarray:
+    shape = (size(buffer, 0), size(buffer, 1), size(buffer, 2), size(buffer, 3), WIDTH)
     return carray(floats_at(data(buffer)), shape)
 
 
@@ -142,62 +152,45 @@ def _floats(buffer: int) -> np.ndarray:
     return carray(floats_at(data(buffer)), (size(buffer, 0),))
 
 
-@compiled
-def _gathered(frame: int, turned: bool) -> None:
+def _answer_gather(frame: int) -> int:
+    if is_question(frame):
+        return 0
+    settings = _floats(argument(frame, 4))
     volume.gather(
         _volumes(argument(frame, 0)),
         _kernel(argument(frame, 1)),
         _floats(argument(frame, 2)),
-        _volumes(argument(frame, 3)),
-        _floats(argument(frame, 4))[0],
-        turned,
-        _volumes(result(frame, 0)),
+        _hidden(argument(frame, 3)),
+        settings[1],
+        settings[0] != 0,
+        _hidden(result(frame, 0)),
     )
-
-
-@compiled
-def _scattered(frame: int, turned: bool) -> None:
-    volume.scatter(
-        _volumes(argument(frame, 0)),
-        _kernel(argument(frame, 1)),
-        _floats(argument(frame, 2)),
-        turned,
-        _volumes(result(frame, 0)),
-    )
-
-
-def _answer_gather(frame: int) -> int:
-    if not is_question(frame):
-        _gathered(frame, False)
-    return 0
-
-
-def _answer_gather_turned(frame: int) -> int:
-    if not is_question(frame):
-        _gathered(frame, True)
     return 0
 
 
 def _answer_scatter(frame: int) -> int:
-    if not is_question(frame):
-        _scattered(frame, False)
-    return 0
-
-
-def _answer_scatter_turned(frame: int) -> int:
-    if not is_question(frame):
-        _scattered(frame, True)
+    if is_question(frame):
+        return 0
+    volume.scatter(
+        _hidden(argument(frame, 0)),
+        _kernel(argument(frame, 1)),
+        _floats(argument(frame, 2)),
+        _floats(argument(frame, 3))[0] != 0,
+        _volumes(result(frame, 0)),
+    )
     return 0
 
 
 def _answer_gradient(frame: int) -> int:
-    if not is_question(frame):
-        volume.gradient(
-            _volumes(argument(frame, 0)),
-            _volumes(argument(frame, 1)),
-            _kernel(result(frame, 0)),
-            _floats(result(frame, 1)),
-        )
+    if is_question(frame):
+        return 0
+    volume.gradient(
+        _hidden(argument(frame, 0)),
+        _volumes(argument(frame, 1)),
+        _floats(argument(frame, 2))[0] != 0,
+        _kernel(result(frame, 0)),
+        _floats(result(frame, 1)),
+    )
     return 0
 
 
@@ -205,7 +198,5 @@ def _answer_gradient(frame: int) -> int:
 def _register() -> None:
     """Compiles all calls, or finds them on disk, and tells XLA of them."""
     custom_call.register(_GATHER, _answer_gather)
-    custom_call.register(_GATHER_TURNED, _answer_gather_turned)
     custom_call.register(_SCATTER, _answer_scatter)
-    custom_call.register(_SCATTER_TURNED, _answer_scatter_turned)
     custom_call.register(_GRADIENT, _answer_gradient)
