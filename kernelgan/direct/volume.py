@@ -15,11 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from kernelgan.direct import volume_microkernels
-from kernelgan.direct.compiler import compiled
+from kernelgan.direct.compiler import compiled, inlined
 from kernelgan.direct.microkernels import WIDTH
 from kernelgan.direct.volume_microkernels import FEW, GROUP, PLACES
 
 _BYTES = 4
+_LINE = 16
 _ZERO = np.float32(0)
 
 
@@ -31,6 +32,14 @@ def group_size(channels: int) -> int:
 def hidden_places(space: Sequence[int]) -> int:
     """Places kept for a volume ``(D, H, W)``: an odd number, so that groups do not meet in the same cache sets."""
     return math.prod(space) | 1
+
+
+@compiled
+def _aligned(count: int) -> np.ndarray:
+    """Floats of which no vector lies in two cache lines."""
+    floats = np.empty(count + _LINE, np.float32)
+    start = -(floats.ctypes.data // _BYTES) % _LINE
+    return floats[start : start + count]
 
 
 @compiled
@@ -115,7 +124,7 @@ def _list_taps(
     return count
 
 
-@compiled
+@inlined
 def gather(
     x: np.ndarray,
     w: np.ndarray,
@@ -177,7 +186,7 @@ def gather(
                     )
 
 
-@compiled
+@inlined
 def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.ndarray) -> None:
     """Fills ``y`` with the many channels ``x`` convolved; ``x`` is read once.
 
@@ -185,7 +194,7 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
     groups.
     """
     blocks, groups, deep, high, wide, size, _ = y.shape
-    stored, x_size = x.shape[2], x.shape[3]
+    x_size = x.shape[3]
     space, window = (deep, high, wide), w.shape[:3]
     number, places = window[0] * window[1] * window[2], deep * high * wide
     inputs = w.shape[4] if turned else w.shape[3]
@@ -199,9 +208,7 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
                 packed[tap, o, i] = flat[tap, o, i] if turned else flat[number - 1 - tap, i, o]
     taps = np.empty((number, 2), np.int64)
     starts, homes = np.empty(number * outputs, np.int64), np.empty(number * outputs, np.int64)
-    channels = np.empty(inputs, np.int64)
-    for i in range(inputs):
-        channels[i] = ((i // x_size) * stored * x_size + i % x_size) * WIDTH
+    seen = _aligned(inputs * PLACES * WIDTH).reshape(inputs, PLACES, WIDTH)
     spots = np.empty(places, np.int64)
     regions = _regions(space, window)
     for block in range(blocks):
@@ -225,19 +232,25 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
         parts = (rows + GROUP - 1) // GROUP
         for block in range(blocks):
             for first in range(0, found, PLACES):
+                beside = min(PLACES, found - first)
+                for group in range(x.shape[1]):
+                    begin = group * x_size
+                    for place in range(beside):
+                        spot = spots[first + place]
+                        for member in range(min(x_size, inputs - begin)):
+                            for lane in range(WIDTH):
+                                seen[begin + member, place, lane] = x[block, group, spot, member, lane]
                 for part in range(parts):
                     begin, end = part * rows // parts, (part + 1) * rows // parts
                     volume_microkernels.scatter(
                         end - begin,
-                        min(PLACES, found - first),
-                        x[block].ctypes.data,
-                        spots.ctypes.data + 8 * first,
-                        x_size * WIDTH,
-                        channels.ctypes.data,
+                        beside,
+                        seen.ctypes.data,
                         inputs,
                         packed.ctypes.data,
                         starts.ctypes.data + 8 * begin,
                         y[block].ctypes.data,
+                        spots.ctypes.data + 8 * first,
                         size * WIDTH,
                         homes.ctypes.data + 8 * begin,
                     )
@@ -247,12 +260,14 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
 def _pad_rows(few: np.ndarray, margin: int) -> np.ndarray:
     """One channel with zeros left and right, the taps of a row side by side as if they were channels."""
     blocks, _, deep, high, wide, _, _ = few.shape
-    padded = np.zeros((blocks, 1, deep, high, wide + 2 * margin, 1, WIDTH), np.float32)
+    across = wide + 2 * margin
+    padded = _aligned(blocks * deep * high * across * WIDTH).reshape(blocks, 1, deep, high, across, 1, WIDTH)
+    padded[:] = _ZERO
     padded[:, :, :, :, margin : margin + wide] = few
     return padded
 
 
-@compiled
+@inlined
 def gradient(
     many: np.ndarray, few: np.ndarray, of_many: bool, dw: np.ndarray, db: np.ndarray
 ) -> None:

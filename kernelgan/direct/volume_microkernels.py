@@ -91,35 +91,31 @@ def scatter(
     rows: Any,
     places: Any,
     x: Any,
-    spots: Any,
-    x_apart: Any,
-    channels: Any,
     count: Any,
     w: Any,
     starts: Any,
     y: Any,
+    spots: Any,
     y_apart: Any,
     homes: Any,
 ) -> Any:
     """The products of all channels at some places, added where each tap wants them.
 
-    For each of the ``places`` first of the integers ``spots``, and for each of the ``rows`` first r (a tap and
-    a filter), ``sum_c w[starts[r] + c] * x[spot * x_apart + channels[c]]`` is added to
-    ``y[spot * y_apart + homes[r]]``.
+    For each of the ``places`` first p of the integers ``spots``, and for each of the ``rows`` first r (a tap and
+    a filter), ``sum_c w[starts[r] + c] * x[(c * PLACES + p) * WIDTH]`` is added to
+    ``y[spots[p] * y_apart + homes[r]]``.
     """
 
     def variant(emit: Emitter, rows: int, places: int, given: Sequence[Any]) -> None:
-        x, spots, x_apart, channels, count, w, starts, y, y_apart, homes = given
+        x, count, w, starts, y, spots, y_apart, homes = given
         x, w, y = (emit.pointer(address, FLOAT) for address in (x, w, y))
-        spots, channels, starts, homes = (emit.pointer(a, INT) for a in (spots, channels, starts, homes))
-        numbers = [emit.read(emit.at(spots, p)) for p in range(places)]
-        seen = [emit.at(x, emit.times(number, x_apart)) for number in numbers]
+        starts, spots, homes = (emit.pointer(address, INT) for address in (starts, spots, homes))
         weights = [emit.at(w, emit.read(emit.at(starts, r))) for r in range(rows)]
         pairs = [(p, r) for p in range(places) for r in range(rows)]
 
         def body(c: Any, totals: list[Any]) -> list[Any]:
-            offset = emit.read(emit.at(channels, c))
-            values = [emit.load(emit.at(place, offset)) for place in seen]
+            seen = emit.at(x, emit.times(c, constant(PLACES * WIDTH)))
+            values = [emit.load(emit.at(seen, p * WIDTH)) for p in range(places)]
             factors = [emit.broadcast(emit.at(row, c)) for row in weights]
             return [
                 emit.multiply_add(values[p], factors[r], total)
@@ -128,15 +124,16 @@ def scatter(
 
         totals = emit.loop(count, [emit.zeros()] * len(pairs), body)
         offsets = [emit.read(emit.at(homes, r)) for r in range(rows)]
+        found = [emit.at(y, emit.times(emit.read(emit.at(spots, p)), y_apart)) for p in range(places)]
         for (p, r), total in zip(pairs, totals, strict=True):
-            home = emit.at(y, emit.times(numbers[p], y_apart), offsets[r])
+            home = emit.at(found[p], offsets[r])
             emit.store(emit.add(emit.load(home), total), home)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _choose(builder, arguments, GROUP, PLACES, variant)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 12), generate
+    return types.void(*[types.intp] * 10), generate
 
 
 @intrinsic
