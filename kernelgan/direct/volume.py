@@ -147,7 +147,8 @@ def gather(
     inputs = w.shape[4] if turned else w.shape[3]
     outputs = w.shape[3] if turned else w.shape[4]
     flat = w.reshape(number, w.shape[3], w.shape[4])
-    packed = np.zeros((groups, number, inputs, size), np.float32)
+    packed = _aligned(groups * number * inputs * size).reshape(groups, number, inputs, size)
+    packed[:] = _ZERO
     for tap in range(number):
         for i in range(inputs):
             for o in range(outputs):
@@ -234,12 +235,13 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
             for first in range(0, found, PLACES):
                 beside = min(PLACES, found - first)
                 for group in range(x.shape[1]):
-                    begin = group * x_size
                     for place in range(beside):
-                        spot = spots[first + place]
-                        for member in range(min(x_size, inputs - begin)):
-                            for lane in range(WIDTH):
-                                seen[begin + member, place, lane] = x[block, group, spot, member, lane]
+                        volume_microkernels.lay_out(
+                            x[block, group].ctypes.data + _BYTES * spots[first + place] * x_size * WIDTH,
+                            min(x_size, inputs - group * x_size),
+                            seen.ctypes.data + _BYTES * (group * x_size * PLACES + place) * WIDTH,
+                            PLACES * WIDTH,
+                        )
                 for part in range(parts):
                     begin, end = part * rows // parts, (part + 1) * rows // parts
                     volume_microkernels.scatter(

@@ -137,6 +137,26 @@ def scatter(
 
 
 @intrinsic
+def lay_out(context: Any, x: Any, count: Any, y: Any, apart: Any) -> Any:
+    """Copies ``count`` vectors that follow each other in ``x`` to places ``apart`` in ``y``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder)
+        x, count, y, apart = arguments
+        x, y = emit.pointer(x, FLOAT), emit.pointer(y, FLOAT)
+
+        def body(k: Any, nothing: list[Any]) -> list[Any]:
+            value = emit.load(emit.at(x, emit.times(k, constant(WIDTH))))
+            emit.store(value, emit.at(y, emit.times(k, apart)))
+            return nothing
+
+        emit.loop(count, [], body)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), generate
+
+
+@intrinsic
 def products(
     context: Any, many: Any, few: Any, a: Any, b: Any, offsets: Any, count: Any, sums: Any
 ) -> Any:
