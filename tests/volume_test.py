@@ -92,7 +92,9 @@ def _train(state, batches):
 
 
 def _pairs():
-    volumes = jax.random.uniform(jax.random.key(1), (2, 2, 3, 5, 3, 3, 3, 2), minval=-1)  # pairs, domains, steps
+    volumes = jax.random.uniform(
+        jax.random.key(1), (2, 2, 3, 5, 3, 3, 3, 2), minval=-1
+    )  # pairs, domains, steps
     make = jax.vmap(lambda key: cyclegan.initialise(4, volumes[0, 0, 0], 1e-3, key))
     return jax.jit(make)(jax.random.split(jax.random.key(0))), (volumes[:, 0], volumes[:, 1])
 

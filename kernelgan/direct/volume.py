@@ -96,6 +96,12 @@ def _regions(space: tuple[int, int, int], window: tuple[int, int, int]) -> np.nd
 
 
 @compiled
+def _beside(left: int, most: int) -> int:
+    """How many a microkernel takes of those that are left: there is one for ``most``, and one for 1."""
+    return most if left >= most else 1
+
+
+@compiled
 def _list_places(region: np.ndarray, space: tuple[int, int, int], spots: np.ndarray) -> int:
     """Writes the numbers of a region's places, and says how many they are."""
     count = 0
@@ -118,8 +124,10 @@ def _list_taps(
             for column in range(region[2, 2], region[2, 3]):
                 taps[count, 0] = (down * window[1] + row) * window[2] + column
                 taps[count, 1] = (
-                    (down - window[0] // 2) * space[1] + row - window[1] // 2
-                ) * space[2] + column - window[2] // 2
+                    ((down - window[0] // 2) * space[1] + row - window[1] // 2) * space[2]
+                    + column
+                    - window[2] // 2
+                )
                 count += 1
     return count
 
@@ -168,11 +176,13 @@ def gather(
                 offsets[t * inputs + i, 1] = (taps[t, 0] * inputs + i) * size
         for block in range(blocks):
             for group in range(groups):
-                beside = reference[block, group].ctypes.data if reference.shape[0] > 0 else 0
-                for first in range(0, found, PLACES):
+                looked_at = reference[block, group].ctypes.data if reference.shape[0] > 0 else 0
+                first = 0
+                while first < found:
+                    beside = _beside(found - first, PLACES)
                     volume_microkernels.gather(
                         size,
-                        min(PLACES, found - first),
+                        beside,
                         x[block].ctypes.data,
                         spots.ctypes.data + 8 * first,
                         x_size * WIDTH,
@@ -182,9 +192,10 @@ def gather(
                         b.ctypes.data + _BYTES * group * size,
                         y[block, group].ctypes.data,
                         size * WIDTH,
-                        beside,
+                        looked_at,
                         slope,
                     )
+                    first += beside
 
 
 @inlined
@@ -226,14 +237,13 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
         for t in range(count):
             for o in range(outputs):
                 starts[t * outputs + o] = (taps[t, 0] * outputs + o) * inputs
-                homes[t * outputs + o] = (
-                    (o // size * places + taps[t, 1]) * size + o % size
-                ) * WIDTH
+                homes[t * outputs + o] = ((o // size * places + taps[t, 1]) * size + o % size) * WIDTH
         rows = count * outputs
         parts = (rows + GROUP - 1) // GROUP
         for block in range(blocks):
-            for first in range(0, found, PLACES):
-                beside = min(PLACES, found - first)
+            first = 0
+            while first < found:
+                beside = _beside(found - first, PLACES)
                 for group in range(x.shape[1]):
                     for place in range(beside):
                         volume_microkernels.lay_out(
@@ -256,6 +266,7 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
                         size * WIDTH,
                         homes.ctypes.data + 8 * begin,
                     )
+                first += beside
 
 
 @compiled
@@ -270,9 +281,7 @@ def _pad_rows(few: np.ndarray, margin: int) -> np.ndarray:
 
 
 @inlined
-def gradient(
-    many: np.ndarray, few: np.ndarray, of_many: bool, dw: np.ndarray, db: np.ndarray
-) -> None:
+def gradient(many: np.ndarray, few: np.ndarray, of_many: bool, dw: np.ndarray, db: np.ndarray) -> None:
     """Fills ``dw`` ``(d, h, k, I, O)`` and ``db`` ``(O,)``.
 
     One of both sides is what was convolved, the other the slope of the result; if ``of_many``, ``few`` is the
@@ -310,16 +319,19 @@ def gradient(
             for few_group in range(few_groups):
                 for tap in range(flat[0] * flat[1] * flat[2]):
                     if counts[tap] > 0:
-                        for member in range(0, beside, FEW):
+                        member = 0
+                        while member < beside:
+                            together = _beside(beside - member, FEW)
                             volume_microkernels.products(
                                 size,
-                                min(FEW, beside - member),
+                                together,
                                 many[block, group].ctypes.data,
                                 read[block, few_group].ctypes.data + _BYTES * member * WIDTH,
                                 offsets[tap].ctypes.data,
                                 counts[tap],
                                 sums[group, tap, few_group * beside + member].ctypes.data,
                             )
+                            member += together
     for tap in range(number):
         column, row = tap % window[2], tap // window[2]
         for i in range(dw.shape[3]):

@@ -42,7 +42,7 @@ def gather(
 ) -> Any:
     """The sums of all taps at some places.
 
-    For each of the ``places`` first of the integers ``spots``, and for each of the ``filters`` first f,
+    For each of the ``places`` (1 or `PLACES`) first of the integers ``spots``, and for each of the ``filters`` first f,
     ``sum = bias[f] + sum_k w[taps[k, 1] + f] * x[spot * x_apart + taps[k, 0]]`` is written to
     ``y[spot * y_apart + f * WIDTH]``, times ``slope`` where ``reference`` at that offset is not above zero.
     ``reference`` may be 0: the sum itself is looked at then.
@@ -101,8 +101,8 @@ def scatter(
 ) -> Any:
     """The products of all channels at some places, added where each tap wants them.
 
-    For each of the ``places`` first p of the integers ``spots``, and for each of the ``rows`` first r (a tap and
-    a filter), ``sum_c w[starts[r] + c] * x[(c * PLACES + p) * WIDTH]`` is added to
+    For each of the ``places`` (1 or `PLACES`) first p of the integers ``spots``, and for each of the ``rows``
+    first r (a tap and a filter), ``sum_c w[starts[r] + c] * x[(c * PLACES + p) * WIDTH]`` is added to
     ``y[spots[p] * y_apart + homes[r]]``.
     """
 
@@ -157,12 +157,10 @@ def lay_out(context: Any, x: Any, count: Any, y: Any, apart: Any) -> Any:
 
 
 @intrinsic
-def products(
-    context: Any, many: Any, few: Any, a: Any, b: Any, offsets: Any, count: Any, sums: Any
-) -> Any:
+def products(context: Any, many: Any, few: Any, a: Any, b: Any, offsets: Any, count: Any, sums: Any) -> Any:
     """The sums over places and lanes of products of two sides' channels.
 
-    For the ``many`` first f and the ``few`` first t,
+    For the ``many`` first f and the ``few`` (1 or `FEW`) first t,
     ``sum_k sum_lanes a[offsets[k, 0] + f * WIDTH] * b[offsets[k, 1] + t * WIDTH]`` is added to
     ``sums[t * GROUP + f]``; what lies between ``many`` and `GROUP` may be added zeros.
     """
@@ -205,7 +203,10 @@ def _choose(
     most_beside: int,
     variant: Callable[[Emitter, int, int, Sequence[Any]], None],
 ) -> None:
-    """Every variant in a block of its own; the first two arguments, from 1 up, say which one runs."""
+    """Every variant in a block of its own; the first two arguments say which one runs.
+
+    The first is from 1 to ``most``, the second 1 or ``most_beside``: each variant takes a while to compile.
+    """
     first, second, *given = arguments
     nowhere, after = builder.append_basic_block("nowhere"), builder.append_basic_block("chosen")
     number = builder.add(builder.mul(first, constant(most_beside + 1)), second)
@@ -213,7 +214,7 @@ def _choose(
     builder.position_at_end(nowhere)
     builder.unreachable()
     for one in range(1, most + 1):
-        for other in range(1, most_beside + 1):
+        for other in (1, most_beside):
             block = builder.append_basic_block("variant")
             switch.add_case(constant(one * (most_beside + 1) + other), block)
             builder.position_at_end(block)
