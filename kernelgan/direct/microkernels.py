@@ -140,6 +140,7 @@ class Emitter:
         )
 
     def pointer(self, address: Any, kind: ir.Type) -> Any:
+        """An address as a pointer to floats or integers."""
         return self._builder.inttoptr(address, ir.PointerType(kind))
 
     def read(self, pointer: Any) -> Any:
@@ -158,10 +159,12 @@ class Emitter:
         return pointer
 
     def load(self, pointer: Any, width: int = WIDTH) -> Any:
+        """The floats there as a vector."""
         kind = ir.PointerType(ir.VectorType(FLOAT, width))
         return self._builder.load(self._builder.bitcast(pointer, kind), align=4)
 
     def store(self, vector: Any, pointer: Any) -> None:
+        """Writes a vector."""
         kind = ir.PointerType(vector.type)
         self._builder.store(vector, self._builder.bitcast(pointer, kind), align=4)
 
@@ -170,6 +173,7 @@ class Emitter:
         return self.spread(self._builder.load(pointer))
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """``a * b + c``, rounded once."""
         return self._builder.call(self._fma, [a, b, c])
 
     def zeros(self) -> Any:
@@ -184,6 +188,7 @@ class Emitter:
         return self._builder.shuffle_vector(first, nothing, zeros)
 
     def add(self, a: Any, b: Any) -> Any:
+        """Of vectors."""
         return self._builder.fadd(a, b)
 
     def cut(self, vector: Any, reference: Any, slope: Any) -> Any:

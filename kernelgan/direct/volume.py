@@ -1,10 +1,10 @@
-"""3-D convolutions of unchanged size (zeros around) from few channels to many and back, and their gradients.
+"""3-D convolutions of unchanged size (zeros around), from few channels to many and back, and their gradients.
 
-Arrays are C-contiguous float32. Volumes are ``(K, G, D, H, W, S, WIDTH)``: ``K`` blocks of as many kernel sets
-as a vector has lanes, the channels in ``G`` groups of ``S`` (see `group_size`), the last filled up with zeros.
-The many channels between two convolutions are ``(K, G, N, S, WIDTH)``, ``N`` places of which the last may be
-nobody's, see `hidden_places`. Kernels are ``(d, h, k, I, O)`` of odd sizes. Zeros around a volume are neither
-stored nor multiplied: places that need the same taps are found first, and are computed together.
+Arrays are C-contiguous float32. Volumes are ``(K, G, D, H, W, S, WIDTH)``: ``K`` blocks of as many kernel
+sets as a vector has lanes, the channels in ``G`` groups of ``S`` (see `group_size`), the last filled up with
+zeros. The many channels between two convolutions are ``(K, G, N, S, WIDTH)``, ``N`` places of which the last
+may be nobody's, see `hidden_places`. Kernels are ``(d, h, k, I, O)`` of odd sizes. Zeros around a volume are
+neither stored nor multiplied: places that need the same taps are found first, and are computed together.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def group_size(channels: int) -> int:
 
 
 def hidden_places(space: Sequence[int]) -> int:
-    """Places kept for a volume ``(D, H, W)``: an odd number, so that groups do not meet in the same cache sets."""
+    """Places kept for a volume ``(D, H, W)``: an odd number, so that groups do not share their cache sets."""
     return math.prod(space) | 1
 
 
@@ -142,11 +142,11 @@ def gather(
     turned: bool,
     y: np.ndarray,
 ) -> None:
-    """Fills the many channels ``y`` with ``x`` convolved, times ``slope`` where ``reference`` is not above zero.
+    """Fills the many channels ``y`` with ``x`` convolved, then a leaky ReLU or the gradient of one.
 
-    Without blocks in ``reference``, ``y`` itself is looked at: a leaky ReLU. With them, this is a gradient
-    through one. If ``turned``, ``x`` is the slope of ``w``'s outputs, and ``y`` of its inputs. ``b`` is filled
-    up to whole groups.
+    What ``reference`` is not above zero for is multiplied by ``slope``; without blocks in ``reference``, that
+    is ``y`` itself. If ``turned``, ``x`` is the slope of ``w``'s outputs, and ``y`` of its inputs. ``b`` is
+    filled up to whole groups.
     """
     blocks, _, deep, high, wide, x_size, _ = x.shape
     groups, size = y.shape[1], y.shape[3]
@@ -180,7 +180,7 @@ def gather(
                 first = 0
                 while first < found:
                     beside = _beside(found - first, PLACES)
-                    volume_microkernels.gather(
+                    volume_microkernels.gather(  # type: ignore[call-arg]  # its first is numba's
                         size,
                         beside,
                         x[block].ctypes.data,
@@ -246,7 +246,7 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
                 beside = _beside(found - first, PLACES)
                 for group in range(x.shape[1]):
                     for place in range(beside):
-                        volume_microkernels.lay_out(
+                        volume_microkernels.lay_out(  # type: ignore[call-arg]  # its first is numba's
                             x[block, group].ctypes.data + _BYTES * spots[first + place] * x_size * WIDTH,
                             min(x_size, inputs - group * x_size),
                             seen.ctypes.data + _BYTES * (group * x_size * PLACES + place) * WIDTH,
@@ -254,7 +254,7 @@ def scatter(x: np.ndarray, w: np.ndarray, b: np.ndarray, turned: bool, y: np.nda
                         )
                 for part in range(parts):
                     begin, end = part * rows // parts, (part + 1) * rows // parts
-                    volume_microkernels.scatter(
+                    volume_microkernels.scatter(  # type: ignore[call-arg]  # its first is numba's
                         end - begin,
                         beside,
                         seen.ctypes.data,
@@ -322,7 +322,7 @@ def gradient(many: np.ndarray, few: np.ndarray, of_many: bool, dw: np.ndarray, d
                         member = 0
                         while member < beside:
                             together = _beside(beside - member, FEW)
-                            volume_microkernels.products(
+                            volume_microkernels.products(  # type: ignore[call-arg]  # its first is numba's
                                 size,
                                 together,
                                 many[block, group].ctypes.data,

@@ -20,7 +20,7 @@ _GRADIENT = "kernelgan_volume_gradient"
 
 
 def to_blocks(volumes: jax.Array) -> jax.Array:
-    """Kernel sets ``(B, O, H, W, I)`` to ``(K, G, O, H, W, S, WIDTH)``, filled up with zeros; see `volume`."""
+    """Kernel sets ``(B, O, H, W, I)`` to ``(K, G, O, H, W, S, WIDTH)``, see `volume`; zeros fill it up."""
     count, *space, channels = volumes.shape
     blocks, groups, members = -(-count // WIDTH), *_grouped(channels)
     margins = ((0, blocks * WIDTH - count), (0, 0), (0, 0), (0, 0), (0, groups * members - channels))
@@ -89,7 +89,7 @@ def _grouped(channels: int) -> tuple[int, int]:
     return -(-channels // members), members
 
 
-def _call(name: str, shapes: Sequence[tuple[int, ...]], *arguments: jax.Array) -> list[jax.Array]:
+def _call(name: str, shapes: Sequence[tuple[int, ...]], *arguments: jax.Array) -> Sequence[jax.Array]:
     _register()
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     return jax.ffi.ffi_call(name, results, vmap_method="sequential")(*arguments)
