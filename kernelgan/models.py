@@ -33,6 +33,13 @@ def form_here(form: str) -> str:
     return "direct" if jax.default_backend() == "cpu" and direct.is_available() else "tiles"
 
 
+def resolve_form(form: str) -> str:
+    """What "auto" means here: "direct" on CPUs where it is available, else "tiles"."""
+    if form != "auto":
+        return form
+    return "direct" if jax.default_backend() == "cpu" and direct.is_available() else "tiles"
+
+
 def uniform_fan_in(fan_in: int) -> Initialiser:
     """Uniform in +-1/sqrt(fan_in), PyTorch's default for convolutions and dense layers."""
     bound = 1.0 / math.sqrt(fan_in)
@@ -185,56 +192,89 @@ class VolumeConv(nn.Module):
     channels: int
 
     @nn.compact
-    def __call__(self, volumes: jax.Array) -> jax.Array:
-        """``(C, O, H, W, B)`` to ``(channels, O, H, W, B)``, batch-minor."""
-        inputs = volumes.shape[0]
+    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array]:
+        """Kernel ``(3, 3, 3, inputs, channels)`` and bias ``(channels,)``."""
         initialise = uniform_fan_in(27 * inputs)
         kernel = self.param("kernel", initialise, (3, 3, 3, inputs, self.channels))
-        bias = self.param("bias", initialise, (self.channels,))
-        return convolution.convolve_volume(volumes, kernel) + bias[:, None, None, None, None]
+        return kernel, self.param("bias", initialise, (self.channels,))
+
+    def __call__(self, volumes: jax.Array, form: str) -> jax.Array:
+        """``(C, O, H, W, B)`` to ``(channels, O, H, W, B)``, batch-minor; ``form`` is not "direct"."""
+        kernel, bias = self.weights(volumes.shape[0])
+        if form == "plain":
+            convolved = lax.conv_general_dilated(
+                volumes,
+                kernel,
+                (1, 1, 1),
+                "SAME",
+                dimension_numbers=("CDHWN", "DHWIO", "CDHWN"),
+                precision=convolution.PRECISION,
+            )
+        else:
+            convolved = convolution.convolve_volume(volumes, kernel)
+        return convolved + bias[:, None, None, None, None]
+
+
+def _encode_decode(
+    encode: VolumeConv, decode: VolumeConv, volumes: jax.Array, slope: float, form: str
+) -> jax.Array:
+    """Kernel sets ``(B, O, H, W, I)`` through two convolutions with a leaky ReLU between, channels last."""
+    form = resolve_form(form)
+    if form == "direct":
+        from kernelgan.direct import volume_operation
+
+        weights = encode.weights(volumes.shape[-1]), decode.weights(encode.channels)
+        found = volume_operation.encode_decode(volume_operation.to_blocks(volumes), *weights, slope)
+        return volume_operation.from_blocks(found, len(volumes), decode.channels)
+    hidden = encode(volumes.transpose(4, 1, 2, 3, 0), form)
+    hidden = nn.leaky_relu(hidden, slope) if slope else nn.relu(hidden)
+    return decode(hidden, form).transpose(4, 1, 2, 3, 0)
 
 
 class KernelGenerator(nn.Module):
     """Translates kernel sets: two 3-D convolutions, ReLU between, tanh at the end.
 
     A kernel set is seen as a volume ``(O, H, W)`` with the layer's ``I`` input channels as channels.
+
+    Attributes:
+      hidden: channels between the convolutions.
+      form: one of `FORMS`, or "auto".
     """
 
     hidden: int = 64
+    form: str = "auto"
 
     @nn.compact
     def __call__(self, volumes: jax.Array) -> jax.Array:
         """``(B, O, H, W, I)`` to the same shape, in (-1, 1)."""
-        hidden = nn.relu(VolumeConv(self.hidden, name="encode")(_batch_minor(volumes)))
-        return _batch_major(jnp.tanh(VolumeConv(volumes.shape[-1], name="decode")(hidden)))
+        encode = VolumeConv(self.hidden, name="encode")
+        decode = VolumeConv(volumes.shape[-1], name="decode")
+        return jnp.tanh(_encode_decode(encode, decode, volumes, 0.0, self.form))
 
 
 class KernelDiscriminator(nn.Module):
-    """Scores each position of a kernel set as real (1) or translated (0); a patch output."""
+    """Scores each position of a kernel set as real (1) or translated (0); a patch output.
+
+    Attributes:
+      hidden: channels between the convolutions.
+      form: one of `FORMS`, or "auto".
+    """
 
     hidden: int = 64
+    form: str = "auto"
 
     @nn.compact
     def __call__(self, volumes: jax.Array) -> jax.Array:
         """``(B, O, H, W, I)`` to ``(B, O, H, W, 1)`` in (0, 1)."""
-        encoded = VolumeConv(self.hidden, name="encode")(_batch_minor(volumes))
-        decoded = VolumeConv(1, name="decode")(nn.leaky_relu(encoded, 0.2))
-        return _batch_major(nn.sigmoid(decoded))
+        encode, decode = VolumeConv(self.hidden, name="encode"), VolumeConv(1, name="decode")
+        return nn.sigmoid(_encode_decode(encode, decode, volumes, 0.2, self.form))
 
 
-def generate_volumes(hidden: int, params: Params, volumes: Array) -> jax.Array:
+def generate_volumes(hidden: int, params: Params, volumes: Array, form: str = "auto") -> jax.Array:
     """Kernel sets ``(B, O, H, W, I)`` through a generator of ``hidden`` channels."""
-    return cast("jax.Array", KernelGenerator(hidden).apply({"params": params}, volumes))
+    return cast("jax.Array", KernelGenerator(hidden, form).apply({"params": params}, volumes))
 
 
-def judge_volumes(hidden: int, params: Params, volumes: Array) -> jax.Array:
+def judge_volumes(hidden: int, params: Params, volumes: Array, form: str = "auto") -> jax.Array:
     """A discriminator's scores ``(B, O, H, W, 1)`` of kernel sets ``(B, O, H, W, I)``."""
-    return cast("jax.Array", KernelDiscriminator(hidden).apply({"params": params}, volumes))
-
-
-def _batch_minor(volumes: jax.Array) -> jax.Array:
-    return volumes.transpose(4, 1, 2, 3, 0)
-
-
-def _batch_major(volumes: jax.Array) -> jax.Array:
-    return volumes.transpose(4, 1, 2, 3, 0)
+    return cast("jax.Array", KernelDiscriminator(hidden, form).apply({"params": params}, volumes))

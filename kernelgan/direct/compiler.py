@@ -53,4 +53,9 @@ differs between code just compiled and code found on disk. Results are to the bi
 
 def compiled_for_c(signature: Any) -> Callable[..., Any]:
     """Compiled at once, callable by C."""
-    return _kept(numba.cfunc(signature, cache=True))
+    return _kept(numba.cfunc(signature, cache=True, error_model="numpy"))
+
+
+inlined = _kept(numba.njit(cache=True, nogil=True, error_model="numpy", inline="always"))
+"""The same, but made part of its caller: large code that has one caller is optimised once, not once for each
+level above it."""
