@@ -4,6 +4,10 @@ After a few steps Adam has divided each gradient by its own size, so that roundi
 turn a whole step of the learning rate round: parameters of two right programs differ. What is compared with
 the reference is therefore the gradient, read off Adam's first moment; that the parameters follow from that
 gradient is checked against Adam's own formula (Kingma and Ba, arXiv:1412.6980) in float64.
+
+Gradients have jumps: of two pixels that are equal but for rounding, one wins the pooling, and among the
+150,000 windows of a batch there are such. A gradient that differs from the reference's is therefore compared
+also with the reference's at parameters that differ by rounding, some draws of them: it must be one of those.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ TF32_TOLERANCE = 3e-2
 """TF32 keeps 10 bits of a factor: 5e-4 of each, and now and then another pixel wins a pooling."""
 
 EPSILON = 1e-8
+DRAWS, NUDGE = 32, 1e-6
+"""How often parameters are drawn anew, and by which share of their size they then differ."""
 
 
 @dataclasses.dataclass
@@ -54,7 +60,8 @@ def relative_error(found: Any, expected: Any) -> float:  # noqa: ANN401
     A layer is what lies beside an array, such as a bias beside its kernel: a bias's gradient is a sum whose
     terms may cancel each other, so that its own size says nothing about rounding.
     """
-    if jax.tree.structure(found) != jax.tree.structure(expected):
+    structures: list[Any] = [jax.tree.structure(found), jax.tree.structure(expected)]
+    if structures[0] != structures[1]:
         return float("inf")
     differences: dict[Any, float] = {}
     scales: dict[Any, float] = {}
@@ -69,22 +76,53 @@ def relative_error(found: Any, expected: Any) -> float:  # noqa: ANN401
     return float(np.max([differences[layer] / (scales[layer] or 1.0) for layer in differences]))
 
 
+def member_of(params: Params, member: int) -> Params:
+    """One member of stacked parameters."""
+    return jax.tree.map(lambda leaf: leaf[member], params)
+
+
+Gradients = Callable[[Params, int], Params]
+"""The reference: ``(parameters of one member, its number) -> its gradients``."""
+
+
+def gradient_error(found: Params, params: Params, gradients: Gradients, tolerance: float) -> float:
+    """The largest error of stacked gradients, each member's against the nearest of the reference's draws."""
+    rng = np.random.default_rng(0)
+
+    def nudged(leaf: np.ndarray) -> np.ndarray:
+        return (leaf * (1 + NUDGE * rng.uniform(-1, 1, leaf.shape))).astype(leaf.dtype)
+
+    errors = []
+    for member in range(len(jax.tree.leaves(params)[0])):
+        own, given = member_of(found, member), member_of(params, member)
+        error = relative_error(own, jax.device_get(gradients(given, member)))
+        for _ in range(DRAWS):
+            if error <= tolerance:
+                break
+            other = relative_error(own, jax.device_get(gradients(jax.tree.map(nudged, given), member)))
+            error = min(error, other)
+        errors.append(error)
+    return float(np.max(errors))
+
+
 def step_error(
     before: Snapshot,
     after: Snapshot,
-    gradients: Callable[[Params], Params],
+    gradients: Gradients,
     *,
     learning_rate: float,
     betas: tuple[float, float] = (0.9, 0.999),
+    tolerance: float = FLOAT32_TOLERANCE,
 ) -> float:
     """The largest error of one step of Adam.
 
     Args:
       before: the state that the step began with.
       after: the state after it.
-      gradients: the reference: stacked parameters to their gradients.
+      gradients: the reference.
       learning_rate: of Adam.
       betas: of Adam.
+      tolerance: from which on a gradient is compared with more draws of the reference.
 
     Returns:
       The largest of: the gradients' error, relative to each layer's largest gradient; the second moments',
@@ -115,7 +153,7 @@ def step_error(
     return float(
         np.max(  # which keeps a NaN
             [
-                relative_error(gradient, jax.device_get(gradients(before.params))),
+                gradient_error(gradient, before.params, gradients, tolerance),
                 relative_error(after.second, jax.tree.map(second, before.second, gradient)),
                 *jax.tree.leaves(moved),
             ]

@@ -65,7 +65,6 @@ def draw(found: Sequence[Row], path: Path) -> None:
             "compilation" if quantity == "compilation" else f"more {quantity}s".replace("ss", "s")
         )
         panel.tick_params(axis="x", labelsize=7, which="both")
-        panel.set_xticks(panel.get_xticks())
         panel.grid(alpha=0.3)
         if panel.has_data():
             panel.legend(fontsize=7, frameon=False)

@@ -136,6 +136,8 @@ _TORCH, _FIRST, _MAPPED = "x PyTorch loop", "x first vmap", "x torch.vmap"
 
 _COMPILE = "compilation of 2,048 models over that of 32"
 
+_ONE = rows.ONE_CORE
+
 GOALS = (
     Goal(
         "cpu",
@@ -143,7 +145,7 @@ GOALS = (
         1.5,
         False,
         "x",
-        _ratio("zoo", "engine", rows.ONE_CORE, _TORCH),
+        _ratio("zoo", "engine", _ONE, _TORCH),
     ),
     Goal(
         "cpu",
@@ -151,7 +153,7 @@ GOALS = (
         15,
         False,
         "x",
-        _ratio("zoo", "engine", rows.ONE_CORE, _FIRST),
+        _ratio("zoo", "engine", _ONE, _FIRST),
     ),
     Goal(
         "cpu",
@@ -159,7 +161,7 @@ GOALS = (
         1.5,
         True,
         "x",
-        _times_pytorch("engine, 1 pair", rows.ONE_CORE),
+        _times_pytorch("engine, 1 pair", _ONE),
     ),
     Goal(
         "cpu",
@@ -167,17 +169,27 @@ GOALS = (
         1.5,
         True,
         "x",
-        _times_pytorch("engine, 8 pairs", rows.ONE_CORE),
+        _times_pytorch("engine, 8 pairs", _ONE),
     ),
     Goal("cpu", _COMPILE, 1.2, True, "x", _compilation),
     Goal("cpu", "warm start to the first step", 3, True, "s", _warm_start),
     Goal("gpu", "zoo: all 4,498 networks in float32", 12, True, "s", _whole_zoo("float32")),
     Goal("gpu", "zoo: all 4,498 networks in TF32", 4, True, "s", _whole_zoo("TF32")),
     Goal(
-        "gpu", "zoo: engine over a PyTorch loop", 100, False, "x", _ratio("zoo", "engine", rows.GPU, _TORCH)
+        "gpu",
+        "zoo: engine over a PyTorch loop",
+        100,
+        False,
+        "x",
+        _ratio("zoo", "engine", rows.GPU, _TORCH),
     ),
     Goal(
-        "gpu", "zoo: engine over torch.func.vmap", 20, False, "x", _ratio("zoo", "engine", rows.GPU, _MAPPED)
+        "gpu",
+        "zoo: engine over torch.func.vmap",
+        20,
+        False,
+        "x",
+        _ratio("zoo", "engine", rows.GPU, _MAPPED),
     ),
     Goal(
         "gpu",

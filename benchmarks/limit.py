@@ -1,4 +1,4 @@
-"""The limit: how fast this machine multiplies large matrices, measured beside whatever is compared with it."""
+"""The limit: how fast this machine multiplies large matrices, measured beside what is compared with it."""
 
 from __future__ import annotations
 

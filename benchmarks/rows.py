@@ -108,7 +108,7 @@ def from_document(document: Mapping[str, Any]) -> Row:
 
 
 def fastest(rows: Sequence[Row], prefix: str, precision: str = "float32") -> Row | None:
-    """Of the right rows whose name begins so, the one with the smallest median; in float32 if not as asked."""
+    """Of the right rows whose name begins so, the fastest; in float32 if none is as asked."""
     found = [row for row in rows if row.name.startswith(prefix) and row.ms and row.status not in BAD]
     alike = [row for row in found if row.precision == precision]
     alike = alike or [row for row in found if row.precision == "float32"]

@@ -1,4 +1,4 @@
-"""How long a fresh process takes to its first training step, with an empty compilation cache and a filled one.
+"""How long a fresh process takes to its first training step, with an empty compilation cache and a full one.
 
 The process that is timed is the worker's own, so nothing here imports JAX before the clock is read.
 """

@@ -158,7 +158,8 @@ class Lockstep:
         """``call`` takes the callback to be called, with anything, at the end of each lap."""
         self._call = call
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._ended, self._error = False, None
+        self._ended = False
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -220,10 +221,10 @@ class Compilations:
         self._intervals: list[tuple[float, float]] = []
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
-    def _hear(self, event: str, seconds: float, **_: object) -> None:
+    def _hear(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.rpartition("/")[2] in self.EVENTS:
             now = time.perf_counter()
-            self._intervals.append((now - seconds, now))
+            self._intervals.append((now - duration_secs, now))
 
     @property
     def seconds(self) -> float:

@@ -194,9 +194,7 @@ def environment(settings: Settings, mode: str, cores: int) -> dict[str, str]:
     """
     suite = settings.suite
     threads = "1" if mode == rows.ONE_CORE else str(cores)
-    found = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), threads
-    )
+    found = {f"{library}_NUM_THREADS": threads for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     found["JAX_PLATFORMS"] = "cpu" if suite == "cpu" else "cuda"
     found["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     if mode == rows.DEVICES:

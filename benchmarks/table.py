@@ -49,12 +49,10 @@ def columns(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Aligned: the first column to the left, the others to the right."""
     everything = [head, *lines]
     widths = [max(len(line[n]) for line in everything) for n in range(len(head))]
-    text = [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in everything
-    ]
+    text = []
+    for first, *others in everything:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        text.append("  ".join([first.ljust(widths[0]), *cells]))
     text.insert(1, "-" * len(text[0]))
     return "\n".join(line.rstrip() for line in text)
 
@@ -185,6 +183,6 @@ def head(described: dict[str, Any], suite: str, quick: bool) -> str:
         f" {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         f"{machine['cpu']}, {machine['cores']} cores{bits}{gpu}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "float32 unless a row says TF32; ratios above 1 are faster than the baseline, medians of the rounds' ratios",
+        "float32 unless a row says TF32; ratios are medians of the rounds', and above 1 is faster",
     ]
     return "\n".join(words) + "\n"

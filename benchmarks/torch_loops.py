@@ -112,7 +112,7 @@ class ZooLoop:
     def __init__(
         self, params: Params, images: np.ndarray, labels: np.ndarray, rate: float, *, channels_last: bool
     ) -> None:
-        """Images float32 ``(M, B, H, W, C)`` and labels ``(M, B)`` lie in memory as the networks read them."""
+        """Images float32 ``(M, B, H, W, C)`` and labels ``(M, B)``; they are laid out once, here."""
         torch = _torch()
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self._like, self._steps = params, 0
@@ -143,19 +143,17 @@ class ZooLoop:
 
     def snapshot(self, members: np.ndarray) -> Snapshot:
         """The state of some networks."""
-        return _snapshot(
-            [(self._models[m], self._optimizers[m]) for m in members], self._like, self._steps, ""
-        )
+        return _snapshot([(self._models[m], self._optimizers[m]) for m in members], self._like, self._steps)
 
 
-def _snapshot(parts: list[tuple[Any, Any]], like: Params, steps: int, prefix: str) -> Snapshot:
+def _snapshot(parts: list[tuple[Any, Any]], like: Params, steps: int) -> Snapshot:
     """Parameters and moments of modules that are alike, stacked."""
 
     def stacked(read: Any) -> Params:  # noqa: ANN401
         return _ours(
             _stacked(
                 [
-                    {name: _numpy(read(optimizer, tensor)) for name, tensor in model.named_parameters(prefix)}
+                    {name: _numpy(read(optimizer, tensor)) for name, tensor in model.named_parameters()}
                     for model, optimizer in parts
                 ]
             ),
@@ -171,7 +169,7 @@ def _snapshot(parts: list[tuple[Any, Any]], like: Params, steps: int, prefix: st
 
 
 class ZooMap:
-    """`torch.func.vmap` over the networks' gradients; Adam is elementwise, so one serves the stacked arrays."""
+    """`torch.func.vmap` over the networks' gradients; Adam is elementwise, so one serves stacked arrays."""
 
     def __init__(self, params: Params, images: np.ndarray, labels: np.ndarray, rate: float) -> None:
         """As for `ZooLoop`."""
@@ -213,7 +211,7 @@ class ZooMap:
 
 
 def evaluate(params: Params, images: np.ndarray, batch: int) -> Any:  # noqa: ANN401
-    """A function that gives all logits ``(M, N, K)`` of uint8 images, one network after the other, as numpy."""
+    """A function that gives all logits ``(M, N, K)`` of uint8 images, one network after the other."""
     torch = _torch()
     loaded = []
     for arrays in _members(params):
@@ -327,7 +325,6 @@ class TranslatorLoop:
                     [(module, self._optimizers[player])],
                     _with_axis(self._likes[player][name]),
                     self._steps,
-                    "",
                 )
                 for name, module in modules.items()
             }

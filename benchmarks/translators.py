@@ -1,8 +1,8 @@
 """A step of the CycleGANs of both layers: `cyclegan.train` for one pair and for many, and PyTorch's loop.
 
-The engine draws its batches, here all kernel sets in an order of its own, on which no mean depends. Its second
-step and PyTorch's first are compared with plain Flax convolutions: the losses, and what `benchmarks.check`
-says.
+The engine draws its batches, here all kernel sets in an order of its own, on which no mean depends. Its
+second step and PyTorch's first are compared with plain Flax convolutions: the losses, and what
+`benchmarks.check` says.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ MFLOP = {"conv1": 57.0, "conv2": 290.0}
 
 SHAPES = {"conv1": (6, 5, 5, 3), "conv2": (16, 5, 5, 6)}
 RATE, BETAS, CYCLE = 2e-4, (0.5, 0.999), 10.0
+MOST_LAPS = 10_000
 BASELINES = {"x PyTorch loop": "PyTorch loop"}
 
 Volumes = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -108,16 +109,16 @@ def step_error(
     before: Snapshot, after: Snapshot, losses: dict[str, np.ndarray], a: np.ndarray, b: np.ndarray
 ) -> float:
     """Of one layer's step of stacked pairs: what `check.step_error` says, and the losses' error."""
-    count = len(a)
-    found = [
-        jax.device_get(_reference(jax.tree.map(lambda leaf: leaf[p], before.params), a[p], b[p]))
-        for p in range(count)
+
+    def gradients(params: Params, n: int) -> Params:
+        return _reference(params, a[n], b[n])[0]
+
+    terms = [
+        jax.device_get(_reference(check.member_of(before.params, n), a[n], b[n])[1]) for n in range(len(a))
     ]
-    gradients, terms = (
-        jax.tree.map(lambda *leaves: np.stack(leaves), *part) for part in zip(*found, strict=True)
-    )
-    of_step = check.step_error(before, after, lambda _: gradients, learning_rate=RATE, betas=BETAS)
-    of_losses = check.relative_error({name: losses[name] for name in terms}, terms)
+    expected = {name: np.stack([one[name] for one in terms]) for name in terms[0]}
+    of_step = check.step_error(before, after, gradients, learning_rate=RATE, betas=BETAS)
+    of_losses = check.relative_error({name: losses[name] for name in expected}, expected)
     return float(np.max([of_step, of_losses]))
 
 
@@ -191,7 +192,7 @@ def engine(settings: Settings, pairs: int) -> Prepared:
         lambda lap: train(
             volumes,
             settings,
-            laps=10_000,
+            laps=MOST_LAPS,
             steps=steps,
             saver=keeper if steps == 1 else Keeper(0),
             progress=lap,

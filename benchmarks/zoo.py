@@ -110,14 +110,11 @@ class Problem:
         """The members that are compared, from the first to the last."""
         return np.unique(np.linspace(0, len(self) - 1, CHECKED).astype(int))
 
-    def gradients(self, params: Params) -> Params:
-        """The reference's, of the checked members, one network at a time."""
-        images, labels = self.images[self.checked], self.labels[self.checked]
-        found = [
-            jax.device_get(_reference(jax.tree.map(lambda leaf: leaf[n], params), images[n], labels[n]))
-            for n in range(len(self.checked))
-        ]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+    def gradients(self, params: Params, n: int) -> Params:
+        """The reference's, of the ``n``-th checked member."""
+        member = self.checked[n]
+        images = models.normalise_images(self.pictures[self.index[member]])
+        return _reference(params, images, self.labels[member])
 
 
 @jax.jit
@@ -157,21 +154,22 @@ def _take(tree: Params, members: np.ndarray) -> Params:
 def _adam_snapshot(params: Params, optimizer: Any) -> Snapshot:  # noqa: ANN401
     """Of stacked members in optax's state."""
     adam = optimizer[0]
-    return Snapshot(*jax.device_get((params, adam.mu, adam.nu)), int(np.max(jax.device_get(adam.count))))
+    values, first, second = jax.device_get((params, adam.mu, adam.nu))
+    return Snapshot(values, first, second, int(np.max(jax.device_get(adam.count))))
 
 
 # The bare variants ----------------------------------------------------------------------------------------
 
-Over = Callable[..., Any]
-"""A step of one network to a compiled step of a population."""
+Over = Callable[[Callable[..., Any]], Any]
+"""A step of one network to that of a population, as `jax.jit` gives it."""
 
 
-def over_vmap(step: Callable[..., Any]) -> Over:
+def over_vmap(step: Callable[..., Any]) -> Any:  # noqa: ANN401
     """What one writes first."""
     return jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None)), donate_argnums=(0,))
 
 
-def over_map(step: Callable[..., Any]) -> Over:
+def over_map(step: Callable[..., Any]) -> Any:  # noqa: ANN401
     """One network after the other."""
 
     def mapped(state: Params, images: jax.Array, labels: jax.Array, shared: Params) -> Params:
@@ -180,12 +178,12 @@ def over_map(step: Callable[..., Any]) -> Over:
     return jax.jit(mapped, donate_argnums=(0,))
 
 
-def over_engine(step: Callable[..., Any]) -> Over:
+def over_engine(step: Callable[..., Any]) -> Any:  # noqa: ANN401
     """As the engine maps."""
     return parallel.over_population(step, donate_first=True)
 
 
-def bare(problem: Problem, forward: Forward, over: Callable[..., Over], *, in_tf32: bool = False) -> Prepared:
+def bare(problem: Problem, forward: Forward, over: Over, *, in_tf32: bool = False) -> Prepared:
     """Forward, backward and optax's Adam, mapped over networks; images lie on the device as float32."""
     optimizer = optax.adam(RATE)
 
@@ -351,8 +349,8 @@ def fused(problem: Problem) -> Prepared:
     """A whole epoch in one GPU kernel, where the package has it."""
     try:
         from kernelgan import fused  # type: ignore[attr-defined, unused-ignore]
-    except ImportError as error:
-        raise LeftOutError("this version has no kernelgan.fused") from error
+    except ImportError:
+        raise LeftOutError("this version has no kernelgan.fused") from None
     if not fused.is_available():
         raise LeftOutError("kernelgan.fused is not available on this machine")
     optimizer = optax.adam(RATE)
@@ -454,7 +452,7 @@ def _engine_direct(problem: Problem, settings: Settings) -> Prepared:
 
 
 VARIANTS: dict[str, Variant] = {
-    "engine": Variant(lambda problem, settings: engine(problem, settings), "many", _EVERYWHERE),
+    "engine": Variant(engine, "many", _EVERYWHERE),
     "engine, direct form": Variant(_engine_direct, "many", _SPREAD),
     "engine, TF32": Variant(
         lambda problem, settings: engine(problem, settings, in_tf32=True), "many", (rows.GPU,), "TF32"
