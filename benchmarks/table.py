@@ -91,6 +91,10 @@ def _contest(found: Sequence[Row]) -> Iterator[str]:
     yield from reasons
 
 
+def _gigabytes(row: Row, name: str) -> str:
+    return figure(row.details[name] / 1e9, " GB") if name in row.details else "-"
+
+
 def _growth(found: Sequence[Row]) -> Iterator[str]:
     """Seconds and memory against each quantity; compilation against the number of models."""
     quantities = list(dict.fromkeys(row.details.get("quantity", "") for row in found))
@@ -112,8 +116,8 @@ def _growth(found: Sequence[Row]) -> Iterator[str]:
             [
                 f"{row.details['size']:,}" if quantity else row.name,
                 figure(row.details.get("seconds"), " s"),
-                figure(row.details["peak_bytes"] / 1e9, " GB") if "peak_bytes" in row.details else "-",
-                figure(row.details["peak_bytes_before"] / 1e9, " GB") if "peak_bytes" in row.details else "-",
+                _gigabytes(row, "peak_bytes"),
+                _gigabytes(row, "peak_bytes_before"),
                 figure(row.compile_s, " s"),
                 row.reason or "",
             ]
