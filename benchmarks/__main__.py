@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -129,6 +130,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.plot is not None:
         if "growth" not in options.sections:
             parser.error(f"--plot={options.plot} draws the growth; expected --sections to have it")
+        if importlib.util.find_spec("matplotlib") is None:
+            parser.error(f"--plot={options.plot} needs matplotlib; install it, or leave --plot out")
         if options.plot.suffix not in (".png", ".svg", ".pdf"):
             parser.error(f"--plot={options.plot}; expected a name that ends in .png, .svg or .pdf")
     return options
@@ -156,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         described = _describe(options.suite)
     except JobError as error:
         say(
-            f"error: --suite={options.suite}: {error}. Expected a machine where JAX finds such a device; "
-            "for a GPU install requirements-cuda12.txt, or leave --suite out."
+            f"error: --suite={options.suite or 'left out'}: {error}. Expected a machine where JAX finds "
+            "such a device; for a GPU install requirements-cuda12.txt, or give --suite=cpu."
         )
         return 2
     chosen = options.suite or ("cpu" if described["machine"]["platform"] == "cpu" else "gpu")

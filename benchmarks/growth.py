@@ -53,7 +53,8 @@ def _train(
     settings: Settings, laps: Callable[..., None], epochs: int, *, count: int, images: int, chunk: int
 ) -> None:
     """The engine, one step an epoch."""
-    training = population.Training(epochs, settings.batch, settings.batch, zoo.RATE, (1.0, 1.0))
+    batch = settings.growth_batch
+    training = population.Training(epochs, batch, batch, zoo.RATE, (1.0, 1.0))
     pictures = np.random.default_rng(0).integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
     zoo.train_noise(
         models.ConvNet(), count, pictures, training, saver=zoo.Keeper(0), progress=laps, chunk_size=chunk

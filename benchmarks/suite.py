@@ -35,6 +35,7 @@ class Settings:
       looped: networks of the evaluation's PyTorch loop and of its check.
       images: that networks are evaluated on.
       growth: for each quantity, the sizes at which seconds and memory are taken.
+      growth_batch: images of a batch there; a GPU's memory must hold the most models at once.
       compiled: numbers of models whose compilation is compared.
       compile_rounds: how often.
       warm_starts: how many.
@@ -57,6 +58,7 @@ class Settings:
     looped: int
     images: int
     growth: dict[str, tuple[int, ...]]
+    growth_batch: int
     compiled: tuple[int, int]
     compile_rounds: int
     warm_starts: int
@@ -85,6 +87,7 @@ CPU = Settings(
         "images": (1024, 4096, 16384, 65536),
         "chunk size": (16, 32, 64, 128),
     },
+    growth_batch=32,
     compiled=(32, 2048),
     compile_rounds=3,
     warm_starts=3,
@@ -96,7 +99,7 @@ GPU = dataclasses.replace(
     lap=0.3,
     matrix=8192,
     steps=20,
-    networks={"many": 512, "few": 16, "side": 256},
+    networks={"many": 512, "few": 16, "side": 128},
     pairs=(1, 64),
     translator_steps=20,
     evaluated=(256, 1749),
@@ -126,6 +129,7 @@ _QUICK: dict[str, Any] = {
     "looped": 2,
     "images": 32,
     "growth": {"models": (2, 4), "pairs": (2,), "images": (64,), "chunk size": (2,)},
+    "growth_batch": 8,
     "compiled": (2, 4),
     "compile_rounds": 1,
     "warm_starts": 1,

@@ -32,7 +32,7 @@ MFLOP = {"conv1": 57.0, "conv2": 290.0}
 
 SHAPES = {"conv1": (6, 5, 5, 3), "conv2": (16, 5, 5, 6)}
 RATE, BETAS, CYCLE = 2e-4, (0.5, 0.999), 10.0
-MOST_LAPS = 10_000
+MOST_LAPS = 4_000
 BASELINES = {"x PyTorch loop": "PyTorch loop"}
 
 Volumes = dict[str, tuple[np.ndarray, np.ndarray]]

@@ -487,18 +487,17 @@ def contenders(settings: Settings, mode: str, variants: dict[str, Variant]) -> l
     problem_of = functools.cache(lambda networks: make_problem(networks, settings.batch, settings.pictures))
 
     def prepare(variant: Variant) -> Prepared:
-        networks = settings.networks[variant.kind]
+        devices = parallel.device_count()
+        networks = -(-settings.networks[variant.kind] // devices) * devices
         while True:  # what a GPU's memory does not hold is tried with half as many
             try:
                 return variant.prepare(problem_of(networks), settings)
             except Exception as error:
-                if (
-                    mode != rows.GPU
-                    or networks < 2
-                    or "out of memory" not in str(error).lower().replace("_", " ")
-                ):
+                full = "out of memory" in str(error).lower().replace("_", " ")
+                full |= "RESOURCE_EXHAUSTED" in str(error)
+                if mode != rows.GPU or networks < 2 * devices or not full:
                     raise
-                networks //= 2
+                networks = networks // 2 // devices * devices
 
     return [
         Contender(
