@@ -77,7 +77,7 @@ def _times_pytorch(name: str, mode: str) -> Callable[[Sequence[Row]], float | No
 
 
 def _whole_zoo(precision: str) -> Callable[[Sequence[Row]], float | None]:
-    """Of the fastest that the package has in this precision: its engine, or its kernel by itself."""
+    """By the engine's fastest row of this precision."""
 
     def figure(found: Sequence[Row]) -> float | None:
         seconds = [

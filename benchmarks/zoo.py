@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -345,14 +346,15 @@ def _need_direct() -> None:
         raise LeftOutError("numba, or a jaxlib that it knows, is not here")
 
 
-def fused(problem: Problem) -> Prepared:
+def fused(problem: Problem, settings: Settings) -> Prepared:
     """A whole epoch in one GPU kernel, where the package has it."""
     try:
-        from kernelgan import fused  # type: ignore[attr-defined, unused-ignore]
+        package = importlib.import_module("kernelgan.fused")
     except ImportError:
         raise LeftOutError("this version has no kernelgan.fused") from None
-    if not fused.is_available():
+    if not package.is_available():
         raise LeftOutError("kernelgan.fused is not available on this machine")
+    train_epoch = importlib.import_module("kernelgan.fused.operation").train_epoch
     optimizer = optax.adam(RATE)
     state = {"params": problem.params, "optimizer": jax.vmap(optimizer.init)(problem.params)}
     state, pictures = jax.device_put((state, problem.pictures))
@@ -363,7 +365,7 @@ def fused(problem: Problem) -> Prepared:
         weights = jnp.ones((steps, problem.index.shape[1]), jnp.float32)
 
         def epoch(state: Params, pictures: jax.Array) -> Any:  # noqa: ANN401
-            return fused.train_epoch(
+            return train_epoch(
                 state,
                 pictures,
                 index,
@@ -377,13 +379,12 @@ def fused(problem: Problem) -> Prepared:
         compiled = jax.jit(epoch).lower(state, pictures).compile()
 
         def call(state: Params) -> Params:
-            found = compiled(state, pictures)
-            return found if isinstance(found, dict) else found[0]
+            return compiled(state, pictures)[0]
 
         return call
 
     begin = time.perf_counter()
-    steps = 8
+    steps = settings.steps
     many = program(steps)
     compile_s = time.perf_counter() - begin
     held = [state]
@@ -457,7 +458,7 @@ VARIANTS: dict[str, Variant] = {
     "engine, TF32": Variant(
         lambda problem, settings: engine(problem, settings, in_tf32=True), "many", (rows.GPU,), "TF32"
     ),
-    "fused": Variant(lambda problem, _: fused(problem), "many", (rows.GPU,)),
+    "fused": Variant(fused, "many", (rows.GPU,)),
     "direct": Variant(lambda problem, _: direct(problem), "many", _SPREAD),
     "tiles": Variant(lambda problem, _: bare(problem, _form("tiles"), over_engine), "many", _EVERYWHERE),
     "tiles, TF32": Variant(
