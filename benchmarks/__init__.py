@@ -1,1 +1,1 @@
-"""How fast each stage is; one script for each question. See benchmarks/README.md."""
+"""How fast it is, and whether what is fast is also right. See benchmarks/README.md."""

@@ -33,13 +33,6 @@ def form_here(form: str) -> str:
     return "direct" if jax.default_backend() == "cpu" and direct.is_available() else "tiles"
 
 
-def resolve_form(form: str) -> str:
-    """What "auto" means here: "direct" on CPUs where it is available, else "tiles"."""
-    if form != "auto":
-        return form
-    return "direct" if jax.default_backend() == "cpu" and direct.is_available() else "tiles"
-
-
 def uniform_fan_in(fan_in: int) -> Initialiser:
     """Uniform in +-1/sqrt(fan_in), PyTorch's default for convolutions and dense layers."""
     bound = 1.0 / math.sqrt(fan_in)
@@ -219,7 +212,7 @@ def _encode_decode(
     encode: VolumeConv, decode: VolumeConv, volumes: jax.Array, slope: float, form: str
 ) -> jax.Array:
     """Kernel sets ``(B, O, H, W, I)`` through two convolutions with a leaky ReLU between, channels last."""
-    form = resolve_form(form)
+    form = form_here(form)
     if form == "direct":
         from kernelgan.direct import volume_operation
 
@@ -238,7 +231,7 @@ class KernelGenerator(nn.Module):
 
     Attributes:
       hidden: channels between the convolutions.
-      form: one of `FORMS`, or "auto".
+      form: one of `FORMS`.
     """
 
     hidden: int = 64
@@ -257,7 +250,7 @@ class KernelDiscriminator(nn.Module):
 
     Attributes:
       hidden: channels between the convolutions.
-      form: one of `FORMS`, or "auto".
+      form: one of `FORMS`.
     """
 
     hidden: int = 64
