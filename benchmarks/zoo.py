@@ -161,17 +161,19 @@ def _adam_snapshot(params: Params, optimizer: Any) -> Snapshot:  # noqa: ANN401
 
 # The bare variants ----------------------------------------------------------------------------------------
 
-Over = Callable[[Callable[..., Any]], Any]
+Over = Callable[[Callable[..., Any], parallel.Spread], Any]
 """A step of one network to that of a population, as `jax.jit` gives it."""
 
 
-def over_vmap(step: Callable[..., Any]) -> Any:  # noqa: ANN401
+def over_vmap(step: Callable[..., Any], spread: parallel.Spread) -> Any:  # noqa: ANN401
     """What one writes first."""
+    del spread
     return jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None)), donate_argnums=(0,))
 
 
-def over_map(step: Callable[..., Any]) -> Any:  # noqa: ANN401
+def over_map(step: Callable[..., Any], spread: parallel.Spread) -> Any:  # noqa: ANN401
     """One network after the other."""
+    del spread
 
     def mapped(state: Params, images: jax.Array, labels: jax.Array, shared: Params) -> Params:
         return lax.map(lambda member: step(*member, shared), (state, images, labels))
@@ -179,9 +181,9 @@ def over_map(step: Callable[..., Any]) -> Any:  # noqa: ANN401
     return jax.jit(mapped, donate_argnums=(0,))
 
 
-def over_engine(step: Callable[..., Any]) -> Any:  # noqa: ANN401
+def over_engine(step: Callable[..., Any], spread: parallel.Spread) -> Any:  # noqa: ANN401
     """As the engine maps."""
-    return parallel.over_population(step, donate_first=True)
+    return spread.map(step, donate_first=True)
 
 
 def bare(problem: Problem, forward: Forward, over: Over, *, in_tf32: bool = False) -> Prepared:
@@ -195,10 +197,12 @@ def bare(problem: Problem, forward: Forward, over: Over, *, in_tf32: bool = Fals
         return {"params": optax.apply_updates(state["params"], updates), "optimizer": moments}
 
     state = {"params": problem.params, "optimizer": jax.vmap(optimizer.init)(problem.params)}
-    state, images, labels = jax.device_put((state, problem.images, problem.labels))
+    spread = parallel.Spread(len(problem))
+    place = spread.deal if over is over_engine else jax.device_put
+    state, images, labels = place((state, problem.images, problem.labels))
     begin = time.perf_counter()
     with tf32(in_tf32):
-        compiled = over(step).lower(state, images, labels, {}).compile()
+        compiled = over(step, spread).lower(state, images, labels, {}).compile()
     compile_s = time.perf_counter() - begin
     held = [state]
 
@@ -445,16 +449,11 @@ _EVERYWHERE = (*_CPU, rows.DEVICES, rows.GPU)
 _SPREAD = (*_CPU, rows.DEVICES)
 
 
-def _engine_direct(problem: Problem, settings: Settings) -> Prepared:
-    if models.ConvNet().form == "direct":
-        raise LeftOutError("it is the engine's own form")
-    _need_direct()
-    return engine(problem, settings, form="direct")
-
-
 VARIANTS: dict[str, Variant] = {
     "engine": Variant(engine, "many", _EVERYWHERE),
-    "engine, direct form": Variant(_engine_direct, "many", _SPREAD),
+    "engine, tiles form": Variant(
+        lambda problem, settings: engine(problem, settings, form="tiles"), "many", _SPREAD
+    ),
     "engine, TF32": Variant(
         lambda problem, settings: engine(problem, settings, in_tf32=True), "many", (rows.GPU,), "TF32"
     ),
@@ -488,7 +487,7 @@ def contenders(settings: Settings, mode: str, variants: dict[str, Variant]) -> l
     problem_of = functools.cache(lambda networks: make_problem(networks, settings.batch, settings.pictures))
 
     def prepare(variant: Variant) -> Prepared:
-        devices = parallel.device_count()
+        devices = len(parallel.devices())
         networks = -(-settings.networks[variant.kind] // devices) * devices
         while True:  # what a GPU's memory does not hold is tried with half as many
             try:
