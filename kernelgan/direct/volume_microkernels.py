@@ -42,8 +42,8 @@ def gather(
 ) -> Any:
     """The sums of all taps at some places.
 
-    For each of the ``places`` (1 or `PLACES`) first of the integers ``spots``, and each of the ``filters``
-    first f, ``sum = bias[f] + sum_k w[taps[k, 1] + f] * x[spot * x_apart + taps[k, 0]]`` is written to
+    For each of the ``places`` (1 or `PLACES`) first of the integers ``spots`` and the ``filters`` first f,
+    ``sum = bias[f] + sum_k w[taps[k, 1] + f] * x[spot * x_apart + taps[k, 0]]`` is written to
     ``y[spot * y_apart + f * WIDTH]``, times ``slope`` where ``reference`` at that offset is not above zero.
     ``reference`` may be 0: the sum itself is looked at then.
     """
