@@ -294,7 +294,7 @@ def test_a_gpu_that_nvrtc_does_not_know_gets_ptx(monkeypatch, tmp_path):
 @needs_nvrtc
 def test_what_does_not_compile_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(RuntimeError, match="NVRTC does not compile epoch.cu"):
+    with pytest.raises(RuntimeError, match="NVRTC does not compile"):
         compiler.compile_for(Layout(18, 3, (2, 3), 2, False), (9, 0))
 
 

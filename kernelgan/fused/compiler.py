@@ -29,7 +29,7 @@ _ALL = 100  # per cent
 
 
 def _libraries() -> list[str]:
-    """Where libnvrtc may be, the best first: in wheels, in an installed toolkit, wherever the loader looks."""
+    """Where libnvrtc may be, best first: in wheels, in an installed toolkit, wherever the loader looks."""
     spec = importlib.util.find_spec("nvidia")
     roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
     patterns = ("cu[0-9]*/lib", "cuda_nvrtc/lib")
@@ -100,7 +100,7 @@ def compile_for(layout: Layout, capability: tuple[int, int]) -> bytes:
     else:
         raise UserError(
             f"the GPU has compute capability {capability[0]}.{capability[1]}, and this NVRTC compiles for "
-            f"{', '.join(map(str, known))} (tenths); install an older NVRTC, or train without the fused kernel."
+            f"{', '.join(map(str, known))} (tenths); install an older NVRTC, or train without the kernel."
         )
     options = [f"-D{name}={value}" for name, value in layout.macros.items()]
     options += [f"--gpu-architecture={architecture}", "--std=c++17"]
@@ -176,7 +176,7 @@ def driver() -> ctypes.CDLL:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         raise UserError(
-            f"the fused training kernel needs the CUDA driver, and libcuda.so.1 could not be loaded ({error}); "
+            f"the fused training kernel needs the CUDA driver, and libcuda.so.1 was not loaded ({error}); "
             "install NVIDIA's driver, or train without the fused kernel."
         ) from error
     pointer, number = ctypes.c_void_p, ctypes.c_uint

@@ -94,7 +94,7 @@ Answer = Callable[[int | None, list[Any], list[Any]], None]
 """``(stream, arguments, results)``; the lists are of `Buffer`."""
 
 
-class _Refusal(Exception):
+class _RefusalError(Exception):
     """XLA gave an error of its own, to be handed back to it."""
 
     def __init__(self, error: int) -> None:
@@ -106,7 +106,7 @@ def stream_of(frame: Any) -> int | None:  # noqa: ANN401
     wanted = StreamGetArgs(struct_size=ctypes.sizeof(StreamGetArgs), ctx=frame.ctx)
     error = frame.api.contents.XLA_FFI_Stream_Get(ctypes.byref(wanted))
     if error:
-        raise _Refusal(error)
+        raise _RefusalError(error)
     return wanted.stream
 
 
@@ -123,7 +123,7 @@ def register(
             arguments = [frame.args.args[k].contents for k in range(frame.args.size)]
             results = [frame.rets.rets[k].contents for k in range(frame.rets.size)]
             answer(stream(frame), arguments, results)
-        except _Refusal as refusal:
+        except _RefusalError as refusal:
             return refusal.error
         except BaseException as error:  # nothing may be raised into XLA
             message = f"{type(error).__name__}: {error}".encode()

@@ -36,11 +36,11 @@ constexpr int WINDOWS2 = POOLED2 * POOLED2;
 constexpr int FEATURES = FILTERS2 * WINDOWS2;
 constexpr int WARPS = THREADS / 32;
 
-constexpr int rounded_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+__device__ constexpr int rounded_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // The smallest pitch of at least `least` words with `pitch % 32 == rest`, for lanes that differ in the image
 // to read other banks than lanes that differ in the column or the window.
-constexpr int pitched(int least, int rest) { return least + (rest + 32 - least % 32) % 32; }
+__device__ constexpr int pitched(int least, int rest) { return least + (rest + 32 - least % 32) % 32; }
 
 // Images: words of four bytes, one plane a channel.
 constexpr int WORDS = SIZE / 4;

@@ -138,7 +138,7 @@ def layout_of(
         image_size % 4 == 0
         and 1 <= network.kernel_size <= 5  # a larger one's sums do not fit the registers
         and 1 <= first <= 8
-        and 1 <= second
+        and second >= 1
         and first * second <= THREADS
         and 1 <= network.outputs <= 8
         and layout.pooled[1] >= 1

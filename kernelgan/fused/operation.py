@@ -59,8 +59,8 @@ def train_epoch(
     if layout is None or images.shape[1:] != (layout.size, layout.size, 3):
         raise UserError(
             f"the fused kernel has no place for filters {tuple(network.filters)}, kernel_size "
-            f"{network.kernel_size}, {network.outputs} outputs, the loss {getattr(loss, '__name__', loss)} and "
-            f"images {tuple(images.shape[1:])}; ask kernelgan.fused.supports first, and train without it."
+            f"{network.kernel_size}, {network.outputs} outputs, the loss {getattr(loss, '__name__', loss)} "
+            f"and images {tuple(images.shape[1:])}; ask kernelgan.fused.supports first, and train without it."
         )
     adam, *rest = state["optimizer"]
     rows = [layout.pack(tree) for tree in (state["params"], adam.mu, adam.nu)]
@@ -109,7 +109,7 @@ def answer_with(launch: Launch) -> custom_call.Answer:
         blocks, steps, batch = arguments[_INDEX].dims[:3]
         if blocks == 0:
             return
-        pointers = [ctypes.c_void_p(buffer.data) for buffer in [*arguments, *results]]
+        pointers: list[Any] = [ctypes.c_void_p(buffer.data) for buffer in [*arguments, *results]]
         pointers.insert(_IMAGES + 1, ctypes.c_int(arguments[_IMAGES].dims[0]))
         launch(stream, blocks, [*pointers, ctypes.c_int(steps), ctypes.c_int(batch)])
 
