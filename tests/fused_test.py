@@ -215,6 +215,19 @@ def test_shared_memory_is_counted_as_the_kernel_counts_it(case, folder):
     assert _library(layout, folder).shared_bytes() == layout.shared_bytes
 
 
+@pytest.mark.parametrize(("most", "group"), [(30_000, 4), (24_000, 2)])
+def test_a_gpu_with_less_shared_memory_has_fewer_images_in_it(on_cpu, monkeypatch, most, group):
+    loss = population.cross_entropy
+    network, *arguments = _problem(20, 4, (7, 9), 3, loss)
+    monkeypatch.setattr(compiler, "most_shared_bytes", lambda: most)
+    layout = layout_of(network, 20, loss, most)
+    assert layout.group == group
+    expected, losses = _expected(*arguments, network=network, loss=loss)
+    found, found_losses = operation.train_epoch(*arguments, network=network, loss=loss, learning_rate=RATE)
+    np.testing.assert_allclose(found_losses, losses, rtol=1e-5)
+    _assert_near(found["params"], expected["params"], 1e-3)
+
+
 def test_two_blocks_of_the_reference_s_network_share_a_multiprocessor():
     layout = layout_of(models.ConvNet(), 32, population.cross_entropy)
     assert layout.parameters == 3674

@@ -22,7 +22,7 @@
 #define GROUP 8  // images in shared memory at a time; even
 #endif
 #ifndef THREADS
-#define THREADS 224
+#define THREADS 256
 #endif
 #ifndef BLOCKS
 #define BLOCKS 2  // blocks that should share a multiprocessor
@@ -81,10 +81,10 @@ constexpr int WEIGHTS = rounded_up(B3 + OUTPUTS, 4);
 constexpr int AT_GRADIENT = WEIGHTS;
 constexpr int AT_MAPS = AT_GRADIENT + rounded_up(PARAMETERS, 4);
 constexpr int AT_FEATURES = AT_MAPS + rounded_up(GROUP * PITCH + 8, 4);
-constexpr int AT_SLOPES = AT_FEATURES + rounded_up(GROUP * PITCH2, 4);
+constexpr int AT_SLOPES = AT_FEATURES + rounded_up(GROUP * PITCH2 > KERNEL2 ? GROUP * PITCH2 : KERNEL2, 4);
 constexpr int AT_LOSSES = AT_SLOPES + GROUP * OUTPUTS;
 constexpr int AT_TOTAL = AT_LOSSES + GROUP;
-constexpr int AT_IMAGES = rounded_up(AT_TOTAL + 1, 4);
+constexpr int AT_IMAGES = rounded_up(AT_TOTAL + 2, 4);
 constexpr int AT_CODES1 = AT_IMAGES + rounded_up(GROUP * IMAGE + 4, 4);
 constexpr int CODES1 = GROUP * FILTERS1 * POOLED1 * PAIRS;  // bytes
 constexpr int AT_CODES2 = AT_CODES1 + rounded_up(CODES1, 16) / 4;
@@ -212,8 +212,8 @@ __device__ int place_of(int number) {
 
 // Bytes of GROUP images, interleaved in global memory, to planes; zeros beyond the batch.
 __device__ __forceinline__ void stage(
-    const unsigned char* images, const int* index, int left, int count, unsigned* planes) {
-    for (int item = threadIdx.x; item < GROUP * SIZE * WORDS; item += THREADS) {
+    int thread, const unsigned char* images, const int* index, int left, int count, unsigned* planes) {
+    for (int item = thread; item < GROUP * SIZE * WORDS; item += THREADS) {
         const int word = item % (SIZE * WORDS), g = item / (SIZE * WORDS);
         unsigned a = 0, b = 0, c = 0;
         if (g < left) {
@@ -229,14 +229,19 @@ __device__ __forceinline__ void stage(
     }
 }
 
-// Images to the first maps and codes. An item is two pooling windows side by side, all filters.
-__device__ __forceinline__ void convolve1(
-    const unsigned* planes, const float* weights, float* maps, unsigned char* codes) {
+// Images to the first maps and codes: items from `begin` to `end`, by `thread` of THREADS. An item is two pooling
+// windows side by side, COUNT filters.
+template <int COUNT>
+__device__ __forceinline__ void convolve1_items(
+    int thread, int begin, int end, const unsigned* planes, const float* weights, float* maps,
+    unsigned char* codes) {
 #pragma unroll 1
-    for (int item = threadIdx.x; item < GROUP * POOLED1 * PAIRS; item += THREADS) {
-        const int pair = item % PAIRS, py = item / PAIRS % POOLED1, g = item / (PAIRS * POOLED1);
-        float sums[FILTERS1][2][4] = {};
-        const float* w = weights + W1;
+    for (int item = begin + thread; item < end; item += THREADS) {
+        const int first = COUNT == FILTERS1 ? 0 : item % FILTERS1 * COUNT;
+        const int window = COUNT == FILTERS1 ? item : item / FILTERS1;
+        const int pair = window % PAIRS, py = window / PAIRS % POOLED1, g = window / (PAIRS * POOLED1);
+        float sums[COUNT][2][4] = {};
+        const float* w = weights + W1 + first;
 #pragma unroll 1
         for (int channel = 0; channel < CHANNELS; ++channel) {
             const unsigned* row = planes + g * IMAGE + (channel * SIZE + 2 * py) * WORDS + pair;
@@ -248,10 +253,10 @@ __device__ __forceinline__ void convolve1(
                 read_pixels(row, below);
 #pragma unroll
                 for (int kx = 0; kx < KERNEL; ++kx, w += WIDTH1) {
-                    float tap[FILTERS1];
-                    read_vector<FILTERS1>(w, tap);
+                    float tap[COUNT];
+                    read_vector<COUNT>(w, tap);
 #pragma unroll
-                    for (int f = 0; f < FILTERS1; ++f) {
+                    for (int f = 0; f < COUNT; ++f) {
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
                             sums[f][column / 2][column % 2] += above[column + kx] * tap[f];
@@ -264,14 +269,27 @@ __device__ __forceinline__ void convolve1(
             }
         }
 #pragma unroll
-        for (int f = 0; f < FILTERS1; ++f) {
-            const float bias = weights[B1 + f];
+        for (int f = 0; f < COUNT; ++f) {
+            const int filter = first + f;
+            const float bias = weights[B1 + filter];
             float2 value;
             const unsigned left = code_of(sums[f][0], bias, value.x);
             const unsigned right = code_of(sums[f][1], bias, value.y);
-            *reinterpret_cast<float2*>(maps + g * PITCH + f * PLANE + py * ROW + 2 * pair) = value;
-            codes[((g * FILTERS1 + f) * POOLED1 + py) * PAIRS + pair] = left | right << 4;
+            *reinterpret_cast<float2*>(maps + g * PITCH + filter * PLANE + py * ROW + 2 * pair) = value;
+            codes[((g * FILTERS1 + filter) * POOLED1 + py) * PAIRS + pair] = left | right << 4;
         }
+    }
+}
+
+// All filters at once as long as every thread has an item; the few that are left, a filter at a time, so that
+// the block does not wait for one warp.
+__device__ __forceinline__ void convolve1(
+    int thread, const unsigned* planes, const float* weights, float* maps, unsigned char* codes) {
+    constexpr int ITEMS = GROUP * POOLED1 * PAIRS, LEFT = ITEMS % THREADS;
+    constexpr int WHOLE = LEFT * FILTERS1 <= THREADS ? ITEMS - LEFT : ITEMS;
+    convolve1_items<FILTERS1>(thread, 0, WHOLE, planes, weights, maps, codes);
+    if (WHOLE < ITEMS) {
+        convolve1_items<1>(thread, WHOLE * FILTERS1, ITEMS * FILTERS1, planes, weights, maps, codes);
     }
 }
 
@@ -288,10 +306,10 @@ __device__ __forceinline__ void read_columns(const float* row, float values[SEEN
 
 // First maps to features and codes. An item is one window of two images, TILE2 filters.
 __device__ __forceinline__ void convolve2(
-    const float* weights, const float* maps, float* features, unsigned char* codes) {
+    int thread, const float* weights, const float* maps, float* features, unsigned char* codes) {
     constexpr int HALF = GROUP / 2;
 #pragma unroll 1
-    for (int item = threadIdx.x; item < WIDTH2 / TILE2 * WINDOWS2 * HALF; item += THREADS) {
+    for (int item = thread; item < WIDTH2 / TILE2 * WINDOWS2 * HALF; item += THREADS) {
         const int px = item % POOLED2, g = item / POOLED2 % HALF, py = item / (POOLED2 * HALF) % POOLED2;
         const int first = item / (WINDOWS2 * HALF) * TILE2;
         float sums[TILE2][2][4] = {};
@@ -342,10 +360,10 @@ __device__ __forceinline__ void convolve2(
 
 // Logits, losses (times their weights) and the slopes of the step's loss by the logits; a warp an image.
 __device__ __forceinline__ void answer(
-    const float* weights, const float* features, const void* targets, const float* image_weights, int left,
-    float total, float* slopes, float* losses) {
-    const int lane = threadIdx.x % 32;
-    for (int g = threadIdx.x / 32; g < GROUP; g += WARPS) {
+    int thread, const float* weights, const float* features, const void* targets, const float* image_weights,
+    int left, float total, float* slopes, float* losses) {
+    const int lane = thread % 32;
+    for (int g = thread / 32; g < GROUP; g += WARPS) {
         float logits[OUTPUTS] = {};
         for (int f = lane; f < FEATURES; f += 32) {
 #pragma unroll
@@ -391,8 +409,9 @@ __device__ __forceinline__ void answer(
 
 // Adds the dense layer's gradient; features become the slopes of what was pooled. A thread owns a feature.
 __device__ __forceinline__ void dense_gradient(
-    const float* weights, const float* slopes, const unsigned char* codes, float* features, float* gradient) {
-    for (int f = threadIdx.x; f < FEATURES; f += THREADS) {
+    int thread, const float* weights, const float* slopes, const unsigned char* codes, float* features,
+    float* gradient) {
+    for (int f = thread; f < FEATURES; f += THREADS) {
         float w[OUTPUTS], sums[OUTPUTS] = {};
 #pragma unroll
         for (int o = 0; o < OUTPUTS; ++o) w[o] = weights[W3 + f * OUTPUTS + o];
@@ -411,7 +430,7 @@ __device__ __forceinline__ void dense_gradient(
 #pragma unroll
         for (int o = 0; o < OUTPUTS; ++o) gradient[DENSE + f * OUTPUTS + o] += sums[o];
     }
-    for (int o = threadIdx.x; o < OUTPUTS; o += THREADS) {
+    for (int o = thread; o < OUTPUTS; o += THREADS) {
         float sum = 0.0f;
         for (int g = 0; g < GROUP; ++g) sum += slopes[g * OUTPUTS + o];
         gradient[BIAS3 + o] += sum;
@@ -423,10 +442,10 @@ __device__ __forceinline__ void dense_gradient(
 // multiply-add, but a quarter of the multiply-adds; the lanes of a warp read at most four places of two
 // planes, in banks of their own.
 __device__ __forceinline__ void kernel_gradient2(
-    const float* maps, const float* slopes, const unsigned char* codes, float* gradient) {
+    int thread, const float* maps, const float* slopes, const unsigned char* codes, float* gradient) {
     constexpr int OWNERS = FILTERS1 * FILTERS2, SLICES = THREADS / OWNERS;
-    const int filter = threadIdx.x % FILTERS2, channel = threadIdx.x / FILTERS2 % FILTERS1;
-    const int slice = threadIdx.x / OWNERS;
+    const int filter = thread % FILTERS2, channel = thread / FILTERS2 % FILTERS1;
+    const int slice = thread / OWNERS;
     float sums[TAPS] = {}, bias = 0.0f;
     if (slice < SLICES) {
 #pragma unroll 1
@@ -468,10 +487,10 @@ __device__ __forceinline__ void kernel_gradient2(
 // The slopes of the first maps, over the maps. With N = 2 * POOLED2 rows of places before pooling, an item owns
 // rows R and R + N of SHARE1 maps: KERNEL rows of slopes reach them together, whatever R is.
 __device__ __forceinline__ void map_slopes(
-    const float* weights, const float* slopes, const unsigned char* codes, float* maps) {
+    int thread, const float* weights, const float* slopes, const unsigned char* codes, float* maps) {
     constexpr int ROWS = 2 * POOLED2, COLUMNS = ROWS + KERNEL - 1;
 #pragma unroll 1
-    for (int item = threadIdx.x; item < GROUP * SHARES1 * ROWS; item += THREADS) {
+    for (int item = thread; item < GROUP * SHARES1 * ROWS; item += THREADS) {
         const int r = item % ROWS, first = item / ROWS % SHARES1 * SHARE1, g = item / (ROWS * SHARES1);
         const unsigned char* of_image = codes + g % (GROUP / 2) * FEATURES;
         float sums[SHARE1][COLUMNS] = {};
@@ -531,17 +550,27 @@ __device__ __forceinline__ void map_slopes(
 }
 
 // Adds the gradient of the first kernel and bias. A warp owns a channel and SHARE1 filters; a lane's items are
-// two windows side by side, as in the forward pass.
+// two windows side by side, as in the forward pass. Warps that own nothing take the last tiles of 32 items
+// from those that do, and leave what they find in `helped`, flat as the gradient.
+constexpr int OWNERS1 = CHANNELS * SHARES1;
+constexpr int HELPERS1 = WARPS > OWNERS1 ? WARPS - OWNERS1 : 0;
+constexpr int ITEMS1 = GROUP * POOLED1 * PAIRS;
+constexpr int HELPED1 = HELPERS1 ? (OWNERS1 + HELPERS1 - 1) / HELPERS1 : 0;  // owners that a helper has
+constexpr int OWN1 = HELPERS1 ? 32 * (((ITEMS1 + 31) / 32 * HELPED1 + HELPED1) / (HELPED1 + 1)) : ITEMS1;
+
 __device__ __forceinline__ void kernel_gradient1(
-    const unsigned* planes, const float* slopes, const unsigned char* codes, float* gradient) {
-    const int lane = threadIdx.x % 32;
+    int thread, const unsigned* planes, const float* slopes, const unsigned char* codes, float* gradient,
+    float* helped) {
+    const int lane = thread % 32, warp = thread / 32;
+    const bool helps = HELPERS1 && warp >= OWNERS1;
+    const int begin = helps ? OWN1 : 0, end = helps ? ITEMS1 : min(OWN1, ITEMS1);
 #pragma unroll 1
-    for (int owner = threadIdx.x / 32; owner < CHANNELS * SHARES1; owner += WARPS) {
+    for (int owner = helps ? warp - OWNERS1 : warp; owner < OWNERS1; owner += helps ? HELPERS1 : WARPS) {
         const int channel = owner % CHANNELS, first = owner / CHANNELS * SHARE1;
         constexpr int COUNT = SHARE1 * (TAPS + 1);  // a filter's taps, then its bias
         float sums[COUNT] = {};
 #pragma unroll 1
-        for (int item = lane; item < GROUP * POOLED1 * PAIRS; item += 32) {
+        for (int item = begin + lane; item < end; item += 32) {
             const int pair = item % PAIRS, py = item / PAIRS % POOLED1, g = item / (PAIRS * POOLED1);
             float spread[SHARE1][2][4];  // by row, column of the two windows
 #pragma unroll
@@ -584,14 +613,27 @@ __device__ __forceinline__ void kernel_gradient1(
         for (int k = 0; k < Sums::LEFT; ++k) {
             const int number = Sums::number(k, lane);
             const int filter = first + number / (TAPS + 1), tap = number % (TAPS + 1);
-            if (number < 0 || filter >= FILTERS1) continue;
-            if (tap < TAPS) {
-                gradient[(tap * CHANNELS + channel) * FILTERS1 + filter] += sums[k];
-            } else if (channel == 0) {
-                gradient[BIAS1 + filter] += sums[k];
+            if (number < 0 || filter >= FILTERS1 || (tap == TAPS && channel > 0)) continue;
+            const int place = tap < TAPS ? (tap * CHANNELS + channel) * FILTERS1 + filter : BIAS1 + filter;
+            if (helps) {
+                helped[place] = sums[k];
+            } else {
+                gradient[place] += sums[k];
             }
         }
     }
+}
+
+// The number of this thread, turned by whole warps: phases that do not have work for every warp burden each of
+// the four schedulers in turn. Read anew each time, so that what depends on it is not kept in registers.
+__device__ __forceinline__ int turned(int turn) {
+#ifdef __CUDACC__
+    unsigned number;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+#else
+    const unsigned number = threadIdx.x;
+#endif
+    return (number + 32u * turn) % THREADS;
 }
 
 // Arrays: images uint8 (N, SIZE, SIZE, 3); index int32 (M, S, B); targets (M, S, B) int32, or float32 with
@@ -610,7 +652,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) train_epoch(
     float* const features = memory + AT_FEATURES;
     float* const slopes = memory + AT_SLOPES;
     float* const group_losses = memory + AT_LOSSES;
-    float* const total = memory + AT_TOTAL;
+    float* const total = memory + AT_TOTAL;  // of the step's weights; then, its losses
     unsigned* const planes = reinterpret_cast<unsigned*>(memory + AT_IMAGES);
     unsigned char* const codes1 = reinterpret_cast<unsigned char*>(memory + AT_CODES1);
     unsigned char* const codes2 = reinterpret_cast<unsigned char*>(memory + AT_CODES2);
@@ -634,33 +676,37 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) train_epoch(
             float sum = 0.0f;
             for (int k = threadIdx.x; k < batch; k += 32) sum += weight[k];
             sum = sum_of_warp(sum);
-            if (threadIdx.x == 0) *total = sum;
+            if (threadIdx.x == 0) total[0] = sum, total[1] = 0.0f;
         }
-        float loss = 0.0f;
 #pragma unroll 1
         for (int group = 0; group < batch; group += GROUP) {
+            const int turn = blockIdx.x + step + group / GROUP;
             const int left = batch - group;
-            stage(images, index + at + group, left, count, planes);
+            stage(turned(turn), images, index + at + group, left, count, planes);
             __syncthreads();
-            convolve1(planes, weights, maps, codes1);
+            convolve1(turned(turn), planes, weights, maps, codes1);
             __syncthreads();
-            convolve2(weights, maps, features, codes2);
+            convolve2(turned(turn), weights, maps, features, codes2);
             __syncthreads();
             const char* here = static_cast<const char*>(targets) + (at + group) * 4 * (SQUARED ? OUTPUTS : 1);
-            answer(weights, features, here, weight + group, left, *total, slopes, group_losses);
+            answer(
+                turned(turn), weights, features, here, weight + group, left, *total, slopes, group_losses);
             __syncthreads();
             if (threadIdx.x == 0) {
-                for (int g = 0; g < GROUP; ++g) loss += group_losses[g];
+                for (int g = 0; g < GROUP; ++g) total[1] += group_losses[g];
             }
-            dense_gradient(weights, slopes, codes2, features, gradient);
+            dense_gradient(turned(turn), weights, slopes, codes2, features, gradient);
             __syncthreads();
-            kernel_gradient2(maps, features, codes2, gradient);  // ends with a barrier
-            map_slopes(weights, features, codes2, maps);
+            kernel_gradient2(turned(turn), maps, features, codes2, gradient);  // ends with a barrier
+            map_slopes(turned(turn), weights, features, codes2, maps);
             __syncthreads();
-            kernel_gradient1(planes, maps, codes1, gradient);
+            kernel_gradient1(turned(turn), planes, maps, codes1, gradient, features);
             __syncthreads();
+            if (HELPERS1) {  // by the threads that will read it
+                for (int k = threadIdx.x; k < KERNEL2; k += THREADS) gradient[k] += features[k];
+            }
         }
-        if (threadIdx.x == 0) losses[model * steps + step] = loss / *total * *total;  // as the mean's
+        if (threadIdx.x == 0) losses[model * steps + step] = total[1] / total[0] * total[0];
         const float decay1 = 0.9f, decay2 = 0.999f, least = 1e-8f;
         const float t = static_cast<float>(done + step + 1);
         const float correction1 = 1.0f - powf(decay1, t), correction2 = 1.0f - powf(decay2, t);

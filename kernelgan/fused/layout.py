@@ -11,8 +11,11 @@ import jax.numpy as jnp
 from kernelgan import models
 from kernelgan.types import Array, Params
 
-THREADS, GROUP = 224, 8
-"""Threads of a block, and images that it has in shared memory at a time."""
+THREADS = 256
+"""Of a block."""
+
+GROUPS = (8, 4, 2)
+"""Images that a block may have in shared memory at a time; as many as fit."""
 
 MOST_SHARED = 227 * 1024
 """Bytes of shared memory that a block can have on Hopper; other GPUs have less, see `compiler`."""
@@ -31,6 +34,7 @@ class Layout:
       filters: output channels of the two convolutions.
       outputs: logits.
       squared: whether the loss is `population.squared_error`, not `population.cross_entropy`.
+      group: images in shared memory at a time.
     """
 
     size: int
@@ -38,6 +42,7 @@ class Layout:
     filters: tuple[int, int]
     outputs: int
     squared: bool
+    group: int = GROUPS[0]
 
     @property
     def pooled(self) -> tuple[int, int]:
@@ -76,11 +81,12 @@ class Layout:
         weights = 3 * taps * _up(first, 4) + first * taps * _up(second, 8)
         weights += self.features * self.outputs + first + second + self.outputs
         maps = _pitched(first * pooled1 * 2 * pairs, 2 * pooled2 % 32)
-        words = _up(weights, 4) + _up(self.parameters, 4) + _up(GROUP * maps + 8, 4)
-        words += _up(GROUP * _pitched(self.features, windows % 32), 4)
-        words = _up(words + GROUP * (self.outputs + 1) + 1, 4)
-        words += _up(GROUP * 3 * self.size * (self.size // 4) + 4, 4)
-        codes = _up(GROUP * first * pooled1 * pairs, 16) + _up(GROUP // 2 * self.features, 16)
+        words = _up(weights, 4) + _up(self.parameters, 4) + _up(self.group * maps + 8, 4)
+        of_features = self.group * _pitched(self.features, windows % 32)
+        words += _up(max(of_features, 3 * taps * first + first), 4)
+        words = _up(words + self.group * (self.outputs + 1) + 2, 4)
+        words += _up(self.group * 3 * self.size * (self.size // 4) + 4, 4)
+        codes = _up(self.group * first * pooled1 * pairs, 16) + _up(self.group // 2 * self.features, 16)
         return 4 * words + codes
 
     @property
@@ -94,7 +100,7 @@ class Layout:
             "OUTPUTS": self.outputs,
             "SQUARED": int(self.squared),
             "THREADS": THREADS,
-            "GROUP": GROUP,
+            "GROUP": self.group,
             "BLOCKS": 2 if self.shared_bytes <= _HALF_SHARED else 1,
         }
 
@@ -134,6 +140,7 @@ def layout_of(
         return None
     first, second = network.filters
     layout = Layout(image_size, network.kernel_size, (first, second), network.outputs, bool(_LOSSES[name]))
+    by_group = [dataclasses.replace(layout, group=group) for group in GROUPS]
     fits = (
         image_size % 4 == 0
         and 1 <= network.kernel_size <= 5  # a larger one's sums do not fit the registers
@@ -143,9 +150,8 @@ def layout_of(
         and 1 <= network.outputs <= 8
         and layout.pooled[1] >= 1
         and network.kernel_size - 1 <= 2 * layout.pooled[1]
-        and layout.shared_bytes <= most_shared
     )
-    return layout if fits else None
+    return next((each for each in by_group if fits and each.shared_bytes <= most_shared), None)
 
 
 def _product(shape: tuple[int, ...]) -> int:
