@@ -1,5 +1,6 @@
 // Enough of CUDA C++ to run one kernel on a CPU: the threads of a block are fibers of one thread, which change
-// only where threads wait for each other. Blocks run one after another; shared memory begins as not-a-number.
+// only where threads wait for each other, in an order that can be chosen: a result that depends on it lacks a
+// barrier. Blocks run one after another; shared memory begins as not-a-number.
 
 #pragma once
 
@@ -23,7 +24,7 @@
 using std::max;
 using std::min;
 
-struct float2 {
+struct alignas(8) float2 {
     float x, y;
 };
 struct alignas(16) float4 {
@@ -66,6 +67,7 @@ static std::vector<Fiber> all;
 static ucontext_t outside;
 static std::function<void()> body;
 static int running;
+static int stride = 1;  // from a fiber to the next; odd, as fibers are a power of two
 
 inline void go_to(int number) {
     running = threadIdx.x = number;
@@ -79,7 +81,7 @@ __attribute__((noinline)) inline void leave(int first, int count) {
     if (_setjmp(all[running].at)) return;
     int next = running;
     do {
-        next = first + (next - first + 1) % count;
+        next = first + (next - first + count + stride % count) % count;
     } while (all[next].done);
     go_to(next);
 }
@@ -87,8 +89,10 @@ __attribute__((noinline)) inline void leave(int first, int count) {
 inline void enter() {
     body();
     all[running].done = true;
-    for (size_t k = 0; k < all.size(); ++k) {
-        if (!all[k].done) go_to(static_cast<int>(k));
+    const int count = static_cast<int>(all.size());
+    for (int k = 0, next = running; k < count; ++k) {
+        next = (next + count + stride % count) % count;
+        if (!all[next].done) go_to(next);
     }
     setcontext(&outside);
 }

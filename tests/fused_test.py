@@ -140,7 +140,7 @@ CASES = [  # size, kernel, filters, outputs, loss
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_epoch_equals_jax_s(on_cpu, case):
+def test_an_epoch_equals_jax_s_whatever_the_order_of_threads(on_cpu, folder, case):
     *shape, loss = case
     network, *arguments = _problem(*shape, loss)
     expected, losses = _expected(*arguments, network=network, loss=loss)
@@ -151,9 +151,13 @@ def test_an_epoch_equals_jax_s(on_cpu, case):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     _assert_near(found["optimizer"], expected["optimizer"], 1e-3)
     _assert_near(found["params"], expected["params"], 1e-3)
-    again, _ = jax.jit(run)(*arguments)
-    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(found), strict=True):
-        np.testing.assert_array_equal(a, b)
+    library = _library(layout_of(network, shape[0], loss), folder)
+    again = jax.jit(run)
+    for stride in (-1, 37):
+        library.set_stride(stride)  # threads in another order between barriers
+        for a, b in zip(jax.tree.leaves(again(*arguments)[0]), jax.tree.leaves(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+    library.set_stride(1)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -188,6 +192,26 @@ def test_a_weight_that_is_not_a_number_is_not_hidden(on_cpu):
     state["params"]["conv1"]["kernel"] = state["params"]["conv1"]["kernel"].at[0, 0, 0, 0, 0].set(jnp.nan)
     _, losses = operation.train_epoch(state, *rest, network=network, loss=loss, learning_rate=RATE)
     assert np.isnan(losses).all()
+
+
+def test_it_is_launched_through_the_driver(on_cpu, monkeypatch, folder):
+    loss = population.cross_entropy
+    network, *arguments = _problem(16, 3, (2, 3), 2, loss)
+    run = functools.partial(operation.train_epoch, network=network, loss=loss, learning_rate=RATE)
+    expected = run(*arguments)
+    layout = layout_of(network, 16, loss)
+    monkeypatch.setattr(compiler, "DRIVER", str(_library(layout, folder)._name))
+    monkeypatch.setattr(compiler, "driver", functools.cache(compiler.driver.__wrapped__))
+    with pytest.raises(RuntimeError, match="CUDA: invalid argument"):
+        compiler.Kernel(b"no code", layout.shared_bytes)
+    kernel = compiler.Kernel(b"code", layout.shared_bytes)
+    name = f"{operation.name_of(layout)}_launched"
+    custom_call.register(
+        name, operation.answer_with(kernel.launch), platform="cpu", stream=lambda frame: 0xBEEF
+    )
+    monkeypatch.setattr(operation, "_target", lambda layout: name)
+    for a, b in zip(jax.tree.leaves(run(*arguments)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_what_the_answer_raises_becomes_xla_s_error(monkeypatch):
@@ -269,6 +293,20 @@ def test_what_is_not_supported_is_said():
     network, *arguments = _problem(16, 3, (2, 3), 2, population.cross_entropy)
     with pytest.raises(UserError, match="fused kernel has no place for filters"):
         operation.train_epoch(*arguments, network=network, loss=jnp.add, learning_rate=RATE)
+
+
+@pytest.mark.skipif(not fused.is_available(), reason="no NVIDIA GPU is here (or JAX_PLATFORMS hides it)")
+@pytest.mark.parametrize("case", CASES)
+def test_a_gpu_gives_what_jax_gives_and_the_same_bits_again(case):
+    *shape, loss = case
+    network, *arguments = _problem(*shape, loss, models_count=5)
+    expected, losses = _expected(*arguments, network=network, loss=loss)
+    run = jax.jit(functools.partial(operation.train_epoch, network=network, loss=loss, learning_rate=RATE))
+    found, found_losses = run(*arguments)
+    np.testing.assert_allclose(found_losses, losses, rtol=1e-5)
+    _assert_near(found["params"], expected["params"], 1e-3)
+    for a, b in zip(jax.tree.leaves(run(*arguments)[0]), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.skipif(fused.is_available(), reason="a GPU is here")

@@ -22,6 +22,7 @@ from kernelgan.types import UserError
 
 SOURCE = Path(__file__).with_name("epoch.cu")
 NAME = b"train_epoch"
+DRIVER = "libcuda.so.1"
 
 _MAX_DYNAMIC_SHARED_BYTES, _SHARED_CARVEOUT = 8, 9  # of CUfunction_attribute
 _MOST_SHARED_PER_BLOCK = 97  # of CUdevice_attribute
@@ -53,7 +54,7 @@ def _driver_major() -> int | None:
     """The newest CUDA that the driver knows: it may refuse what a newer NVRTC compiled."""
     version = ctypes.c_int()
     try:
-        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+        ctypes.CDLL(DRIVER).cuDriverGetVersion(ctypes.byref(version))
     except (OSError, AttributeError):
         return None
     return version.value // 1000 or None
@@ -173,10 +174,10 @@ def driver() -> ctypes.CDLL:
       UserError: it is not here.
     """
     try:
-        library = ctypes.CDLL("libcuda.so.1")
+        library = ctypes.CDLL(DRIVER)
     except OSError as error:
         raise UserError(
-            f"the fused training kernel needs the CUDA driver, and libcuda.so.1 was not loaded ({error}); "
+            f"the fused training kernel needs the CUDA driver, and {DRIVER} was not loaded ({error}); "
             "install NVIDIA's driver, or train without the fused kernel."
         ) from error
     pointer, number = ctypes.c_void_p, ctypes.c_uint
