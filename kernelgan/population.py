@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import cluster, models, parallel
+from kernelgan import cluster, fused, models, parallel
 from kernelgan.types import Array, Key, Params, UserError
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -237,10 +237,13 @@ class Programs:
     Attributes:
       initialise: ``(member, shared) -> state``.
       epoch: ``(state, member, shared) -> (state, record)``; a record is a dict of scalars.
+      fused_epoch: ``((states, members), shared) -> (states, records)``, the same of a device's whole share,
+        stacked, by `kernelgan.fused` (NVIDIA GPUs only).
     """
 
     initialise: Callable[[Params, Params], Params]
     epoch: Callable[[Params, Params, Params], tuple[Params, Params]]
+    fused_epoch: Callable[[tuple[Params, Params], Params], tuple[Params, Params]]
 
 
 def programs(
@@ -293,11 +296,19 @@ def programs(
         targets = shared["targets"][member["target"], index]
         return metrics(logits, loss(logits, targets), targets, present)
 
-    def epoch(state: Params, member: Params, shared: Params) -> tuple[Params, Params]:
+    def draw(member: Params, shared: Params) -> jax.Array:
         key = jax.random.fold_in(member_key(member), 1 + member["epoch"])
         row = member["grouping"]
-        drawn = draw_epoch(key, shared["groups"][row], shared["sizes"][row], pattern=pattern, steps=steps)
+        return draw_epoch(key, shared["groups"][row], shared["sizes"][row], pattern=pattern, steps=steps)
 
+    def record_of(params: Params, losses: jax.Array, member: Params, shared: Params) -> Params:
+        record = {"train_loss": jnp.sum(losses) / jnp.sum(weights)}
+        if watch:
+            found = validate(params, member, shared)
+            record |= {f"validation_{name}": value for name, value in found.items()}
+        return record
+
+    def epoch(state: Params, member: Params, shared: Params) -> tuple[Params, Params]:
         def step(state: Params, batch: tuple[jax.Array, jax.Array]) -> tuple[Params, jax.Array]:
             index, weight = batch
             targets = shared["targets"][member["target"], index]
@@ -308,14 +319,26 @@ def programs(
             params = optax.apply_updates(state["params"], updates)
             return {"params": params, "optimizer": moments}, value * jnp.sum(weight)
 
-        state, losses = lax.scan(step, state, (drawn, jnp.asarray(weights)))
-        record = {"train_loss": jnp.sum(losses) / jnp.sum(weights)}
-        if watch:
-            found = validate(state["params"], member, shared)
-            record |= {f"validation_{name}": value for name, value in found.items()}
-        return state, record
+        state, losses = lax.scan(step, state, (draw(member, shared), jnp.asarray(weights)))
+        return state, record_of(state["params"], losses, member, shared)
 
-    return Programs(initialise, epoch)
+    def fused_epoch(stacked: tuple[Params, Params], shared: Params) -> tuple[Params, Params]:
+        states, members = stacked
+        drawn = jax.vmap(draw, in_axes=(0, None))(members, shared)
+        states, losses = fused.train_epoch(
+            states,
+            shared["images"],
+            drawn,
+            shared["targets"][members["target"][:, None, None], drawn],
+            weights,
+            network=network,
+            loss=loss,
+            learning_rate=training.learning_rate,
+        )
+        records = jax.vmap(record_of, in_axes=(0, 0, 0, None))(states["params"], losses, members, shared)
+        return states, records
+
+    return Programs(initialise, epoch, fused_epoch)
 
 
 def shared_arrays(images: np.ndarray, population: Population) -> Params:
@@ -364,7 +387,10 @@ def _train(
     spread = parallel.Spread(len(chunks[0]))
     shared = spread.share(arrays)
     initialise_chunk = spread.map(one.initialise)
-    train_chunk = spread.map(one.epoch, donate_first=True)
+    if _is_fused(network, images.shape[1], loss):
+        train_chunk = spread.map_parts(one.fused_epoch, donate_first=True)
+    else:
+        train_chunk = spread.map(one.epoch, donate_first=True)
 
     saved = saver.restore()
     if saved is not None and not any(np.array_equal(saved["members"], chunk) for chunk in chunks):
@@ -412,6 +438,55 @@ def _train(
             latest = {name: float(np.mean(values)) for name, values in record.items()}
             progress(done, len(chunks) * training.epochs, latest)
     return params, history
+
+
+@functools.cache
+def _is_fused(network: models.ConvNet, image_size: int, loss: Loss) -> bool:
+    """Whether `kernelgan.fused` is to train such networks: it can, and its first gradients here are right."""
+    wanted = network.form == "auto" and fused.is_available() and fused.supports(network, image_size, loss)
+    if not wanted:
+        return False
+    try:
+        off = _fused_error(network, image_size, loss)
+    except Exception as error:  # whatever a driver, a compiler or XLA may say
+        words = f"fails ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    else:
+        if off <= _FUSED_TOLERANCE:
+            return True
+        words = f"gives other gradients than XLA (by {off:.1e} of the largest)"
+    print(f"the fused GPU kernel {words}; training goes on without it, slower", file=sys.stderr)
+    return False
+
+
+_FUSED_TOLERANCE = 1e-3
+
+
+def _fused_error(network: models.ConvNet, image_size: int, loss: Loss) -> float:
+    """Largest difference of any gradient of one step from XLA's, over the largest of its array."""
+    rng = np.random.default_rng(0)
+    batch, images = 16, rng.integers(0, 256, (32, image_size, image_size, 3), dtype=np.uint8)
+    targets = rng.integers(0, 2, (1, 32)).astype(np.int8)
+    if loss is squared_error:
+        targets = rng.normal(size=(1, 32, network.outputs)).astype(np.float32)
+    everyone = (np.arange(32, dtype=np.int32),)
+    zeros = np.zeros(2, np.int32)
+    two = Population(
+        ("check",) * 2, np.arange(2, dtype=np.int32), zeros, zeros, (everyone,), (everyone,), targets
+    )
+    training = Training(1, batch, batch, 1e-3, (1.0,))
+    one = programs(network, training, loss=loss, metrics=loss_metrics, seed=0, watch=False)
+    members = jax.tree.map(jnp.asarray, {**members_of(two, np.arange(2)), "epoch": zeros})
+    shared = jax.tree.map(jnp.asarray, shared_arrays(images, two))
+    states = jax.vmap(one.initialise, in_axes=(0, None))(members, shared)
+    expected, _ = jax.jit(jax.vmap(one.epoch, in_axes=(0, 0, None)))(states, members, shared)
+    found, _ = jax.jit(lambda *stacked: one.fused_epoch(stacked[:2], stacked[2]))(states, members, shared)
+    # The first mean of the gradients is a tenth of them; an update of Adam would hide their size.
+    errors = jax.tree.map(
+        lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)),
+        found["optimizer"][0].mu,
+        expected["optimizer"][0].mu,
+    )
+    return float(jnp.max(jnp.stack([jnp.where(jnp.isnan(e), jnp.inf, e) for e in jax.tree.leaves(errors)])))
 
 
 def _store(params: Params, chunk_params: Params, chunk: np.ndarray, size: int) -> Params:

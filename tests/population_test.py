@@ -322,3 +322,88 @@ def test_a_loss_that_is_not_finite_names_the_network_and_the_epoch(run, fresh, i
     with pytest.raises(UserError, match=r"network 7 of bad is nan in epoch 1"):
         run(people, saver=fresh, loss=population.squared_error, metrics=population.loss_metrics)
     assert fresh.state is None  # nothing that is not finite is ever saved
+
+
+# The fused kernel, by a stand-in: there is no GPU here.
+
+
+def _stand_in(error=0.0):
+    """What `fused.train_epoch` computes, by JAX, with its gradients off by ``error``."""
+
+    def train_epoch(state, images, index, targets, weights, *, network, loss, learning_rate):
+        optimizer = optax.adam(learning_rate)
+
+        def step(state, batch):
+            index, targets, weight = batch
+
+            def mean(params):
+                logits, _ = models.run_convnet(network, params, models.normalise_images(images[index]))
+                return jnp.sum(loss(logits, targets) * weight) / jnp.sum(weight)
+
+            value, gradients = jax.value_and_grad(mean)(state["params"])
+            gradients = jax.tree.map(lambda leaf: leaf * (1 + error), gradients)
+            updates, moments = optimizer.update(gradients, state["optimizer"])
+            params = optax.apply_updates(state["params"], updates)
+            return {"params": params, "optimizer": moments}, value * jnp.sum(weight)
+
+        def one(state, index, targets):
+            return jax.lax.scan(step, state, (index, targets, jnp.asarray(weights)))
+
+        return jax.vmap(one)(state, index, targets)
+
+    return train_epoch
+
+
+@pytest.fixture
+def with_fused(monkeypatch):
+    """``with_fused(train_epoch)``: the kernel is there, and it is this; gives how often it was traced."""
+
+    def put(train_epoch):
+        calls = []
+
+        def counted(*arguments, **options):
+            calls.append(len(arguments[2]))
+            return train_epoch(*arguments, **options)
+
+        monkeypatch.setattr(population.fused, "is_available", lambda: True)
+        monkeypatch.setattr(population.fused, "supports", lambda *_: True)
+        monkeypatch.setattr(population.fused, "train_epoch", counted)
+        population._is_fused.cache_clear()
+        return calls
+
+    yield put
+    population._is_fused.cache_clear()
+
+
+def test_where_the_fused_kernel_is_it_trains_whole_chunks(
+    trained, run, fresh, with_fused, assert_trees_close
+):
+    calls = with_fused(_stand_in())
+    found = run(_population(["bright"] * 4), saver=fresh)
+    assert calls == [2, 2]  # the check of its gradients, and the training of chunks of 2
+    assert_trees_close(found, trained, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fused_kernel_of_wrong_gradients_is_not_used(
+    trained, run, fresh, with_fused, assert_trees_equal, capsys
+):
+    calls = with_fused(_stand_in(error=0.01))
+    assert_trees_equal(run(_population(["bright"] * 4), saver=fresh), trained)
+    assert calls == [2]
+    assert "gives other gradients than XLA (by 1.0e-02 of the largest)" in capsys.readouterr().err
+
+
+def test_a_fused_kernel_that_fails_is_not_used(trained, run, fresh, with_fused, assert_trees_equal, capsys):
+    def fails(*_, **__):
+        raise RuntimeError("CUDA_ERROR_INVALID_IMAGE\nand more")
+
+    with_fused(fails)
+    assert_trees_equal(run(_population(["bright"] * 4), saver=fresh), trained)
+    assert "fails (CUDA_ERROR_INVALID_IMAGE); training goes on without it" in capsys.readouterr().err
+
+
+def test_a_network_of_another_form_is_not_fused(with_fused):
+    calls = with_fused(_stand_in())
+    assert not population._is_fused(models.ConvNet((2, 3), 3, form="tiles"), 16, population.cross_entropy)
+    assert calls == []
+    assert population._is_fused(models.ConvNet((2, 3), 3, 4), 16, population.squared_error)

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from kernelgan import models
+from kernelgan.fused.operation import train_epoch
+
+__all__ = ["is_available", "supports", "train_epoch"]
 
 
 @functools.cache
