@@ -63,13 +63,14 @@ def measure(settings: Settings, sections: Sequence[str], cores: int) -> tuple[li
     """All sections' rows, each table printed as soon as it is there, and the flags by mode."""
     found: list[Row] = []
     flags: dict[str, Any] = {}
+    begin = time.monotonic()
     for section in sections:
         of_section: list[Row] = []
         with tempfile.TemporaryDirectory() as cache:
             for job in suite.jobs(settings, section, cores):
                 if section == "start":
                     job = dataclasses.replace(job, environment=start.cache_environment(cache))
-                say(job.title)
+                say(f"{job.title} (after {time.monotonic() - begin:.0f} s)")
                 try:
                     answer = run_job(settings, job, cores)
                 except JobError as error:

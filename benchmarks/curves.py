@@ -48,6 +48,7 @@ def draw(found: Sequence[Row], path: Path) -> None:
         1, len(QUANTITIES), figsize=(3.2 * len(QUANTITIES), 3.6), layout="constrained"
     )
     for panel, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
+        panel.set(xscale="log", yscale="log", xlabel=label)
         for number, (name, curve) in enumerate(points(found, quantity).items()):
             if not curve:
                 continue
@@ -57,13 +58,11 @@ def draw(found: Sequence[Row], path: Path) -> None:
             straight = [values[0] * size / sizes[0] for size in sizes]
             slope = "slope 1" if number == 0 else None
             panel.plot(sizes, straight, color="0.6", linestyle=":", linewidth=1, label=slope)
-            panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        panel.set(xscale="log", yscale="log", xlabel=label)
+            panel.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30)
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        panel.set_title(
-            "compilation" if quantity == "compilation" else f"more {quantity}s".replace("ss", "s")
-        )
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.set_title(quantity)
         panel.tick_params(axis="x", labelsize=7, which="both")
         panel.grid(alpha=0.3)
         if panel.has_data():
