@@ -17,17 +17,8 @@ BEGAN = "KERNELGAN_BENCHMARK_BEGAN"
 
 
 def cache_environment(directory: str) -> dict[str, str]:
-    """Variables with which a process keeps what it compiles, JAX's programs and numba's, in a directory.
-
-    Where the package has a function for its own cache, call that in `measure` instead.
-    """
-    return {
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": f"{directory}/jax",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "XDG_CACHE_HOME": directory,
-    }
+    """Variables with which `environment.configure` keeps what is compiled in a directory."""
+    return {"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": directory}
 
 
 def measure(settings: Settings, mode: str, *, start: str) -> list[Row]:
@@ -35,8 +26,9 @@ def measure(settings: Settings, mode: str, *, start: str) -> list[Row]:
     now = time.time()
     began = float(os.environ.get(BEGAN, now))
     clock = time.perf_counter()
-    from kernelgan import models, population
+    from kernelgan import environment, models, population
 
+    environment.configure("auto")
     imported = time.perf_counter() - clock
 
     import numpy as np

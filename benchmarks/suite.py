@@ -169,11 +169,15 @@ def modes(settings: Settings, section: str, cores: int) -> tuple[str, ...]:
     """In which modes a section is measured."""
     if settings.suite == "gpu":
         return (rows.GPU,)
-    if settings.quick or section in ("growth", "start"):
+    if section in ("growth", "start"):
+        return (rows.DEVICES,)
+    if settings.quick:
         return (rows.ALL_CORES,)
+    if section == "limit":
+        return (rows.ONE_CORE, rows.ALL_CORES)
     if section == "zoo" and cores > 1:
         return (rows.ONE_CORE, rows.ALL_CORES, rows.DEVICES)
-    return (rows.ONE_CORE, rows.ALL_CORES)
+    return (rows.ONE_CORE, rows.DEVICES)
 
 
 def jobs(settings: Settings, section: str, cores: int) -> Iterator[Job]:

@@ -452,10 +452,13 @@ _SPREAD = (*_CPU, rows.DEVICES)
 VARIANTS: dict[str, Variant] = {
     "engine": Variant(engine, "many", _EVERYWHERE),
     "engine, tiles form": Variant(
-        lambda problem, settings: engine(problem, settings, form="tiles"), "many", _SPREAD
+        lambda problem, settings: engine(problem, settings, form="tiles"), "many", _EVERYWHERE
     ),
     "engine, TF32": Variant(
-        lambda problem, settings: engine(problem, settings, in_tf32=True), "many", (rows.GPU,), "TF32"
+        lambda problem, settings: engine(problem, settings, form="tiles", in_tf32=True),
+        "many",
+        (rows.GPU,),
+        "TF32",
     ),
     "fused": Variant(fused, "many", (rows.GPU,)),
     "direct": Variant(lambda problem, _: direct(problem), "many", _SPREAD),

@@ -100,7 +100,7 @@ def _pairs():
 
 
 def test_pairs_can_be_mapped_and_sharded_and_do_not_depend_on_each_other(monkeypatch, assert_trees_equal):
-    monkeypatch.setattr(models, "resolve_form", lambda _: "direct")
+    monkeypatch.setattr(models, "form_here", lambda _: "direct")
     states, batches = _pairs()
     pairs = [jax.tree.map(lambda leaf, n=n: leaf[n], (states, batches)) for n in range(2)]
     one_by_one = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(jax.jit(_train)(*pair) for pair in pairs))
@@ -127,7 +127,7 @@ def test_a_step_of_the_cyclegans_equals_that_of_the_plain_form(monkeypatch, asse
     batch = jax.tree.map(lambda leaf: leaf[0], batch)
     found = []
     for form in ("direct", "plain"):
-        monkeypatch.setattr(models, "resolve_form", lambda _, form=form: form)
+        monkeypatch.setattr(models, "form_here", lambda _, form=form: form)
 
         def losses(players):
             generators, discriminators, terms = cyclegan.losses_of(
@@ -146,7 +146,7 @@ def state_of(state):
 
 
 def test_auto_is_direct_on_cpus_and_a_form_that_is_asked_for_is_used():
-    assert models.resolve_form("auto") == ("direct" if jax.default_backend() == "cpu" else "tiles")
+    assert models.form_here("auto") == ("direct" if jax.default_backend() == "cpu" else "tiles")
     volumes = jnp.ones((2, 3, 3, 3, 2))
     for form in models.FORMS:
         network = models.KernelDiscriminator(4, form)
