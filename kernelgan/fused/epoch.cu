@@ -27,11 +27,11 @@
 //     answer, dense             200
 //     kernel_gradient2         1160            41 %             2025
 //     map_slopes               2590            74 %             1500
-//     kernel_gradient1         3840            81 %              720
+//     kernel_gradient1         3750            83 %              720
 //     the rest                  100
-//     all                     13530
+//     all                     13440
 //
-// With the one phase that shared memory bounds, 14,400; 33 TFLOP/s of the 2.856 MFLOP that an image takes are
+// With the one phase that shared memory bounds, 14,300; 33 TFLOP/s of the 2.856 MFLOP that an image takes are
 // 19,400 clocks on 132 multiprocessors at 1.7 GHz.
 
 #ifndef GROUP
@@ -99,7 +99,7 @@ constexpr int WEIGHTS = rounded_up(B3 + OUTPUTS, 4);
 constexpr int AT_GRADIENT = WEIGHTS;
 constexpr int AT_MAPS = AT_GRADIENT + rounded_up(PARAMETERS, 4);
 constexpr int AT_FEATURES = AT_MAPS + rounded_up(GROUP * PITCH + 8, 4);
-constexpr int AT_SLOPES = AT_FEATURES + rounded_up(GROUP * PITCH2 > KERNEL2 ? GROUP * PITCH2 : KERNEL2, 4);
+constexpr int AT_SLOPES = AT_FEATURES + rounded_up(GROUP * PITCH2 > BIAS1 ? GROUP * PITCH2 : BIAS1, 4);
 constexpr int AT_LOSSES = AT_SLOPES + GROUP * OUTPUTS;
 constexpr int AT_TOTAL = AT_LOSSES + GROUP;
 constexpr int AT_IMAGES = rounded_up(AT_TOTAL + 2, 4);
@@ -576,7 +576,7 @@ __device__ __forceinline__ void map_slopes(
     }
 }
 
-// Adds the gradient of the first kernel and bias. A warp owns a channel and SHARE1 filters; a lane's items are
+// Adds the gradient of the first kernel. A warp owns a channel and SHARE1 filters; a lane's items are
 // two windows side by side, as in the forward pass. Warps that own nothing take the last tiles of 32 items
 // from those that do, and leave what they find in `helped`, flat as the gradient.
 constexpr int OWNERS1 = CHANNELS * SHARES1;
@@ -594,7 +594,7 @@ __device__ __forceinline__ void kernel_gradient1(
 #pragma unroll 1
     for (int owner = helps ? warp - OWNERS1 : warp; owner < OWNERS1; owner += helps ? HELPERS1 : WARPS) {
         const int channel = owner % CHANNELS, first = owner / CHANNELS * SHARE1;
-        constexpr int COUNT = SHARE1 * (TAPS + 1);  // a filter's taps, then its bias
+        constexpr int COUNT = SHARE1 * TAPS;
         float sums[COUNT] = {};
 #pragma unroll 1
         for (int item = begin + lane; item < end; item += 32) {
@@ -612,7 +612,6 @@ __device__ __forceinline__ void kernel_gradient1(
                     spread[f][k / 2][k % 2] = bits & 1u << k ? two.x : 0.0f;
                     spread[f][k / 2][2 + k % 2] = bits & 16u << k ? two.y : 0.0f;
                 }
-                sums[f * (TAPS + 1) + TAPS] += (bits & 15 ? two.x : 0.0f) + (bits & 240 ? two.y : 0.0f);
             }
             const unsigned* row = planes + g * IMAGE + (channel * SIZE + 2 * py) * WORDS + pair;
 #pragma unroll
@@ -628,7 +627,7 @@ __device__ __forceinline__ void kernel_gradient1(
 #pragma unroll
                         for (int k = 0; k < 4 * KERNEL; ++k) {
                             const int kx = k % KERNEL, column = k / KERNEL;
-                            sums[f * (TAPS + 1) + ky * KERNEL + kx] += spread[f][half][column] * seen[column + kx];
+                            sums[f * TAPS + ky * KERNEL + kx] += spread[f][half][column] * seen[column + kx];
                         }
                     }
                 }
@@ -639,15 +638,34 @@ __device__ __forceinline__ void kernel_gradient1(
 #pragma unroll
         for (int k = 0; k < Sums::LEFT; ++k) {
             const int number = Sums::number(k, lane);
-            const int filter = first + number / (TAPS + 1), tap = number % (TAPS + 1);
-            if (number < 0 || filter >= FILTERS1 || (tap == TAPS && channel > 0)) continue;
-            const int place = tap < TAPS ? (tap * CHANNELS + channel) * FILTERS1 + filter : BIAS1 + filter;
+            const int filter = first + number / TAPS, tap = number % TAPS;
+            if (number < 0 || filter >= FILTERS1) continue;
+            const int place = (tap * CHANNELS + channel) * FILTERS1 + filter;
             if (helps) {
                 helped[place] = sums[k];
             } else {
                 gradient[place] += sums[k];
             }
         }
+    }
+}
+
+// Adds the gradient of the first bias; a warp a filter. Apart from the kernel's, whose sums fill the registers.
+__device__ __forceinline__ void bias_gradient1(
+    int thread, const float* slopes, const unsigned char* codes, float* gradient) {
+    const int lane = thread % 32;
+    for (int filter = thread / 32; filter < FILTERS1; filter += WARPS) {
+        float sum = 0.0f;
+        for (int item = lane; item < ITEMS1; item += 32) {
+            const int pair = item % (POOLED1 * PAIRS), g = item / (POOLED1 * PAIRS);
+            const float2 two =
+                *reinterpret_cast<const float2*>(slopes + g * PITCH + filter * PLANE + 2 * pair);
+            const unsigned bits = codes[(g * FILTERS1 + filter) * POOLED1 * PAIRS + pair];
+            const bool only = POOLED1 % 2 && pair % PAIRS == PAIRS - 1;  // no second window
+            sum += (bits & 15 ? two.x : 0.0f) + (bits & 240 && !only ? two.y : 0.0f);
+        }
+        sum = sum_of_warp(sum);
+        if (lane == 0) gradient[BIAS1 + filter] += sum;
     }
 }
 
@@ -727,10 +745,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) train_epoch(
             kernel_gradient2(turned(turn), maps, features, codes2, gradient);  // ends with a barrier
             map_slopes(turned(turn), weights, features, codes2, maps);
             __syncthreads();
+            bias_gradient1(turned(turn), maps, codes1, gradient);
             kernel_gradient1(turned(turn), planes, maps, codes1, gradient, features);
             __syncthreads();
             if (HELPERS1) {  // by the threads that will read it
-                for (int k = threadIdx.x; k < KERNEL2; k += THREADS) gradient[k] += features[k];
+                for (int k = threadIdx.x; k < BIAS1; k += THREADS) gradient[k] += features[k];
             }
         }
         if (threadIdx.x == 0) losses[model * steps + step] = total[1] / total[0] * total[0];
