@@ -152,7 +152,7 @@ def test_auto_is_direct_on_cpus_and_a_form_that_is_asked_for_is_used():
         network = models.KernelDiscriminator(4, form)
         params = network.init(jax.random.key(0), volumes)
         text = jax.jit(network.apply).lower(params, volumes).as_text()
-        assert ("kernelgan_volume_gather" in text) == (form == "direct")
+        assert ("kernelgan_volume_gather" in text) == (models.form_here(form) == "direct")
 
 
 def test_what_is_not_a_number_is_not_hidden():

@@ -11,12 +11,28 @@
 //   moments are read and written once a step, 88 KB for a batch of 128 images whose activations would be
 //   23 MB, and are left in global memory, where the L2 cache holds them.
 // - Shared memory gives 32 words a clock and the arithmetic takes 128 multiply-adds, so every loop keeps a
-//   tile of sums in registers that uses each word it reads at least five times. (Convolution gradients to the
-//   kernels of the second layer are the exception: see there.)
+//   tile of sums in registers that uses each word it reads at least five times. (The gradient of the second
+//   kernel is the exception: see there.)
 // - A byte becomes a float by one byte permutation and one multiply-add (see `pixel`), not by the slow
 //   conversion unit.
 // - No atomics: every sum has one owner and a fixed order, so that results are the same to the bit in every
 //   run, whatever the other blocks do.
+//
+// Clocks of a multiprocessor an image, for the reference's network, counted from the machine code for sm_90
+// (instructions over four schedulers, and of them multiply-adds; words of shared memory over 32). An estimate:
+//
+//                      instructions   multiply-adds   shared memory, at most
+//     convolve1                3490            88 %             1650
+//     convolve2                2150            91 %             1220
+//     answer, dense             200
+//     kernel_gradient2         1160            41 %             2025
+//     map_slopes               2590            74 %             1500
+//     kernel_gradient1         3750            83 %              720
+//     the rest                  100
+//     all                     13440
+//
+// With the one phase that shared memory bounds, 14,300; 33 TFLOP/s of the 2.856 MFLOP that an image takes are
+// 19,400 clocks on 132 multiprocessors at 1.7 GHz.
 
 #ifndef GROUP
 #define GROUP 8  // images in shared memory at a time; even
@@ -57,8 +73,10 @@ constexpr int PITCH2 = pitched(FEATURES, WINDOWS2 % 32);  // between images' fea
 constexpr int WIDTH1 = rounded_up(FILTERS1, 4);  // between taps of the first kernel, for float4
 constexpr int TILE2 = 8;                         // filters of the second kernel that an item computes
 constexpr int WIDTH2 = rounded_up(FILTERS2, TILE2);
-constexpr int SHARE1 = 3;  // filters, or input channels, that one item of a gradient has
+constexpr int SHARE1 = 3;  // filters of the first layer whose gradient a warp has
 constexpr int SHARES1 = (FILTERS1 + SHARE1 - 1) / SHARE1;
+constexpr int SHARE2 = 2;  // maps whose slopes an item has: few, so that there is an item for nearly every thread
+constexpr int SHARES2 = (FILTERS1 + SHARE2 - 1) / SHARE2;
 
 // Where each parameter begins, flat as the caller has them: HWIO kernels, then biases, layer by layer.
 constexpr int BIAS1 = TAPS * CHANNELS * FILTERS1;
@@ -81,7 +99,7 @@ constexpr int WEIGHTS = rounded_up(B3 + OUTPUTS, 4);
 constexpr int AT_GRADIENT = WEIGHTS;
 constexpr int AT_MAPS = AT_GRADIENT + rounded_up(PARAMETERS, 4);
 constexpr int AT_FEATURES = AT_MAPS + rounded_up(GROUP * PITCH + 8, 4);
-constexpr int AT_SLOPES = AT_FEATURES + rounded_up(GROUP * PITCH2 > KERNEL2 ? GROUP * PITCH2 : KERNEL2, 4);
+constexpr int AT_SLOPES = AT_FEATURES + rounded_up(GROUP * PITCH2 > BIAS1 ? GROUP * PITCH2 : BIAS1, 4);
 constexpr int AT_LOSSES = AT_SLOPES + GROUP * OUTPUTS;
 constexpr int AT_TOTAL = AT_LOSSES + GROUP;
 constexpr int AT_IMAGES = rounded_up(AT_TOTAL + 2, 4);
@@ -485,19 +503,20 @@ __device__ __forceinline__ void kernel_gradient2(
 }
 
 // The slopes of the first maps, over the maps. With N = 2 * POOLED2 rows of places before pooling, an item owns
-// rows R and R + N of SHARE1 maps: KERNEL rows of slopes reach them together, whatever R is.
+// rows R and R + N of SHARE2 maps: KERNEL rows of slopes reach them together, whatever R is.
 __device__ __forceinline__ void map_slopes(
     int thread, const float* weights, const float* slopes, const unsigned char* codes, float* maps) {
     constexpr int ROWS = 2 * POOLED2, COLUMNS = ROWS + KERNEL - 1;
+    constexpr int FILTERS = FILTERS2 % 4 == 0 ? 4 : FILTERS2 % 2 == 0 ? 2 : 1;  // read at once
 #pragma unroll 1
-    for (int item = thread; item < GROUP * SHARES1 * ROWS; item += THREADS) {
-        const int r = item % ROWS, first = item / ROWS % SHARES1 * SHARE1, g = item / (ROWS * SHARES1);
+    for (int item = thread; item < GROUP * SHARES2 * ROWS; item += THREADS) {
+        const int r = item % ROWS, first = item / ROWS % SHARES2 * SHARE2, g = item / (ROWS * SHARES2);
         const unsigned char* of_image = codes + g % (GROUP / 2) * FEATURES;
-        float sums[SHARE1][COLUMNS] = {};
+        float sums[SHARE2][COLUMNS] = {};
         float* to = maps + g * PITCH + first * PLANE;
         const auto write = [&](int row) {
 #pragma unroll
-            for (int c = 0; c < SHARE1; ++c) {
+            for (int c = 0; c < SHARE2; ++c) {
                 if (first + c < FILTERS1) {
 #pragma unroll
                     for (int k = 0; k < ROW; ++k) {
@@ -511,7 +530,7 @@ __device__ __forceinline__ void map_slopes(
             if (ky == r && r < KERNEL - 1) {
                 write(r + ROWS);
 #pragma unroll
-                for (int k = 0; k < SHARE1 * COLUMNS; ++k) sums[k / COLUMNS][k % COLUMNS] = 0.0f;
+                for (int k = 0; k < SHARE2 * COLUMNS; ++k) sums[k / COLUMNS][k % COLUMNS] = 0.0f;
             }
             const int y = ky > r ? r + ROWS - ky : r - ky;
             const float* slope = slopes + g * PITCH2 + y / 2 * POOLED2;
@@ -519,23 +538,31 @@ __device__ __forceinline__ void map_slopes(
             const unsigned left = 1u << (y % 2 * 2 + (g < GROUP / 2 ? 0 : 4)), right = left << 1;
             const float* w = weights + W2 + (first * TAPS + ky * KERNEL) * WIDTH2;
 #pragma unroll 1
-            for (int filter = 0; filter < FILTERS2; ++filter, slope += WINDOWS2, code += WINDOWS2, ++w) {
-                float row[ROWS];
+            for (int filter = 0; filter < FILTERS2; filter += FILTERS, w += FILTERS) {
+                float taps[SHARE2][KERNEL][FILTERS];
 #pragma unroll
-                for (int px = 0; px < POOLED2; ++px) {
-                    const float here = slope[px];
-                    const unsigned bits = code[px];
-                    row[2 * px] = bits & left ? here : 0.0f;
-                    row[2 * px + 1] = bits & right ? here : 0.0f;
-                }
-#pragma unroll
-                for (int c = 0; c < SHARE1; ++c) {
-                    if (FILTERS1 % SHARE1 && first + c >= FILTERS1) continue;
+                for (int c = 0; c < SHARE2; ++c) {
+                    // Where there is no such map, another's weights: its sums are not written.
+                    const int channel = FILTERS1 % SHARE2 ? min(c, FILTERS1 - 1 - first) : c;
 #pragma unroll
                     for (int kx = 0; kx < KERNEL; ++kx) {
-                        const float tap = w[(c * TAPS + kx) * WIDTH2];
+                        read_vector<FILTERS>(w + (channel * TAPS + kx) * WIDTH2, taps[c][kx]);
+                    }
+                }
 #pragma unroll
-                        for (int k = 0; k < ROWS; ++k) sums[c][k + kx] += tap * row[k];
+                for (int f = 0; f < FILTERS; ++f, slope += WINDOWS2, code += WINDOWS2) {
+                    float row[ROWS];
+#pragma unroll
+                    for (int px = 0; px < POOLED2; ++px) {
+                        const float here = slope[px];
+                        const unsigned bits = code[px];
+                        row[2 * px] = bits & left ? here : 0.0f;
+                        row[2 * px + 1] = bits & right ? here : 0.0f;
+                    }
+#pragma unroll
+                    for (int k = 0; k < SHARE2 * KERNEL * ROWS; ++k) {
+                        const int c = k / (KERNEL * ROWS), kx = k / ROWS % KERNEL, x = k % ROWS;
+                        sums[c][x + kx] += taps[c][kx][f] * row[x];
                     }
                 }
             }
@@ -543,13 +570,13 @@ __device__ __forceinline__ void map_slopes(
         write(r);
         if (r == 0) {  // an odd row that no window reached
 #pragma unroll
-            for (int k = 0; k < SHARE1 * COLUMNS; ++k) sums[k / COLUMNS][k % COLUMNS] = 0.0f;
+            for (int k = 0; k < SHARE2 * COLUMNS; ++k) sums[k / COLUMNS][k % COLUMNS] = 0.0f;
             for (int row = COLUMNS; row < POOLED1; ++row) write(row);
         }
     }
 }
 
-// Adds the gradient of the first kernel and bias. A warp owns a channel and SHARE1 filters; a lane's items are
+// Adds the gradient of the first kernel. A warp owns a channel and SHARE1 filters; a lane's items are
 // two windows side by side, as in the forward pass. Warps that own nothing take the last tiles of 32 items
 // from those that do, and leave what they find in `helped`, flat as the gradient.
 constexpr int OWNERS1 = CHANNELS * SHARES1;
@@ -567,7 +594,7 @@ __device__ __forceinline__ void kernel_gradient1(
 #pragma unroll 1
     for (int owner = helps ? warp - OWNERS1 : warp; owner < OWNERS1; owner += helps ? HELPERS1 : WARPS) {
         const int channel = owner % CHANNELS, first = owner / CHANNELS * SHARE1;
-        constexpr int COUNT = SHARE1 * (TAPS + 1);  // a filter's taps, then its bias
+        constexpr int COUNT = SHARE1 * TAPS;
         float sums[COUNT] = {};
 #pragma unroll 1
         for (int item = begin + lane; item < end; item += 32) {
@@ -585,7 +612,6 @@ __device__ __forceinline__ void kernel_gradient1(
                     spread[f][k / 2][k % 2] = bits & 1u << k ? two.x : 0.0f;
                     spread[f][k / 2][2 + k % 2] = bits & 16u << k ? two.y : 0.0f;
                 }
-                sums[f * (TAPS + 1) + TAPS] += (bits & 15 ? two.x : 0.0f) + (bits & 240 ? two.y : 0.0f);
             }
             const unsigned* row = planes + g * IMAGE + (channel * SIZE + 2 * py) * WORDS + pair;
 #pragma unroll
@@ -601,7 +627,7 @@ __device__ __forceinline__ void kernel_gradient1(
 #pragma unroll
                         for (int k = 0; k < 4 * KERNEL; ++k) {
                             const int kx = k % KERNEL, column = k / KERNEL;
-                            sums[f * (TAPS + 1) + ky * KERNEL + kx] += spread[f][half][column] * seen[column + kx];
+                            sums[f * TAPS + ky * KERNEL + kx] += spread[f][half][column] * seen[column + kx];
                         }
                     }
                 }
@@ -612,15 +638,34 @@ __device__ __forceinline__ void kernel_gradient1(
 #pragma unroll
         for (int k = 0; k < Sums::LEFT; ++k) {
             const int number = Sums::number(k, lane);
-            const int filter = first + number / (TAPS + 1), tap = number % (TAPS + 1);
-            if (number < 0 || filter >= FILTERS1 || (tap == TAPS && channel > 0)) continue;
-            const int place = tap < TAPS ? (tap * CHANNELS + channel) * FILTERS1 + filter : BIAS1 + filter;
+            const int filter = first + number / TAPS, tap = number % TAPS;
+            if (number < 0 || filter >= FILTERS1) continue;
+            const int place = (tap * CHANNELS + channel) * FILTERS1 + filter;
             if (helps) {
                 helped[place] = sums[k];
             } else {
                 gradient[place] += sums[k];
             }
         }
+    }
+}
+
+// Adds the gradient of the first bias; a warp a filter. Apart from the kernel's, whose sums fill the registers.
+__device__ __forceinline__ void bias_gradient1(
+    int thread, const float* slopes, const unsigned char* codes, float* gradient) {
+    const int lane = thread % 32;
+    for (int filter = thread / 32; filter < FILTERS1; filter += WARPS) {
+        float sum = 0.0f;
+        for (int item = lane; item < ITEMS1; item += 32) {
+            const int pair = item % (POOLED1 * PAIRS), g = item / (POOLED1 * PAIRS);
+            const float2 two =
+                *reinterpret_cast<const float2*>(slopes + g * PITCH + filter * PLANE + 2 * pair);
+            const unsigned bits = codes[(g * FILTERS1 + filter) * POOLED1 * PAIRS + pair];
+            const bool only = POOLED1 % 2 && pair % PAIRS == PAIRS - 1;  // no second window
+            sum += (bits & 15 ? two.x : 0.0f) + (bits & 240 && !only ? two.y : 0.0f);
+        }
+        sum = sum_of_warp(sum);
+        if (lane == 0) gradient[BIAS1 + filter] += sum;
     }
 }
 
@@ -700,10 +745,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) train_epoch(
             kernel_gradient2(turned(turn), maps, features, codes2, gradient);  // ends with a barrier
             map_slopes(turned(turn), weights, features, codes2, maps);
             __syncthreads();
+            bias_gradient1(turned(turn), maps, codes1, gradient);
             kernel_gradient1(turned(turn), planes, maps, codes1, gradient, features);
             __syncthreads();
             if (HELPERS1) {  // by the threads that will read it
-                for (int k = threadIdx.x; k < KERNEL2; k += THREADS) gradient[k] += features[k];
+                for (int k = threadIdx.x; k < BIAS1; k += THREADS) gradient[k] += features[k];
             }
         }
         if (threadIdx.x == 0) losses[model * steps + step] = total[1] / total[0] * total[0];

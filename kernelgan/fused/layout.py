@@ -83,7 +83,7 @@ class Layout:
         maps = _pitched(first * pooled1 * 2 * pairs, 2 * pooled2 % 32)
         words = _up(weights, 4) + _up(self.parameters, 4) + _up(self.group * maps + 8, 4)
         of_features = self.group * _pitched(self.features, windows % 32)
-        words += _up(max(of_features, 3 * taps * first + first), 4)
+        words += _up(max(of_features, 3 * taps * first), 4)
         words = _up(words + self.group * (self.outputs + 1) + 2, 4)
         words += _up(self.group * 3 * self.size * (self.size // 4) + 4, 4)
         codes = _up(self.group * first * pooled1 * pairs, 16) + _up(self.group // 2 * self.features, 16)
