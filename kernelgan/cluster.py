@@ -1,23 +1,27 @@
 """The processes of one run: one a host (or one an accelerator), on JAX's own distributed runtime.
 
-The first process runs the pipeline; the others only compute. What all of them must do together is given to
-`together`, which sends the function and its arguments to the others, who wait in `follow`. So the images and
-the work directory are needed on the first host alone, and every file is written there.
+The first process runs the pipeline; the others only compute. What all of them must do is marked with
+`together`, which sends the function's name and arguments to the others, who wait in `follow`. So the images
+and the work directory are needed on the first host alone, and every file is written there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pickle
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from kernelgan.types import UserError
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass
@@ -71,31 +75,32 @@ def is_together() -> bool:
     return _membership.together
 
 
-def together(function: Callable[..., Any], *arguments: Any, saver: Any, progress: Any, **options: Any) -> Any:  # noqa: ANN401
-    """Calls ``function(*arguments, saver=, progress=, **options)`` on every process.
+def together(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Makes a function one that every process of the run calls when the first one does.
 
-    Args:
-      function: of a module; the same on all processes but for what it saves and shows.
-      arguments: sent to the others.
-      options: sent too.
-      saver: see `population.Saver`; its state is sent to the others, who save nothing.
-      progress: shown by the first process alone.
-
-    Returns:
-      What the function returns here.
+    It takes keywords ``saver`` and ``progress`` (see `population.train`). Its other arguments are sent to the
+    other processes, and so is the state that the saver restores; they save and show nothing. Outside a
+    cluster it is the function as it stands.
     """
-    if not _membership.joined:
-        return function(*arguments, saver=saver, progress=progress, **options)
-    _send((function, arguments, options))
-    return _work(function, arguments, {**options, "saver": _FirstSaver(saver), "progress": progress})
+
+    @functools.wraps(function)
+    def on_all(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        if not _membership.joined:
+            return function(*arguments, **options)
+        sent = {name: value for name, value in options.items() if name not in ("saver", "progress")}
+        _send((on_all, arguments, sent))  # by its name, which is this function's
+        return _work(function, arguments, {**options, "saver": _FirstSaver(options["saver"])})
+
+    return on_all
 
 
 def follow() -> None:
     """What every process but the first does: its part of each `together`, until it is dismissed."""
     while (order := _receive()) is not None:
         function, arguments, options = order
+        silent = {"saver": _FollowingSaver(), "progress": lambda *_: None}
         with contextlib.suppress(UserError):  # the first process meets the same, tells it, and dismisses us
-            _work(function, arguments, {**options, "saver": _FollowingSaver(), "progress": lambda *_: None})
+            _work(function.__wrapped__, arguments, options | silent)
 
 
 def dismiss() -> None:
@@ -106,7 +111,7 @@ def dismiss() -> None:
         jax.distributed.shutdown()  # waits for the others, who do the same at their end
 
 
-def _work(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:  # noqa: ANN401
+def _work(function: Callable[..., _Result], arguments: tuple[Any, ...], options: dict[str, Any]) -> _Result:
     _membership.together = True
     try:
         return function(*arguments, **options)

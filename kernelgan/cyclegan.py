@@ -151,56 +151,6 @@ def draw(key: Key, size: int, batch_size: int) -> jax.Array:
     return jax.random.permutation(key, size)[:batch_size]
 
 
-def train(
-    volumes: dict[str, tuple[np.ndarray, np.ndarray]],
-    translations: dict[str, Translation],
-    *,
-    pairs: tuple[int, ...],
-    hidden: int,
-    cycle: float,
-    identity: float,
-    steps_per_call: int,
-    seed: int,
-    saver: Saver,
-    progress: Callable[[int, int, dict[str, float]], None],
-) -> tuple[Params, dict[str, dict[str, np.ndarray]]]:
-    """Trains the translators of every layer of every pair in one program.
-
-    Args:
-      volumes: for each layer, the normalised kernel sets of domain A ``(P, M_A, O, h, w, I)`` and of domain
-        B ``(P, M_B, O, h, w, I)``.
-      translations: for each layer.
-      pairs: ``P`` numbers; with the seed they fix a pair's random numbers, whoever is trained beside it.
-      hidden: channels of generators and discriminators.
-      cycle: weight of the cycle loss.
-      identity: weight of the identity loss.
-      steps_per_call: steps between two looks at the losses.
-      seed: of the run.
-      saver: keeps the state between calls.
-      progress: called with (steps done, steps in all, latest losses).
-
-    Returns:
-      ``{layer: {"a2b": generator, "b2a": generator}}`` with a leading ``P``, and ``{layer: {loss: (P, S)}}``,
-      all as numpy arrays.
-
-    Raises:
-      UserError: a loss that is not finite, with the layer, the pair, the step and the last good checkpoint.
-    """
-    return cluster.together(
-        _train,
-        volumes,
-        translations,
-        pairs=pairs,
-        hidden=hidden,
-        cycle=cycle,
-        identity=identity,
-        steps_per_call=steps_per_call,
-        seed=seed,
-        saver=saver,
-        progress=progress,
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Programs:
     """What is compiled for one pair; `parallel.Spread.map` adds the others.
@@ -294,7 +244,8 @@ def programs(
     return Programs(initialise_pair, advance)
 
 
-def _train(
+@cluster.together
+def train(
     volumes: dict[str, tuple[np.ndarray, np.ndarray]],
     translations: dict[str, Translation],
     *,
@@ -307,7 +258,28 @@ def _train(
     saver: Saver,
     progress: Callable[[int, int, dict[str, float]], None],
 ) -> tuple[Params, dict[str, dict[str, np.ndarray]]]:
-    """`train`, on every process of the run."""
+    """Trains the translators of every layer of every pair in one program.
+
+    Args:
+      volumes: for each layer, the normalised kernel sets of domain A ``(P, M_A, O, h, w, I)`` and of domain
+        B ``(P, M_B, O, h, w, I)``.
+      translations: for each layer.
+      pairs: ``P`` numbers; with the seed they fix a pair's random numbers, whoever is trained beside it.
+      hidden: channels of generators and discriminators.
+      cycle: weight of the cycle loss.
+      identity: weight of the identity loss.
+      steps_per_call: steps between two looks at the losses.
+      seed: of the run.
+      saver: keeps the state between calls.
+      progress: called with (steps done, steps in all, latest losses).
+
+    Returns:
+      ``{layer: {"a2b": generator, "b2a": generator}}`` with a leading ``P``, and ``{layer: {loss: (P, S)}}``,
+      all as numpy arrays.
+
+    Raises:
+      UserError: a loss that is not finite, with the layer, the pair, the step and the last good checkpoint.
+    """
     layers = tuple(translations)
     total = {
         layer: translations[layer].steps(volumes[layer][0].shape[1], volumes[layer][1].shape[1])

@@ -181,55 +181,6 @@ def loss_metrics(logits: jax.Array, losses: jax.Array, targets: jax.Array, weigh
     return {"loss": jnp.sum(weights * losses) / jnp.sum(weights)}
 
 
-def train(
-    network: models.ConvNet,
-    images: np.ndarray,
-    population: Population,
-    training: Training,
-    *,
-    loss: Loss,
-    metrics: Callable[..., Params],
-    seed: int,
-    chunk_size: int,
-    saver: Saver,
-    progress: Callable[[int, int, dict[str, float]], None],
-) -> tuple[Params, dict[str, np.ndarray]]:
-    """Trains every network of a population.
-
-    Args:
-      network: the module that all of them share.
-      images: uint8 ``(N, H, W, C)``; resident on the device, gathered there.
-      population: who is trained on what.
-      training: for how long, and how.
-      loss: see `Loss`.
-      metrics: ``(logits, losses, targets, weights) -> scalars``, taken on the validation images.
-      seed: of the run.
-      chunk_size: networks in memory at a time.
-      saver: keeps the state between epochs, so that a killed run goes on where it was.
-      progress: called with (epochs done, epochs in all, latest mean metrics) over all chunks.
-
-    Returns:
-      Parameters stacked along ``M``, and histories ``train_loss``, ``validation_<metric>``, each ``(M, E)``,
-      all as numpy arrays.
-
-    Raises:
-      UserError: a loss that is not finite, with the network and the epoch.
-    """
-    return cluster.together(
-        _train,
-        network,
-        images,
-        population,
-        training,
-        loss=loss,
-        metrics=metrics,
-        seed=seed,
-        chunk_size=chunk_size,
-        saver=saver,
-        progress=progress,
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Programs:
     """What is compiled for one network of a population; `parallel.Spread.map` adds the others.
@@ -366,7 +317,8 @@ def members_of(population: Population, chunk: np.ndarray) -> Params:
     }
 
 
-def _train(
+@cluster.together
+def train(
     network: models.ConvNet,
     images: np.ndarray,
     population: Population,
@@ -379,7 +331,27 @@ def _train(
     saver: Saver,
     progress: Callable[[int, int, dict[str, float]], None],
 ) -> tuple[Params, dict[str, np.ndarray]]:
-    """`train`, on every process of the run."""
+    """Trains every network of a population.
+
+    Args:
+      network: the module that all of them share.
+      images: uint8 ``(N, H, W, C)``; resident on the device, gathered there.
+      population: who is trained on what.
+      training: for how long, and how.
+      loss: see `Loss`.
+      metrics: ``(logits, losses, targets, weights) -> scalars``, taken on the validation images.
+      seed: of the run.
+      chunk_size: networks in memory at a time.
+      saver: keeps the state between epochs, so that a killed run goes on where it was.
+      progress: called with (epochs done, epochs in all, latest mean metrics) over all chunks.
+
+    Returns:
+      Parameters stacked along ``M``, and histories ``train_loss``, ``validation_<metric>``, each ``(M, E)``,
+      all as numpy arrays.
+
+    Raises:
+      UserError: a loss that is not finite, with the network and the epoch.
+    """
     arrays = shared_arrays(images, population)
     watch = bool(arrays["validation_sizes"].min(initial=1) > 0)
     one = programs(network, training, loss=loss, metrics=metrics, seed=seed, watch=watch)
