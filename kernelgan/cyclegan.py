@@ -155,15 +155,16 @@ def draw(key: Key, size: int, batch_size: int) -> jax.Array:
 class Programs:
     """What is compiled for one pair; `parallel.Spread.map` adds the others.
 
-    A pair is ``{"number": int32, "volumes": {layer: (domain A (M_A, O, h, w, I), domain B)}}``.
+    A pair is ``{"number": int32, "volumes": {layer: (domain A (M_A, O, h, w, I), domain B)}}``; what pairs
+    share is ``{"seed": int32, "first": int32}``, the run's seed and the number of the first step.
 
     Attributes:
-      initialise: ``(pair, nothing) -> {layer: state}``.
-      advance: ``(states, pair, first step) -> (states, {layer: {loss: (S,)}})``.
+      initialise: ``(pair, shared) -> {layer: state}``.
+      advance: ``(states, pair, shared) -> (states, {layer: {loss: (S,)}})``.
     """
 
-    initialise: Callable[[Params, Any], Params]
-    advance: Callable[[Params, Params, jax.Array], tuple[Params, Params]]
+    initialise: Callable[[Params, Params], Params]
+    advance: Callable[[Params, Params, Params], tuple[Params, Params]]
 
 
 def programs(
@@ -174,7 +175,6 @@ def programs(
     cycle: float,
     identity: float,
     steps_per_call: int,
-    seed: int,
 ) -> Programs:
     """The first state of one pair's translators, and ``steps_per_call`` steps of all its layers.
 
@@ -185,32 +185,30 @@ def programs(
       cycle: see there.
       identity: see there.
       steps_per_call: see there.
-      seed: see there.
     """
-    base = jax.random.key(seed)
     layers = tuple(translations)
 
-    def pair_key(pair: Params, layer: str) -> Key:
-        key = jax.random.fold_in(jax.random.fold_in(base, 1), pair["number"])
+    def pair_key(pair: Params, shared: Params, layer: str) -> Key:
+        of_run = jax.random.key(shared["seed"])  # no constant: another seed is not another program
+        key = jax.random.fold_in(jax.random.fold_in(of_run, 1), pair["number"])
         return jax.random.fold_in(key, layers.index(layer))
 
-    def initialise_pair(pair: Params, nothing: object) -> Params:
-        del nothing
+    def initialise_pair(pair: Params, shared: Params) -> Params:
         return {
             layer: initialise(
                 hidden,
                 pair["volumes"][layer][0],
                 translations[layer].learning_rate,
-                jax.random.fold_in(pair_key(pair, layer), 0),
+                jax.random.fold_in(pair_key(pair, shared, layer), 0),
             )
             for layer in layers
         }
 
     def advance_layer(
-        layer: str, number: jax.Array, state: Params, pair: Params
+        layer: str, number: jax.Array, state: Params, pair: Params, shared: Params
     ) -> tuple[Params, dict[str, jax.Array]]:
         translation = translations[layer]
-        keys = jax.random.split(jax.random.fold_in(pair_key(pair, layer), 1 + number))
+        keys = jax.random.split(jax.random.fold_in(pair_key(pair, shared, layer), 1 + number))
         real_a, real_b = (
             domain[draw(key, len(domain), translation.batch_size)]
             for key, domain in zip(keys, pair["volumes"][layer], strict=True)
@@ -225,13 +223,13 @@ def programs(
             identity=identity,
         )
 
-    def advance(states: Params, pair: Params, first: jax.Array) -> tuple[Params, Params]:
+    def advance(states: Params, pair: Params, shared: Params) -> tuple[Params, Params]:
         def all_layers(states: Params, number: jax.Array) -> tuple[Params, Params]:
             new, terms = {}, {}
             for layer in layers:
 
                 def work(state: Params, layer: str = layer) -> tuple[Params, Params]:
-                    return advance_layer(layer, number, state, pair)
+                    return advance_layer(layer, number, state, pair, shared)
 
                 def rest(state: Params) -> tuple[Params, Params]:
                     return state, {name: jnp.float32(jnp.nan) for name in LOSSES}
@@ -239,7 +237,7 @@ def programs(
                 new[layer], terms[layer] = lax.cond(number < total[layer], work, rest, states[layer])
             return new, terms
 
-        return lax.scan(all_layers, states, first + jnp.arange(steps_per_call))
+        return lax.scan(all_layers, states, shared["first"] + jnp.arange(steps_per_call))
 
     return Programs(initialise_pair, advance)
 
@@ -293,12 +291,15 @@ def train(
         cycle=cycle,
         identity=identity,
         steps_per_call=steps_per_call,
-        seed=seed,
     )
     spread = parallel.Spread(len(pairs))
     members = spread.deal({"number": np.asarray(pairs, np.int32), "volumes": volumes})
     run = spread.map(one.advance, donate_first=True)
-    states = spread.map(one.initialise)(members, spread.share(np.float32(0)))
+
+    def shared(first: int) -> Params:
+        return spread.share({"seed": np.int32(seed), "first": np.int32(first)})
+
+    states = spread.map(one.initialise)(members, shared(0))
     structure = jax.tree.structure(states)
     history = {
         layer: {name: np.zeros((len(pairs), calls * steps_per_call), np.float32) for name in LOSSES}
@@ -321,7 +322,7 @@ def train(
 
     for number in range(first, calls):
         begin = number * steps_per_call
-        states, terms = run(states, members, spread.share(np.int32(begin)))
+        states, terms = run(states, members, shared(begin))
         terms = spread.collect(terms)
         for layer in layers:
             for name in LOSSES:

@@ -34,6 +34,13 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kernelgan"
 
 
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # where a process cannot be kept to some of them
+
+
 def configure(device: str) -> None:
     """Sets JAX up before it starts; where it has started already, what cannot be changed stays as it is.
 
@@ -50,7 +57,7 @@ def configure(device: str) -> None:
     told = "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in os.environ.get("XLA_FLAGS", "")
     if not told and direct.is_available():
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+            jax.config.update("jax_num_cpu_devices", cores())
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         directory = cache_directory() / "xla"
         with contextlib.suppress(OSError):  # a home that cannot be written: nothing is kept

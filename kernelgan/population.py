@@ -203,7 +203,6 @@ def programs(
     *,
     loss: Loss,
     metrics: Callable[..., Params],
-    seed: int,
     watch: bool,
 ) -> Programs:
     """The first state of one network, and its training for one epoch.
@@ -212,11 +211,10 @@ def programs(
     ``"epoch": int32``; ``shared`` is what `shared_arrays` gives.
 
     Args:
-      network: see `train`, as ``training``, ``loss``, ``metrics`` and ``seed``.
+      network: see `train`, as ``training``, ``loss`` and ``metrics``.
       training: see there.
       loss: see there.
       metrics: see there.
-      seed: see there.
       watch: whether validation images are there, to be read after each epoch.
     """
     optimizer = optax.adam(training.learning_rate)
@@ -224,13 +222,13 @@ def programs(
     steps = training.steps_per_epoch
     places = np.arange(steps * training.batch_size).reshape(steps, -1)
     weights = np.asarray(places < training.images_per_epoch, np.float32)
-    base = jax.random.key(seed)
 
-    def member_key(member: Params) -> Key:
-        return jax.random.fold_in(jax.random.fold_in(base, member["name"]), member["index"])
+    def member_key(member: Params, shared: Params) -> Key:
+        of_run = jax.random.key(shared["seed"])  # no constant: another seed is not another program
+        return jax.random.fold_in(jax.random.fold_in(of_run, member["name"]), member["index"])
 
     def initialise(member: Params, shared: Params) -> Params:
-        key = jax.random.fold_in(member_key(member), 0)
+        key = jax.random.fold_in(member_key(member, shared), 0)
         params = models.initialise_convnet(network, shared["images"].shape[1], key)
         return {"params": params, "optimizer": optimizer.init(params)}
 
@@ -248,7 +246,7 @@ def programs(
         return metrics(logits, loss(logits, targets), targets, present)
 
     def draw(member: Params, shared: Params) -> jax.Array:
-        key = jax.random.fold_in(member_key(member), 1 + member["epoch"])
+        key = jax.random.fold_in(member_key(member, shared), 1 + member["epoch"])
         row = member["grouping"]
         return draw_epoch(key, shared["groups"][row], shared["sizes"][row], pattern=pattern, steps=steps)
 
@@ -292,11 +290,12 @@ def programs(
     return Programs(initialise, epoch, fused_epoch)
 
 
-def shared_arrays(images: np.ndarray, population: Population) -> Params:
+def shared_arrays(images: np.ndarray, population: Population, seed: int) -> Params:
     """What all networks read, as numpy arrays."""
     groups, sizes = _padded(population.groups)
     validation, validation_sizes = _padded(population.validation)
     return {
+        "seed": np.int32(seed),
         "images": images,
         "targets": population.targets,
         "groups": groups,
@@ -352,9 +351,9 @@ def train(
     Raises:
       UserError: a loss that is not finite, with the network and the epoch.
     """
-    arrays = shared_arrays(images, population)
+    arrays = shared_arrays(images, population, seed)
     watch = bool(arrays["validation_sizes"].min(initial=1) > 0)
-    one = programs(network, training, loss=loss, metrics=metrics, seed=seed, watch=watch)
+    one = programs(network, training, loss=loss, metrics=metrics, watch=watch)
     chunks = parallel.chunks(len(population), chunk_size)
     spread = parallel.Spread(len(chunks[0]))
     shared = spread.share(arrays)
@@ -446,9 +445,9 @@ def _fused_error(network: models.ConvNet, image_size: int, loss: Loss) -> float:
         ("check",) * 2, np.arange(2, dtype=np.int32), zeros, zeros, (everyone,), (everyone,), targets
     )
     training = Training(1, batch, batch, 1e-3, (1.0,))
-    one = programs(network, training, loss=loss, metrics=loss_metrics, seed=0, watch=False)
+    one = programs(network, training, loss=loss, metrics=loss_metrics, watch=False)
     members = jax.tree.map(jnp.asarray, {**members_of(two, np.arange(2)), "epoch": zeros})
-    shared = jax.tree.map(jnp.asarray, shared_arrays(images, two))
+    shared = jax.tree.map(jnp.asarray, shared_arrays(images, two, 0))
     states = jax.vmap(one.initialise, in_axes=(0, None))(members, shared)
     expected, _ = jax.jit(jax.vmap(one.epoch, in_axes=(0, 0, None)))(states, members, shared)
     found, _ = jax.jit(lambda *stacked: one.fused_epoch(stacked[:2], stacked[2]))(states, members, shared)

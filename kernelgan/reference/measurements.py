@@ -40,7 +40,9 @@ class Measurements:
     def __init__(self, folder: Path, positive: np.ndarray, *, processes: int, seconds: float) -> None:
         self._folder = folder
         self._positive = positive
-        self._processes = processes or _cores()
+        from kernelgan.environment import cores  # here, for the workers need no JAX
+
+        self._processes = processes or cores()
         self._seconds = seconds
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
@@ -126,11 +128,6 @@ class Measurements:
                 self._processes, multiprocessing.get_context("spawn"), initializer=_prepare
             )
         return self._pool
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system says."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare() -> None:
