@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -78,23 +79,38 @@ def main(argv: list[str]) -> int:
         from kernelgan.pipeline import run
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     try:
+        if _COORDINATOR.value == "" and (_PROCESSES.value or _PROCESS.value >= 0):
+            raise UserError("--processes and --process go with --coordinator=HOST:PORT, which was not given.")
         if _DISTRIBUTED.value or _COORDINATOR.value:
+            if is_reference(config):
+                raise UserError(
+                    "this config trains nothing, so several processes are of no use to it; give "
+                    "it one, without --distributed and --coordinator."
+                )
             environment.configure(config.device)
             cluster.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
             if not cluster.is_first():
                 cluster.follow()
                 return 0
         run(config, workdir, stage=_STAGE.value, command=shlex.join(["python", *sys.argv]))
-        cluster.dismiss()
+        status = 0
     except UserError as error:
-        cluster.dismiss()
-        fail(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
     except OSError as error:
-        fail(f"{error}; what was finished is kept, and the same command goes on ({workdir})")
+        print(
+            f"error: {error}; what was finished is kept, and the same command goes on ({workdir})",
+            file=sys.stderr,
+        )
+        status = 2
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on where it was ({workdir})", file=sys.stderr)
-        return 130
-    return 0
+        status = 130
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    cluster.leave(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from benchmarks.contest import Contender, LeftOutError, Prepared
 from benchmarks.rows import Row
 from benchmarks.stopwatch import Work
 from benchmarks.suite import Settings
-from kernelgan import models
+from kernelgan import models, parallel
 from kernelgan.evaluate import bootstrap, clustering, features, similarity
 from kernelgan.types import Params
 
@@ -73,7 +73,7 @@ def engine(settings: Settings, count: int, with_features: bool) -> Prepared:
             outputs()
 
     begin = time.perf_counter()
-    few = jax.tree.map(lambda leaf: leaf[:chunk], params)
+    few = jax.tree.map(lambda leaf: leaf[: len(parallel.chunks(count, chunk)[0])], params)
     for _ in features.population_outputs(
         models.ConvNet(), few, pictures, chunk_size=chunk, features=with_features
     ):

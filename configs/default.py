@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     config.zoo.learning_rate = 0.002  # Adam
     config.zoo.balanced = True  # half of each batch holds the concept; False: as the data come (reference)
     config.zoo.validation_images = 512  # at most; read after each epoch
-    config.zoo.chunk_size = 32  # networks in memory at a time
+    config.zoo.chunk_size = 32  # networks in memory at a time, over all devices
 
     config.kernels = ConfigDict()
     # "none" (reference), "standard" (zero mean, 3 sd to 1) or "range" (into [-1, 1]); per layer and zoo

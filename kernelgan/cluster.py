@@ -7,10 +7,13 @@ and the work directory are needed on the first host alone, and every file is wri
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
+import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,6 +33,7 @@ class _Membership:
 
     joined: bool = False
     together: bool = False
+    lost: bool = False  # this process left a common program that the others are still in
 
 
 _membership = _Membership()
@@ -58,10 +62,19 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     try:
         jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"the other processes of this run cannot be reached ({str(error).splitlines()[0]}). Expected to "
-            "be started by Slurm or Open MPI, or --coordinator=HOST:PORT --processes=N --process=I."
+            f"the other processes of this run cannot be reached ({reason}). Expected to be started by Slurm "
+            "or Open MPI, or --coordinator=HOST:PORT --processes=N --process=I."
         ) from error
+    devices = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        counts = ", ".join(str(devices[process]) for process in sorted(devices))
+        raise UserError(
+            f"the processes of this run have {counts} devices; expected as many for each. Ask for as many "
+            "GPUs on each host or, on CPUs, set JAX_NUM_CPU_DEVICES to one number everywhere."
+        )
+    multihost_utils.sync_global_devices("joined")  # at once: who connects late is given up after 30 seconds
     _membership.joined = True
 
 
@@ -89,7 +102,13 @@ def together(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
             return function(*arguments, **options)
         sent = {name: value for name, value in options.items() if name not in ("saver", "progress")}
         _send((on_all, arguments, sent))  # by its name, which is this function's
-        return _work(function, arguments, {**options, "saver": _FirstSaver(options["saver"])})
+        try:
+            return _work(function, arguments, {**options, "saver": _FirstSaver(options["saver"])})
+        except UserError:
+            raise  # the others meet it too, or have been told
+        except BaseException:
+            _membership.lost = True
+            raise
 
     return on_all
 
@@ -111,6 +130,19 @@ def dismiss() -> None:
         jax.distributed.shutdown()  # waits for the others, who do the same at their end
 
 
+def leave(status: int) -> None:
+    """Ends this process's part, whatever happened: the others are dismissed or, if they cannot hear it, lost.
+
+    Args:
+      status: that the process ends with, at once, if it left the others in the middle of a program.
+    """
+    if _membership.joined and _membership.lost:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # the others then end too; to wait for them would be to wait for ever
+    dismiss()
+
+
 def _work(function: Callable[..., _Result], arguments: tuple[Any, ...], options: dict[str, Any]) -> _Result:
     _membership.together = True
     try:
@@ -120,7 +152,9 @@ def _work(function: Callable[..., _Result], arguments: tuple[Any, ...], options:
 
 
 def gather(value: object) -> list[Any]:
-    """What each process gives, in their order, on every process; to be called by all of them."""
+    """What each process gives, in their order, on every process; to be called by all that work together."""
+    if not is_together():
+        return [value]
     own = _as_bytes(value)
     lengths = np.ravel(multihost_utils.process_allgather(np.int64(len(own))))
     padded = np.zeros(int(lengths.max()), np.uint8)

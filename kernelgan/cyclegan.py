@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -307,6 +309,13 @@ def train(
     }
     first = 0
     saved = saver.restore()
+    stamp = np.uint32(zlib.crc32(models.arithmetic("auto").encode()))
+    if saved is not None and saved.get("arithmetic") != stamp:
+        print(
+            "the state was computed in another way (device, or version); this stage starts over",
+            file=sys.stderr,
+        )
+        saved = None
     if saved is not None:
         leaves = [saved["leaves"][name] for name in sorted(saved["leaves"])]
         states, history = spread.deal(jax.tree.unflatten(structure, leaves)), saved["history"]
@@ -318,6 +327,7 @@ def train(
             "leaves": {f"{n:04d}": leaf for n, leaf in enumerate(leaves)},
             "history": history,
             "calls": np.int32(number),
+            "arithmetic": stamp,
         }
 
     for number in range(first, calls):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from kernelgan import direct
+from kernelgan import cache, direct
 from kernelgan.types import UserError
 
 PACKAGES = (
@@ -23,30 +23,31 @@ PACKAGES = (
     "scipy",
     "scikit-learn",
     "umap-learn",
+    "numba",
+    "llvmlite",
 )
 
 _WORTH_KEEPING = 0.2
 """Seconds of compilation from which on a program is kept."""
 
 
-def cache_directory() -> Path:
-    """Where this package keeps what it compiles: ``$XDG_CACHE_HOME/kernelgan``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kernelgan"
-
-
 def cores() -> int:
     """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # where a process cannot be kept to some of them
+    if not hasattr(os, "sched_getaffinity"):  # where a process cannot be kept to some of them
+        return os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):  # a container's share, if it has one: "max" is no number
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        found = min(found, max(1, round(int(quota) / int(period))))
+    return found
 
 
 def configure(device: str) -> None:
     """Sets JAX up before it starts; where it has started already, what cannot be changed stays as it is.
 
     On a CPU every core is a device of its own: `kernelgan.direct` runs a network on one core. Programs are
-    kept once they are compiled, so that the next process starts at once: in `cache_directory`, or where
-    ``JAX_COMPILATION_CACHE_DIR`` says; ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps nothing.
+    kept once they are compiled, so that the next process starts at once: in `cache.directory`, or where
+    ``JAX_COMPILATION_CACHE_DIR`` says; with ``JAX_ENABLE_COMPILATION_CACHE=0`` no program of JAX's is.
 
     Args:
       device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
@@ -59,11 +60,11 @@ def configure(device: str) -> None:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", cores())
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        directory = cache_directory() / "xla"
-        with contextlib.suppress(OSError):  # a home that cannot be written: nothing is kept
-            directory.mkdir(parents=True, exist_ok=True)
+        directory = cache.directory("xla")
+        if directory is not None:
             jax.config.update("jax_compilation_cache_dir", str(directory))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+            if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
 
 
 def select_device(device: str) -> None:

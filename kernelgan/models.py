@@ -33,6 +33,16 @@ def form_here(form: str) -> str:
     return "direct" if jax.default_backend() == "cpu" and direct.is_available() else "tiles"
 
 
+def arithmetic(form: str) -> str:
+    """How results are computed, in words; another way rounds otherwise, and training amplifies that."""
+    found = form_here(form)
+    if found != "direct":
+        return f"{found} on {jax.default_backend()}"
+    from kernelgan.direct.microkernels import WIDTH
+
+    return f"direct, vectors of {WIDTH}"
+
+
 def uniform_fan_in(fan_in: int) -> Initialiser:
     """Uniform in +-1/sqrt(fan_in), PyTorch's default for convolutions and dense layers."""
     bound = 1.0 / math.sqrt(fan_in)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kernelgan import cluster
 
 AXIS = "population"
+_ALIGNMENT = 64
 
 
 def devices() -> list[jax.Device]:
@@ -62,7 +63,7 @@ class Spread:
 
     def share(self, tree: Any) -> Any:  # noqa: ANN401
         """The same arrays whole on every device."""
-        return self._placed(jax.tree.map(np.asarray, tree), PartitionSpec())
+        return self._placed(jax.tree.map(_aligned, tree), PartitionSpec())
 
     def collect(self, tree: Any) -> Any:  # noqa: ANN401
         """Arrays ``(size, ...)`` from the devices as numpy ``(members, ...)``, on every process."""
@@ -128,6 +129,16 @@ class Spread:
         return jax.tree.map(
             lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]), tree
         )
+
+
+def _aligned(leaf: Any) -> np.ndarray:  # noqa: ANN401
+    """A copy at a multiple of 64 bytes: all CPU devices read that one; any other, JAX copies for each."""
+    leaf = np.asarray(leaf)
+    buffer = np.empty(leaf.nbytes + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    copy = buffer[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
+    copy[...] = leaf
+    return copy
 
 
 def _local_rows(array: jax.Array) -> np.ndarray:

@@ -358,14 +358,22 @@ def train(
     spread = parallel.Spread(len(chunks[0]))
     shared = spread.share(arrays)
     initialise_chunk = spread.map(one.initialise)
-    if _is_fused(network, images.shape[1], loss):
+    is_fused = all(cluster.gather(_is_fused(network, images.shape[1], loss)))
+    if is_fused:
         train_chunk = spread.map_parts(one.fused_epoch, donate_first=True)
     else:
         train_chunk = spread.map(one.epoch, donate_first=True)
+    stamp = np.uint32(zlib.crc32(b"fused" if is_fused else models.arithmetic(network.form).encode()))
 
     saved = saver.restore()
     if saved is not None and not any(np.array_equal(saved["members"], chunk) for chunk in chunks):
         print("the state was saved of other chunks of networks; this stage starts over", file=sys.stderr)
+        saved = None
+    if saved is not None and saved.get("arithmetic") != stamp:
+        print(
+            "the state was computed in another way (device, or version); this stage starts over",
+            file=sys.stderr,
+        )
         saved = None
     first_chunk, first_epoch = (int(saved["chunk"]), int(saved["epoch"])) if saved else (0, 0)
     params, history = (saved["params"], saved["history"]) if saved else ({}, {})
@@ -382,6 +390,7 @@ def train(
             "chunk": np.int32(number),
             "members": chunks[number],
             "epoch": np.int32(epochs),
+            "arithmetic": stamp,
         }
 
     for number, chunk in enumerate(chunks):
@@ -413,7 +422,7 @@ def train(
 
 @functools.cache
 def _is_fused(network: models.ConvNet, image_size: int, loss: Loss) -> bool:
-    """Whether `kernelgan.fused` is to train such networks: it can, and its first gradients here are right."""
+    """Whether `kernelgan.fused` is to train such networks: it can, and its first steps here are right."""
     wanted = network.form == "auto" and fused.is_available() and fused.supports(network, image_size, loss)
     if not wanted:
         return False
@@ -424,8 +433,9 @@ def _is_fused(network: models.ConvNet, image_size: int, loss: Loss) -> bool:
     else:
         if off <= _FUSED_TOLERANCE:
             return True
-        words = f"gives other gradients than XLA (by {off:.1e} of the largest)"
-    print(f"the fused GPU kernel {words}; training goes on without it, slower", file=sys.stderr)
+        words = f"gives another result than XLA (by {off:.1e} of the largest)"
+    if cluster.is_first():
+        print(f"the fused GPU kernel {words}; training goes on without it, slower", file=sys.stderr)
     return False
 
 
@@ -433,31 +443,43 @@ _FUSED_TOLERANCE = 1e-3
 
 
 def _fused_error(network: models.ConvNet, image_size: int, loss: Loss) -> float:
-    """Largest difference of any gradient of one step from XLA's, over the largest of its array."""
+    """How far some steps of the fused kernel are from XLA's, the last with a batch that is not full.
+
+    Where two pixels of a pooling window are equal but for rounding, the two may choose another one, and that
+    network's gradient then differs by far more. So there are many networks (more than a GPU has
+    multiprocessors, so that some share one), and what nine in ten of them keep to counts.
+
+    Returns:
+      The larger of the losses' relative error and the moments' over the largest of their array.
+    """
+    count, batch, size = 150, 20, 48
     rng = np.random.default_rng(0)
-    batch, images = 16, rng.integers(0, 256, (32, image_size, image_size, 3), dtype=np.uint8)
-    targets = rng.integers(0, 2, (1, 32)).astype(np.int8)
+    images = rng.integers(0, 256, (size, image_size, image_size, 3), dtype=np.uint8)
+    targets = rng.integers(0, 2, (1, size)).astype(np.int8)
     if loss is squared_error:
-        targets = rng.normal(size=(1, 32, network.outputs)).astype(np.float32)
-    everyone = (np.arange(32, dtype=np.int32),)
-    zeros = np.zeros(2, np.int32)
-    two = Population(
-        ("check",) * 2, np.arange(2, dtype=np.int32), zeros, zeros, (everyone,), (everyone,), targets
-    )
-    training = Training(1, batch, batch, 1e-3, (1.0,))
+        targets = rng.normal(size=(1, size, network.outputs)).astype(np.float32)
+    groups, zeros = ((np.arange(size, dtype=np.int32),),), np.zeros(count, np.int32)
+    numbers = np.arange(count, dtype=np.int32)
+    people = Population(("check",) * count, numbers, zeros, zeros, groups, groups, targets)
+    training = Training(1, 2 * batch + batch // 2, batch, 1e-4, (1.0,))
     one = programs(network, training, loss=loss, metrics=loss_metrics, watch=False)
-    members = jax.tree.map(jnp.asarray, {**members_of(two, np.arange(2)), "epoch": zeros})
-    shared = jax.tree.map(jnp.asarray, shared_arrays(images, two, 0))
-    states = jax.vmap(one.initialise, in_axes=(0, None))(members, shared)
-    expected, _ = jax.jit(jax.vmap(one.epoch, in_axes=(0, 0, None)))(states, members, shared)
-    found, _ = jax.jit(lambda *stacked: one.fused_epoch(stacked[:2], stacked[2]))(states, members, shared)
-    # The first mean of the gradients is a tenth of them; an update of Adam would hide their size.
-    errors = jax.tree.map(
-        lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)),
-        found["optimizer"][0].mu,
-        expected["optimizer"][0].mu,
-    )
-    return float(jnp.max(jnp.stack([jnp.where(jnp.isnan(e), jnp.inf, e) for e in jax.tree.leaves(errors)])))
+    members = jax.tree.map(jnp.asarray, {**members_of(people, numbers), "epoch": zeros})
+    shared = jax.tree.map(jnp.asarray, shared_arrays(images, people, 0))
+    states = jax.jit(jax.vmap(one.initialise, in_axes=(0, None)))(members, shared)
+    expected = jax.jit(jax.vmap(one.epoch, in_axes=(0, 0, None)))(states, members, shared)
+    found = jax.jit(lambda *stacked: one.fused_epoch(stacked[:2], stacked[2]))(states, members, shared)
+
+    def compared(outcome: tuple[Params, Params]) -> Params:
+        (adam, *_), record = outcome[0]["optimizer"], outcome[1]
+        return {"means": adam.mu, "squares": adam.nu, "counts": adam.count, "losses": record["train_loss"]}
+
+    def error(a: jax.Array, b: jax.Array) -> np.ndarray:
+        ours, theirs = (np.asarray(leaf, np.float64).reshape(count, -1) for leaf in (a, b))
+        errors = np.abs(ours - theirs).max(axis=1) / np.abs(theirs).max(axis=1)
+        return np.nan_to_num(errors, nan=np.inf)
+
+    errors = jax.tree.leaves(jax.tree.map(error, compared(found), compared(expected)))
+    return float(max(np.quantile(each, 0.9) for each in errors))
 
 
 def _store(params: Params, chunk_params: Params, chunk: np.ndarray, size: int) -> Params:

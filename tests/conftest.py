@@ -6,6 +6,7 @@ from pathlib import Path
 # Nearly all of these tests' time is XLA's: compile fast rather than well, and keep what was compiled. JAX
 # finds it again by the program, its options and versions; delete the directory as you like.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # where more are meant, the test says so
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))

@@ -380,7 +380,7 @@ def test_where_the_fused_kernel_is_it_trains_whole_chunks(
 ):
     calls = with_fused(_stand_in())
     found = run(_population(["bright"] * 4), saver=fresh)
-    assert calls == [2, 2]  # the check of its gradients, and the training of chunks of 2
+    assert calls == [150, 2]  # the check of its first steps, and the training of chunks of 2
     assert_trees_close(found, trained, rtol=1e-4, atol=1e-5)
 
 
@@ -389,8 +389,8 @@ def test_a_fused_kernel_of_wrong_gradients_is_not_used(
 ):
     calls = with_fused(_stand_in(error=0.01))
     assert_trees_equal(run(_population(["bright"] * 4), saver=fresh), trained)
-    assert calls == [2]
-    assert "gives other gradients than XLA (by 1.0e-02 of the largest)" in capsys.readouterr().err
+    assert calls == [150]
+    assert "gives another result than XLA (by" in capsys.readouterr().err
 
 
 def test_a_fused_kernel_that_fails_is_not_used(trained, run, fresh, with_fused, assert_trees_equal, capsys):

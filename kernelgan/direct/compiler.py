@@ -1,29 +1,28 @@
 """How this package's functions are compiled, and where the result is kept.
 
 Numba keeps compiled code by the file that a function is in, and does not see when another file that the
-function calls has changed. Here it is kept by the content of all of them, in the user's cache:
-``$XDG_CACHE_HOME/kernelgan``.
+function calls has changed. Here it is kept by the content of all of them, in the user's cache (`cache`), or
+where that cannot be written not at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 
+from kernelgan import cache
 from kernelgan.direct.microkernels import WIDTH
 
 
-def _cache() -> Path:
+def _cache() -> Path | None:
     digest = hashlib.sha256(f"{WIDTH}".encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "kernelgan" / f"direct-{digest.hexdigest()[:16]}"
+    return cache.directory(f"direct-{digest.hexdigest()[:16]}")
 
 
 def _kept(decorate: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,7 +31,7 @@ def _kept(decorate: Callable[..., Any]) -> Callable[..., Any]:
     def decorator(function: Callable[..., Any]) -> Any:
         settings: Any = numba.config
         elsewhere = settings.CACHE_DIR
-        settings.CACHE_DIR = str(_CACHE)
+        settings.CACHE_DIR = str(_CACHE or elsewhere)
         try:
             return decorate(function)
         finally:
@@ -42,8 +41,9 @@ def _kept(decorate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _CACHE = _cache()
+_OPTIONS: dict[str, Any] = {"cache": _CACHE is not None, "error_model": "numpy"}
 
-compiled = _kept(numba.njit(cache=True, nogil=True, error_model="numpy"))
+compiled = _kept(numba.njit(nogil=True, **_OPTIONS))
 """Compiled at its first call.
 
 Without fast mathematics: what LLVM makes of a sum that it may reorder depends on what it inlines, and that
@@ -53,9 +53,9 @@ differs between code just compiled and code found on disk. Results are to the bi
 
 def compiled_for_c(signature: Any) -> Callable[..., Any]:
     """Compiled at once, callable by C."""
-    return _kept(numba.cfunc(signature, cache=True, error_model="numpy"))
+    return _kept(numba.cfunc(signature, **_OPTIONS))
 
 
-inlined = _kept(numba.njit(cache=True, nogil=True, error_model="numpy", inline="always"))
+inlined = _kept(numba.njit(nogil=True, inline="always", **_OPTIONS))
 """The same, but made part of its caller: large code that has one caller is optimised once, not once for each
 level above it."""

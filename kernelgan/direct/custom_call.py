@@ -26,10 +26,11 @@ _LIST = 32  # the pointers, in XLA_FFI_Args and XLA_FFI_Rets
 _DATA, _DIMENSIONS = 24, 40  # in XLA_FFI_Buffer
 _METADATA, _MAJOR, _MINOR = 24, 24, 28  # in XLA_FFI_Metadata_Extension and in XLA_FFI_Metadata
 _WORD = 8
+_KNOWN_MINOR = 3  # what came later changed none of it; XLA tells us if it no longer knows this one
 
 
 def _version() -> tuple[int, int]:
-    """The version of the interface that this jaxlib's header describes.
+    """The version of the interface that is asked of XLA: that of the offsets above, if this jaxlib has it.
 
     Raises:
       RuntimeError: the header is not there, or of an interface that this file does not know.
@@ -39,7 +40,7 @@ def _version() -> tuple[int, int]:
     found = [re.search(rf"#define XLA_FFI_API_{name} (\d+)", text) for name in ("MAJOR", "MINOR")]
     if not all(found) or int(found[0][1]) != 0:  # type: ignore[index]
         raise RuntimeError(f"{header} does not describe a custom call interface of version 0")
-    return int(found[0][1]), int(found[1][1])  # type: ignore[index]
+    return 0, min(_KNOWN_MINOR, int(found[1][1]))  # type: ignore[index]
 
 
 VERSION = _version()

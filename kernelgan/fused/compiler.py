@@ -6,18 +6,20 @@ called through ctypes. What was compiled is kept by its content in ``$XDG_CACHE_
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import importlib.util
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kernelgan import cache
 from kernelgan.fused.layout import MOST_SHARED, THREADS, Layout
+from kernelgan.results import write_atomically
 from kernelgan.types import UserError
 
 SOURCE = Path(__file__).with_name("epoch.cu")
@@ -107,18 +109,14 @@ def compile_for(layout: Layout, capability: tuple[int, int]) -> bytes:
     options += [f"--gpu-architecture={architecture}", "--std=c++17"]
     source = SOURCE.read_bytes()
     digest = hashlib.sha256(repr((source, options, _version(library))).encode())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kept = root / "kernelgan" / f"fused-{digest.hexdigest()[:16]}"
-    if kept.is_file():
+    directory = cache.directory("fused")
+    kept = directory and directory / digest.hexdigest()[:16]
+    if kept and kept.is_file():
         return kept.read_bytes()
     code = _compile(library, source, options, machine=architecture.startswith("sm_"))
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            file.write(code)
-        Path(file.name).replace(kept)  # whole or not at all, whoever else compiles
-    except OSError:
-        pass  # then it is compiled again next time
+    if kept:
+        with contextlib.suppress(OSError):  # then it is compiled again next time
+            write_atomically(kept, code)
     return code
 
 

@@ -15,7 +15,6 @@ VERSION = (0, 3)
 """Of the interface, as XLA is told; it keeps accepting one for at least a year."""
 
 _METADATA = 1  # of XLA_FFI_Extension_Type
-_EXECUTE = 3  # of XLA_FFI_ExecutionStage
 _INTERNAL = 13  # of XLA_FFI_Error_Code
 _WORD, _INT = ctypes.c_void_p, ctypes.c_int
 
