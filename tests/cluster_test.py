@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from kernelgan import cluster
 from kernelgan.types import UserError
 
+ROOT = Path(__file__).parents[1]
 _PROGRAM = """
 import sys
 from pathlib import Path
@@ -132,6 +134,56 @@ def test_a_run_that_stops_lets_the_other_process_go(on_one_device, tmp_path):
     statuses, found, said = _run(tmp_path / "run", devices=2)  # and one process goes on alone
     assert "resuming from" in said[0]
     _assert_same(found, on_one_device)
+
+
+def _launch(workdir, *flags, process=None, port=0):
+    small = {"data.image_size": 16, "model.filters": (2, 2), "model.kernel_size": 3, "evaluate.bootstrap": 10}
+    place = (
+        []
+        if process is None
+        else ["--processes=2", f"--process={process}", f"--coordinator=127.0.0.1:{port}"]
+    )
+    given = [f"--config.{name}={value}" for name, value in small.items()]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "launch.py",
+            "--config=configs/tiny.py",
+            f"--workdir={workdir}",
+            *given,
+            *place,
+            *flags,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _both(workdir, *flags):
+    port = _free_port()
+    running = [_launch(workdir, *flags, process=process, port=port) for process in range(2)]
+    said = [one.communicate(timeout=240)[0] for one in running]
+    return [one.returncode for one in running], said
+
+
+def test_a_whole_run_on_two_processes_ends_in_the_same_results(tmp_path):
+    statuses, said = _both(tmp_path / "two")
+    assert statuses == [0, 0], said
+    assert "in 2 processes" in said[0]
+    alone = _launch(tmp_path / "one")
+    alone.communicate(timeout=240)
+    with np.load(tmp_path / "two" / "arrays.npz") as two, np.load(tmp_path / "one" / "arrays.npz") as one:
+        assert two.files == one.files
+        for name in one.files:
+            np.testing.assert_array_equal(two[name], one[name], err_msg=name)
+
+
+def test_bad_data_on_the_first_process_ends_both(tmp_path):
+    statuses, said = _both(tmp_path / "run", "--config.data.source=folder", "--config.data.folder=nowhere")
+    assert statuses == [2, 0], said
+    assert "error: " in said[0]
 
 
 @pytest.mark.parametrize(("processes", "process"), [(0, 0), (2, 2), (2, -1)])

@@ -43,6 +43,14 @@ def _launch(*flags, options=()):
             "unexpected arguments zoo.models=3; fields are set like",
         ),
         (["--config=configs/tiny.py:large"], "this config has no variants"),
+        (
+            ["--config=configs/tiny.py", "--processes=2", "--process=0"],
+            "--processes and --process go with --coordinator=HOST:PORT, which was not given",
+        ),
+        (
+            ["--config=configs/reference.py", "--config.reference.dir=x", "--distributed"],
+            "this config trains nothing",
+        ),
         (["--config=configs/black_cat.py:white"], "no variant 'white'; known are 'photos', 'folder', 'full'"),
         (["--config=configs/pair_matrix.py:white"], "no variant 'white'; known is 'photos'"),
     ],
