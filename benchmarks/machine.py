@@ -83,7 +83,10 @@ def describe() -> dict[str, Any]:
 
     from kernelgan import environment
 
-    device = jax.local_devices()[0]
+    try:
+        device = jax.local_devices()[0]
+    except (RuntimeError, AssertionError):  # the latter where no plugin of the platform is installed
+        raise SystemExit(f"JAX finds no {os.environ.get('JAX_PLATFORMS', 'device')} device here") from None
     versions = environment.versions()
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

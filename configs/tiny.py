@@ -1,4 +1,4 @@
-"""Everything, in seconds on a CPU: what the tests run. Its figures mean nothing.
+"""Everything, in a minute on a CPU, in seconds once compiled: what the tests run. Its figures mean nothing.
 
 python launch.py --config=configs/tiny.py
 """

@@ -53,12 +53,18 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     """
     given: dict[str, Any] = {}
     if coordinator:
+        if not coordinator.rpartition(":")[2].isdigit() or ":" not in coordinator:
+            raise UserError(
+                f"--coordinator={coordinator}; expected HOST:PORT of process 0, such as node0:7000."
+            )
         if processes < 1 or not 0 <= process < processes:
             raise UserError(
                 f"--coordinator={coordinator} with --processes={processes} and --process={process}; expected "
                 "how many processes there are and which of them this is, from 0."
             )
         given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
+    if coordinator and process > 0:
+        print(f"process {process} of {processes}: waiting for {coordinator}", file=sys.stderr)
     try:
         jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
@@ -114,12 +120,27 @@ def together(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
 
 
 def follow() -> None:
-    """What every process but the first does: its part of each `together`, until it is dismissed."""
-    while (order := _receive()) is not None:
-        function, arguments, options = order
-        silent = {"saver": _FollowingSaver(), "progress": lambda *_: None}
-        with contextlib.suppress(UserError):  # the first process meets the same, tells it, and dismisses us
-            _work(function.__wrapped__, arguments, options | silent)
+    """What every process but the first does: its part of each `together`, until it is dismissed.
+
+    If another process ends before that, so does this one, at once, with status 1.
+    """
+    try:
+        while (order := _receive()) is not None:
+            function, arguments, options = order
+            silent = {"saver": _FollowingSaver(), "progress": lambda *_: None}
+            with contextlib.suppress(
+                UserError
+            ):  # the first process meets the same, tells it, and dismisses us
+                _work(function.__wrapped__, arguments, options | silent)
+    except (jax.errors.JaxRuntimeError, KeyboardInterrupt) as error:
+        reason = (str(error).splitlines() or ["interrupted"])[0]
+        print(
+            f"a process of this run ended ({reason}), and so does this one; what the first process has saved is "
+            "kept, and the same command goes on there.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # to take leave in order would be to wait for that process
 
 
 def dismiss() -> None:

@@ -89,10 +89,9 @@ def select_device(device: str) -> None:
 
 
 def device_words() -> str:
-    """Such as ``NVIDIA H100 (2 devices)`` or ``cpu (2 cores)``, of all processes of the run."""
+    """Such as ``NVIDIA H100 (2 devices)``, of all processes of the run; on CPUs a device is a core."""
     devices = jax.devices()
-    noun = "core" if devices[0].platform == "cpu" else "device"
-    count = f"{len(devices)} {noun}" + ("s" if len(devices) > 1 else "")
+    count = f"{len(devices)} device" + ("s" if len(devices) > 1 else "")
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return f"{devices[0].device_kind} ({count}{processes})"
 

@@ -36,6 +36,8 @@ class Saver(StageCheckpoint):
         type(self).saves += 1
         if type(self).saves == int(dies_after):
             raise UserError("killed")
+        if type(self).saves == -int(dies_after):
+            raise KeyboardInterrupt
 
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (48, 12, 12, 3), dtype=np.uint8)
@@ -57,8 +59,10 @@ try:
         progress=lambda *_: None,
     )
 except UserError:
-    cluster.dismiss()
+    cluster.leave(3)
     sys.exit(3)
+except KeyboardInterrupt:
+    cluster.leave(4)
 cluster.dismiss()
 import jax
 leaves = jax.tree.leaves((params, history, translators, losses))
@@ -136,6 +140,12 @@ def test_a_run_that_stops_lets_the_other_process_go(on_one_device, tmp_path):
     _assert_same(found, on_one_device)
 
 
+def test_a_first_process_that_is_interrupted_ends_and_so_does_the_other(tmp_path):
+    statuses, found, said = _run(tmp_path / "run", devices=1, processes=2, dies_after=-1)
+    assert (statuses, found) == ([4, 1], None), said
+    assert "a process of this run ended" in said[1]
+
+
 def _launch(workdir, *flags, process=None, port=0):
     small = {"data.image_size": 16, "model.filters": (2, 2), "model.kernel_size": 3, "evaluate.bootstrap": 10}
     place = (
@@ -184,6 +194,12 @@ def test_bad_data_on_the_first_process_ends_both(tmp_path):
     statuses, said = _both(tmp_path / "run", "--config.data.source=folder", "--config.data.folder=nowhere")
     assert statuses == [2, 0], said
     assert "error: " in said[0]
+
+
+@pytest.mark.parametrize("address", ["node0", "node0:", "node0:http"])
+def test_an_address_without_a_port_is_refused(address):
+    with pytest.raises(UserError, match=f"--coordinator={address}; expected HOST:PORT"):
+        cluster.join(address, 2, 0)
 
 
 @pytest.mark.parametrize(("processes", "process"), [(0, 0), (2, 2), (2, -1)])

@@ -276,9 +276,14 @@ def _records(name: str, split: str, data_dir: str) -> Sequence[Record]:
             f"Reading the data set {name} needs the package {error.name or error}, which is not installed. "
             "Run: pip install tensorflow-datasets array_record importlib_resources"
         ) from error
-    except (NotImplementedError, AssertionError, OSError, ValueError) as error:
-        # NotImplementedError is what TFDS raises where nothing, or another file format, is prepared.
-        reason = "" if isinstance(error, NotImplementedError) else " (" + str(error).partition("\n")[0] + ")"
+    except (NotImplementedError, AssertionError, KeyError, OSError, ValueError) as error:
+        # NotImplementedError is what TFDS raises where nothing, or another file format, is prepared, and
+        # KeyError where its own default folder is not there.
+        reason = (
+            ""
+            if isinstance(error, (NotImplementedError, KeyError))
+            else " (" + str(error).partition("\n")[0] + ")"
+        )
         raise UserError(
             f"The data set {name} is not prepared for random access in {where or 'the folder of TFDS'}"
             f"{reason}. Set data.tfds.data_dir or TFDS_DATA_DIR to where it is, or prepare it, which takes "
