@@ -122,7 +122,8 @@ def together(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
 def follow() -> None:
     """What every process but the first does: its part of each `together`, until it is dismissed.
 
-    If another process ends before that, so does this one, at once, with status 1.
+    If another process ends before that, so does this one, at once: here, with status 1, or, where that is
+    faster, by JAX, which aborts it.
     """
     try:
         while (order := _receive()) is not None:
@@ -135,8 +136,8 @@ def follow() -> None:
     except (jax.errors.JaxRuntimeError, KeyboardInterrupt) as error:
         reason = (str(error).splitlines() or ["interrupted"])[0]
         print(
-            f"a process of this run ended ({reason}), and so does this one; what the first process has saved is "
-            "kept, and the same command goes on there.",
+            f"a process of this run ended ({reason}), and so does this one; what the first process has saved "
+            "is kept, and the same command goes on there.",
             file=sys.stderr,
             flush=True,
         )

@@ -142,8 +142,8 @@ def test_a_run_that_stops_lets_the_other_process_go(on_one_device, tmp_path):
 
 def test_a_first_process_that_is_interrupted_ends_and_so_does_the_other(tmp_path):
     statuses, found, said = _run(tmp_path / "run", devices=1, processes=2, dies_after=-1)
-    assert (statuses, found) == ([4, 1], None), said
-    assert "a process of this run ended" in said[1]
+    assert (statuses[0], found) == (4, None), said
+    assert statuses[1] != 0, said  # by itself or, if that is faster, by JAX, which aborts it
 
 
 def _launch(workdir, *flags, process=None, port=0):
