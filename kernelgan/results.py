@@ -11,7 +11,15 @@ mean is always there, and a number that could not be computed is ``null``::
      "data": {"source": "procedural", "notes": [str, ...],
               "contact_sheet": {"rows": [str, ...], "columns": [str, ...]}},
      "timings": {"zoo": seconds, ...},
-     "pairs": [PAIR, ...]}
+     "pairs": [PAIR, ...],
+     "skipped": [{"attribute": str, "object": str, "reason": str}, ...],
+     "overall": null or {"pairs": n,
+         "methods": {"random": {"kind": ..., "pairs": n, "auroc": {"worst": statistic over pairs},
+             "recovered": statistic or null,
+             "novelty": {"distance": statistic, "error_overlap": statistic} or null,
+             "against": {"rival": "and_ensemble", "difference": statistic, "wins": n, "losses": n,
+                         "clear_wins": n, "clear_losses": n, "p_value": p or null} or null}, ...},
+         "tests": TESTS}}
 
     PAIR = {"pair": {"attribute": "black", "object": "cat"},
       "data": {"source": str, "train": {"a&o": n, "a&!o": n, "!a&o": n, "!a&!o": n}, "validation": {...},
@@ -27,9 +35,18 @@ mean is always there, and a number that could not be computed is ``null``::
           "cosine_similarity": {"within": statistic, "across": ..., "margin": ...},
           "recovered": {"mean": x} or null,
           "novelty": {"distance": statistic, "error_overlap": statistic} or null}, ...},
+      "tests": TESTS,
       "null_test": {"statistic": "auroc.worst", "method": "cyclegan_b2a", "candidates": n, "observed": x,
-          "null_mean": x, "p_value": p,
+          "null_mean": x, "p_value": p, "p_adjusted": p,
           "by_method": {"cyclegan_a2b": {"mean_p_value": p, "best_p_value": p}, ...}}}
+
+    TESTS = {"cyclegan_b2a": {"random": {"difference": statistic, "p_value": p, "p_adjusted": p}, ...}, ...}
+
+`TESTS` compares methods with each other on the figure of merit, on the same images and parents: every
+generated method with every other, and every method with ``and_ensemble``. The p-value is two-sided;
+``p_adjusted`` is it times the number of generated methods where one of these is tested (the best of them is
+reported), and for a pair corrected over the run's pairs (Holm). ``overall`` is there where a run has several
+pairs; its statistics are over pairs, its tests take each pair as one observation.
 
 A run of exactly one pair has that pair's keys at top level too, its ``data`` merged into the run's. A file
 with the top-level keys only is read just as well: `Results.pairs` is the same list either way.
@@ -39,7 +56,9 @@ with the top-level keys only is read just as well: `Results.pairs` is the same l
     test_images            (N, 32, 32, 3) uint8       a sample of the test images
     test_quadrant          (N,) int8                  of each an index into QUADRANTS
     answers/<method>       (N,) float32, [0, 1]       the FIRST network's answers to them
-    worst/<method>         (M,)                       worst-quadrant AUROC of every network
+    worst/<method>         (M,)                       figure of merit of every network
+    replicates/<method>    (R,)                       its mean over networks, resampled: networks and images
+    novelty/<method>       (m,)                       distance to the nearest parent, first networks
     embedding/<method>     (N, 2)                     UMAP of the first network's features
     embedding_quadrant     (N,)                       as test_quadrant, for the embedded images
     cluster/<method>       (N,) int                   K-means label of the embedded images
@@ -80,9 +99,9 @@ KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "
 """Kinds of methods, in the order of every table."""
 
 METHODS = (
-    *("random", "gaussian", "random_gaussian", "pixels", "colour_histogram"),
+    *("random", "gaussian", "pixels", "colour_histogram"),
     *("attribute_only", "object_only"),
-    *("average", "rebasin_average", "concatenate", "noise"),
+    *("average", "rebasin_average", "concatenate", "zipit", "noise_a2b", "noise_b2a"),
     *("cyclegan_a2b", "cyclegan_b2a"),
     *("distilled", "half_width_pair", "and_ensemble", "trained_on_conjunction"),
 )
@@ -90,7 +109,10 @@ METHODS = (
 
 SIGNIFICANCE = 0.05
 
-_PAIR_KEYS = ("pair", "data", "zoo", "methods", "null_test")
+COPY = 0.25
+"""Networks nearer to a parent than this are copies; 1 is the distance of a parent to its nearest fellow."""
+
+_PAIR_KEYS = ("pair", "data", "zoo", "methods", "tests", "null_test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +155,18 @@ class Comparison:
     Attributes:
       rival: the other method.
       interval: the other method's figure of merit.
-      outcome: "above", "below", "cannot tell" (the intervals overlap) or "not measured".
+      outcome: "above", "below", "cannot tell" or "not measured".
       required: whether a "yes" needs the generated networks to be above it.
+      difference: of the figures of merit, generated minus other.
+      p_value: of that difference, corrected.
     """
 
     rival: str
     interval: Interval
     outcome: str
     required: bool
+    difference: Interval = Interval()
+    p_value: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,98 +276,129 @@ def best_generated(pair_result: Mapping[str, Any]) -> str | None:
 
 
 def null_p_value(pair_result: Mapping[str, Any]) -> float:
-    """The p-value of the best generated method; NaN where the null test is missing or of another method."""
+    """The p-value of the best generated method; NaN where the null test is missing or of another method.
+
+    That is the corrected one, where the run has several pairs.
+    """
     test = pair_result.get("null_test") or {}
     if test.get("method") not in (None, best_generated(pair_result)):
         return math.nan
-    return number(test.get("p_value"))
+    return number(test.get("p_adjusted", test.get("p_value")))
 
 
 def comparisons(pair_result: Mapping[str, Any]) -> list[Comparison]:
-    """The best generated method against random, the parents, the merge, and what it should come up to.
+    """The best generated method against every other: nulls, parents, merges, and what it should come up to.
 
-    A method is "above" or "below" another only where the two 95% intervals are apart; above random also needs
-    a p-value under 0.05 in the matched null test. Empty where no generated method was scored.
+    A method is "above" or "below" another where the test of their difference gives a corrected p under 0.05;
+    above random also needs that of the matched null test, where there is one. Empty where no generated method
+    was scored.
+
+    Args:
+      pair_result: of one pair, or the record ``overall`` of many.
     """
     best = best_generated(pair_result)
     if best is None:
         return []
-    mine = merit(pair_result, best)
+    tests = (pair_result.get("tests") or {}).get(best) or {}
+    methods = methods_in_order(pair_result)
+    rivals = [name for name, method in methods if method.get("kind") != "generated"]
+    rivals += [name for name in (*_ALWAYS, *_YARDSTICKS) if name not in rivals]
+    kinds = {name: method.get("kind") for name, method in methods}
     found = []
-    for rival in ("random", "attribute_only", "object_only", "average", *_YARDSTICKS):
-        theirs = merit(pair_result, rival)
-        outcome = _compare(mine, theirs)
-        if rival == "random" and outcome == "above" and not null_p_value(pair_result) < SIGNIFICANCE:
-            outcome = "cannot tell"
-        always = rival in ("random", "attribute_only", "object_only")
-        required = always or (rival == "average" and theirs.known)
-        if theirs.known or always or rival in ("average", "and_ensemble", "trained_on_conjunction"):
-            found.append(Comparison(rival, theirs, outcome, required))
+    for rival in rivals:
+        theirs, test = merit(pair_result, rival), tests.get(rival) or {}
+        difference, p_value = interval(test, "difference"), number(test.get("p_adjusted"))
+        outcome = _outcome(merit(pair_result, best), theirs, difference, p_value)
+        if rival == "random" and outcome == "above" and "pair" in pair_result:
+            outcome = "above" if null_p_value(pair_result) < SIGNIFICANCE else "cannot tell"
+        required = rival in _ALWAYS or kinds.get(rival) in _REQUIRED
+        found.append(Comparison(rival, theirs, outcome, required, difference, p_value))
     return found
+
+
+def copies(pair_result: Mapping[str, Any]) -> str | None:
+    """Of the best generated method, what makes its networks copies of parents; None if they are not.
+
+    They are where their mean distance to the nearest parent is under `COPY` of what lies between parents.
+    """
+    method = (pair_result.get("methods") or {}).get(best_generated(pair_result) or "") or {}
+    distance = interval(method, "novelty.distance")
+    if not distance.mean < COPY:
+        return None
+    overlap = interval(method, "novelty.error_overlap").mean
+    shared = f" and make {100 * overlap:.0f}% of their errors" if math.isfinite(overlap) else ""
+    return (
+        f"They are copies of a parent: they lie at {distance.mean:.2f} of the distance between a parent and "
+        f"its nearest fellow{shared}."
+    )
 
 
 def answer(pair_result: Mapping[str, Any]) -> str:
     """Does the generated network compose? "yes", "no" or "cannot tell".
 
-    Yes: it is above random networks (with the matched null), above both parents and above their average. No:
-    one of these is above it. Anything else, test images that leaked into training included: cannot tell.
+    Yes: it is above every null (with the matched null), above both parents and above every merge. No: one of
+    these is above it, or it is a copy of a parent. Anything else, images that leaked into training included:
+    cannot tell.
+
+    Args:
+      pair_result: of one pair, or the record ``overall`` of many.
     """
     outcomes = [comparison.outcome for comparison in comparisons(pair_result) if comparison.required]
     if not outcomes or number((pair_result.get("data") or {}).get("leaked")) > 0:
         return "cannot tell"
-    if "below" in outcomes:
+    if "below" in outcomes or copies(pair_result):
         return "no"
     return "yes" if all(outcome == "above" for outcome in outcomes) else "cannot tell"
 
 
 def verdict(pair_result: Mapping[str, Any]) -> list[str]:
-    """The verdict on one pair in plain words, the answer first; one sentence or two a line."""
-    attribute, thing = pair_result["pair"]["attribute"], pair_result["pair"]["object"]
+    """The verdict on one pair, or on ``overall``, in plain words, the answer first, line by line."""
+    what = _what(pair_result)
     found = comparisons(pair_result)
     best = best_generated(pair_result)
-    given = answer(pair_result)
-    leaked = number((pair_result.get("data") or {}).get("leaked"))
     if best is None:
-        return [f"Cannot tell: no generated network was scored on {attribute} {thing}."]
-
-    lines = [_headline(given, attribute, thing, found, leaked)]
+        return [f"Cannot tell: no generated network was scored on {what}."]
     mine = merit(pair_result, best)
-    networks = number(pair_result["methods"][best].get("networks"))
-    over = f", over {networks:.0f} networks" if math.isfinite(networks) else ""
-    lines.append(f"Best generated direction: {best}, mean {merit_name(pair_result)} {mine.text()}{over}.")
+    lines = [_headline(pair_result, what, found)]
+    figure = f"mean {merit_name(pair_result)} {mine.text()}{_over(pair_result, best)}"
+    lines.append(f"Best generated method: {best}, {figure}.")
+    copied = copies(pair_result)
+    if copied:
+        lines.append(copied)
     if merit_path(pair_result) == "auroc.vs_rest":
         lines.append(
             "The quadrants of the other test images are not known, so a detector of one concept alone can "
             "score well here; only the comparison with the parents speaks of composition."
         )
-    lines += [_line(comparison, pair_result) for comparison in found]
-    recovered = number((pair_result["methods"][best].get("recovered") or {}).get("mean"))
-    if math.isfinite(recovered):
-        lines.append(f"It recovers {round(100 * recovered)}% of the way from random to the ceiling.")
-    ceiling, floor = merit(pair_result, "trained_on_conjunction"), merit(pair_result, "random")
-    if ceiling.known and floor.known and _compare(ceiling, floor) != "above":
-        lines.append(
-            "Beware: even the networks trained on the conjunction are not clearly above random, so this test "
-            "can hardly tell anything apart."
-        )
+    required = [comparison for comparison in found if comparison.required]
+    for title, group in (
+        ("Nulls, parents and merges, all of which it must be above", required),
+        ("What it should come up to", [comparison for comparison in found if not comparison.required]),
+    ):
+        words = [_listed_outcome(outcome, group) for outcome in _OUTCOMES]
+        if any(words):
+            lines.append(f"{title}: {'; '.join(filter(None, words))}.")
+    lines += _chance_lines(pair_result)
     return lines
 
 
 def summary(results: Results) -> list[str]:
-    """The verdict on the whole run in plain words: that of its only pair, or the count over its pairs."""
+    """The verdict on the whole run in plain words: that of its only pair, or over its pairs."""
     pairs = results.pairs()
     if len(pairs) == 1:
         return verdict(pairs[0])
+    overall = results.document.get("overall")
+    lines = verdict(overall) if overall else []
     answers = {given: [pair_title(pair) for pair in pairs if answer(pair) == given] for given in _ANSWERS}
-    lines = [
-        f"Of {len(pairs)} pairs: yes on {len(answers['yes'])}, no on {len(answers['no'])}, "
-        f"cannot tell on {len(answers['cannot tell'])}."
+    lines.append(
+        f"Pair by pair, of {len(pairs)}: yes on {len(answers['yes'])}, no on {len(answers['no'])}, "
+        f"cannot tell on {len(answers['cannot tell'])} (p-values corrected for {len(pairs)} pairs, Holm)."
+    )
+    lines += [
+        f"{_ANSWERS[given]}: {', '.join(titles)}."
+        for given, titles in answers.items()
+        if titles and given == "yes"
     ]
-    lines += [f"{_ANSWERS[given]}: {', '.join(titles)}." for given, titles in answers.items() if titles]
-    if len(answers["yes"]) and len(pairs) >= 1 / SIGNIFICANCE:
-        lines.append(
-            f"With {len(pairs)} pairs, a few pass p < {SIGNIFICANCE} by luck; read each p-value as such."
-        )
     return lines
 
 
@@ -459,22 +516,15 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     return path
 
 
-_YARDSTICKS = ("distilled", "and_ensemble", "trained_on_conjunction")
+_ALWAYS = ("random", "attribute_only", "object_only")
+_YARDSTICKS = ("and_ensemble", "trained_on_conjunction")
+_REQUIRED = ("null", "parent", "merge")
 _ANSWERS = {"yes": "Yes", "no": "No", "cannot tell": "Cannot tell"}
-_WORDS = {
-    "random": "random networks",
-    "attribute_only": "the attribute parent alone",
-    "object_only": "the object parent alone",
-    "average": "the plain average of both parents' weights",
-    "distilled": "one network distilled by gradient from both parents",
-    "and_ensemble": "both parents run side by side, at twice the parameters",
-    "trained_on_conjunction": "the ceiling, trained on the conjunction itself",
-}
 _OUTCOMES = {
-    "above": "Above {}.",
-    "below": "Below {}.",
-    "cannot tell": "Cannot be told from {}.",
-    "not measured": "Not compared with {}: that was not measured.",
+    "above": "above",
+    "below": "below",
+    "cannot tell": "not to be told from",
+    "not measured": "not compared with",
 }
 
 
@@ -482,50 +532,87 @@ def _generated(pair_result: Mapping[str, Any]) -> list[str]:
     return [name for name, method in methods_in_order(pair_result) if method.get("kind") == "generated"]
 
 
-def _compare(mine: Interval, theirs: Interval) -> str:
-    """How one interval lies to another."""
+def _what(pair_result: Mapping[str, Any]) -> str:
+    """``black cat``, or ``55 pairs``."""
+    return pair_title(pair_result) if "pair" in pair_result else f"{pair_result.get('pairs')} pairs"
+
+
+def _over(pair_result: Mapping[str, Any], method: str) -> str:
+    networks = number(pair_result["methods"][method].get("networks"))
+    if "pair" not in pair_result:
+        return f", over {pair_result.get('pairs')} pairs"
+    return f", over {networks:.0f} networks" if math.isfinite(networks) else ""
+
+
+def _outcome(mine: Interval, theirs: Interval, difference: Interval, p_value: float) -> str:
+    """How one method stands to another, by the test of their difference."""
     if not theirs.known or not mine.known:
         return "not measured"
-    if not mine.bounded or not theirs.bounded:
+    if not difference.known or not p_value < SIGNIFICANCE:
         return "cannot tell"
-    if mine.low > theirs.high:
-        return "above"
-    return "below" if mine.high < theirs.low else "cannot tell"
+    return "above" if difference.mean > 0 else "below"
 
 
-def _headline(given: str, attribute: str, thing: str, found: list[Comparison], leaked: float) -> str:
+def _headline(pair_result: Mapping[str, Any], what: str, found: list[Comparison]) -> str:
     required = [comparison for comparison in found if comparison.required]
+    given = answer(pair_result)
+    leaked = number((pair_result.get("data") or {}).get("leaked"))
+    one = "pair" in pair_result
+    does = (
+        f"compose {pair_result['pair']['attribute']} and {pair_result['pair']['object']}"
+        if one
+        else f"compose, over {what}"
+    )
+
+    def names(outcome: str, word: str = "and") -> str:
+        return _and([comparison.rival for comparison in required if comparison.outcome == outcome], word)
+
     if leaked > 0:
         return (
             f"Cannot tell: {leaked:.0f} images of the conjunction were read, so none of these figures "
             "counts. Mend the data first."
         )
     if given == "yes":
-        names = _and([_WORDS[comparison.rival] for comparison in required])
-        return f"Yes: the generated networks compose {attribute} and {thing}. They are above {names}."
+        return f"Yes: the generated networks {does}. They are above {names('above')}."
     if given == "no":
-        names = _and([_WORDS[comparison.rival] for comparison in required if comparison.outcome == "below"])
-        return f"No: the generated networks do not compose {attribute} and {thing}. They are below {names}."
-    open_ones = [_WORDS[comparison.rival] for comparison in required if comparison.outcome == "cannot tell"]
-    if not open_ones:
-        missing = [
-            _WORDS[comparison.rival] for comparison in required if comparison.outcome == "not measured"
-        ]
-        return (
-            f"Cannot tell whether the generated networks compose {attribute} and {thing}: not measured: "
-            + (f"{_and(missing)}.")
+        below = names("below")
+        reason = f"They are below {below}." if below else "They are copies of a parent."
+        return f"No: the generated networks do not {does}. {reason}"
+    open_ones, missing = names("cannot tell", "or"), names("not measured")
+    reason = f"they cannot be told from {open_ones}" if open_ones else f"not measured: {missing}"
+    return f"Cannot tell whether the generated networks {does}: {reason}."
+
+
+def _listed_outcome(outcome: str, group: list[Comparison]) -> str:
+    """``below average (-0.107, p < 0.001) and ...``; "" for none."""
+    words = []
+    for comparison in group:
+        if comparison.outcome == outcome:
+            inside = [f"{comparison.difference.mean:+.3f}"] if comparison.difference.known else []
+            inside += [p_text(comparison.p_value)] if math.isfinite(comparison.p_value) else []
+            words.append(comparison.rival + (f" ({', '.join(inside)})" if inside else ""))
+    return f"{_OUTCOMES[outcome]} {_and(words)}" if words else ""
+
+
+def _chance_lines(pair_result: Mapping[str, Any]) -> list[str]:
+    """The matched null, the share recovered, and whether the test can tell anything."""
+    lines = []
+    best = best_generated(pair_result)
+    if "pair" in pair_result:
+        lines.append(_null_words(pair_result))
+    recovered = number((pair_result["methods"][best or ""].get("recovered") or {}).get("mean"))
+    if math.isfinite(recovered):
+        lines.append(
+            f"It recovers {round(100 * recovered)}% of the way from random networks to the ceiling, the "
+            "networks trained on the conjunction itself."
         )
-    return (
-        f"Cannot tell whether the generated networks compose {attribute} and {thing}: "
-        f"they cannot be told from {_and(open_ones, 'or')}."
-    )
-
-
-def _line(comparison: Comparison, pair_result: Mapping[str, Any]) -> str:
-    rival = f"{_WORDS[comparison.rival]} ({comparison.rival}"
-    rival += f" {comparison.interval.text()})" if comparison.interval.known else ")"
-    text = _OUTCOMES[comparison.outcome].format(rival)
-    return text + (f" {_null_words(pair_result)}" if comparison.rival == "random" else "")
+    ceiling, floor = merit(pair_result, "trained_on_conjunction"), merit(pair_result, "random")
+    if ceiling.bounded and floor.bounded and not ceiling.low > floor.high:
+        lines.append(
+            "Beware: even the networks trained on the conjunction are not clearly above random, so this test "
+            "can hardly tell anything apart."
+        )
+    return lines
 
 
 def _null_words(pair_result: Mapping[str, Any]) -> str:
@@ -534,14 +621,14 @@ def _null_words(pair_result: Mapping[str, Any]) -> str:
     p_value = null_p_value(pair_result)
     directions = len(_generated(pair_result))
     picking = (
-        f"multiplied by {directions}, for it is the better of {directions} directions"
+        f"multiplied by {directions}, for it is the best of {directions} generated methods"
         if directions > 1
-        else "one direction, so nothing was picked"
+        else "one method, so nothing was picked"
     )
     if math.isfinite(p_value):
-        return f"{p_text(p_value)} by permutation against them, {picking}."
+        return f"Matched null: {p_text(p_value)} by permutation against random networks, {picking}."
     if test.get("method") not in (None, best_generated(pair_result)):
-        return f"The null test is of {test['method']}, so there is no p-value for this one, and no claim."
+        return f"The matched null test is of {test['method']}: no p-value for this one, and no claim."
     return "Without a matched null test (no p-value) no claim is made."
 
 
