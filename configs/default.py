@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
     # "own": a pair's attribute zoo excludes that pair's object only, and the other way round.
     # "all": it excludes every object named above, so that one zoo serves a whole row of pairs.
     config.pairs.exclude = "own"
+    # A pair with fewer images than data.minimum_train or data.minimum_test is left out, and listed; False: refused.
+    config.pairs.skip_rare = False
 
     config.data = ConfigDict()
     config.data.source = "procedural"  # "procedural", "tfds" or "folder"
@@ -71,7 +73,8 @@ def get_config() -> ConfigDict:
     config.assemble = ConfigDict()
     config.assemble.bias = "zero"  # of generated networks: "zero" (reference) or "parent"
 
-    # Networks trained by gradient to compare with: `distilled` and `trained_on_conjunction`.
+    # Networks trained by gradient to compare with: `distilled`, `trained_on_conjunction`, and the zoos of
+    # `half_width_pair`, which are trained for as long as the parents.
     config.opponents = ConfigDict()
     config.opponents.models = 8  # networks of each kind
     config.opponents.epochs = 30
@@ -79,7 +82,7 @@ def get_config() -> ConfigDict:
     config.opponents.learning_rate = 0.002  # Adam; the batch size is the zoo's
 
     config.evaluate = ConfigDict()
-    config.evaluate.random_networks = 256  # networks of the `random` null
+    config.evaluate.random_networks = 256  # networks of each of the nulls `random` and `gaussian`
     config.evaluate.bootstrap = 1000  # resamples behind each 95% interval
     config.evaluate.umap_networks = 3  # networks a method that are embedded: the first, not the best
     config.evaluate.umap_images = 480  # test images that are embedded, as many of each quadrant

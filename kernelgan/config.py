@@ -76,6 +76,7 @@ RULES: dict[str, _Rule] = {
     "pairs.attributes": _NAMES,
     "pairs.objects": _NAMES,
     "pairs.exclude": _one_of(*EXCLUSIONS),
+    "pairs.skip_rare": _TRUTH,
     "data.source": _one_of(*SOURCES),
     "data.image_size": _whole(1),
     "data.validation_share": _between(0, 1),

@@ -7,9 +7,9 @@ import dataclasses
 import functools
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -32,11 +32,13 @@ from kernelgan import (
 )
 from kernelgan.checkpoint import StageCheckpoint
 from kernelgan.data import quadrants, sources
-from kernelgan.evaluate.methods import METHODS, Context
 from kernelgan.plan import PairTask, Plan, make_plan, zoo_training
 from kernelgan.population import Training
 from kernelgan.progress import WIDTH, Progress
 from kernelgan.types import Config, Params
+
+if TYPE_CHECKING:
+    from kernelgan.evaluate.methods import Context
 
 _SHOWN_KERNELS = 4
 _BYTES_A_PARAMETER = 4
@@ -77,6 +79,7 @@ class _Run:
         self.workdir = workdir
         self.command = command
         self.network = models.ConvNet(tuple(config.model.filters), config.model.kernel_size)
+        self.half_network = self.network.clone(filters=tuple(max(1, n // 2) for n in self.network.filters))
         self.layers = models.layer_names(config.model.filters)
 
     def until(self, stage: str) -> Path | None:
@@ -95,13 +98,14 @@ class _Run:
         if stage == "cyclegan":
             return None
         trained = self.opponents(plan, zoos)
+        halves = self.half_width(plan)
         cluster.dismiss()  # what is left is the first process's
         if stage == "opponents":
             return None
         generated = self.generated(plan, zoos, translators)
         if stage == "generate":
             return None
-        self.evaluate(plan, zoos, translators, trained, generated)
+        self.evaluate(plan, zoos, translators, trained, halves, generated)
         if stage == "evaluate":
             return None
         (self.workdir / report.REPORT_FILE).unlink(missing_ok=True)  # of an earlier evaluation
@@ -118,9 +122,8 @@ class _Run:
             workdir_lib.check_images(self.workdir, plan.digest)
         for note in source.notes:
             print(f"{'':{WIDTH}s} {note}", file=sys.stderr)
-        for pair in plan.pairs:
-            counts = ", ".join(f"{n} {name}" for name, n in quadrants.counts(pair.split.test).items())
-            print(f"{'':{WIDTH}s} {pair.split.name}: {counts} test images", file=sys.stderr)
+        for line in plan.words():
+            print(f"{'':{WIDTH}s} {line}", file=sys.stderr)
         return plan
 
     def _bytes_needed(self, plan: Plan) -> int:
@@ -129,7 +132,7 @@ class _Run:
             lambda: models.initialise_convnet(self.network, self.config.data.image_size, key)
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-        networks = sum(task.models for task in plan.zoos)
+        networks = sum(task.models for task in plan.zoos) + len(plan.zoos) * self.config.opponents.models
         derived = len(plan.pairs) * (
             sum(config_lib.zoo_models(self.config)) + 2 * self.config.opponents.models
         )
@@ -139,18 +142,33 @@ class _Run:
     # -- training -----------------------------------------------------------------------------------------
 
     def zoos(self, plan: Plan) -> list[dict[str, Any]]:
-        """``{"params", "history"}`` of each zoo; those with equally large epochs are trained together."""
+        """``{"params", "history"}`` of each zoo."""
+        self._remember(plan, [numbers for _, numbers in self._parts(plan)])
+        return self._trained_zoos(plan, plan.zoos, self.network, "zoo", "zoo")
+
+    def half_width(self, plan: Plan) -> list[dict[str, Any]]:
+        """The same at half width, as many networks of each zoo as there are of an opponent."""
+        tasks = [dataclasses.replace(task, models=self.config.opponents.models) for task in plan.zoos]
+        return self._trained_zoos(plan, tasks, self.half_network, "half_width", "opponents")
+
+    def _parts(self, plan: Plan) -> list[tuple[Training, list[int]]]:
+        """Numbers of the zoos with equally large epochs, which are trained together."""
         parts: dict[Training, list[int]] = {}
         for number, task in enumerate(plan.zoos):
             parts.setdefault(zoo_training(self.config, task.kind), []).append(number)
-        self._remember(plan, list(parts.values()))
+        return list(parts.items())
+
+    def _trained_zoos(
+        self, plan: Plan, tasks: Sequence[zoo.ZooTask], network: models.ConvNet, name: str, stage: str
+    ) -> list[dict[str, Any]]:
         trained: dict[int, dict[str, Any]] = {}
-        for part, (training, members) in enumerate(parts.items()):
-            tasks = [plan.zoos[number] for number in members]
-            work = functools.partial(self._train_zoos, plan, tasks, training)
-            found = self._once("zoo" if len(parts) == 1 else f"zoo-{part}", work, stage="zoo")
+        parts = self._parts(plan)
+        for part, (training, members) in enumerate(parts):
+            chosen = [tasks[number] for number in members]
+            work = functools.partial(self._train_zoos, plan, chosen, training, network)
+            found = self._once(name if len(parts) == 1 else f"{name}-{part}", work, stage=stage)
             trained |= {number: found[f"{place:04d}"] for place, number in enumerate(members)}
-        return [trained[number] for number in range(len(plan.zoos))]
+        return [trained[number] for number in range(len(tasks))]
 
     def _remember(self, plan: Plan, parts: list[list[int]]) -> None:
         """Keeps which zoo and which pair is which, for `interop`; the zoos of a part share a checkpoint."""
@@ -185,12 +203,13 @@ class _Run:
         plan: Plan,
         tasks: list[zoo.ZooTask],
         training: Training,
+        network: models.ConvNet,
         saver: StageCheckpoint,
         progress: Progress,
     ) -> dict[str, Any]:
         config = self.config
         found = zoo.train_zoos(
-            self.network,
+            network,
             plan.source.train.images,
             tasks,
             training,
@@ -352,23 +371,36 @@ class _Run:
         zoos: list[dict[str, Any]],
         translators: dict[str, Any],
         trained: dict[str, dict[str, Params]],
+        halves: list[dict[str, Any]],
         generated: dict[str, dict[str, Params]],
     ) -> None:
         """Measures every method on every pair and writes the results."""
+        from kernelgan.evaluate import comparison, evaluation  # scipy and sklearn: a second of a start
+        from kernelgan.evaluate.methods import METHODS
+
         pairs: list[dict[str, Any]] = []
+        replicates: list[dict[str, np.ndarray]] = []
         arrays: dict[str, np.ndarray] = {}
         with self._stage("evaluate") as progress:
             total = len(plan.pairs) * len(METHODS)
             for pair in plan.pairs:
                 record, found = self._evaluate_pair(
-                    plan, pair, zoos, trained, generated, functools.partial(progress, total=total)
+                    plan,
+                    pair,
+                    self._context(plan, pair, zoos, trained, halves, generated),
+                    lambda done, before=pair.number * len(METHODS): progress(before + done, total),
                 )
+                record["zoo"] = self._zoo_record(zoos[pair.attribute_zoo], zoos[pair.object_zoo])
                 pairs.append(record)
+                replicates.append({name: found[f"replicates/{name}"] for name in record["methods"]})
                 prefix = results.pair_key(record)
                 found |= self._histories(pair, zoos, translators)
                 found |= self._shown_kernels(pair, zoos, generated)
                 arrays |= {f"{prefix}/{name}": value for name, value in found.items()}
             sheet, rows, columns = sources.contact_sheet(self.config, plan.source, plan.pairs[0].split)
+            comparison.adjust(pairs)
+            merit = evaluation.merit_of(pairs[0]["methods"]["random"])
+            overall = comparison.overall(pairs, replicates, merit=merit, seed=self.config.seed)
         arrays["contact_sheet"] = sheet
         document = {
             "name": self.config.name,
@@ -384,70 +416,90 @@ class _Run:
             },
             "timings": workdir_lib.timings(self.workdir),
             "pairs": pairs,
+            "skipped": [
+                {"attribute": attribute, "object": thing, "reason": reason}
+                for attribute, thing, reason in plan.skipped
+            ],
+            "overall": overall,
         }
         results.write_results(self.workdir, document, arrays)
 
-    def _evaluate_pair(
+    def _context(
         self,
         plan: Plan,
         pair: PairTask,
         zoos: list[dict[str, Any]],
         trained: dict[str, dict[str, Params]],
+        halves: list[dict[str, Any]],
         generated: dict[str, dict[str, Params]],
-        progress: Callable[[int], None],
+    ) -> Context:
+        """What the methods of a pair are made from."""
+        from kernelgan.evaluate.methods import Context
+
+        config, split = self.config, pair.split
+        stream = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"random networks"))
+        attribute, objects = pair.attribute_zoo, pair.object_zoo
+        return Context(
+            network=self.network,
+            image_size=config.data.image_size,
+            attribute=zoos[attribute]["params"],
+            objects=zoos[objects]["params"],
+            generated=generated[str(pair.number)],
+            opponents=trained[str(pair.number)],
+            half_width=(self.half_network, halves[attribute]["params"], halves[objects]["params"]),
+            images=plan.source.train.images,
+            seen=quadrants.distilled_groups(split),
+            attribute_images=plan.zoos[attribute].groups,
+            object_images=plan.zoos[objects].groups,
+            random_networks=config.evaluate.random_networks,
+            bias=config.assemble.bias,
+            seed=config.seed,
+            key=jax.random.fold_in(stream, zlib.crc32(split.name.encode())),
+        )
+
+    def _evaluate_pair(
+        self, plan: Plan, pair: PairTask, context: Context, progress: Callable[[int], None]
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        from kernelgan.evaluate import bootstrap, evaluation  # scipy and sklearn: a second of a start
+        from kernelgan.evaluate import evaluation
 
         config, split = self.config, pair.split
         test = np.flatnonzero(split.test != quadrants.LEFT_OUT)
-        images, quadrant = plan.source.test.images[test], split.test[test]
-        attribute, objects = zoos[pair.attribute_zoo], zoos[pair.object_zoo]
-        stream = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"random networks"))
-        context = Context(
-            network=self.network,
-            image_size=config.data.image_size,
-            attribute=attribute["params"],
-            objects=objects["params"],
-            generated=generated[str(pair.number)],
-            opponents=trained[str(pair.number)],
-            random_networks=config.evaluate.random_networks,
-            bias=config.assemble.bias,
-            key=jax.random.fold_in(stream, zlib.crc32(split.name.encode())),
-        )
         settings = evaluation.Settings(
             **{name: value for name, value in config.evaluate.items() if name != "random_networks"},
             chunk_size=config.zoo.chunk_size,
             seed=config.seed,
         )
-        records, null, arrays = evaluation.evaluate_pair(
+        record, arrays = evaluation.evaluate_pair(
             context,
-            images,
-            quadrant,
+            plan.source.test.images[test],
+            split.test[test],
             settings,
             directory=self.workdir / workdir_lib.EVALUATION / f"{split.attribute}_{split.object_name}",
-            progress=lambda done: progress(pair.number * len(METHODS) + done),
+            progress=progress,
         )
-        record = {
-            "pair": {"attribute": split.attribute, "object": split.object_name},
-            "data": {
-                "source": plan.source.name,
-                "train": quadrants.counts(split.train),
-                "validation": quadrants.counts(split.validation),
-                "test": quadrants.counts(split.test),
-                **dataclasses.asdict(pair.leakage),
-            },
-            "zoo": {
-                kind: {
-                    figure: bootstrap.summary(one["history"][f"validation_{figure}"][:, -1])
-                    for figure in ("balanced_accuracy", "auroc")
-                }
-                for kind, one in (("attribute", attribute), ("object", objects))
-                if "validation_auroc" in one["history"]
-            },
-            "methods": records,
-            "null_test": null,
+        of_data = {
+            "source": plan.source.name,
+            "train": quadrants.counts(split.train),
+            "validation": quadrants.counts(split.validation),
+            "test": quadrants.counts(split.test),
+            **dataclasses.asdict(pair.leakage),
         }
-        return record, arrays
+        names = {"attribute": split.attribute, "object": split.object_name}
+        return {"pair": names, "data": of_data, **record}, arrays
+
+    @staticmethod
+    def _zoo_record(attribute: dict[str, Any], objects: dict[str, Any]) -> dict[str, Any]:
+        """How well a pair's parents know their concepts, on validation images."""
+        from kernelgan.evaluate import bootstrap
+
+        return {
+            kind: {
+                figure: bootstrap.summary(one["history"][f"validation_{figure}"][:, -1])
+                for figure in ("balanced_accuracy", "auroc")
+            }
+            for kind, one in (("attribute", attribute), ("object", objects))
+            if "validation_auroc" in one["history"]
+        }
 
     def _histories(
         self, pair: PairTask, zoos: list[dict[str, Any]], translators: dict[str, Any]

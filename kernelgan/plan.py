@@ -13,7 +13,10 @@ from kernelgan import zoo
 from kernelgan.data import quadrants
 from kernelgan.data.images import Source
 from kernelgan.population import Training
-from kernelgan.types import Config
+from kernelgan.types import Config, UserError
+
+
+_LISTED_PAIRS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +49,35 @@ class Plan:
       digest: of all images' content and labels, so that a resumed run can tell whether they are the same.
       zoos: each distinct zoo, once.
       pairs: what is composed.
+      skipped: attribute, object and reason of each pair that has too few images.
     """
 
     source: Source
     digest: str
     zoos: tuple[zoo.ZooTask, ...]
     pairs: tuple[PairTask, ...]
+    skipped: tuple[tuple[str, str, str], ...] = ()
+
+    def words(self) -> list[str]:
+        """The test images of each pair, or of many pairs how many there are; line by line, for a terminal."""
+        if len(self.pairs) > _LISTED_PAIRS:
+            fewest = min(self.pairs, key=_conjunctions)
+            lines = [
+                f"{len(self.pairs)} pairs and {len(self.zoos)} zoos; fewest test images of a conjunction: "
+                f"{_conjunctions(fewest)} of {fewest.split.name}"
+            ]
+        else:
+            lines = []
+            for pair in self.pairs:
+                found = quadrants.counts(pair.split.test)
+                names = _quadrant_words(pair.split)
+                counted = ", ".join(f"{n} of {names[key]}" for key, n in found.items())
+                lines.append(f"{pair.split.name}, test images: {counted}")
+        if self.skipped:
+            first = " ".join(self.skipped[0][:2])
+            more = f" and {len(self.skipped) - 1} more" if len(self.skipped) > 1 else ""
+            lines.append(f"left out for too few images: {first}{more}; the report lists them")
+        return lines
 
 
 def make_plan(config: Config, source: Source) -> Plan:
@@ -65,11 +91,8 @@ def make_plan(config: Config, source: Source) -> Plan:
     part = quadrants.partition(
         source, validation_share=data.validation_share, limits=limits, seed=config.seed
     )
-    splits = [
-        quadrants.split(part, attribute, object_name)
-        for attribute, object_name in itertools.product(config.pairs.attributes, config.pairs.objects)
-    ]
-    zoos, served = zoo.shared([task for split in splits for task in _zoo_tasks(config, part, split)])
+    splits, tasks, skipped = _divided(config, part)
+    zoos, served = zoo.shared(tasks)
     for task in zoos:
         zoo.check_fits(task, zoo_training(config, task.kind))
     ceilings = [quadrants.has_ceiling(part, split) for split in splits]
@@ -85,7 +108,43 @@ def make_plan(config: Config, source: Source) -> Plan:
         )
         for number, split in enumerate(splits)
     )
-    return Plan(source, _digest(part), tuple(zoos), pairs)
+    return Plan(source, _digest(part), tuple(zoos), pairs, tuple(skipped))
+
+
+def _divided(
+    config: Config, part: quadrants.Partition
+) -> tuple[list[quadrants.PairSplit], list[zoo.ZooTask], list[tuple[str, str, str]]]:
+    """The pairs' quadrants, two zoos for each, and the pairs that are skipped, if that is asked for."""
+    splits: list[quadrants.PairSplit] = []
+    tasks: list[zoo.ZooTask] = []
+    skipped = []
+    for attribute, object_name in itertools.product(config.pairs.attributes, config.pairs.objects):
+        try:
+            split = quadrants.split(part, attribute, object_name)
+            tasks += _zoo_tasks(config, part, split)
+            splits.append(split)
+        except quadrants.TooFewError as error:
+            if not config.pairs.skip_rare:
+                raise
+            skipped.append((attribute, object_name, error.shortage))
+    if not splits:
+        first = " ".join(skipped[0][:2])
+        raise UserError(
+            f"every pair has too few images; {first}: {skipped[0][2]}. Add images, name other concepts, or "
+            "lower data.minimum_test or data.minimum_train."
+        )
+    return splits, tasks, skipped
+
+
+def _conjunctions(pair: PairTask) -> int:
+    return int((pair.split.test == quadrants.CONJUNCTION).sum())
+
+
+def _quadrant_words(split: quadrants.PairSplit) -> dict[str, str]:
+    """The quadrants of `quadrants.counts` in words."""
+    attribute, thing = split.attribute, split.object_name
+    words = (split.name, f"other {attribute} things", f"other {thing}s", "neither")
+    return {**dict(zip(quadrants.QUADRANTS, words, strict=True)), "rest": "anything else"}
 
 
 def _digest(part: quadrants.Partition) -> str:

@@ -30,7 +30,10 @@ _AFFECTED = {
     "cyclegan.": _TRANSLATED,
     "kernels.": _TRANSLATED,
     "assemble.": ("checkpoints/generate", *_MEASURED),
-    "opponents.": ("checkpoints/distilled", "checkpoints/trained_on_conjunction", *_MEASURED),
+    "opponents.": (
+        *("checkpoints/distilled", "checkpoints/half_width"),
+        *("checkpoints/trained_on_conjunction", *_MEASURED),
+    ),
     "evaluate.": _MEASURED,
 }
 """What must not be there yet for a field of this section to be changed; for other fields: anything."""

@@ -43,6 +43,14 @@ class LeakageError(UserError):
     """Something that trains or chooses would read the content of a conjunction image."""
 
 
+class TooFewError(UserError):
+    """A quadrant has too few images; `shortage` says which, in a few words."""
+
+    def __init__(self, message: str, shortage: str) -> None:
+        super().__init__(message)
+        self.shortage = shortage
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """How few images stop a run and how many are enough; the fields of ``config.data`` of these names.
@@ -450,9 +458,10 @@ def _check_enough(found: int, needed: int, whose: str, number: int, use: str, fi
     quadrant = (*QUADRANTS, "rest (test images that are known not to be the conjunction)")[number]
     if found < max(needed, 1):
         remedy = "raise" if field == "data.validation_share" else "lower"
-        raise UserError(
+        raise TooFewError(
             f"The {whose} has too few {use} images in quadrant {quadrant}: found {found}, needed "
-            f"{max(needed, 1)}. Add images, choose another pair, or {remedy} {field}."
+            f"{max(needed, 1)}. Add images, choose another pair, or {remedy} {field}.",
+            f"{found} {use} images in quadrant {quadrant}, needed {max(needed, 1)}",
         )
 
 

@@ -2,9 +2,12 @@
 
 An image is drawn with replacement within its quadrant, so an image resample is a vector of counts that sums
 to each quadrant's size. Statistics are recomputed under these counts, exactly, for every network and every
-resample; networks are then drawn on top. All networks are used, there is no cap. The image resamples depend
-on `seed` and `quadrant` only: methods scored with the same two are resampled on the same images, so
-their resampled values may be subtracted pairwise.
+resample; networks are then drawn on top. All networks are used, there is no cap. Of M networks M - 1 are
+drawn (Rao and Wu, 1988), for M of M would understate the variance of their mean, by half where M is 2.
+
+The image resamples depend on `seed` and `quadrant` only, the networks drawn on `seed` and M: resampled means
+of two methods scored with the same of these may be subtracted pairwise. With equal M that pairs network i of
+the one with network i of the other, which come from the same parents (see `methods`).
 
 The percentile interval of ``worst`` lies somewhat low about its mean with few images: the smallest of
 several noisy figures is smaller the noisier they are, and a resample is noisier than the sample. That of
@@ -207,10 +210,38 @@ def interval(observed: np.ndarray, resampled: np.ndarray, *, seed: int) -> dict[
         raise ValueError(f"need observed (M,) and resampled (M, R), got {observed.shape}, {resampled.shape}")
     scores_lib.check_finite(observed, "values")
     scores_lib.check_finite(resampled, "resampled values")
+    return {**_spread(observed), "ci95": _percentiles(resampled_mean(resampled, seed=seed))}
+
+
+def network_shares(networks: int, *, resamples: int, seed: int) -> np.ndarray:
+    """Each network's (or pair's) share of each resample.
+
+    Args:
+      networks: how many there are, ``M``.
+      resamples: ``R``.
+      seed: of the draws.
+
+    Returns:
+      float64 ``(R, M)``; rows sum to 1.
+    """
+    rng = np.random.default_rng([seed, 1, networks])
+    drawn = max(1, networks - 1)
+    return rng.multinomial(drawn, np.full(networks, 1 / networks), size=resamples) / drawn
+
+
+def resampled_mean(resampled: np.ndarray, *, seed: int) -> np.ndarray:
+    """Means over networks drawn with replacement, for each resample of the images.
+
+    Args:
+      resampled: float ``(M, R)``, a statistic on each resample of the images.
+      seed: of the draws of networks.
+
+    Returns:
+      float64 ``(R,)``.
+    """
     networks, resamples = resampled.shape
-    drawn = _network_counts(networks, resamples=resamples, seed=seed)
-    means = np.einsum("mr,rm->r", resampled, drawn) / networks
-    return {**_spread(observed), "ci95": _percentiles(means)}
+    shares = network_shares(networks, resamples=resamples, seed=seed)
+    return np.einsum("mr,rm->r", resampled, shares)
 
 
 def summary(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -233,7 +264,7 @@ def summary(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> dict
     scores_lib.check_finite(values, "values")
     if values.size == 1:
         return {**_spread(values), "ci95": None}
-    means = _network_counts(values.size, resamples=resamples, seed=seed) @ values / values.size
+    means = network_shares(values.size, resamples=resamples, seed=seed) @ values
     return {**_spread(values), "ci95": _percentiles(means)}
 
 
@@ -261,6 +292,18 @@ def score_intervals(
     Raises:
       ValueError: see `scores.check_scores` and `scores.answers`.
     """
+    return intervals_and_replicates(scores, quadrant, threshold=threshold, resamples=resamples, seed=seed)[0]
+
+
+def intervals_and_replicates(
+    scores: np.ndarray,
+    quadrant: np.ndarray,
+    *,
+    threshold: float | np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """What `score_intervals` gives, and float32 ``(R,)``: the mean ``worst`` on each resample, for tests."""
     weights = image_weights(quadrant, resamples=resamples, seed=seed)
     auroc = scores_lib.auroc_by_quadrant(scores, quadrant)
     drawn = resampled_auroc(scores, quadrant, weights)
@@ -276,7 +319,7 @@ def score_intervals(
         observed = scores_lib.zero_shot(scores, quadrant, threshold=threshold)
         answered = resampled_zero_shot(scores, quadrant, weights, threshold=threshold)
         result |= {key: interval(observed[key], answered[key], seed=seed) for key in observed}
-    return result
+    return result, resampled_mean(drawn["worst"], seed=seed).astype(np.float32)
 
 
 def _check_weights(weights: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
@@ -301,12 +344,6 @@ def _running_sum(counts: np.ndarray) -> np.ndarray:
     for block in range(1, len(total)):
         total[block] += total[block - 1, -1]
     return flat
-
-
-def _network_counts(networks: int, *, resamples: int, seed: int) -> np.ndarray:
-    """How often each network is in each resample, int64 ``(R, M)``."""
-    rng = np.random.default_rng([seed, 1])
-    return rng.multinomial(networks, np.full(networks, 1 / networks), size=resamples)
 
 
 def _percentiles(means: np.ndarray) -> list[float]:

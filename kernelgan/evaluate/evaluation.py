@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from kernelgan import models
-from kernelgan.evaluate import bootstrap, clustering, features, null_test, scores, similarity
+from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
 from kernelgan.evaluate import novelty as novelty_lib
-from kernelgan.evaluate.methods import METHODS, Context, Networks, parameter_count
+from kernelgan.evaluate.methods import METHODS, Context, Method, Networks, parameter_count
 from kernelgan.results import write_atomically
 from kernelgan.types import Params
 
 Record = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
-GENERATED = ("cyclegan_a2b", "cyclegan_b2a")
 _SHOWN_IMAGES = 48
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 _MATCHED_PARENTS = 32
@@ -57,9 +54,8 @@ class Settings:
 
 
 def evaluate_method(
-    name: str,
+    method: Method,
     networks: Networks,
-    network: models.ConvNet,
     images: np.ndarray,
     quadrant: np.ndarray,
     settings: Settings,
@@ -67,25 +63,22 @@ def evaluate_method(
     """Measures every network of a method on the test images.
 
     Args:
-      name: in `METHODS`.
+      method: the row of the table.
       networks: what the method made.
-      network: the module.
       images: uint8 ``(N, H, W, C)``.
       quadrant: int8 ``(N,)``, see `scores`.
       settings: see there.
 
     Returns:
       The method's record but for what needs other methods (``recovered``, ``novelty``), and its arrays:
-      ``worst`` ``(M,)``, ``scores`` ``(M, N)``, ``threshold`` ``()``, ``cosine`` ``(Q, Q)``, and of the first
-      network ``embedding`` ``(n, 2)`` and ``cluster`` ``(n,)`` of the images of `embedded_images`.
+      ``worst`` ``(M,)``, its mean's ``replicates`` ``(R,)``, ``scores`` ``(M, N)``, ``threshold`` ``()``,
+      ``cosine`` ``(Q, Q)``, and of the first network ``embedding`` ``(n, 2)`` and ``cluster`` ``(n,)`` of the
+      images of `embedded_images`.
     """
     few = embedded_images(quadrant, settings.umap_images)
     logits, cosines, raw = [], [], []
     embedded: list[clustering.ClusterResult] = []
-    streams = [
-        features.population_outputs(network, population, images, chunk_size=settings.chunk_size)
-        for population in networks
-    ]
+    streams = [population.outputs(images, chunk_size=settings.chunk_size) for population in networks]
     for parts in zip(*streams, strict=True):
         logits.append(np.concatenate([answers for _, answers, _ in parts], axis=-1))
         found = np.concatenate([values for _, _, values in parts], axis=-1)
@@ -95,27 +88,29 @@ def evaluate_method(
         embedded += [_cluster(one[few], quadrant[few], settings) for one in found[: max(0, missing)]]
     answers, threshold = features.score(np.concatenate(logits))
     record: Record = {
-        "kind": METHODS[name].kind,
-        "description": METHODS[name].description,
+        "kind": method.kind,
+        "description": method.description,
         "networks": len(answers),
         "parameters": parameter_count(networks),
     }
-    record |= bootstrap.score_intervals(
+    figures, replicates = bootstrap.intervals_and_replicates(
         answers, quadrant, threshold=threshold, resamples=settings.bootstrap, seed=settings.seed
     )
+    record |= figures
     if "vs_rest" in record["auroc"]:
         del record["auroc"]["worst"]  # of one number; there are no quadrants
     clusterings = {"kmeans_raw": _joined(raw)}
-    for method in embedded[0].scores if embedded else ():
-        if method != "kmeans_raw":
-            clusterings[method] = _stacked([one.scores[method] for one in embedded])
-    record["clustering"] = {method: _summaries(values, settings) for method, values in clusterings.items()}
+    for clusterer in embedded[0].scores if embedded else ():
+        if clusterer != "kmeans_raw":
+            clusterings[clusterer] = _stacked([one.scores[clusterer] for one in embedded])
+    record["clustering"] = {name: _summaries(values, settings) for name, values in clusterings.items()}
     record["cosine_similarity"] = {
         figure: _summary(np.concatenate([getattr(part, figure) for part in cosines]), settings)
         for figure in ("within", "across", "margin")
     }
     arrays: Arrays = {
         "worst": worst(answers, quadrant),
+        "replicates": replicates,
         "scores": answers,
         "threshold": np.asarray(threshold, np.float32),
         "cosine": np.mean(np.concatenate([part.matrix for part in cosines]), axis=0),
@@ -197,41 +192,49 @@ def recovered(records: dict[str, Record]) -> dict[str, dict[str, float] | None]:
 
 
 def novelty(
-    generated: Params,
+    networks: Networks,
     parents: tuple[Params, Params],
     answers: Arrays,
     rivals: list[Arrays],
     quadrant: np.ndarray,
     settings: Settings,
-) -> Record:
-    """How new generated networks are: distance to, and errors in common with, the nearest parent.
+) -> tuple[Record, np.ndarray] | None:
+    """How new networks are: distance to, and errors in common with, the nearest parent.
 
     Args:
-      generated: stacked parameters ``(M, ...)``; the first 32 are looked at.
+      networks: what a method made; the first 32 are looked at.
       parents: of the attribute's and the object's zoo; the first 32 of each are the candidates for nearest,
         the very parents that those networks come from among them.
-      answers: the generated networks' arrays from `evaluate_method`.
+      answers: the networks' arrays from `evaluate_method`.
       rivals: those of ``attribute_only`` and ``object_only``.
       quadrant: int8 ``(N,)``.
       settings: see there.
 
     Returns:
       Summaries ``distance`` (1: as far as a parent is from its nearest fellow; 0: a copy) and
-      ``error_overlap`` (intersection over union; 1: the same errors).
+      ``error_overlap`` (intersection over union; 1: the same errors), and the distances ``(m,)``. None for
+      what is not one network with kernels of the parents' shape.
     """
+    layers = [name for name in parents[0] if name != "dense"]
+    if len(networks) != 1 or any(
+        networks[0].params.get(layer, {"kernel": np.zeros(0)})["kernel"].shape[1:]
+        != parents[0][layer]["kernel"].shape[1:]
+        for layer in layers
+    ):
+        return None
     kernels = [
-        np.concatenate([zoo[layer]["kernel"][:_MATCHED_PARENTS] for zoo in parents])
-        for layer in ("conv1", "conv2")
+        np.concatenate([zoo[layer]["kernel"][:_MATCHED_PARENTS] for zoo in parents]) for layer in layers
     ]
-    own = [generated[layer]["kernel"][:_MATCHED_PARENTS] for layer in ("conv1", "conv2")]
+    own = [networks[0].params[layer]["kernel"][:_MATCHED_PARENTS] for layer in layers]
     found = novelty_lib.novelty(*own, *kernels)
     truth = quadrant == scores.CONJUNCTION
     wrong = _answered(answers)[:_MATCHED_PARENTS] != truth
     parents_wrong = np.concatenate([_answered(rival)[:_MATCHED_PARENTS] != truth for rival in rivals])
-    return {
+    record = {
         "distance": _summary(found.relative_to_nearest, settings),
         "error_overlap": _summary(novelty_lib.error_overlap(wrong, parents_wrong, found.nearest), settings),
     }
+    return record, found.relative_to_nearest
 
 
 def _answered(answers: Arrays) -> np.ndarray:
@@ -239,28 +242,33 @@ def _answered(answers: Arrays) -> np.ndarray:
 
 
 def matched_null(
-    worst_by_method: dict[str, np.ndarray], seed: int, *, statistic: str = "auroc.worst"
+    worst_by_method: dict[str, np.ndarray],
+    generated: list[str],
+    seed: int,
+    *,
+    statistic: str = "auroc.worst",
 ) -> Record | None:
     """The generated networks against as carefully picked random ones.
 
-    The mean of each direction is tested against random networks by permutation; reporting the better of the
-    two directions is picking, and its p-value is doubled for it (Bonferroni). The best single network of all
-    is tested against the best of as many random ones.
+    The mean of each generated method is tested against random networks by permutation; reporting the best of
+    them is picking, and its p-value is multiplied by their number (Bonferroni). The best single network of
+    all is tested against the best of as many random ones.
 
     Args:
       worst_by_method: figure of merit ``(M,)`` of the random networks and of the generated ones.
+      generated: which methods are generated.
       seed: of the permutations.
       statistic: the figure's name.
 
     Returns:
       The record ``null_test``, or None if there are no generated networks.
     """
-    directions = [name for name in GENERATED if name in worst_by_method]
-    if not directions or "random" not in worst_by_method:
+    candidates = [name for name in generated if name in worst_by_method]
+    if not candidates or "random" not in worst_by_method:
         return None
     null = worst_by_method["random"]
     by_method, means = {}, {}
-    for name in directions:
+    for name in candidates:
         of_mean = null_test.mean_test(worst_by_method[name], null, statistic=statistic, seed=seed)
         of_best = null_test.best_of(worst_by_method[name], null, statistic=statistic)
         means[name] = of_mean
@@ -270,17 +278,17 @@ def matched_null(
             "best_p_value": of_best["p_value"],
             "smallest_best_p_value": of_best["smallest_p"],
         }
-    method = max(directions, key=lambda name: means[name]["mean"])
+    method = max(candidates, key=lambda name: means[name]["mean"])
     return {
         "statistic": statistic,
         "method": method,
-        "candidates": len(directions),
+        "candidates": len(candidates),
         "observed": means[method]["mean"],
         "null_mean": means[method]["null_mean"],
-        "p_value": min(1.0, len(directions) * by_method[method]["mean_p_value"]),
+        "p_value": min(1.0, len(candidates) * by_method[method]["mean_p_value"]),
         "by_method": by_method,
         "best_network": null_test.best_of(
-            np.concatenate([worst_by_method[name] for name in directions]), null, statistic=statistic
+            np.concatenate([worst_by_method[name] for name in candidates]), null, statistic=statistic
         ),
     }
 
@@ -293,7 +301,8 @@ def evaluate_pair(
     *,
     directory: Path,
     progress: Callable[[int], None],
-) -> tuple[dict[str, Record], Record | None, Arrays]:
+    methods: Mapping[str, Method] = METHODS,
+) -> tuple[Record, Arrays]:
     """Measures every method on one pair.
 
     Args:
@@ -303,44 +312,68 @@ def evaluate_pair(
       settings: see there.
       directory: each method's measurements are kept here, and found again by a resumed run.
       progress: called with the number of methods done.
+      methods: the table; the parents come first, for the novelty of others is taken against them.
 
     Returns:
-      The records of ``methods``, the record ``null_test``, and the pair's arrays for figures.
+      ``{"methods": ..., "tests": ..., "null_test": ...}`` as `results` describes them, and the pair's arrays
+      for figures and for `comparison.overall`.
     """
     records: dict[str, Record] = {}
     outcomes: dict[str, Arrays] = {}
-    for done, (name, method) in enumerate(METHODS.items(), start=1):
-        networks = method.networks(context)
-        if networks is not None:
-            work = functools.partial(
-                evaluate_method, name, networks, context.network, images, quadrant, settings
-            )
-            records[name], outcomes[name] = _kept(directory / f"{name}.npz", work)
+    for done, (name, method) in enumerate(methods.items(), start=1):
+
+        def work(name: str = name, method: Method = method) -> tuple[Record, Arrays] | None:
+            networks = method.networks(context)
+            if networks is None:
+                return None
+            record, arrays = evaluate_method(method, networks, images, quadrant, settings)
+            return _with_novelty(record, arrays, networks, context, outcomes, quadrant, settings)
+
+        kept = _kept(directory / f"{name}.npz", work)
+        if kept is not None:
+            records[name], outcomes[name] = kept
         progress(done)
     for name, share in recovered(records).items():
         records[name]["recovered"] = share
-    for direction, generated in context.generated.items():
-        name = f"cyclegan_{direction}"
-        records[name]["novelty"] = novelty(
-            generated,
-            (context.attribute, context.objects),
-            outcomes[name],
-            [outcomes["attribute_only"], outcomes["object_only"]],
-            quadrant,
-            settings,
-        )
+    merit = merit_of(next(iter(records.values())))
+    generated = [name for name, record in records.items() if record["kind"] == "generated"]
+    tests = comparison.pair_tests(
+        {name: record["auroc"][merit]["mean"] for name, record in records.items()},
+        {name: found["replicates"] for name, found in outcomes.items()},
+        generated,
+    )
     null = matched_null(
         {name: found["worst"] for name, found in outcomes.items()},
+        generated,
         settings.seed,
-        statistic=f"auroc.{merit_of(records['random'])}",
+        statistic=f"auroc.{merit}",
     )
     arrays = _pictured(outcomes, images, quadrant)
     arrays["embedding_quadrant"] = quadrant[embedded_images(quadrant, settings.umap_images)]
-    return records, null, arrays
+    return {"methods": records, "tests": tests, "null_test": null}, arrays
 
 
-def _kept(file: Path, work: Callable[[], tuple[Record, Arrays]]) -> tuple[Record, Arrays]:
-    """Measurements read back if they were written whole, else taken and written."""
+def _with_novelty(
+    record: Record,
+    arrays: Arrays,
+    networks: Networks,
+    context: Context,
+    outcomes: Mapping[str, Arrays],
+    quadrant: np.ndarray,
+    settings: Settings,
+) -> tuple[Record, Arrays]:
+    """A method's measurements with its novelty, where that is defined; the parents have none."""
+    rivals = [outcomes[name] for name in ("attribute_only", "object_only") if name in outcomes]
+    if record["kind"] == "parent" or len(rivals) < 2:
+        return record, arrays
+    found = novelty(networks, (context.attribute, context.objects), arrays, rivals, quadrant, settings)
+    if found is None:
+        return record, arrays
+    return {**record, "novelty": found[0]}, {**arrays, "novelty": found[1]}
+
+
+def _kept(file: Path, work: Callable[[], tuple[Record, Arrays] | None]) -> tuple[Record, Arrays] | None:
+    """Measurements read back if they were written whole, else taken and written; None if there are none."""
     try:
         with np.load(file) as saved:
             arrays = {name: saved[name] for name in saved.files if name != "record"}
@@ -349,7 +382,10 @@ def _kept(file: Path, work: Callable[[], tuple[Record, Arrays]]) -> tuple[Record
         pass
     except Exception as error:  # whatever a broken file makes zipfile or numpy raise
         logging.warning("%s is damaged (%s); it is measured again", file, error)
-    record, arrays = work()
+    found = work()
+    if found is None:
+        return None
+    record, arrays = found
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -364,7 +400,9 @@ def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndar
     shown = np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present])
     arrays = {"test_images": images[shown], "test_quadrant": quadrant[shown]}
     for name, found in outcomes.items():
-        arrays[f"worst/{name}"] = found["worst"]
+        for kept in ("worst", "replicates", "novelty"):
+            if kept in found:
+                arrays[f"{kept}/{name}"] = found[kept]
         arrays[f"cosine/{name}"] = found["cosine"]
         answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
         arrays[f"answers/{name}"] = answers.astype(np.float32)

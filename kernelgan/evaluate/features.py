@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -17,6 +19,64 @@ NO, YES = 0, 1
 """Which of a concept's two logits says what."""
 PRODUCT_THRESHOLD = float(np.log(0.5))
 """Two concepts: the product of their probabilities is at least 1/2."""
+
+
+Outputs = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Numbers of a chunk's networks ``(m,)``, their logits ``(m, N, K)`` and features ``(m, N, F)``."""
+
+
+class Population(Protocol):
+    """Anything that answers to images: stacked parameters and how they are run."""
+
+    @property
+    def params(self) -> Params:
+        """Stacked parameters, a leading ``M``."""
+
+    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
+        """Runs every member on the same uint8 images ``(N, H, W, C)``, a chunk of members at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvNets:
+    """A population of networks.
+
+    Attributes:
+      network: the module.
+      params: stacked parameters, a leading ``M``.
+    """
+
+    network: models.ConvNet
+    params: Params
+
+    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
+        """See `population_outputs`."""
+        for members, logits, found in population_outputs(
+            self.network, self.params, images, chunk_size=chunk_size
+        ):
+            assert found is not None
+            yield members, logits, found
+
+
+@dataclasses.dataclass(frozen=True)
+class Readouts:
+    """Dense heads on a fixed description of images: no network at all.
+
+    Attributes:
+      describe: uint8 ``(N, H, W, C)`` to float32 ``(N, F)``.
+      params: ``{"dense": {"kernel": (M, F, K), "bias": (M, K)}}``.
+    """
+
+    describe: Callable[[np.ndarray], np.ndarray]
+    params: Params
+
+    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
+        """Logits of each head, and the description as features, as `population_outputs` gives them."""
+        del chunk_size
+        found = self.describe(images)
+        head = self.params["dense"]
+        for member in range(len(head["bias"])):
+            logits = found @ head["kernel"][member] + head["bias"][member]
+            yield np.array([member]), logits[None], found[None]
 
 
 def population_outputs(
