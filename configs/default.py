@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     # "own": a pair's attribute zoo excludes that pair's object only, and the other way round.
     # "all": it excludes every object named above, so that one zoo serves a whole row of pairs.
     config.pairs.exclude = "own"
-    # A pair with fewer images than data.minimum_train or data.minimum_test is left out, and listed; False: refused.
+    # Whether a pair with fewer images than data.minimum_train or data.minimum_test is left out, or refused.
     config.pairs.skip_rare = False
 
     config.data = ConfigDict()

@@ -388,7 +388,7 @@ class _Run:
                     plan,
                     pair,
                     self._context(plan, pair, zoos, trained, halves, generated),
-                    lambda done, before=pair.number * len(METHODS): progress(before + done, total),
+                    functools.partial(self._evaluated, progress, pair.number * len(METHODS), total),
                 )
                 record["zoo"] = self._zoo_record(zoos[pair.attribute_zoo], zoos[pair.object_zoo])
                 pairs.append(record)
@@ -500,6 +500,10 @@ class _Run:
             for kind, one in (("attribute", attribute), ("object", objects))
             if "validation_auroc" in one["history"]
         }
+
+    @staticmethod
+    def _evaluated(progress: Progress, before: int, total: int, done: int) -> None:
+        progress(before + done, total)
 
     def _histories(
         self, pair: PairTask, zoos: list[dict[str, Any]], translators: dict[str, Any]

@@ -15,7 +15,6 @@ from kernelgan.data.images import Source
 from kernelgan.population import Training
 from kernelgan.types import Config, UserError
 
-
 _LISTED_PAIRS = 8
 
 

@@ -249,7 +249,7 @@ METHODS: dict[str, Method] = {
         "ceiling", "the same network trained on all four quadrants", _opponent("trained_on_conjunction")
     ),
 }
-"""The parents come first: the novelty of the others is taken against them. Tables have an order of their own."""
+"""The parents come first: the novelty of the others is taken against them. Tables have their own order."""
 
 
 def parameter_count(networks: Networks) -> int:
