@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from kernelgan.evaluate import bootstrap, comparison, null_test
+
+
+def _record(means, kinds=None):
+    kinds = kinds or {}
+    return {
+        "methods": {
+            name: {"kind": kinds.get(name, "merge"), "auroc": {"worst": {"mean": mean}}}
+            for name, mean in means.items()
+        }
+    }
+
+
+# Two methods on one pair.
+
+
+def test_a_difference_is_the_normal_test_of_the_replicates():
+    rng = np.random.default_rng(0)
+    one, other = 0.7 + 0.02 * rng.normal(size=500), 0.6 + 0.03 * rng.normal(size=500)
+    found = comparison.difference(0.7, 0.6, one, other)
+    error = np.std(one - other, ddof=1)
+    assert found["difference"]["mean"] == pytest.approx(0.1)
+    assert found["p_value"] == pytest.approx(2 * stats.norm.sf(0.1 / error))
+    np.testing.assert_allclose(
+        found["difference"]["ci95"], [0.1 - 1.96 * error, 0.1 + 1.96 * error], rtol=1e-3
+    )
+    turned = comparison.difference(0.6, 0.7, other, one)
+    assert turned["difference"]["mean"] == pytest.approx(-0.1)
+    assert turned["p_value"] == pytest.approx(found["p_value"])
+
+
+def test_what_two_methods_share_does_not_blur_their_difference():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=500)
+    apart = comparison.difference(0.7, 0.6, shared, rng.permutation(shared))
+    together = comparison.difference(0.7, 0.6, shared, shared + 0.01 * rng.normal(size=500))
+    assert together["p_value"] < 1e-6 < 0.5 < apart["p_value"]
+
+
+@pytest.mark.parametrize(("other", "p_value"), [(0.7, 1.0), (0.6, 0.0)])
+def test_methods_without_spread(other, p_value):
+    found = comparison.difference(0.7, other, np.full(9, 0.7), np.full(9, other))
+    assert found["p_value"] == p_value
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_replicates_that_do_not_fit_are_refused(count):
+    with pytest.raises(ValueError, match="resamples"):
+        comparison.difference(0.5, 0.5, np.zeros(9), np.zeros(count))
+
+
+def test_p_values_hold_their_promise_where_there_is_no_difference():
+    """Two populations from one distribution, on the same images: few p-values are small."""
+    quadrant, p_values = np.repeat([0, 1, 2, 3], 30), []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        shared = rng.normal(size=120)
+        scores = [shared + rng.normal(size=(6, 120)) for _ in range(2)]
+        outcomes = [
+            bootstrap.intervals_and_replicates(one, quadrant, resamples=200, seed=seed) for one in scores
+        ]
+        (first, of_first), (second, of_second) = outcomes
+        means = [record["auroc"]["worst"]["mean"] for record in (first, second)]
+        p_values.append(comparison.difference(*means, of_first, of_second)["p_value"])
+    assert np.mean(np.array(p_values) < 0.05) <= 0.07
+    assert 0.15 <= np.mean(np.array(p_values) < 0.5) <= 0.6  # conservative, as the module says, not useless
+
+
+def test_who_is_compared_with_whom():
+    means = {"random": 0.4, "and_ensemble": 0.7, "average": 0.5, "cyclegan_a2b": 0.45}
+    replicates = {name: mean + np.linspace(-0.1, 0.1, 5) for name, mean in means.items()}
+    found = comparison.pair_tests(means, replicates, ["cyclegan_a2b"])
+    assert set(found["cyclegan_a2b"]) == {"random", "and_ensemble", "average"}
+    assert set(found["average"]) == {"and_ensemble"}
+    assert found["and_ensemble"] == {}
+    assert found["average"]["and_ensemble"]["difference"]["mean"] == pytest.approx(-0.2)
+
+
+# Corrections.
+
+
+def test_p_values_are_corrected_for_the_pick_and_over_the_pairs():
+    kinds = {"one": "generated", "two": "generated"}
+    pairs = []
+    for p_value in (0.001, 0.02, 0.4):
+        pair = _record({"one": 0.5, "two": 0.5, "other": 0.5}, kinds)
+        pair["tests"] = {"one": {"other": {"p_value": p_value}}, "other": {"two": {"p_value": p_value}}}
+        pair["null_test"] = {"p_value": p_value}
+        pairs.append(pair)
+    comparison.adjust(pairs)
+    found = [pair["tests"]["one"]["other"]["p_adjusted"] for pair in pairs]
+    np.testing.assert_allclose(found, null_test.holm([0.002, 0.04, 0.8]))
+    found = [pair["tests"]["other"]["two"]["p_adjusted"] for pair in pairs]
+    np.testing.assert_allclose(found, null_test.holm([0.001, 0.02, 0.4]))
+    found = [pair["null_test"]["p_adjusted"] for pair in pairs]
+    np.testing.assert_allclose(found, null_test.holm([0.001, 0.02, 0.4]))
+
+
+# Over pairs.
+
+
+@pytest.fixture(scope="module")
+def board():
+    """Twelve pairs; `better` gains 0.1 on and_ensemble, `same` nothing on average; two lack a ceiling."""
+    rng = np.random.default_rng(0)
+    kinds = {"better": "generated", "and_ensemble": "two nets", "random": "null"}
+    pairs, replicates = [], []
+    for number in range(12):
+        base = rng.uniform(0.5, 0.8)
+        means = {
+            "random": 0.4,
+            "and_ensemble": base,
+            "better": base + 0.1 + 0.02 * rng.normal(),
+            "same": base + 0.02 * (-1) ** number,
+            "trained_on_conjunction": 0.9,
+        }
+        if number < 2:
+            del means["trained_on_conjunction"]
+        found = {name: mean - 0.01 + 0.01 * rng.normal(size=300) for name, mean in means.items()}
+        pair = _record(means, kinds)
+        pair["tests"] = comparison.pair_tests(means, found, ["better"])
+        pairs.append(pair)
+        replicates.append(found)
+    comparison.adjust(pairs)
+    return pairs, replicates, comparison.overall(pairs, replicates, merit="worst", seed=0)
+
+
+def test_the_board_has_means_over_pairs(board):
+    pairs, _, overall = board
+    assert overall["pairs"] == 12
+    for name, method in overall["methods"].items():
+        means = [pair["methods"][name]["auroc"]["worst"]["mean"] for pair in pairs if name in pair["methods"]]
+        found = method["auroc"]["worst"]
+        assert method["pairs"] == len(means)
+        assert found["mean"] == pytest.approx(np.mean(means))
+        assert found["ci95"][0] < found["mean"] < found["ci95"][1]  # though the replicates lie low
+
+
+def test_the_board_s_interval_is_mostly_that_of_pairs(board):
+    pairs, _, overall = board
+    means = [pair["methods"]["better"]["auroc"]["worst"]["mean"] for pair in pairs]
+    low, high = overall["methods"]["better"]["auroc"]["worst"]["ci95"]
+    assert (high - low) / 2 == pytest.approx(1.96 * np.std(means, ddof=1) / np.sqrt(12), rel=0.3)
+
+
+def test_a_better_method_wins_clearly(board):
+    against = board[2]["methods"]["better"]["against"]
+    assert (against["wins"], against["losses"], against["clear_losses"]) == (12, 0, 0)
+    assert against["clear_wins"] >= 10
+    assert against["p_value"] < 0.001
+    assert board[2]["tests"]["better"]["and_ensemble"]["p_adjusted"] == pytest.approx(against["p_value"])
+    assert board[2]["methods"]["and_ensemble"]["against"] is None
+
+
+def test_an_equal_method_does_not(board):
+    against = board[2]["methods"]["same"]["against"]
+    assert (against["wins"], against["losses"]) == (6, 6)
+    assert against["p_value"] > 0.2
+
+
+def test_the_share_recovered_is_of_the_pairs_that_have_a_ceiling(board):
+    pairs, _, overall = board
+    whole = [pair["methods"] for pair in pairs if "trained_on_conjunction" in pair["methods"]]
+    mine = np.mean([methods["better"]["auroc"]["worst"]["mean"] for methods in whole])
+    recovered = overall["methods"]["better"]["recovered"]
+    assert recovered["mean"] == pytest.approx((mine - 0.4) / 0.5)
+    assert recovered["ci95"][0] < recovered["mean"] < recovered["ci95"][1]
+    assert overall["methods"]["random"]["recovered"]["mean"] == pytest.approx(0)
+    assert overall["methods"]["trained_on_conjunction"]["recovered"]["mean"] == pytest.approx(1)
+
+
+def test_one_pair_has_no_board(board):
+    pairs, replicates, _ = board
+    assert comparison.overall(pairs[:1], replicates[:1], merit="worst", seed=0) is None
