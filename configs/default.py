@@ -16,7 +16,9 @@ def get_config() -> ConfigDict:
     config.pairs.objects = ("cat",)
     # "own": a pair's attribute zoo excludes that pair's object only, and the other way round.
     # "all": it excludes every object named above, so that one zoo serves a whole row of pairs.
+    # "groups": it excludes pairs.group objects at once, and serves the pairs with any of these.
     config.pairs.exclude = "own"
+    config.pairs.group = 2
     # Whether a pair with fewer images than data.minimum_train or data.minimum_test is left out, or refused.
     config.pairs.skip_rare = False
 

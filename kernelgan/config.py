@@ -14,7 +14,7 @@ from kernelgan import assemble, kernels
 from kernelgan.types import Config, UserError
 
 SOURCES = ("procedural", "tfds", "folder")
-EXCLUSIONS = ("own", "all")
+EXCLUSIONS = ("own", "all", "groups")
 DEVICES = ("auto", "cpu", "gpu")
 HARMLESS = ("checkpoint.", "device", "reference.dir", "reference.processes")
 """Fields that may differ between a run and its resumption: they do not change what is computed."""
@@ -76,6 +76,7 @@ RULES: dict[str, _Rule] = {
     "pairs.attributes": _NAMES,
     "pairs.objects": _NAMES,
     "pairs.exclude": _one_of(*EXCLUSIONS),
+    "pairs.group": _whole(1),
     "pairs.skip_rare": _TRUTH,
     "data.source": _one_of(*SOURCES),
     "data.image_size": _whole(1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -115,13 +116,10 @@ def _divided(
 ) -> tuple[list[quadrants.PairSplit], list[zoo.ZooTask], list[tuple[str, str, str]]]:
     """The pairs' quadrants, two zoos for each, and the pairs that are skipped, if that is asked for."""
     splits: list[quadrants.PairSplit] = []
-    tasks: list[zoo.ZooTask] = []
     skipped = []
     for attribute, object_name in itertools.product(config.pairs.attributes, config.pairs.objects):
         try:
-            split = quadrants.split(part, attribute, object_name)
-            tasks += _zoo_tasks(config, part, split)
-            splits.append(split)
+            splits.append(quadrants.split(part, attribute, object_name))
         except quadrants.TooFewError as error:
             if not config.pairs.skip_rare:
                 raise
@@ -132,7 +130,7 @@ def _divided(
             f"every pair has too few images; {first}: {skipped[0][2]}. Add images, name other concepts, or "
             "lower data.minimum_test or data.minimum_train."
         )
-    return splits, tasks, skipped
+    return splits, [task for split in splits for task in _zoo_tasks(config, part, split, splits)], skipped
 
 
 def _conjunctions(pair: PairTask) -> int:
@@ -167,11 +165,31 @@ def zoo_training(config: Config, kind: str) -> Training:
     )
 
 
-def _zoo_tasks(config: Config, part: quadrants.Partition, split: quadrants.PairSplit) -> list[zoo.ZooTask]:
-    pairs = config.pairs
-    shared = pairs.exclude == "all"
-    objects = tuple(pairs.objects) if shared else (split.object_name,)
-    attributes = tuple(pairs.attributes) if shared else (split.attribute,)
+def _excluded(config: Config, own: str, others: Sequence[str]) -> tuple[str, ...]:
+    """What a zoo excludes of the other kind, its own pair's concept among it.
+
+    Args:
+      config: of the run.
+      own: the pair's.
+      others: all that the zoo's concept is paired with, in the config's order.
+    """
+    if config.pairs.exclude == "all":
+        return tuple(others)
+    size = config.pairs.group if config.pairs.exclude == "groups" else 1
+    start = others.index(own) // size * size
+    return tuple(others[start : start + size])
+
+
+def _zoo_tasks(
+    config: Config,
+    part: quadrants.Partition,
+    split: quadrants.PairSplit,
+    splits: Sequence[quadrants.PairSplit],
+) -> list[zoo.ZooTask]:
+    row = [other.object_name for other in splits if other.attribute == split.attribute]
+    column = [other.attribute for other in splits if other.object_name == split.object_name]
+    objects = _excluded(config, split.object_name, row)
+    attributes = _excluded(config, split.attribute, column)
     of_attribute, of_object = config_lib.zoo_models(config)
     return [
         zoo.ZooTask(

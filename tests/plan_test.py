@@ -66,7 +66,7 @@ def test_one_pair_has_two_zoos(source):
 
 
 def test_zoos_never_read_what_they_exclude(source):
-    for exclude in ("own", "all"):
+    for exclude in ("own", "groups", "all"):
         for task in plan_lib.make_plan(_matrix(pairs__exclude=exclude), source).zoos:
             others = source.train.objects if task.kind == "attribute" else source.train.attributes
             for name in task.excluded:
@@ -90,6 +90,51 @@ def test_pairs_of_a_matrix_have_zoos_of_their_own(source):
         attribute, objects = plan.zoos[pair.attribute_zoo], plan.zoos[pair.object_zoo]
         assert (attribute.concept, attribute.excluded) == (pair.split.attribute, (pair.split.object_name,))
         assert (objects.concept, objects.excluded) == (pair.split.object_name, (pair.split.attribute,))
+
+
+def test_groups_of_two_share_a_zoo_that_excludes_both(source):
+    three = {"pairs__attributes": ("black", "red", "blue"), "pairs__objects": ("cat", "car", "dog")}
+    plan = plan_lib.make_plan(_config(pairs__exclude="groups", pairs__group=2, **three), source)
+    assert len(plan.pairs) == 9
+    assert len(plan.zoos) == 12  # each of six concepts: without two others, and without the third
+    for pair in plan.pairs:
+        attribute, objects = plan.zoos[pair.attribute_zoo], plan.zoos[pair.object_zoo]
+        assert attribute.excluded == (("dog",) if pair.split.object_name == "dog" else ("cat", "car"))
+        assert objects.excluded == (("blue",) if pair.split.attribute == "blue" else ("black", "red"))
+
+
+def _with_rare(source):
+    """The source with hardly a red car in its test images."""
+    red_cars = np.flatnonzero((source.test.attributes["red"] == 1) & (source.test.objects["car"] == 1))
+    source.test.objects["car"][red_cars[2:]] = -1
+    return source
+
+
+def test_a_rare_pair_is_refused_or_left_out_and_named(source):
+    source = _with_rare(source)
+    with pytest.raises(UserError, match=r"'red car' has too few test images in quadrant a&o: found 2"):
+        plan_lib.make_plan(_matrix(), source)
+    plan = plan_lib.make_plan(_matrix(pairs__skip_rare=True), source)
+    assert [pair.split.name for pair in plan.pairs] == ["black cat", "black car", "red cat"]
+    assert [pair.number for pair in plan.pairs] == [0, 1, 2]
+    assert plan.skipped == (("red", "car", "2 test images in quadrant a&o, needed 4"),)
+    assert plan.words()[-1] == "left out for too few images: red car; the report lists them"
+    # What a rare pair would have excluded is not excluded for its sake.
+    grouped = plan_lib.make_plan(_matrix(pairs__skip_rare=True, pairs__exclude="all"), source)
+    assert {task.excluded for task in grouped.zoos if task.concept == "red"} == {("cat",)}
+
+
+def test_where_every_pair_is_rare_the_run_is_refused(source):
+    with pytest.raises(UserError, match=r"every pair has too few images; black cat: \d+ test images"):
+        plan_lib.make_plan(_matrix(pairs__skip_rare=True, data__minimum_test=150), source)
+
+
+def test_many_pairs_are_counted_not_listed(source):
+    plan = plan_lib.make_plan(_matrix(), source)
+    assert len(plan.words()) == 4
+    assert plan.words()[0].startswith("black cat, test images: ")
+    many = dataclasses.replace(plan, pairs=plan.pairs * 3)
+    assert many.words()[0].startswith("12 pairs and 8 zoos; fewest test images of a conjunction: ")
 
 
 def test_zoos_have_the_sizes_and_epochs_of_their_kind(source):

@@ -3,8 +3,9 @@
 Within a pair, two methods are compared on the same resampled images, and network by network where they are
 equally many (see `bootstrap`); the standard error of their difference is its bootstrap standard deviation,
 and the test and the interval are the normal ones (Efron and Tibshirani, "An introduction to the bootstrap",
-1993, chapter 13), whose p-values are not bounded by the number of resamples. They are conservative: noise that
-is neither an image's nor a network's own counts in both drawings (Owen, "The pigeonhole bootstrap", 2007).
+1993, chapter 13), whose p-values are not bounded by the number of resamples. They are conservative: noise
+that is neither an image's nor a network's own counts in both drawings (Owen, "The pigeonhole bootstrap",
+2007).
 
 Over pairs, each pair is one observation (Wilcoxon, 1945). Pairs share concepts and images, so these are not
 quite independent; read a p-value near 0.05 as such.
