@@ -13,6 +13,7 @@ All functions take and give stacked parameters, a leading ``M``: merge ``i`` is 
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -23,7 +24,7 @@ from jax import lax
 
 from kernelgan import assemble, convolution, models, parallel
 from kernelgan.evaluate import novelty
-from kernelgan.types import Key, Params
+from kernelgan.types import Params
 
 Groups = Mapping[str, np.ndarray]
 """By layer, the first nearest the image, float32 ``(M, 2, O, O)`` of 0 and 1: whether a filter (first ``O``)
@@ -290,7 +291,7 @@ def _greedy_pairs(correlation: np.ndarray) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def noise(parents: Params, translated: Params, key: Key) -> Params:
+def noise(parents: Params, translated: Params, seed: int) -> Params:
     """The parents' kernels with Gaussian noise of the size of the translation.
 
     Per network and layer the noise has exactly the L2 norm of ``translated - parents``.
@@ -298,7 +299,7 @@ def noise(parents: Params, translated: Params, key: Key) -> Params:
     Args:
       parents: stacked parameters, whose convolutional kernels are taken.
       translated: the networks that were generated from them; everything else is theirs.
-      key: network ``i`` depends on it and ``i`` alone.
+      seed: the noise of network ``i`` depends on it and ``i`` alone.
 
     Returns:
       Stacked parameters.
@@ -307,26 +308,19 @@ def noise(parents: Params, translated: Params, key: Key) -> Params:
       ValueError: the kernels' shapes disagree, or one is not finite.
     """
     layers = _layers(translated)
-    kernels = [{layer: params[layer]["kernel"] for layer in layers} for params in (parents, translated)]
-    before, after = _checked(*kernels)
+    before, after = _checked(
+        *({layer: params[layer]["kernel"] for layer in layers} for params in (parents, translated))
+    )
     found = dict(translated)
     for number, layer in enumerate(layers):
-        shift = _drawn(jax.random.fold_in(key, number), before[layer].shape)
-        shift *= _norms(after[layer].astype(np.float64) - before[layer]) / _norms(shift)
-        kernel = (before[layer] + shift).astype(before[layer].dtype)
-        found[layer] = {**translated[layer], "kernel": kernel}
+        kernel = before[layer].astype(np.float64)
+        for member in range(len(kernel)):
+            rng = np.random.default_rng([seed, zlib.crc32(b"noise"), number, member])
+            drawn = rng.normal(size=kernel[member].shape)
+            size = np.linalg.norm(after[layer][member] - kernel[member])
+            kernel[member] += size / np.linalg.norm(drawn) * drawn
+        found[layer] = {**translated[layer], "kernel": kernel.astype(before[layer].dtype)}
     return found
-
-
-def _drawn(key: Key, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal float64 ``shape``, the first axis members that have each a key of their own."""
-    keys = jax.vmap(lambda member: jax.random.fold_in(key, member))(jnp.arange(shape[0]))
-    return np.asarray(jax.vmap(lambda one: jax.random.normal(one, shape[1:]))(keys), np.float64)
-
-
-def _norms(kernels: np.ndarray) -> np.ndarray:
-    """L2 norms ``(M, 1, ...)`` of stacked kernels ``(M, ...)``."""
-    return np.sqrt(np.sum(kernels**2, axis=tuple(range(1, kernels.ndim)), keepdims=True))
 
 
 def _combine(attribute: Params, objects: Params, groups: Groups) -> Params:
