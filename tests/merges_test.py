@@ -83,8 +83,9 @@ def test_a_merge_is_of_its_own_pair_alone_and_leaves_it_as_it_was(merge, name, p
     before = jax.tree.map(np.array, parents)
     whole = merge[name](*parents)
     jax.tree.map(np.testing.assert_array_equal, parents, before)
-    one = merge[name](*jax.tree.map(lambda leaf: leaf[1:2], parents))
-    assert_trees_close(one, jax.tree.map(lambda leaf: leaf[1:2], whole), atol=1e-6)
+    for m in range(3):
+        one = merge[name](*jax.tree.map(lambda leaf, m=m: leaf[m : m + 1], parents))
+        assert_trees_close(one, jax.tree.map(lambda leaf, m=m: leaf[m : m + 1], whole), atol=1e-6)
 
 
 def test_the_average_is_the_mean_with_both_heads(parents):
@@ -119,9 +120,13 @@ def _agreement(attribute, objects):
     )
 
 
-def test_no_other_order_of_one_layer_agrees_better_than_the_matched():
+@pytest.mark.parametrize(("scale", "share"), [(1, 0.9), (0.1, 0.7)])
+def test_no_other_order_of_one_layer_agrees_better_than_the_matched(scale, share):
+    """With a small first layer the second has its say in how the first is matched."""
     network = models.ConvNet(filters=(3, 4), kernel_size=3)
     attribute, objects = _made(network, 12, seed=1), _made(network, 12, seed=2)
+    for params in (attribute, objects):
+        params["conv1"] = jax.tree.map(lambda leaf: leaf * np.float32(scale), params["conv1"])
     orders = merges.match_weights(attribute, objects)
     found = _agreement(attribute, _reordered(objects, orders))
     for layer, filters in zip(LAYERS, network.filters, strict=True):
@@ -140,7 +145,7 @@ def test_no_other_order_of_one_layer_agrees_better_than_the_matched():
         axis=0,
     )
     assert (found <= best + 1e-6).all()
-    assert np.mean(found > best - 1e-6) >= 0.5
+    assert found.sum() > share * best.sum()  # one start of coordinate descent, not every order
 
 
 def test_biases_decide_where_kernels_do_not(parents):
@@ -330,6 +335,8 @@ def test_noise_is_of_the_translations_size_and_the_rest_is_the_translations(pare
         assert found[layer]["kernel"].dtype == np.float32
     np.testing.assert_array_equal(found["dense"]["kernel"], translated["dense"]["kernel"])
     np.testing.assert_array_equal(found["dense"]["bias"], translated["dense"]["bias"])
+    of_layers = [(found[name]["kernel"] - parents[0][name]["kernel"])[0].ravel()[:81] for name in LAYERS]
+    assert np.corrcoef(of_layers)[0, 1] < 0.5
 
 
 def test_noise_is_the_seeds_and_the_networks(parents, translated, assert_trees_equal):
