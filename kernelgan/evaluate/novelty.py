@@ -64,10 +64,10 @@ def matched_distances(
     for m in range(len(own1)):
         first = np.moveaxis(own1[m], -1, 0).reshape(filters1, -1)
         second = np.moveaxis(own2[m], (2, 3), (0, 1)).reshape(filters1, filters2, -1)
-        order1 = _best_orders(np.einsum("fd,kgd->kfg", first, parents_first, optimize=True))
+        order1 = best_orders(np.einsum("fd,kgd->kfg", first, parents_first, optimize=True))
         matched_first = np.take_along_axis(parents_first, order1[:, :, None], axis=1)
         matched_second = np.take_along_axis(parents_second, order1[:, :, None, None], axis=1)
-        order2 = _best_orders(np.einsum("ifd,kigd->kfg", second, matched_second, optimize=True))
+        order2 = best_orders(np.einsum("ifd,kigd->kfg", second, matched_second, optimize=True))
         matched_second = np.take_along_axis(matched_second, order2[:, None, :, None], axis=2)
         result[m] = np.sqrt(
             np.sum((first - matched_first) ** 2, axis=(1, 2))
@@ -153,10 +153,14 @@ def _checked(conv1: np.ndarray, conv2: np.ndarray, name: str) -> tuple[np.ndarra
     return conv1, conv2
 
 
-def _best_orders(products: np.ndarray) -> np.ndarray:
-    """For each own filter the parent's filter matched to it, int64 ``(K, O)``.
+def best_orders(products: np.ndarray) -> np.ndarray:
+    """For each own filter the other network's filter matched to it, by linear assignment.
 
-    `products` ``(K, O, O)`` are inner products, own filter by parent's; the sum of squared distances is
-    smallest where the sum of these is largest.
+    Args:
+      products: float ``(K, O, O)``, inner products, own filter by the other's; the sum of squared distances
+        is smallest where the sum of these is largest.
+
+    Returns:
+      int64 ``(K, O)``.
     """
     return np.stack([optimize.linear_sum_assignment(one, maximize=True)[1] for one in products])
