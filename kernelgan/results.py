@@ -640,7 +640,7 @@ def p_text(p_value: float) -> str:
 
 
 def _and(names: list[str], word: str = "and") -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

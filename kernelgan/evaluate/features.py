@@ -57,28 +57,6 @@ class ConvNets:
             yield members, logits, found
 
 
-@dataclasses.dataclass(frozen=True)
-class Readouts:
-    """Dense heads on a fixed description of images: no network at all.
-
-    Attributes:
-      describe: uint8 ``(N, H, W, C)`` to float32 ``(N, F)``.
-      params: ``{"dense": {"kernel": (M, F, K), "bias": (M, K)}}``.
-    """
-
-    describe: Callable[[np.ndarray], np.ndarray]
-    params: Params
-
-    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
-        """Logits of each head, and the description as features, as `population_outputs` gives them."""
-        del chunk_size
-        found = self.describe(images)
-        head = self.params["dense"]
-        for member in range(len(head["bias"])):
-            logits = found @ head["kernel"][member] + head["bias"][member]
-            yield np.array([member]), logits[None], found[None]
-
-
 def population_outputs(
     network: models.ConvNet, params: Params, images: np.ndarray, *, chunk_size: int, features: bool = True
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:

@@ -17,7 +17,7 @@ import numpy as np
 from kernelgan import assemble, models
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluate import merges, readouts
-from kernelgan.evaluate.features import ConvNets, Population, Readouts
+from kernelgan.evaluate.features import ConvNets, Population
 from kernelgan.types import Key, Params
 
 Networks = tuple[Population, ...]
@@ -117,9 +117,8 @@ def gaussian(context: Context) -> Networks:
     def draw(attribute: np.ndarray, objects: np.ndarray) -> np.ndarray:
         noise = rng.normal(size=(context.random_networks, *attribute.shape[1:])).astype(np.float32)
         which = of_object.reshape(-1, *[1] * (attribute.ndim - 1))
-        mean, spread = (
-            np.where(which, take(objects, axis=0), take(attribute, axis=0)) for take in (np.mean, np.std)
-        )
+        mean = np.where(which, objects.mean(axis=0), attribute.mean(axis=0))
+        spread = np.where(which, objects.std(axis=0), attribute.std(axis=0))
         return mean + spread * noise
 
     trunks = [{name: zoo[name] for name in context.layers} for zoo in (context.attribute, context.objects)]
@@ -142,7 +141,7 @@ def zipit(context: Context) -> Networks:
     groups = context.seen.train
     each = -(-_ALIGNING_IMAGES // len(groups))
     chosen = np.concatenate([rng.permutation(group)[:each] for group in groups])
-    merged = merges.zipit(*context.paired_parents(), context.images[chosen], context.network)
+    merged = merges.zipit(*context.paired_parents(), context.images[chosen])
     return context.convnets(merged)
 
 
@@ -176,7 +175,8 @@ def _merged(merge: Callable[[Params, Params], Params]) -> Callable[[Context], Ne
 def _noise(direction: str) -> Callable[[Context], Networks]:
     def networks(context: Context) -> Networks:
         parents = context.attribute if direction == "a2b" else context.objects
-        return context.convnets(merges.noise(parents, context.generated[direction], _draws(context, 2)))
+        seed = int(_draws(context, 2).integers(2**31))
+        return context.convnets(merges.noise(parents, context.generated[direction], seed))
 
     return networks
 
@@ -189,14 +189,14 @@ def _opponent(name: str) -> Callable[[Context], Networks | None]:
     return lambda context: context.convnets(context.opponents[name]) if name in context.opponents else None
 
 
-def _readout(describe: Callable[[np.ndarray], np.ndarray]) -> Callable[[Context], Networks]:
+def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
     def networks(context: Context) -> Networks:
         heads = [
             readouts.fit(describe, context.images, groups, most=_READOUT_IMAGES, seed=context.seed)
             for groups in (context.attribute_images, context.object_images)
         ]
         attribute, objects = (jax.tree.map(lambda leaf: leaf[None], head) for head in heads)
-        return (Readouts(describe, {"dense": assemble.two_concept_head(attribute, objects)}),)
+        return (readouts.Readouts(describe, {"dense": assemble.two_concept_head(attribute, objects)}),)
 
     return networks
 

@@ -11,6 +11,7 @@ zero-shot as a network with two concepts does, and no image of the conjunction i
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from kernelgan.data import quadrants
+from kernelgan.evaluate.features import Outputs
 from kernelgan.types import Params
 from kernelgan.zoo import some_of_each
 
@@ -153,6 +155,27 @@ def fit(describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, mos
             no, yes = _dense(validated, dense).T
             found.append((_cross_entropy(yes - no, truth), dense))
     return min(found, key=lambda one: one[0])[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Readouts:
+    """A population of readouts, for `kernelgan.evaluate.methods`; its features are the description.
+
+    Attributes:
+      describe: see `Describe`.
+      params: ``{"dense": {"kernel": (M, F, K), "bias": (M, K)}}``.
+    """
+
+    describe: Describe
+    params: Params
+
+    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
+        """See `features.population_outputs`; all members in one chunk."""
+        del chunk_size
+        found = self.describe(images)
+        answers = _dense(found, self.params["dense"])
+        members = np.arange(len(answers))
+        yield members, answers, np.broadcast_to(found, (len(answers), *found.shape))
 
 
 def logits(describe: Describe, dense: Params, images: np.ndarray) -> np.ndarray:

@@ -368,7 +368,7 @@ class _Study:
             "kind": kind,
             "description": description,
             "networks": self.sizes[name],
-            "parameters": parameter_count((convolutions,)),
+            "parameters": parameter_count((features.ConvNets(data.NETWORK, convolutions),)),
             "clustering": evidence.clusterings(fixed, seed=self.config.seed),
             "cosine_similarity": {
                 figure: bootstrap.summary(
