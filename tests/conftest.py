@@ -17,6 +17,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from kernelgan import models  # noqa: E402
+from kernelgan.data import quadrants  # noqa: E402
+from kernelgan.evaluate import methods  # noqa: E402
 
 IMAGE_SIZE = 16
 
@@ -79,15 +81,19 @@ def images():
     return (base + rng.integers(-60, 60, (64, IMAGE_SIZE, IMAGE_SIZE, 3))).astype(np.uint8)
 
 
+def _stacked(network, count, seed, outputs):
+    keys = jax.random.split(jax.random.key(seed), count)
+    module = network.clone(outputs=outputs)
+    initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, IMAGE_SIZE, key)))
+    return jax.device_get(initialise(keys))
+
+
 @pytest.fixture(scope="session")
 def make_parents(network):
     """``make_parents(count, seed)``: stacked parameters of untrained networks."""
 
     def make(count, seed=0, outputs=2):
-        keys = jax.random.split(jax.random.key(seed), count)
-        module = network.clone(outputs=outputs)
-        initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, IMAGE_SIZE, key)))
-        return jax.device_get(initialise(keys))
+        return _stacked(network, count, seed, outputs)
 
     return make
 
@@ -108,3 +114,48 @@ def assert_trees_close():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def make_context(network, make_parents, images):
+    """``make_context(attribute=4, objects=3, **fields)``: untrained networks of everything, on noise."""
+    thirds = [
+        np.arange(start, 64, 4, dtype=np.int32) for start in (1, 2, 3)
+    ]  # no image 0, 4, ...: those are a&o
+    train, validation = [part[:12] for part in thirds], [part[12:] for part in thirds]
+
+    def groups(*wanted):
+        places = [quadrant - 1 for quadrant in wanted]
+        return quadrants.Groups(
+            wanted, tuple(train[place] for place in places), tuple(validation[place] for place in places)
+        )
+
+    def make(attribute=4, objects=3, **fields):
+        half = network.clone(filters=(1, 1))
+        halves = [_stacked(half, 2, seed, 2) for seed in (7, 8)]
+        whole = {
+            "network": network,
+            "image_size": IMAGE_SIZE,
+            "attribute": make_parents(attribute, seed=1),
+            "objects": make_parents(objects, seed=2),
+            "generated": {
+                "a2b": make_parents(attribute, seed=3, outputs=4),
+                "b2a": make_parents(objects, seed=4, outputs=4),
+            },
+            "opponents": {
+                "distilled": make_parents(2, seed=5, outputs=4),
+                "trained_on_conjunction": make_parents(2, seed=6),
+            },
+            "half_width": (half, *halves),
+            "images": images,
+            "seen": groups(1, 2, 3),
+            "attribute_images": groups(1, 3),
+            "object_images": groups(2, 3),
+            "random_networks": 6,
+            "bias": "zero",
+            "seed": 0,
+            "key": jax.random.key(0),
+        }
+        return methods.Context(**{**whole, **fields})
+
+    return make

@@ -28,18 +28,21 @@ def pictures(images):
 
 
 @pytest.fixture(scope="module")
-def context(network, make_parents):
-    return methods.Context(
-        network=network,
-        image_size=16,
-        attribute=make_parents(4, seed=1),
-        objects=make_parents(4, seed=2),
-        generated={"a2b": make_parents(4, seed=3, outputs=4), "b2a": make_parents(4, seed=4, outputs=4)},
-        opponents={"trained_on_conjunction": make_parents(2, seed=6)},
-        random_networks=6,
-        bias="zero",
-        key=jax.random.key(0),
-    )
+def context(make_context, make_parents):
+    return make_context(objects=4, opponents={"trained_on_conjunction": make_parents(2, seed=6)})
+
+
+@pytest.fixture(scope="module")
+def measure(context, pictures):
+    """``measure(name)``: the record and arrays of a method of the table."""
+
+    def run(name, settings=SETTINGS, networks=None):
+        method = methods.METHODS[name]
+        return evaluation.evaluate_method(
+            method, networks or method.networks(context), pictures, QUADRANT, settings
+        )
+
+    return run
 
 
 # The images that are embedded.
@@ -67,9 +70,8 @@ def test_all_images_are_embedded_where_there_are_few():
 
 
 @pytest.fixture(scope="module")
-def measured(context, network, pictures):
-    networks = methods.and_ensemble(context)
-    return evaluation.evaluate_method("and_ensemble", networks, network, pictures, QUADRANT, SETTINGS)
+def measured(measure):
+    return measure("and_ensemble")
 
 
 def test_a_record_has_the_protocols_keys(measured):
@@ -129,17 +131,16 @@ def test_features_of_both_networks_are_clustered_side_by_side(measured, context,
     assert arrays["cosine"].shape == (4, 4)
 
 
-def test_a_record_does_not_depend_on_the_chunk_size(measured, context, network, pictures):
-    other = dataclasses.replace(SETTINGS, chunk_size=4)
-    record, _ = evaluation.evaluate_method(
-        "and_ensemble", methods.and_ensemble(context), network, pictures, QUADRANT, other
-    )
+def test_a_record_does_not_depend_on_the_chunk_size(measured, measure):
+    record, _ = measure("and_ensemble", dataclasses.replace(SETTINGS, chunk_size=4))
     ours, theirs = (jax.tree.leaves(one[0]) for one in (measured, (record,)))
     for a, b in zip(ours, theirs, strict=True):
         assert a == (b if isinstance(b, str) else pytest.approx(b, abs=1e-4))
 
 
-def test_the_first_networks_are_embedded_on_the_stratified_images(context, network, pictures, monkeypatch):
+def test_the_first_networks_are_embedded_on_the_stratified_images(
+    context, network, pictures, measure, monkeypatch
+):
     seen = []
 
     def cluster(found, quadrant, **options):
@@ -153,14 +154,7 @@ def test_the_first_networks_are_embedded_on_the_stratified_images(context, netwo
         )
 
     monkeypatch.setattr(evaluation.clustering, "cluster", cluster)
-    record, arrays = evaluation.evaluate_method(
-        "attribute_only",
-        (context.attribute,),
-        network,
-        pictures,
-        QUADRANT,
-        dataclasses.replace(SETTINGS, umap_networks=3),
-    )
+    record, arrays = measure("attribute_only", dataclasses.replace(SETTINGS, umap_networks=3))
     assert len(seen) == 3
     few = evaluation.embedded_images(QUADRANT, SETTINGS.umap_images)
     parts = features.population_outputs(network, context.attribute, pictures, chunk_size=4)
@@ -211,6 +205,9 @@ def test_recovered_is_unknown_without_a_way_from_random_to_the_ceiling(records):
     assert evaluation.recovered(records) == dict.fromkeys(records)
 
 
+GENERATED = ["cyclegan_a2b", "cyclegan_b2a"]
+
+
 def _worst(a2b=0.0, b2a=0.0, seed=0):
     rng = np.random.default_rng(seed)
     return {
@@ -222,7 +219,7 @@ def _worst(a2b=0.0, b2a=0.0, seed=0):
 
 
 def test_better_networks_are_told_from_the_null():
-    found = evaluation.matched_null(_worst(b2a=0.2), seed=0)
+    found = evaluation.matched_null(_worst(b2a=0.2), GENERATED, seed=0)
     assert found["method"] == "cyclegan_b2a"
     assert found["statistic"] == "auroc.worst"
     assert found["candidates"] == 2
@@ -235,39 +232,41 @@ def test_better_networks_are_told_from_the_null():
 
 
 def test_networks_of_the_null_are_rarely_told_from_it():
-    found = [evaluation.matched_null(_worst(seed=seed), seed=0)["p_value"] for seed in range(20)]
+    found = [evaluation.matched_null(_worst(seed=seed), GENERATED, seed=0)["p_value"] for seed in range(20)]
     assert np.mean(np.array(found) < 0.05) <= 0.15
     assert max(found) == 1.0  # doubled, and no more than 1
 
 
 def test_worse_networks_are_no_finding():
-    assert evaluation.matched_null(_worst(a2b=-0.2, b2a=-0.2), seed=0)["p_value"] > 0.9
+    assert evaluation.matched_null(_worst(a2b=-0.2, b2a=-0.2), GENERATED, seed=0)["p_value"] > 0.9
 
 
 @pytest.mark.parametrize("missing", ["random", "cyclegan"])
 def test_there_is_no_null_test_without_both_sides(missing):
     worst = {name: values for name, values in _worst().items() if not name.startswith(missing)}
-    assert evaluation.matched_null(worst, seed=0) is None
+    assert evaluation.matched_null(worst, GENERATED, seed=0) is None
 
 
-def test_a_copy_of_a_parent_is_not_new(context, network, pictures):
+def test_a_copy_of_a_parent_is_not_new(context, measure):
     parents = (context.attribute, context.objects)
-    rivals = [
-        evaluation.evaluate_method(name, (zoo,), network, pictures, QUADRANT, SETTINGS)[1]
-        for name, zoo in zip(("attribute_only", "object_only"), parents, strict=True)
-    ]
-    copy = evaluation.novelty(context.objects, parents, rivals[1], rivals, QUADRANT, SETTINGS)
+    rivals = [measure(name)[1] for name in ("attribute_only", "object_only")]
+    copy, distances = evaluation.novelty(
+        context.convnets(context.objects), parents, rivals[1], rivals, QUADRANT, SETTINGS
+    )
     assert copy["distance"]["mean"] == pytest.approx(0, abs=1e-3)
     assert copy["error_overlap"]["mean"] == 1
-    fresh = evaluation.novelty(
-        jax.tree.map(lambda leaf: -leaf, context.objects),
-        parents,
-        rivals[1],
-        rivals,
-        QUADRANT,
-        SETTINGS,
-    )
+    assert distances.shape == (4,)
+    turned = context.convnets(jax.tree.map(lambda leaf: -leaf, context.objects))
+    fresh, _ = evaluation.novelty(turned, parents, rivals[1], rivals, QUADRANT, SETTINGS)
     assert fresh["distance"]["mean"] > 0.5
+
+
+@pytest.mark.parametrize("name", ["pixels", "half_width_pair", "and_ensemble"])
+def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure, name):
+    networks = methods.METHODS[name].networks(context)
+    outcome = measure(name)[1]
+    parents = (context.attribute, context.objects)
+    assert evaluation.novelty(networks, parents, outcome, [outcome] * 2, QUADRANT, SETTINGS) is None
 
 
 # One pair.
@@ -290,41 +289,61 @@ def pair(evaluate, tmp_path_factory):
 
 
 def test_a_pair_has_a_record_of_every_method_that_could_be_made(pair):
-    _, (records, null, arrays), seen = pair
+    _, (record, arrays), seen = pair
+    records = record["methods"]
     assert set(records) == set(methods.METHODS) - {"distilled"}
     assert seen == list(range(1, len(methods.METHODS) + 1))
-    assert all("recovered" in record for record in records.values())
-    assert {name for name, record in records.items() if "novelty" in record} == set(evaluation.GENERATED)
-    assert null["statistic"] == "auroc.worst"
+    assert all("recovered" in one for one in records.values())
+    without = {
+        "attribute_only",
+        "object_only",
+        "pixels",
+        "colour_histogram",
+        "half_width_pair",
+        "and_ensemble",
+    }
+    assert {name for name, one in records.items() if "novelty" not in one} == without
+    assert record["null_test"]["statistic"] == "auroc.worst"
     np.testing.assert_array_equal(np.unique(arrays["test_quadrant"]), np.arange(4))
     assert all(f"worst/{name}" in arrays for name in records)
+    assert all(arrays[f"replicates/{name}"].shape == (SETTINGS.bootstrap,) for name in records)
+
+
+def test_a_pair_s_tests_are_of_its_means(pair):
+    _, (record, arrays), _ = pair
+    tests = record["tests"]
+    assert all(set(tests[name]) == set(record["methods"]) - {name} for name in GENERATED)
+    assert set(tests["average"]) == {"and_ensemble"}
+    for rival, test in tests["cyclegan_a2b"].items():
+        means = [arrays[f"worst/{name}"].mean() for name in ("cyclegan_a2b", rival)]
+        assert test["difference"]["mean"] == pytest.approx(means[0] - means[1])
 
 
 def test_a_repeated_evaluation_reads_what_was_measured(pair, evaluate, monkeypatch):
-    directory, (records, null, arrays), _ = pair
+    directory, (record, arrays), _ = pair
 
     def never(*arguments):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(evaluation, "evaluate_method", never)
     again = evaluate(directory)
-    assert again[:2] == (records, null)
+    assert again[0] == record
     for name, values in arrays.items():
-        np.testing.assert_array_equal(again[2][name], values)
+        np.testing.assert_array_equal(again[1][name], values)
 
 
 def test_damaged_measurements_are_taken_again(pair, evaluate, monkeypatch):
-    directory, (records, null, _), _ = pair
+    directory, (record, _), _ = pair
     file = directory / "average.npz"
     file.write_bytes(file.read_bytes()[:-100])
     measured, real = [], evaluation.evaluate_method
 
-    def count(name, *arguments):
-        measured.append(name)
-        return real(name, *arguments)
+    def count(method, *arguments):
+        measured.append(method)
+        return real(method, *arguments)
 
     monkeypatch.setattr(evaluation, "evaluate_method", count)
-    assert evaluate(directory)[:2] == (records, null)
-    assert measured == ["average"]
+    assert evaluate(directory)[0] == record
+    assert measured == [methods.METHODS["average"]]
     evaluate(directory)
-    assert measured == ["average"]
+    assert len(measured) == 1

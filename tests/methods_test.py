@@ -4,69 +4,84 @@ import jax
 import numpy as np
 import pytest
 
-from kernelgan import assemble, models
+from kernelgan import assemble, models, results
 from kernelgan.evaluate import features, methods
 
 
 @pytest.fixture(scope="module")
-def context(network, make_parents):
+def context(make_context):
     """Four parents of the attribute, three of the object."""
-    return methods.Context(
-        network=network,
-        image_size=16,
-        attribute=make_parents(4, seed=1),
-        objects=make_parents(3, seed=2),
-        generated={"a2b": make_parents(4, seed=3, outputs=4), "b2a": make_parents(3, seed=4, outputs=4)},
-        opponents={
-            "distilled": make_parents(2, seed=5, outputs=4),
-            "trained_on_conjunction": make_parents(2, seed=6),
-        },
-        random_networks=5,
-        bias="zero",
-        key=jax.random.key(0),
-    )
+    return make_context()
 
 
 NETWORKS = {
-    "random": 5,
+    "random": 6,
+    "gaussian": 6,
+    "pixels": 1,
+    "colour_histogram": 1,
     "attribute_only": 4,
     "object_only": 3,
     "average": 3,
+    "rebasin_average": 3,
+    "concatenate": 3,
+    "zipit": 3,
+    "noise_a2b": 4,
+    "noise_b2a": 3,
     "cyclegan_a2b": 4,
     "cyclegan_b2a": 3,
     "distilled": 2,
+    "half_width_pair": 2,
     "and_ensemble": 3,
     "trained_on_conjunction": 2,
 }
+
+
+def _logits(networks, images):
+    """Of a method's populations side by side, ``(M, N, K)``."""
+    streams = [
+        np.concatenate([logits for _, logits, _ in population.outputs(images, chunk_size=8)])
+        for population in networks
+    ]
+    return np.concatenate(streams, axis=-1)
 
 
 def test_the_table_is_known():
     assert set(methods.METHODS) == set(NETWORKS)
 
 
+def test_every_method_has_a_known_kind_and_place_in_the_tables():
+    assert set(methods.METHODS) == set(results.METHODS)
+    assert {method.kind for method in methods.METHODS.values()} == set(results.KINDS)
+
+
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_every_method_gives_networks_that_answer(name, context, images):
-    populations = methods.METHODS[name].networks(context)
-    logits = np.concatenate(
-        [
-            features.population_logits(context.network, params, images[:4], chunk_size=8)
-            for params in populations
-        ],
-        axis=-1,
-    )
-    found, _ = features.score(logits)
+    found, _ = features.score(_logits(methods.METHODS[name].networks(context), images[:4]))
     assert found.shape == (NETWORKS[name], 4)
     assert np.isfinite(found).all()
 
 
-@pytest.mark.parametrize("name", ["distilled", "trained_on_conjunction"])
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_no_method_reads_an_image_of_the_conjunction(name, context, images):
+    """Images that are in no group may change as they like."""
+    changed = images.copy()
+    changed[::4] = 255 - changed[::4]
+    found = [
+        _logits(methods.METHODS[name].networks(one), images[:8])
+        for one in (context, dataclasses.replace(context, images=changed))
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("name", ["distilled", "half_width_pair", "trained_on_conjunction"])
 def test_an_opponent_that_was_not_trained_is_missing(name, context):
-    assert methods.METHODS[name].networks(dataclasses.replace(context, opponents={})) is None
+    untrained = dataclasses.replace(context, opponents={}, half_width=None)
+    assert methods.METHODS[name].networks(untrained) is None
 
 
 def _random(context, **changes):
-    (params,) = methods.random(dataclasses.replace(context, **changes))
-    return params
+    (population,) = methods.random(dataclasses.replace(context, **changes))
+    return population.params
 
 
 def test_random_networks_are_the_keys(context, assert_trees_equal):
@@ -76,14 +91,14 @@ def test_random_networks_are_the_keys(context, assert_trees_equal):
     for layer in ("conv1", "conv2"):
         kernel = first[layer]["kernel"]
         assert (other[layer]["kernel"] != kernel).any()
-        assert len(np.unique(kernel.reshape(5, -1), axis=0)) == 5
+        assert len(np.unique(kernel.reshape(6, -1), axis=0)) == 6
 
 
 def test_random_networks_have_the_initialisers_kernels_and_the_parents_heads(context):
     found = _random(context)
     for layer, fan_in in (("conv1", 27), ("conv2", 18)):
         assert 0.9 * fan_in**-0.5 < np.abs(found[layer]["kernel"]).max() <= fan_in**-0.5
-    heads = assemble.heads_for(np.arange(5), context.attribute, context.objects)
+    heads = assemble.heads_for(np.arange(6), context.attribute, context.objects)
     np.testing.assert_array_equal(found["dense"]["kernel"], heads["kernel"])
     np.testing.assert_array_equal(found["dense"]["bias"], heads["bias"])
 
@@ -95,28 +110,42 @@ def test_random_networks_have_biases_if_generated_ones_have(context, bias):
         assert found[layer]["bias"].any() == (bias == "parent")
 
 
-def test_the_average_is_of_both_parents_weights_with_both_heads(context):
-    (found,) = methods.average(context)
-    for layer in ("conv1", "conv2"):
-        for name in ("kernel", "bias"):
-            expected = (context.attribute[layer][name][:3] + context.objects[layer][name]) / 2
-            np.testing.assert_allclose(found[layer][name], expected, rtol=1e-6)
-    np.testing.assert_array_equal(found["dense"]["kernel"][..., :2], context.attribute["dense"]["kernel"][:3])
-    np.testing.assert_array_equal(found["dense"]["kernel"][..., 2:], context.objects["dense"]["kernel"])
+def test_gaussian_parameters_have_their_zoo_s_mean_and_spread(context):
+    (found,) = methods.gaussian(dataclasses.replace(context, random_networks=4000))
+    for name in ("kernel", "bias"):
+        drawn = found.params["conv1"][name]
+        for zoo, start in ((context.attribute, 0), (context.objects, 1)):
+            own = zoo["conv1"][name]
+            spread = own.std(axis=0)
+            np.testing.assert_allclose(
+                drawn[start::2].mean(axis=0), own.mean(axis=0), atol=0.12 * spread.max()
+            )
+            np.testing.assert_allclose(drawn[start::2].std(axis=0), spread, rtol=0.1)
 
 
-def test_the_average_of_twins_is_the_parent(context):
-    (found,) = methods.average(dataclasses.replace(context, objects=context.attribute))
+def test_merges_are_of_as_many_pairs_as_the_smaller_zoo_has(context):
+    (found,) = methods.METHODS["average"].networks(context)
+    expected = (context.attribute["conv1"]["kernel"][:3] + context.objects["conv1"]["kernel"]) / 2
+    np.testing.assert_allclose(found.params["conv1"]["kernel"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("way", "zoo"), [("a2b", "attribute"), ("b2a", "objects")])
+def test_noise_is_of_the_size_of_the_translation(context, way, zoo):
+    (found,) = methods.METHODS[f"noise_{way}"].networks(context)
     for layer in ("conv1", "conv2"):
-        np.testing.assert_array_equal(found[layer]["kernel"], context.attribute[layer]["kernel"])
-        np.testing.assert_array_equal(found[layer]["bias"], context.attribute[layer]["bias"])
+        parent = getattr(context, zoo)[layer]["kernel"]
+        moved = [
+            np.linalg.norm((kernel - parent).reshape(len(parent), -1), axis=1)
+            for kernel in (found.params[layer]["kernel"], context.generated[way][layer]["kernel"])
+        ]
+        np.testing.assert_allclose(*moved, rtol=1e-4)
 
 
 def test_the_and_ensemble_answers_as_both_parents(context, images):
     def logits(params):
         return features.population_logits(context.network, params, images[:6], chunk_size=8)
 
-    both = np.concatenate([logits(params) for params in methods.and_ensemble(context)], axis=-1)
+    both = _logits(methods.and_ensemble(context), images[:6])
     np.testing.assert_allclose(both[..., :2], logits(context.attribute)[:3], atol=1e-6)
     np.testing.assert_allclose(both[..., 2:], logits(context.objects), atol=1e-6)
 
