@@ -2,11 +2,12 @@
 
 ``python -m kernelgan.compare runs/a runs/b runs/c``
 
-The p-value of a difference between two runs is a normal approximation, ``z = difference / spread``, from the
-resampled means that each run keeps (``replicates`` of `results.py`). With the same seed and the same test
-images both runs drew the same resamples, so the spread is that of the resampled differences; else the two
-spreads add as of independent samples, which is cautious where the images are the same. It covers the networks
-and the images of these pairs. It does not cover another seed: only runs of several seeds do.
+The p-value of a difference between two runs is a normal one, ``2 P(Z > |difference| / spread)``, from the
+resampled means that each run keeps (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter
+13). With the same seed and the same test images both runs drew the same resamples, so the spread is that of
+the resampled differences (see `evaluate.bootstrap`); else the spreads of the two add as of independent
+samples, which is cautious where the images are the same. Over several pairs the standard error over pairs is
+added. Another seed is not covered: only runs of several seeds show what a seed does.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 from kernelgan import config as config_lib
 from kernelgan import results as results_lib
 from kernelgan.evaluate import bootstrap, null_test
+from kernelgan.evaluate.comparison import CEILING, FLOOR
 from kernelgan.report import reference
 from kernelgan.report.terminal import WIDTH, wrapped
 from kernelgan.results import Interval
@@ -45,8 +47,8 @@ _OF_IMAGES = (
 """Config fields that choose the test images, beside the seed."""
 
 _P_VALUES = (
-    "p: normal approximation from resampled networks and images, corrected over rows (Holm). It does not "
-    "cover another seed or another pair: see that a difference outlives several seeds."
+    "p: normal approximation from resampled networks and images, corrected over rows (Holm); over several "
+    "pairs, from these too. It does not cover another seed: see that a difference outlives several seeds."
 )
 
 
@@ -353,26 +355,56 @@ def rows(runs: Sequence[Run], titles: Sequence[str], metric: str) -> list[Row]:
             methods = {**run.pairs[title]["methods"], **methods}
     found = []
     for name, method in results_lib.methods_in_order({"methods": methods}):
-        values = [
-            {title: results_lib.interval(run.pairs[title]["methods"].get(name), metric) for title in titles}
-            for run in runs
-        ]
-        having = [of_run for of_run in values if any(value.known for value in of_run.values())]
-        count = tuple(title for title in titles if all(of_run[title].known for of_run in having))
-        if having:
-            of_runs = tuple(_over_pairs([of_run[title] for title in count]) for of_run in values)
-            found.append(Row(name, str(method.get("kind") or "other"), count, of_runs))
+        having = [{title for title in titles if _is_known(run, titles, title, name, metric)} for run in runs]
+        count = tuple(title for title in titles if all(title in of_run for of_run in having if of_run))
+        if any(having):
+            values = tuple(
+                _over_pairs(run, count, name, metric) if of_run else Interval()
+                for run, of_run in zip(runs, having, strict=True)
+            )
+            found.append(Row(name, str(method.get("kind") or "other"), count, values))
     return found
 
 
-def _over_pairs(values: Sequence[Interval]) -> Interval:
-    """The mean over pairs, its interval over pairs; of one pair, what it has."""
-    if not values or not all(value.known for value in values):
-        return Interval()
+def _figure(run: Run, title: str, method: str, metric: str) -> Interval:
+    return results_lib.interval(run.pairs[title]["methods"].get(method), metric)
+
+
+def _is_known(run: Run, titles: Sequence[str], title: str, method: str, metric: str) -> bool:
+    """Whether a pair counts; for the share recovered over several also a hopeless one does."""
+    if metric != "recovered" or len(titles) == 1:
+        return _figure(run, title, method, metric).known
+    return all(results_lib.merit(run.pairs[title], name).known for name in (method, FLOOR, CEILING))
+
+
+def _over_pairs(run: Run, titles: Sequence[str], method: str, metric: str) -> Interval:
+    """The mean over pairs and its interval, as in ``overall`` of `results`; of one pair, what it has."""
+    values = [_figure(run, title, method, metric) for title in titles]
     if len(values) == 1:
         return values[0]
-    found = bootstrap.summary(np.array([value.mean for value in values]))
-    return Interval(found["mean"], *found["ci95"])
+    if not values:
+        return Interval()
+    if metric == "recovered":
+        return _recovered(run, titles, method)
+    means = np.array([value.mean for value in values])
+    drawn = _replicates(run, titles, method, metric)
+    seed = run.seed if isinstance(run.seed, int) else 0
+    if drawn is None:
+        found = bootstrap.summary(means, seed=seed)
+        return Interval(found["mean"], *found["ci95"])
+    drawn += (means - drawn.mean(axis=1))[:, None]
+    shares = bootstrap.network_shares(len(means), resamples=drawn.shape[1], seed=seed)
+    ends = np.percentile(np.einsum("pr,rp->r", drawn, shares), [2.5, 97.5])
+    return Interval(float(means.mean()), *ends.tolist())
+
+
+def _recovered(run: Run, titles: Sequence[str], method: str) -> Interval:
+    """The ratio of mean gains over the pairs: a mean of ratios would hang on hopeless pairs."""
+    mine, low, high = (
+        np.mean([results_lib.merit(run.pairs[title], name).mean for title in titles])
+        for name in (method, FLOOR, CEILING)
+    )
+    return Interval(float((mine - low) / (high - low))) if high > low else Interval()
 
 
 def difference(runs: Sequence[Run], first: int, second: int, row: Row, metric: str) -> Difference:
@@ -387,7 +419,7 @@ def difference(runs: Sequence[Run], first: int, second: int, row: Row, metric: s
     """
     gap = row.values[second].mean - row.values[first].mean
     a, b = runs[first], runs[second]
-    ours, theirs = _replicates(a, row, metric), _replicates(b, row, metric)
+    ours, theirs = (_replicates(run, row.pairs, row.method, metric) for run in (a, b))
     if not math.isfinite(gap) or ours is None or theirs is None:
         return Difference(gap)
     paired = (
@@ -398,24 +430,33 @@ def difference(runs: Sequence[Run], first: int, second: int, row: Row, metric: s
     )
     if gap == 0:
         return Difference(gap, 1.0, paired)
-    spread = float(
-        np.std(theirs - ours, ddof=1) if paired else math.hypot(ours.std(ddof=1), theirs.std(ddof=1))
-    )
+    # Over pairs: each run draws the same networks on every pair, so its resamples are averaged one by one.
+    drawn = [theirs.mean(axis=0) - ours.mean(axis=0)] if paired else [ours.mean(axis=0), theirs.mean(axis=0)]
+    spread = math.hypot(*(one.std(ddof=1) for one in drawn), _error_over_pairs(a, b, row, metric))
     if spread < _NO_SPREAD:  # nothing was drawn that could differ, so nothing is known of the error
         return Difference(gap)
     return Difference(gap, math.erfc(abs(gap) / spread / math.sqrt(2)), paired)
 
 
-def _replicates(run: Run, row: Row, metric: str) -> np.ndarray | None:
-    """Resampled means over the row's pairs, ``(R,)``: the same networks are drawn on every pair of a run."""
-    found = [run.results.array(run.pairs[title], f"replicates/{row.method}") for title in row.pairs]
-    if any(results_lib.merit_path(run.pairs[title]) != metric for title in row.pairs):
-        return None
+def _error_over_pairs(a: Run, b: Run, row: Row, metric: str) -> float:
+    """Standard error of the mean of the pairs' differences; 0 for one pair."""
+    gaps = [
+        _figure(b, title, row.method, metric).mean - _figure(a, title, row.method, metric).mean
+        for title in row.pairs
+    ]
+    return float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+
+
+def _replicates(run: Run, titles: Sequence[str], method: str, metric: str) -> np.ndarray | None:
+    """Resampled means on each pair, ``(P, R)``; None where they are missing or of another figure."""
+    found = [run.results.array(run.pairs[title], f"replicates/{method}") for title in titles]
     arrays = [np.asarray(array, np.float64) for array in found if array is not None]
-    if not found or len(arrays) < len(found) or len({array.shape for array in arrays}) > 1:
+    if any(results_lib.merit_path(run.pairs[title]) != metric for title in titles):
         return None
-    mean = np.mean(arrays, axis=0)
-    return mean if mean.ndim == 1 and mean.size > 1 and np.isfinite(mean).all() else None
+    if not arrays or len(arrays) < len(found) or len({array.shape for array in arrays}) > 1:
+        return None
+    drawn = np.stack(arrays)
+    return drawn if drawn.ndim == 2 and drawn.shape[1] > 1 and np.isfinite(drawn).all() else None
 
 
 def _corrected(p_values: Sequence[float]) -> list[float]:
@@ -434,7 +475,7 @@ def clearly_best(runs: Sequence[Run], table: Sequence[Row], metric: str) -> list
     best, p_values = [], []
     for row in table:
         known = [number for number, value in enumerate(row.values) if value.known]
-        first = max(known, key=lambda number: row.values[number].mean)
+        first = max(known, key=lambda number: row.values[number].mean, default=0)
         others = [difference(runs, n, first, row, metric).p_value for n in known if n != first]
         best.append(first)
         p_values.append(float(np.max(others)) if others else math.nan)  # NaN where one is
@@ -519,7 +560,7 @@ def _section(runs: Sequence[Run], titles: Sequence[str], metric: str) -> list[st
 
 def _between_runs(row: Row) -> str:
     means = [value.mean for value in row.values if value.known]
-    mean = f"{np.mean(means):.3f}"
+    mean = f"{np.mean(means):.3f}" if means else "-"
     return f"{mean} sd {np.std(means, ddof=1):.3f}" if len(means) > 1 else mean
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kernelgan import compare, results
+from kernelgan.evaluate import comparison
 from kernelgan.report.terminal import WIDTH
 from kernelgan.types import UserError
 
@@ -242,6 +243,17 @@ def test_a_method_counts_on_the_pairs_where_all_runs_have_it(tmp_path):
     assert "average: over 1 of the 2 pairs" in compare.text(runs)
 
 
+def test_a_method_that_no_pair_has_in_all_runs_is_dashes(tmp_path):
+    paths = []
+    for number, lacking in enumerate((1, 0)):
+        pairs = pairs_of("black cat", "red dog")
+        del pairs[lacking]["methods"]["average"]
+        paths.append(write(tmp_path / f"s{number}", pairs, seed=number, noise=number))
+    runs = compare.read(paths)
+    assert compare.clearly_best(runs, table_of(runs), "auroc.worst") == [None] * len(MEANS)
+    assert lines_of(compare.text(runs), "  average ")[0].split() == ["average", "-", "-", "-"]
+
+
 # Differences ----------------------------------------------------------------------------------------------
 
 
@@ -304,9 +316,12 @@ def test_chance_is_marked_at_most_as_often_as_stated():
 
 def test_one_difference_over_pairs_is_of_their_mean_and_a_pair_without_replicates_has_no_p(tmp_path):
     titles = ("black cat", "red dog")
-    a = write(tmp_path / "a", pairs_of(*titles), noise=1)
-    b = write(tmp_path / "b", pairs_of(*titles, average=0.03), noise=2)
-    runs = compare.read([a, b])
+    runs = compare.read(
+        [
+            write(tmp_path / "a", pairs_of(*titles), noise=1),
+            write(tmp_path / "b", pairs_of(*titles, average=0.03), noise=2),
+        ]
+    )
     row = next(row for row in table_of(runs) if row.method == "average")
     found = compare.difference(runs, 0, 1, row, "auroc.worst")
     assert found.mean == pytest.approx(0.03)
@@ -314,6 +329,49 @@ def test_one_difference_over_pairs_is_of_their_mean_and_a_pair_without_replicate
     assert found.p_value < 1e-6
     del runs[1].results.arrays["red_dog/replicates/average"]
     assert math.isnan(compare.difference(runs, 0, 1, row, "auroc.worst").p_value)
+
+
+def test_pairs_that_disagree_widen_the_spread_of_their_mean(tmp_path):
+    """+0.08 and -0.02 are clear on each pair; that their mean is above 0 is not."""
+    mixed = pairs_of("black cat", "red dog")
+    for pair, change in zip(mixed, (0.08, -0.02), strict=True):
+        pair["methods"]["average"]["auroc"]["worst"]["mean"] += change
+    a = write(tmp_path / "a", pairs_of("black cat", "red dog"), noise=1)
+    runs = compare.read([a, write(tmp_path / "b", mixed, noise=2)])
+    row = next(row for row in table_of(runs) if row.method == "average")
+    found = compare.difference(runs, 0, 1, row, "auroc.worst")
+    assert found.mean == pytest.approx(0.03)
+    assert found.p_value > 2 * 0.27  # one standard error is 0.05
+    for title in row.pairs:
+        one = next(row for row in compare.rows(runs, [title], "auroc.worst") if row.method == "average")
+        assert compare.difference(runs, 0, 1, one, "auroc.worst").p_value < 0.001
+
+
+def test_over_all_pairs_figures_are_those_of_the_runs_own_record(tmp_path):
+    titles = ("black cat", "red dog", "blue bird")
+    pairs = pairs_of(*titles)
+    for number, pair in enumerate(pairs):  # on the second, the ceiling is no better than random
+        mean = 0.5 if number == 1 else 0.9
+        pair["methods"]["trained_on_conjunction"] = {
+            "kind": "ceiling",
+            "auroc": {"worst": statistic(mean)},
+            "recovered": None,
+            "novelty": None,
+        }
+    runs = compare.read([write(tmp_path / name, pairs, noise=1, seed=3) for name in "ab"])
+    drawn = [runs[0].results.arrays_under(pair, "replicates") for pair in runs[0].results.pairs()]
+    for pair, found in zip(runs[0].results.pairs(), drawn, strict=True):
+        means = {name: results.merit(pair, name).mean for name in pair["methods"]}
+        pair["tests"] = comparison.pair_tests(means, found, ["cyclegan_b2a"])
+    comparison.adjust(runs[0].results.pairs())
+    own = comparison.overall(runs[0].results.pairs(), drawn, merit="worst", seed=3)["methods"]
+    for metric in ("auroc.worst", "recovered"):
+        for row in compare.rows(runs, titles, metric):
+            expected = results.interval(own[row.method], metric)
+            assert row.pairs == titles
+            assert row.values[0].mean == pytest.approx(expected.mean)
+            if metric == "auroc.worst":
+                assert (row.values[0].low, row.values[0].high) == pytest.approx((expected.low, expected.high))
 
 
 # Seeds ----------------------------------------------------------------------------------------------------
