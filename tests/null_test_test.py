@@ -290,3 +290,10 @@ def test_holm_is_wrong_once_in_any_of_six_no_more_often_than_it_says():
     rng = np.random.default_rng(0)
     false = np.mean([min(null_test.holm(rng.random(6))) <= 0.05 for _ in range(4000)])
     assert false == pytest.approx(0.05, abs=0.012)
+
+
+def test_a_single_network_is_tested_by_its_place_among_the_null_s():
+    null = np.arange(19, dtype=float)
+    assert null_test.mean_test(np.array([18.5]), null)["p_value"] == pytest.approx(1 / 20)
+    assert null_test.mean_test(np.array([9.5]), null)["p_value"] == pytest.approx(10 / 20)
+    assert null_test.mean_test(np.array([-1.0]), null)["p_value"] == 1

@@ -213,6 +213,8 @@ def _relabelled(rng: np.random.Generator, leading: int, sizes: tuple[int, int]) 
 
 
 def _permutation_p(generated: np.ndarray, null: np.ndarray, *, resamples: int, seed: int) -> float:
+    if generated.size == 1:  # which scipy refuses: the one's place among all
+        return float(np.mean(np.concatenate([generated, null]) >= generated[0]))
     result = stats.permutation_test(
         (generated, null),
         lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),

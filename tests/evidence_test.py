@@ -1,0 +1,199 @@
+"""The evidence cannot be fooled: a leak, a copy, an answer from colour alone and chance are each unmasked."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from configs import tiny
+from kernelgan import assemble, pipeline, results
+from kernelgan.data import quadrants, sources
+from kernelgan.data.quadrants import Groups, LeakageError
+from kernelgan.evaluate import comparison, evaluation, methods, readouts
+
+SIZE = 16
+SETTINGS = evaluation.Settings(
+    bootstrap=200,
+    umap_networks=0,
+    umap_images=40,
+    umap_neighbours=5,
+    dbscan_radius=0.5,
+    dbscan_minimum_samples=2,
+    svm_nu=0.1,
+    chunk_size=8,
+    seed=0,
+)
+
+
+def _scenes(each, seed):
+    """Red or blue scenes (attribute); a bright or dark square, or such stripes (object): no pixel tells."""
+    rng = np.random.default_rng(seed)
+    quadrant = np.repeat(np.arange(4, dtype=np.int8), each)
+    pictures = rng.integers(50, 90, (4 * each, SIZE, SIZE, 3))
+    is_red, is_square = quadrant < 2, quadrant % 2 == 0
+    pictures[is_red, ..., 0] += 90
+    pictures[~is_red, ..., 2] += 90
+    shape = np.zeros((2, SIZE, SIZE), bool)
+    shape[0, 4:12, 4:12] = True  # as many bright pixels as the stripes, so that colour does not tell
+    shape[1, ::4] = True
+    sign = rng.choice([-1, 1], 4 * each)[:, None, None, None]
+    pictures += 50 * sign * shape[np.where(is_square, 0, 1)][..., None]
+    return pictures.astype(np.uint8), quadrant
+
+
+@pytest.fixture(scope="module")
+def context(make_context):
+    images, quadrant = _scenes(60, seed=1)
+    parts = [np.flatnonzero(quadrant == number).astype(np.int32) for number in range(4)]
+
+    def groups(*wanted):
+        return Groups(wanted, tuple(parts[q][:40] for q in wanted), tuple(parts[q][40:] for q in wanted))
+
+    return make_context(
+        attribute=6,
+        objects=6,
+        images=images,
+        seen=groups(1, 2, 3),
+        attribute_images=groups(1, 3),
+        object_images=groups(2, 3),
+        random_networks=40,
+    )
+
+
+@pytest.fixture(scope="module")
+def judge(context, tmp_path_factory):
+    """``judge(networks)``: the record of a run whose only generated method makes these, and its verdict."""
+    others = {
+        name: method
+        for name, method in methods.METHODS.items()
+        if method.kind not in ("generated", "trained apart", "ceiling") and not name.startswith("noise")
+    }
+    images, quadrant = _scenes(50, seed=2)
+    kept = tmp_path_factory.mktemp("kept")
+
+    def run(networks):
+        directory = tmp_path_factory.mktemp("planted")
+        for file in kept.iterdir():
+            (directory / file.name).hardlink_to(file)
+        table = {**others, "planted": methods.Method("generated", "planted", networks)}
+        found, _ = evaluation.evaluate_pair(
+            context,
+            images,
+            quadrant,
+            SETTINGS,
+            directory=directory,
+            progress=lambda done: None,
+            methods=table,
+        )
+        for file in directory.iterdir():
+            if file.stem != "planted" and not (kept / file.name).exists():
+                (kept / file.name).hardlink_to(file)
+        record = {"pair": {"attribute": "red", "object": "square"}, "data": {"leaked": 0}, **found}
+        comparison.adjust([record])
+        return record, results.answer(record), " ".join(results.verdict(record))
+
+    return run
+
+
+def _outcome(record, rival):
+    return next(one.outcome for one in results.comparisons(record) if one.rival == rival)
+
+
+def test_a_leak_stops_a_run_before_anything_trains(tmp_path, monkeypatch):
+    real = sources.load_source
+
+    def leaking(config, progress):
+        source = real(config, progress)
+        held = quadrants.quadrant_of(source.test, "black", "cat") == quadrants.CONJUNCTION
+        alone = quadrants.quadrant_of(source.train, "black", "cat") == quadrants.OBJECT_ONLY
+        images = source.train.images.copy()
+        images[np.flatnonzero(alone)[0]] = source.test.images[np.flatnonzero(held)[0]]
+        return dataclasses.replace(source, train=dataclasses.replace(source.train, images=images))
+
+    monkeypatch.setattr(sources, "load_source", leaking)
+    with pytest.raises(LeakageError, match=r"zoo of the object 'cat'.* would read 1 image"):
+        pipeline.run(tiny.get_config(), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_figures_of_a_run_that_leaked_do_not_count(judge, context):
+    record, _, _ = judge(_composing)
+    record["data"]["leaked"] = 3
+    assert results.answer(record) == "cannot tell"
+    assert "3 images of the conjunction were read" in results.verdict(record)[0]
+
+
+def test_a_copy_of_a_parent_is_called_one(judge, context):
+    order = np.array([1, 0]), np.array([2, 0, 1])
+
+    def copy(context):
+        """The object's parents with their filters in another order, and both heads."""
+        params = jax.tree.map(np.copy, context.objects)
+        for layer, filters in zip(("conv1", "conv2"), order, strict=True):
+            params[layer] = {name: leaf[..., filters] for name, leaf in params[layer].items()}
+        params["conv2"]["kernel"] = params["conv2"]["kernel"][..., order[0], :]
+        head = assemble.two_concept_head(context.attribute["dense"], context.objects["dense"])
+        return context.convnets({**params, "dense": head})
+
+    record, answer, words = judge(copy)
+    assert answer == "no"
+    assert "copies of a parent" in words
+    novelty = record["methods"]["planted"]["novelty"]
+    assert novelty["distance"]["mean"] == pytest.approx(0, abs=1e-3)
+
+
+def _colour(context):
+    """Says yes to whatever is red."""
+    head = readouts.fit(readouts.colour_histogram, context.images, context.attribute_images, most=40, seed=0)
+    both = {name: np.concatenate([leaf, 0 * leaf], axis=-1)[None] for name, leaf in head.items()}
+    return (readouts.Readouts(readouts.colour_histogram, {"dense": both}),)
+
+
+def test_an_answer_from_colour_alone_is_unmasked(judge):
+    record, answer, words = judge(_colour)
+    found = record["methods"]["planted"]
+    assert found["auroc"]["vs_object_only"]["mean"] > 0.99
+    assert found["auroc"]["vs_neither"]["mean"] > 0.99
+    low, high = found["auroc"]["vs_attribute_only"]["ci95"]
+    assert low < 0.5 < high
+    assert found["auroc"]["worst"]["mean"] < 0.6
+    assert answer != "yes"
+    assert _outcome(record, "colour_histogram") == "cannot tell"
+    assert "colour_histogram" in words
+
+
+def test_chance_is_not_taken_for_composition(judge, context):
+    outcomes = []
+    for seed in range(12):
+        drawn = dataclasses.replace(context, key=jax.random.key(seed), random_networks=6)
+        record, answer, _ = judge(lambda context, drawn=drawn: methods.random(drawn))
+        assert answer != "yes"
+        outcomes.append(_outcome(record, "random"))
+    assert outcomes.count("above") <= 1  # of twelve, at a level of 0.05
+
+
+def _composing(context):
+    """Knows red from the share of red, and a square from how its middle stands out."""
+
+    def describe(images):
+        scenes = images.astype(np.float32) / 255
+        redness = (scenes[..., 0] - scenes[..., 2]).mean(axis=(1, 2))
+        middle = scenes[:, 5:11, 5:11].mean(axis=(1, 2, 3)) - scenes.mean(axis=(1, 2, 3))
+        return np.stack([redness, np.abs(middle) - 0.1], axis=1)
+
+    weights = np.zeros((1, 2, 4), np.float32)
+    weights[0, 0, 1], weights[0, 1, 3] = 20, 80
+    return (
+        readouts.Readouts(describe, {"dense": {"kernel": weights, "bias": np.zeros((1, 4), np.float32)}}),
+    )
+
+
+def test_what_does_compose_is_found_to(judge):
+    record, answer, words = judge(_composing)
+    assert record["methods"]["planted"]["auroc"]["worst"]["mean"] > 0.95
+    outcomes = {one.rival: one.outcome for one in results.comparisons(record) if one.required}
+    assert set(outcomes) >= {"random", "gaussian", "pixels", "colour_histogram", "zipit", "rebasin_average"}
+    assert set(outcomes.values()) == {"above"}
+    assert answer == "yes"
+    assert words.startswith("Yes")
