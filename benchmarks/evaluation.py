@@ -5,10 +5,11 @@ The loop has fewer networks, one after the other; times are of one network on al
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -26,7 +27,10 @@ FORWARD_MFLOP = 1.187
 """Of one image through one network."""
 
 CLUSTERED = 480
-"""Images that UMAP embeds."""
+"""Images that K-means clusters and UMAP embeds."""
+
+WITH_FEATURES = 64
+"""Networks at a time where their features are brought back: 0.1 GB."""
 
 LARGEST_CHUNK = {"cpu": 64, "gpu": 1749}
 BASELINES = {"x PyTorch loop": "PyTorch loop"}
@@ -95,6 +99,61 @@ def engine(settings: Settings, count: int, with_features: bool) -> Prepared:
     return prepared
 
 
+def end_to_end(settings: Settings, count: int) -> Prepared:
+    """What a run does for each network: outputs, cosines, K-means and scores with their intervals."""
+    params, pictures = make_networks(count), make_pictures(settings.images)
+    chunk = min(count, WITH_FEATURES)
+    quadrant = np.arange(settings.images) % 4
+    few = slice(min(CLUSTERED, settings.images))
+
+    def evaluate(some: Params) -> tuple[dict[str, float], np.ndarray]:
+        taken = dict.fromkeys(("forward", "cosines", "K-means", "scores"), 0.0)
+
+        @contextlib.contextmanager
+        def timed(part: str) -> Iterator[None]:
+            begin = time.perf_counter()
+            yield
+            taken[part] += time.perf_counter() - begin
+
+        parts = features.population_outputs(models.ConvNet(), some, pictures, chunk_size=chunk)
+        answers = []
+        while True:
+            with timed("forward"):
+                part = next(parts, None)
+            if part is None:
+                break
+            _, logits, values = part
+            assert values is not None
+            answers.append(logits)
+            with timed("cosines"):
+                similarity.cosine_similarity(values, quadrant)
+            with timed("K-means"):
+                clustering.kmeans_many(values[:, few], quadrant[few], seed=0)
+        found = np.concatenate(answers)
+        with timed("scores"):
+            scores, threshold = features.score(found)
+            bootstrap.score_intervals(scores, quadrant, threshold=threshold)
+        return taken, found
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            prepared.details["seconds_of"] = evaluate(params)[0]
+
+    prepared = Prepared(Work("", run, count), details={"networks": count, "images": settings.images})
+    begin = time.perf_counter()
+    evaluate(jax.tree.map(lambda leaf: leaf[:chunk], params))
+    first = time.perf_counter() - begin  # compilation and one chunk
+
+    def error() -> float:
+        taken, found = evaluate(params)
+        prepared.work.seconds = sum(taken.values())
+        prepared.compile_s = max(0.0, first - prepared.work.seconds * chunk / count)
+        return logits_error(found, params, pictures)
+
+    prepared.check = error
+    return prepared
+
+
 def in_torch(settings: Settings, batch: int) -> Prepared:
     """PyTorch, one network after the other, gradients off."""
     if reason := torch_loops.missing():
@@ -150,14 +209,18 @@ def host_work(settings: Settings) -> dict[str, Callable[[], Prepared]]:
         return prepared(lambda: similarity.cosine_similarity(stack(), quadrant), count)
 
     def kmeans() -> Prepared:
-        return prepared(lambda: clustering.kmeans_many(stack(), quadrant, seed=0), count)
+        few = slice(min(CLUSTERED, settings.images))
+        return prepared(
+            lambda: clustering.kmeans_many(stack()[:, few], quadrant[few], seed=0),
+            count,
+        )
 
     def scores() -> Prepared:
         return prepared(lambda: bootstrap.score_intervals(stack()[..., 0], quadrant, threshold=0.0), count)
 
     return {
         "cosine similarity": similar,
-        "K-means, raw features": kmeans,
+        f"K-means, raw features, {CLUSTERED} images": kmeans,
         "scores, 1,000 resamples": scores,
         f"UMAP and clusterers, {CLUSTERED} images": cluster,
     }
@@ -166,6 +229,11 @@ def host_work(settings: Settings) -> dict[str, Callable[[], Prepared]]:
 def engine_name(count: int) -> str:
     """Of the row with logits alone."""
     return f"engine, {count:,} networks"
+
+
+def end_to_end_name(count: int) -> str:
+    """Of the row with everything but UMAP."""
+    return f"end to end, {count:,} networks"
 
 
 def measure(settings: Settings, mode: str) -> list[Row]:
@@ -183,9 +251,14 @@ def measure(settings: Settings, mode: str) -> list[Row]:
         ways[f"PyTorch loop, batch {batch:,}"] = functools.partial(in_torch, settings, batch)
     contenders = [Contender(name, way, unit, gflop, check.FLOAT32_TOLERANCE) for name, way in ways.items()]
     if everything:
+        count = settings.evaluated[-1]
+        whole = functools.partial(end_to_end, settings, count)
         contenders += [
-            Contender(name, way, "network", None, check.FLOAT32_TOLERANCE)
-            for name, way in host_work(settings).items()
+            Contender(end_to_end_name(count), whole, "network", None, check.FLOAT32_TOLERANCE),
+            *(
+                Contender(name, way, "network", None, check.FLOAT32_TOLERANCE)
+                for name, way in host_work(settings).items()
+            ),
         ]
     found = contest.hold(
         "evaluation",

@@ -73,6 +73,9 @@ def _contest(found: Sequence[Row]) -> Iterator[str]:
     for row in found:
         if row.reason:
             reasons.append(f"  {row.name}: {row.status}, {row.reason}")
+        if parts := row.details.get("seconds_of"):
+            words = [f"{part} {figure(seconds, ' s')}" for part, seconds in parts.items()]
+            reasons.append(f"  {row.name}: {', '.join(words)}")
         lines.append(
             [
                 row.name,

@@ -20,6 +20,7 @@ from benchmarks import (
     check,
     contest,
     curves,
+    evaluation,
     goals,
     machine,
     rows,
@@ -276,6 +277,18 @@ def test_without_pytorch_its_rows_are_left_out_by_name(monkeypatch, problem):
 # Goals.
 
 
+def test_the_evaluation_end_to_end_is_checked_and_told_in_parts():
+    settings = suite.settings_for("cpu", quick=True)
+    prepared = evaluation.end_to_end(settings, 3)
+    assert prepared.check() < check.FLOAT32_TOLERANCE
+    prepared.work.run(1)
+    parts = prepared.details["seconds_of"]
+    assert list(parts) == ["forward", "cosines", "K-means", "scores"]
+    assert all(seconds > 0 for seconds in parts.values())
+    text = table.section("evaluation", [_row("end to end", "evaluation", details=prepared.details)])
+    assert "end to end: forward" in text
+
+
 def test_goals_are_met_missed_or_not_measured():
     found = [_row(ratios={"x PyTorch loop": 1.5, "x first vmap": 14.9})]
     found += [
@@ -289,12 +302,16 @@ def test_goals_are_met_missed_or_not_measured():
         )
         for n, ms in ((2048, [6.0, 5.0, 5.0]), (32, [5.0, 5.0, 4.0]))
     ]
+    name = evaluation.end_to_end_name(suite.CPU.evaluated[-1])
+    found.append(_row(name, "evaluation", rows.DEVICES, (15.1,)))
     judged = {goal["goal"]: goal for goal in goals.judge("cpu", found)}
     verdicts = {name: goal["verdict"] for name, goal in judged.items()}
     assert verdicts["zoo: engine over a PyTorch loop, CPU-seconds"] == goals.MET
     assert verdicts["zoo: engine over the first-written vmap, CPU-seconds"] == goals.MISSED
     assert verdicts["compilation of 2,048 models over that of 32"] == goals.MET
     assert judged["compilation of 2,048 models over that of 32"]["figure"] == 1.2
+    assert judged["evaluation: 1,000 networks on 1,000 images, end to end"]["figure"] == pytest.approx(15.1)
+    assert verdicts["evaluation: 1,000 networks on 1,000 images, end to end"] == goals.MISSED
     assert verdicts["warm start to the first step"] == goals.NOT_MEASURED
     assert "MISSED" in table.goals(list(judged.values()))
 

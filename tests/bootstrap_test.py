@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from kernelgan import environment
 from kernelgan.evaluate import bootstrap
 from kernelgan.evaluate import scores as scores_lib
 
@@ -46,25 +47,29 @@ def test_resampled_figures_equal_those_of_the_repeated_images(decimals):
             np.testing.assert_allclose(answered[key][:, r], expected[key], atol=1e-6)
 
 
-def test_blocks_of_resamples_do_not_show(monkeypatch):
-    scores, quadrant = _problem()
-    weights = bootstrap.image_weights(quadrant, resamples=20, seed=0)
-    whole = bootstrap.resampled_auroc(scores, quadrant, weights)
-    precision = bootstrap.resampled_average_precision(scores, quadrant, weights)
-    monkeypatch.setattr(bootstrap, "_BLOCK", 7)
-    np.testing.assert_allclose(
-        bootstrap.resampled_auroc(scores, quadrant, weights)["worst"], whole["worst"], atol=1e-6
-    )
-    np.testing.assert_allclose(
-        bootstrap.resampled_average_precision(scores, quadrant, weights), precision, atol=1e-6
-    )
+def test_neither_blocks_of_resamples_nor_tasks_nor_cores_show(monkeypatch):
+    scores, quadrant = _problem(networks=40)
+    weights = bootstrap.image_weights(quadrant, resamples=300, seed=0)
+
+    def figures(some, counts):
+        auroc = bootstrap.resampled_auroc(some, quadrant, counts)
+        return np.stack([*auroc.values(), bootstrap.resampled_average_precision(some, quadrant, counts)])
+
+    monkeypatch.setattr(environment, "cores", lambda: 3)
+    whole = figures(scores, weights)
+    assert whole.shape == (5, 40, 300)
+    monkeypatch.setattr(environment, "cores", lambda: 1)
+    np.testing.assert_array_equal(figures(scores[17:19], weights[:, 120:130]), whole[:, 17:19, 120:130])
 
 
-@pytest.mark.parametrize("rows", [0, 1, 2, 3, 9, 10, 101])
-def test_running_sum(rows):
-    counts = np.random.default_rng(0).poisson(1, (rows, 3)).astype(np.float32)
-    expected = np.concatenate([np.zeros((1, 3)), np.cumsum(counts, axis=0)])
-    np.testing.assert_array_equal(bootstrap._running_sum(counts)[: rows + 1], expected)
+def test_pairs_are_counted_exactly_where_float32_could_not():
+    quadrant = np.repeat([0, 4], 5001)
+    weights = np.ones((quadrant.size, 1), np.float32)
+    scores = np.arange(quadrant.size)[None].astype(float)  # all 5,001 x 5,001 pairs are lost
+    scores[0, 5000] = scores[0, -1] + 1  # but those of one image
+    auroc = bootstrap.resampled_auroc(scores, quadrant, weights)["vs_rest"]
+    assert auroc.dtype == np.float32
+    assert auroc[0, 0] == np.float32(1 - 5000 * 5001 / 5001**2)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():

@@ -5,7 +5,8 @@ import pytest
 from sklearn import cluster as sklearn_cluster
 from sklearn import metrics
 
-from kernelgan.evaluate import clustering
+from kernelgan import environment
+from kernelgan.evaluate import clustering, loops
 
 SETTINGS = {"seed": 0, "neighbours": 15, "radius": 0.5, "minimum_samples": 5, "nu": 0.1}
 METHODS = ("kmeans_raw", "kmeans", "dbscan", "one_class_svm")
@@ -128,6 +129,36 @@ def test_kmeans_many_equals_one_by_one_and_marks_degenerate_networks():
         assert found["as_printed"]["recall"][m] == one.scores["kmeans_raw"]["as_printed"]["recall"]
     assert found["accuracy"][0] == 1
     assert found["accuracy"][1] == 0.25  # one cluster, called the conjunction
+
+
+def test_kmeans_many_does_not_depend_on_cores_or_neighbours(monkeypatch):
+    features, quadrant = _blobs(networks=37, gap=0.4)
+    monkeypatch.setattr(environment, "cores", lambda: 3)
+    whole = clustering.kmeans_many(features, quadrant, seed=1)
+    assert len(set(whole["accuracy"])) > 3
+    monkeypatch.setattr(environment, "cores", lambda: 1)
+    some = clustering.kmeans_many(features[13:19], quadrant, seed=1)
+    for key in ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity"):
+        np.testing.assert_array_equal(some[key], whole[key][13:19])
+
+
+@pytest.mark.parametrize("shape", [(60, 400), (300, 2), (50, 3)])
+def test_lloyd_is_sklearn_s_from_the_same_centres(shape):
+    points = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    points -= points.mean(axis=0)
+    for first, second in ((0, 1), (7, 30), (12, 5)):
+        side = np.zeros(len(points), bool)
+        gain = loops.lloyd(points, first, second, 300, side)
+        model = sklearn_cluster.KMeans(2, init=points[[first, second]], n_init=1, tol=0).fit(points)
+        np.testing.assert_array_equal(side, model.labels_)
+        assert np.sum(points.astype(float) ** 2) - gain == pytest.approx(model.inertia_, rel=1e-5)
+
+
+def test_lloyd_from_one_place_finds_one_cluster():
+    points = np.array([[1, 0], [1, 0], [-1, 0], [-1, 0]], np.float32)
+    side = np.zeros(4, bool)
+    assert loops.lloyd(points, 0, 1, 300, side) == 0
+    assert not side.any()
 
 
 def test_scale_does_not_matter_to_kmeans():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from kernelgan import environment
 from kernelgan.evaluate import similarity
 
 
@@ -65,6 +66,17 @@ def test_dead_network_is_all_zeros_and_scale_does_not_matter():
     np.testing.assert_array_equal(found.dead, 1)
 
 
+def test_neither_other_networks_nor_cores_show(monkeypatch):
+    rng = np.random.default_rng(0)
+    features, quadrant = rng.normal(size=(37, 32, 20)).astype(np.float32), np.arange(32) % 4
+    monkeypatch.setattr(environment, "cores", lambda: 3)
+    whole = similarity.cosine_similarity(features, quadrant).matrix
+    monkeypatch.setattr(environment, "cores", lambda: 1)
+    np.testing.assert_array_equal(
+        similarity.cosine_similarity(features[13:19], quadrant).matrix, whole[13:19]
+    )
+
+
 def test_a_quadrant_of_one_image_has_no_own_similarity():
     features, quadrant = _features()
     quadrant = np.where(quadrant == 3, 2, quadrant)
@@ -81,6 +93,9 @@ def test_failures():
         similarity.cosine_similarity(features[0], quadrant)
     with pytest.raises(ValueError, match="the conjunction has one image"):
         similarity.cosine_similarity(features, (np.arange(32) > 0).astype(int))
+    features[2, 0, 0] = -np.inf
+    with pytest.raises(ValueError, match="features of network 2 are not finite"):
+        similarity.cosine_similarity(features, quadrant)
     features[2, 0, 0] = np.nan
     with pytest.raises(ValueError, match="features of network 2 are not finite"):
         similarity.cosine_similarity(features, quadrant)

@@ -16,14 +16,11 @@ average precision lies somewhat high: an image drawn twice is tied with itself.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from kernelgan.evaluate import scores as scores_lib
-
-_BLOCK = 256  # resamples handled at a time: their running sums stay in a core's cache
 
 
 def image_weights(quadrant: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
@@ -56,8 +53,8 @@ def image_weights(quadrant: np.ndarray, *, resamples: int, seed: int) -> np.ndar
 def resampled_auroc(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """`scores.auroc_by_quadrant` under image counts.
 
-    The conjunction's counts are summed in the order of its scores; each other image then reads off the
-    count of conjunction images below it (half of those at its own score): ``O(N R)`` a network.
+    The conjunction's counts are summed in ascending order of scores; each other image loses to those below
+    it (half to those at its own score). ``O(N R)`` a network, networks on all cores.
 
     Args:
       scores: float ``(M, N)``.
@@ -70,42 +67,33 @@ def resampled_auroc(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarra
     Raises:
       ValueError: see `scores.check_scores`.
     """
+    from kernelgan.evaluate import loops  # numba takes a while to import
+
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)
     versus = scores_lib.versus_present(quadrant)
-    is_positive = quadrant == scores_lib.CONJUNCTION
-    positives = int(is_positive.sum())
-    other_quadrant = quadrant[~is_positive]
-    # Averages over each quadrant's (conjunction, other) pairs, one row a quadrant.
-    average = np.stack([other_quadrant == value for value in versus.values()]).astype(np.float32)
-    average /= positives * average.sum(axis=1, keepdims=True)
+    kind = np.full(5, loops.POSITIVE)
+    kind[list(versus.values())] = np.arange(len(versus))
+    kind = kind[quadrant]
+    pairs = np.bincount(kind[kind != loops.POSITIVE]) * float(np.sum(kind == loops.POSITIVE))
+    lanes = loops.in_lanes(weights)
 
-    positive_scores = scores[:, is_positive]
-    order = np.argsort(positive_scores, axis=1)
-    below, upto = [], []
-    for row, ranked, other in zip(positive_scores, order, scores[:, ~is_positive], strict=True):
-        below.append(np.searchsorted(row[ranked], other, side="left"))
-        upto.append(np.searchsorted(row[ranked], other, side="right"))
+    def work(networks: slice) -> np.ndarray:
+        order = np.argsort(scores[networks], axis=1)
+        ranked = np.take_along_axis(scores[networks], order, axis=1)
+        lost = np.zeros((len(order), len(versus), len(lanes), loops.LANES))
+        loops.lost_pairs(ranked, order, kind, lanes, lost)
+        lost = lost.reshape(*lost.shape[:2], -1)[..., : weights.shape[1]]
+        return (1 - lost / pairs[:, None]).astype(np.float32)
 
-    losses = np.empty((len(versus), len(scores), weights.shape[1]), np.float32)
-    for start in range(0, weights.shape[1], _BLOCK):
-        block = slice(start, start + _BLOCK)
-        positive_counts = np.ascontiguousarray(weights[is_positive, block])
-        other_counts = np.ascontiguousarray(weights[~is_positive, block])
-        for m in range(len(scores)):
-            total = _running_sum(positive_counts[order[m]])
-            lost = total[below[m]]
-            if not np.array_equal(below[m], upto[m]):
-                lost = 0.5 * (lost + total[upto[m]])
-            lost *= other_counts
-            losses[:, m, block] = average @ lost
-    result = dict(zip(versus, 1 - losses, strict=True))
-    result["worst"] = np.min(list(result.values()), axis=0)
+    drawn = np.concatenate(loops.by_networks(work, len(scores)))
+    result = {key: drawn[:, number] for number, key in enumerate(versus)}
+    result["worst"] = drawn.min(axis=1)
     return result
 
 
 def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`scores.average_precision` under image counts.
+    """`scores.average_precision` under image counts; ``O(N R)`` a network, networks on all cores.
 
     Args:
       scores: float ``(M, N)``.
@@ -118,38 +106,22 @@ def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weight
     Raises:
       ValueError: see `scores.check_scores`.
     """
+    from kernelgan.evaluate import loops  # numba takes a while to import
+
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)
-    is_positive = quadrant == scores_lib.CONJUNCTION
-    positives = int(is_positive.sum())
-    positive_order = np.argsort(-scores[:, is_positive], axis=1)
-    other_order = np.argsort(-scores[:, ~is_positive], axis=1)
-    mean = np.full((1, positives), 1 / positives, np.float32)
-    result = np.empty((len(scores), weights.shape[1]), np.float32)
-    # Per conjunction image, best first: how many of either kind score at least as high.
-    positives_upto, others_upto = [], []
-    for m in range(len(scores)):
-        positive = -scores[m, is_positive][positive_order[m]]
-        other = -scores[m, ~is_positive][other_order[m]]
-        positives_upto.append(np.searchsorted(positive, positive, side="right"))
-        others_upto.append(np.searchsorted(other, positive, side="right"))
+    kind = np.where(quadrant == scores_lib.CONJUNCTION, loops.POSITIVE, 0)
+    lanes = loops.in_lanes(weights)
 
-    for start in range(0, weights.shape[1], _BLOCK):
-        block = slice(start, start + _BLOCK)
-        positive_counts = np.ascontiguousarray(weights[is_positive, block])
-        other_counts = np.ascontiguousarray(weights[~is_positive, block])
-        for m in range(len(scores)):
-            own = positive_counts[positive_order[m]]
-            hits = _running_sum(own)[positives_upto[m]]
-            last = int(others_upto[m][-1])
-            precision = _running_sum(other_counts[other_order[m][:last]])[others_upto[m]]
-            precision += hits
-            # Where both counts are 0 the image itself is not drawn: its term is 0, whatever is divided by.
-            np.maximum(precision, 1, out=precision)
-            np.divide(hits, precision, out=precision)
-            precision *= own
-            result[m, block] = mean @ precision
-    return result
+    def work(networks: slice) -> np.ndarray:
+        order = np.argsort(scores[networks], axis=1)
+        ranked = np.take_along_axis(scores[networks], order, axis=1)
+        total = np.zeros((len(order), len(lanes), loops.LANES))
+        loops.summed_precisions(ranked, order, kind, lanes, total)
+        total = total.reshape(len(order), -1)[:, : weights.shape[1]]
+        return (total / np.sum(kind == loops.POSITIVE)).astype(np.float32)
+
+    return np.concatenate(loops.by_networks(work, len(scores)))
 
 
 def resampled_zero_shot(
@@ -327,23 +299,6 @@ def _check_weights(weights: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
     if weights.ndim != 2 or weights.shape[0] != quadrant.size or weights.shape[1] == 0:
         raise ValueError(f"weights must be (N, R) with N = {quadrant.size} images, got {weights.shape}")
     return weights
-
-
-def _running_sum(counts: np.ndarray) -> np.ndarray:
-    """Sums of the first 0, 1, ..., n rows of float32 ``(n, R)``, as ``(>= n + 1, R)``.
-
-    In two levels, because `np.cumsum` down columns is ten times slower than adding whole rows.
-    """
-    rows = len(counts) + 1
-    step = math.isqrt(rows - 1) + 1
-    total = np.zeros((-(-rows // step), step, counts.shape[1]), np.float32)
-    flat = total.reshape(-1, counts.shape[1])
-    flat[1:rows] = counts
-    for i in range(1, step):
-        total[:, i] += total[:, i - 1]
-    for block in range(1, len(total)):
-        total[block] += total[block - 1, -1]
-    return flat
 
 
 def _percentiles(means: np.ndarray) -> list[float]:

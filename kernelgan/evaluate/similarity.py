@@ -49,11 +49,12 @@ def cosine_similarity(features: np.ndarray, quadrant: np.ndarray) -> Similarity:
       ValueError: shapes disagree, features of some network are not finite, or the conjunction has fewer
         than two images.
     """
+    from kernelgan.evaluate import loops  # numba takes a while to import
+
     quadrant = scores_lib.check_quadrant(quadrant)
     features = np.asarray(features)
     if features.ndim != 3 or features.shape[1] != quadrant.size or 0 in features.shape:
         raise ValueError(f"features must be (M, N, F) with N = {quadrant.size} images, got {features.shape}")
-    scores_lib.check_finite(features, "features")
     quadrants = np.unique(quadrant)
     member = quadrant == quadrants[:, None]
     sizes = member.sum(axis=1)
@@ -61,14 +62,22 @@ def cosine_similarity(features: np.ndarray, quadrant: np.ndarray) -> Similarity:
         raise ValueError("the conjunction has one image: need two to compare it with itself")
 
     sums = np.empty((len(features), quadrants.size, features.shape[2]))
-    alive = np.empty((len(features), quadrants.size))
-    for m, one in enumerate(features):
-        # By the largest entry first, so that no square overflows or vanishes.
-        peak = np.abs(one).max(axis=1, keepdims=True)
-        unit = one / np.where(peak > 0, peak, 1)
-        unit /= np.maximum(np.sqrt(np.einsum("nf,nf->n", unit, unit)), 1)[:, None]
-        sums[m] = member.astype(unit.dtype) @ unit
-        alive[m] = member @ (peak[:, 0] > 0).astype(np.float64)
+    peaks = np.empty(features.shape[:2], features.dtype)
+
+    def work(networks: slice) -> None:
+        for m in range(networks.start, networks.stop):
+            # By the largest entry first, so that no square overflows or vanishes.
+            one = features[m]
+            peaks[m] = np.maximum(one.max(axis=1), -one.min(axis=1))
+            if not np.isfinite(peaks[m]).all():
+                continue  # it is named below
+            unit = one / np.where(peaks[m] > 0, peaks[m], 1)[:, None]
+            length = np.maximum(np.sqrt(np.einsum("nf,nf->n", unit, unit)), 1)
+            sums[m] = (member / length).astype(unit.dtype) @ unit
+
+    loops.by_networks(work, len(features))
+    scores_lib.check_finite(peaks, "features")
+    alive = (peaks > 0) @ member.T.astype(np.float64)
 
     totals = np.einsum("mqf,mrf->mqr", sums, sums)
     pairs = np.outer(sizes, sizes).astype(np.float64)
