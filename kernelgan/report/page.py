@@ -33,8 +33,8 @@ MATRIX_METHODS = ("random", "distilled", "and_ensemble", "trained_on_conjunction
 
 _NOVELTY = (
     "How well a network does (up) against how far it is from the nearest parent (right; 1 is as far as a "
-    "parent is from its nearest fellow). Faint: one mark a {}; large: the method's mean with its 95% intervals. In "
-    "the shaded band a network is a copy of a parent."
+    "parent is from its nearest fellow). Faint: one mark a {}; large: the mean with its 95% intervals. "
+    "In the shaded band a network is a copy of a parent."
 )
 _SAID_ONCE = tuple(results_lib.MERIT_EXPLAINED.values())
 """Lines of a verdict that are not repeated for each of many pairs."""

@@ -169,9 +169,9 @@ def leaderboard(overall: Mapping[str, Any]) -> str:
         f'<div class="scroll"><table class="wide"><thead><tr><th>method</th>{heads}</tr></thead>'
         f'<tbody>{"".join(rows)}</tbody></table></div><p class="note">Best first, intervals over pairs; '
         "tinted: generated; bold: what these should come up to, both parents run side by side (and_ensemble) "
-        "and the ceiling. Won and lost are counted against and_ensemble by the mean of each pair, in brackets those "
-        "that a test confirms after correction for the number of pairs. Novelty: distance in weights from "
-        "the nearest parent, where 1 is as far as a parent is from its nearest fellow and under "
+        "and the ceiling. Won and lost are counted against and_ensemble by the mean of each pair, in "
+        "brackets those that a test confirms after correction for the number of pairs. Novelty: distance in "
+        "weights from the nearest parent, where 1 is as far as a parent is from its nearest fellow and under "
         f"{results_lib.COPY} counts as a copy; errors shared: of the images that it or that parent gets "
         "wrong, the share that both do.</p>"
     )
