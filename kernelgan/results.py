@@ -444,7 +444,12 @@ def verdict(pair_result: Mapping[str, Any]) -> list[str]:
     if best is None:
         return [f"Cannot tell: no generated network was scored on {_what(pair_result)}."]
     lines = [_headline(pair_result, found)]
-    if "pair" in pair_result:
+    if "pair" not in pair_result:
+        lines.append(
+            "Asked: can networks made from networks for an attribute (such as black) and networks for an "
+            "object (such as cat) tell images of both, though none of these was ever shown one?"
+        )
+    else:
         attribute, thing = pair_result["pair"]["attribute"], pair_result["pair"]["object"]
         lines.append(
             f"Asked: can networks made from networks for {attribute} and networks for {thing} tell a "

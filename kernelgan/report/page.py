@@ -36,8 +36,8 @@ _NOVELTY = (
     "parent is from its nearest fellow). Faint: one mark a {}; large: the mean with its 95% intervals. "
     "In the shaded band a network is a copy of a parent."
 )
-_SAID_ONCE = tuple(results_lib.MERIT_EXPLAINED.values())
-"""Lines of a verdict that are not repeated for each of many pairs."""
+_SAID_ONCE = ("Asked: ", *results_lib.MERIT_EXPLAINED.values())
+"""How lines of a verdict begin that are not repeated for each of many pairs."""
 
 _log = logging.getLogger(__name__)
 
@@ -175,12 +175,14 @@ def _section(heading: str, *content: str, anchor: str = "") -> str:
 
 def _verdict(lines: Sequence[str], given: str, compact: bool = False) -> str:
     """The answer and what it rests on, in a box of its own."""
-    first, *rest = lines
-    listed = "".join(f"<li>{escape(line)}</li>" for line in rest)
+    # A p-value is not to be torn apart at the end of a line.
+    unbroken = (re.sub(r"\bp ([=<]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", line) for line in lines)
+    first, *rest = (escape(line) for line in unbroken)
+    listed = "".join(f"<li>{line}</li>" for line in rest)
     frame, heading = ("div", "h3") if compact else ("section", "h2")
     return (
         f'<{frame} class="verdict {given.split()[0]}"><span class="badge">{tables.ANSWERS[given]}</span>'
-        f"<{heading}>{escape(first)}</{heading}><ul>{listed}</ul></{frame}>"
+        f"<{heading}>{first}</{heading}><ul>{listed}</ul></{frame}>"
     )
 
 
@@ -264,7 +266,7 @@ def _several(results: results_lib.Results, gallery: _Gallery) -> list[str]:
                     "mark a pair.",
                 ),
                 tables.leaderboard(overall),
-                tables.methods_note(overall),
+                tables.merit_note(overall),
                 _folded("Tests over all pairs", tables.tests(overall)),
                 _folded("What each method is", _described(pairs)),
             )
@@ -283,7 +285,7 @@ def _several(results: results_lib.Results, gallery: _Gallery) -> list[str]:
     sections.append(
         _section(
             "Pair by pair",
-            tables.methods_note(pairs[0]),
+            tables.methods_note(pairs[0], brief=True),
             *(_compact_pair(results, pair, gallery) for pair in pairs),
         )
     )
@@ -354,7 +356,11 @@ def _compact_pair(results: results_lib.Results, pair: Mapping[str, Any], gallery
         if link:
             links.append(f'<a href="{link[1]}">{escape(words)}</a>')
     content = [
-        _verdict([line for line in results_lib.verdict(pair) if line not in _SAID_ONCE], given, compact=True),
+        _verdict(
+            [line for line in results_lib.verdict(pair) if not line.startswith(_SAID_ONCE)],
+            given,
+            compact=True,
+        ),
         tables.methods(pair, brief=True),
         _folded("Tests between methods", tables.tests(pair)),
         _folded("Against random networks", tables.null_test(pair)),

@@ -7,7 +7,7 @@ CSS = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--wash); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1200px; margin: 0 auto; padding: 40px 24px 64px; }
+main { max-width: 1320px; margin: 0 auto; padding: 40px 24px 64px; }
 header { margin-bottom: 24px; }
 .eyebrow { margin: 0; font-size: .78rem; letter-spacing: .09em; text-transform: uppercase;
   color: var(--soft); }
@@ -50,6 +50,8 @@ tbody th, td.text { text-align: left; }
 tbody th { color: var(--ink); font-size: .875rem; }
 thead th:first-child, thead th.text { text-align: left; }
 thead th.group { text-align: center; border-bottom: 1px solid var(--line); }
+table.wide td.text { padding-left: 14px; }
+table.named tbody th { white-space: normal; min-width: 190px; }
 td.prose { white-space: normal; text-align: left; min-width: 260px; color: var(--soft); }
 tr.kind th { padding-top: 14px; font-size: .72rem; letter-spacing: .07em; text-transform: uppercase;
   color: var(--soft); border-bottom: 1px solid var(--line); }

@@ -71,21 +71,31 @@ def methods(pair: Mapping[str, Any], brief: bool = False) -> str:
     return table if brief else table + methods_note(pair)
 
 
-def methods_note(pair: Mapping[str, Any]) -> str:
-    """What the columns of `methods` are, for a reader new to them.
+def merit_note(record: Mapping[str, Any]) -> str:
+    """What the figure of merit and the share recovered are.
 
     Args:
-      pair: of one pair, or the record ``overall`` of many.
+      record: of one pair, or the record ``overall`` of many.
     """
-    explained = escape(results_lib.MERIT_EXPLAINED[results_lib.merit_path(pair)])
-    return (
-        f'<p class="note">{explained} {escape(results_lib.RECOVERED_EXPLAINED)}</p><p class="note">Means '
-        "over all networks, with 95% intervals. A bar runs from 0 to 1: a dot for the mean, a line for the "
-        "interval, a tick at the mean of the random networks. Best generated minus this: the difference in "
-        "the figure of merit and its corrected p-value. Right by quadrant: the share of images answered "
-        "rightly, each of the four quadrants counting the same (balanced accuracy), so that always answering "
-        "“no” scores 0.75; conjunction found: the share of its images answered “yes” (recall), 0 for that "
-        "answer. The tinted row is the best generated method; that it was picked is part of every test.</p>"
+    explained = escape(results_lib.MERIT_EXPLAINED[results_lib.merit_path(record)])
+    return f'<p class="note">{explained} {escape(results_lib.RECOVERED_EXPLAINED)}</p>'
+
+
+def methods_note(pair: Mapping[str, Any], brief: bool = False) -> str:
+    """What the columns of `methods` are, for a reader new to them; `brief` as there."""
+    bar = (
+        ""
+        if brief
+        else "A bar runs from 0 to 1: a dot for the mean, a line for the interval, a tick at the mean of the "
+        "random networks. "
+    )
+    return merit_note(pair) + (
+        f'<p class="note">Means over all networks, with 95% intervals. {bar}Best generated minus this: the '
+        "difference in the figure of merit and its corrected p-value. Right by quadrant: the share of images "
+        "answered rightly, each of the four quadrants counting the same (balanced accuracy), so that always "
+        "answering “no” scores 0.75; conjunction found: the share of its images answered “yes” (recall), 0 "
+        "for that answer. The tinted row is the best generated method; that it was picked is part of every "
+        "test.</p>"
     )
 
 
@@ -151,8 +161,8 @@ def leaderboard(overall: Mapping[str, Any]) -> str:
             _difference({"difference": against.get("difference"), "p_adjusted": against.get("p_value")}),
             _of_them(against, "wins"),
             _of_them(against, "losses"),
-            _stat(method, "novelty.distance", digits=2),
-            _stat(method, "novelty.error_overlap", digits=2),
+            _stat(method, "novelty.distance", brief=True, digits=2),
+            _stat(method, "novelty.error_overlap", brief=True, digits=2),
             _count(method.get("pairs")),
         ]
         kind = method.get("kind")
@@ -166,7 +176,7 @@ def leaderboard(overall: Mapping[str, Any]) -> str:
     head += ["novelty: distance", "errors shared", "pairs"]
     heads = '<th class="text">kind</th>' + "".join(f"<th>{escape(label)}</th>" for label in head[1:])
     return (
-        f'<div class="scroll"><table class="wide"><thead><tr><th>method</th>{heads}</tr></thead>'
+        f'<div class="scroll"><table class="wide named"><thead><tr><th>method</th>{heads}</tr></thead>'
         f'<tbody>{"".join(rows)}</tbody></table></div><p class="note">Best first, intervals over pairs; '
         "tinted: generated; bold: what these should come up to, both parents run side by side (and_ensemble) "
         "and the ceiling. Won and lost are counted against and_ensemble by the mean of each pair, in "
