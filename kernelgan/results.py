@@ -133,7 +133,8 @@ MERIT_EXPLAINED = {
     "auroc.worst": (
         "Worst-quadrant AUROC: how often a network scores an image of the conjunction above one of the "
         "attribute alone, of the object alone, or of neither, whichever of these three tests is the hardest. "
-        "Chance is 0.5 in each and 1 is perfect; knowing one of the two concepts does not lift the lowest."
+        "Chance is 0.5 in each and 1 is perfect; knowing only one of the two concepts helps in two of them, "
+        "hardly in the third."
     ),
     "auroc.vs_rest": (
         "AUROC against the rest: how often a network scores an image of the conjunction above any other "

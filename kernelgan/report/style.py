@@ -50,7 +50,7 @@ tbody th, td.text { text-align: left; }
 tbody th { color: var(--ink); font-size: .875rem; }
 thead th:first-child, thead th.text { text-align: left; }
 thead th.group { text-align: center; border-bottom: 1px solid var(--line); }
-table.wide td.text { padding-left: 14px; }
+table.wide td.text, table.wide thead th.text { padding-left: 14px; }
 table.named tbody th { white-space: normal; min-width: 190px; }
 td.prose { white-space: normal; text-align: left; min-width: 260px; color: var(--soft); }
 tr.kind th { padding-top: 14px; font-size: .72rem; letter-spacing: .07em; text-transform: uppercase;
