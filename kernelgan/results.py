@@ -107,6 +107,48 @@ METHODS = (
 )
 """Known methods, in the order of every table; others follow, within their kind, in the order of the file."""
 
+WORDS = {
+    "random": "random networks",
+    "gaussian": "random networks with the parents' means and spreads",
+    "pixels": "the raw pixels",
+    "colour_histogram": "the colours alone",
+    "attribute_only": "the {attribute} parents alone",
+    "object_only": "the {object} parents alone",
+    "average": "the average of both parents' weights",
+    "rebasin_average": "the average of weights after matching filters",
+    "concatenate": "half the filters of each parent",
+    "zipit": "both parents' like filters merged",
+    "noise_a2b": "the {attribute} parents with noise",
+    "noise_b2a": "the {object} parents with noise",
+    "cyclegan_a2b": "{attribute} kernels translated",
+    "cyclegan_b2a": "{object} kernels translated",
+    "distilled": "one network trained to imitate both parents",
+    "half_width_pair": "two parents of half the width side by side",
+    "and_ensemble": "both parents run side by side",
+    "trained_on_conjunction": "networks trained on the conjunction itself",
+}
+"""What known methods are, for a reader who knows none of the names."""
+
+MERIT_EXPLAINED = {
+    "auroc.worst": (
+        "Worst-quadrant AUROC: how often a network scores an image of the conjunction above one of the "
+        "attribute alone, of the object alone, or of neither, whichever of these three tests is the hardest. "
+        "Chance is 0.5 in each and 1 is perfect; knowing only one of the two concepts helps in two of them, "
+        "hardly in the third."
+    ),
+    "auroc.vs_rest": (
+        "AUROC against the rest: how often a network scores an image of the conjunction above any other "
+        "image; 0.5 is chance, 1 is perfect. The quadrants of the other images are not known, so a detector "
+        "of one concept alone can score well; only the comparison with the parents speaks of composition."
+    ),
+}
+"""The figure of merit by its path, explained in plain words."""
+
+RECOVERED_EXPLAINED = (
+    "Recovered is the share of the way from random networks (0) to networks trained on the conjunction "
+    "itself (1) in that figure."
+)
+
 SIGNIFICANCE = 0.05
 
 COPY = 0.25
@@ -158,7 +200,7 @@ class Comparison:
       outcome: "above", "below", "cannot tell" or "not measured".
       required: whether a "yes" needs the generated networks to be above it.
       difference: of the figures of merit, generated minus other.
-      p_value: of that difference, corrected.
+      p_value: of that difference, corrected; of random networks the matched null's where that is what counts.
     """
 
     rival: str
@@ -230,6 +272,20 @@ def interval(record: object, path: str = "") -> Interval:
     return Interval(number(record.get("mean")), number(low), number(high))
 
 
+def in_words(name: str, pair_result: Mapping[str, Any] | None = None) -> str:
+    """``both parents run side by side (and_ensemble)``; the name alone where it is of no known method.
+
+    Args:
+      name: of a method.
+      pair_result: whose attribute and object to name; of none, they are called that.
+    """
+    pair = (pair_result or {}).get("pair") or {"attribute": "attribute", "object": "object"}
+    if name not in WORDS:
+        return name
+    words = WORDS[name].format(attribute=pair["attribute"], object=pair["object"])
+    return f"{words} ({name})"
+
+
 def methods_in_order(pair_result: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The methods of a pair, grouped by kind, in the protocol's order."""
     methods = list((pair_result.get("methods") or {}).items())
@@ -244,6 +300,16 @@ def methods_in_order(pair_result: Mapping[str, Any]) -> list[tuple[str, dict[str
         )
 
     return [item for _, item in sorted(enumerate(methods), key=rank)]
+
+
+def ranked(pair_result: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The methods that have a figure of merit, the highest mean first.
+
+    Args:
+      pair_result: of one pair, or the record ``overall`` of many.
+    """
+    scored = [item for item in methods_in_order(pair_result) if merit(pair_result, item[0]).known]
+    return sorted(scored, key=lambda item: -merit(pair_result, item[0]).mean)
 
 
 def merit_path(pair_result: Mapping[str, Any]) -> str:
@@ -310,7 +376,9 @@ def comparisons(pair_result: Mapping[str, Any]) -> list[Comparison]:
         difference, p_value = interval(test, "difference"), number(test.get("p_adjusted"))
         outcome = _outcome(merit(pair_result, best), theirs, difference, p_value)
         if rival == "random" and outcome == "above" and "pair" in pair_result:
-            outcome = "above" if null_p_value(pair_result) < SIGNIFICANCE else "cannot tell"
+            matched = null_p_value(pair_result)
+            if not matched < SIGNIFICANCE:
+                outcome, p_value = "cannot tell", matched
         required = rival in _ALWAYS or kinds.get(rival) in _REQUIRED
         found.append(Comparison(rival, theirs, outcome, required, difference, p_value))
     return found
@@ -320,16 +388,23 @@ def copies(pair_result: Mapping[str, Any]) -> str | None:
     """Of the best generated method, what makes its networks copies of parents; None if they are not.
 
     They are where their mean distance to the nearest parent is under `COPY` of what lies between parents.
+
+    Args:
+      pair_result: of one pair, or the record ``overall`` of many.
     """
     method = (pair_result.get("methods") or {}).get(best_generated(pair_result) or "") or {}
     distance = interval(method, "novelty.distance")
     if not distance.mean < COPY:
         return None
     overlap = interval(method, "novelty.error_overlap").mean
-    shared = f" and make {100 * overlap:.0f}% of their errors" if math.isfinite(overlap) else ""
+    shared = (
+        f", and {100 * overlap:.0f}% of the images that either gets wrong both get wrong"
+        if math.isfinite(overlap)
+        else ""
+    )
     return (
-        f"They are copies of a parent: they lie at {distance.mean:.2f} of the distance between a parent and "
-        f"its nearest fellow{shared}."
+        f"They are copies of a parent: their weights lie at {distance.mean:.2f} of the distance between a "
+        f"parent and its nearest fellow{shared}."
     )
 
 
@@ -351,35 +426,45 @@ def answer(pair_result: Mapping[str, Any]) -> str:
     return "yes" if all(outcome == "above" for outcome in outcomes) else "cannot tell"
 
 
+def run_answer(results: Results) -> str:
+    """The answer of the whole run: that of its only pair, or over all its pairs.
+
+    "cannot tell" where there is no record over pairs, or where images leaked into the training of any.
+    """
+    pairs = results.pairs()
+    if len(pairs) == 1:
+        return answer(pairs[0])
+    overall = results.document.get("overall")
+    return "cannot tell" if not overall or _leaky(pairs) else answer(overall)
+
+
 def verdict(pair_result: Mapping[str, Any]) -> list[str]:
     """The verdict on one pair, or on ``overall``, in plain words, the answer first, line by line."""
-    what = _what(pair_result)
     found = comparisons(pair_result)
     best = best_generated(pair_result)
     if best is None:
-        return [f"Cannot tell: no generated network was scored on {what}."]
-    mine = merit(pair_result, best)
-    lines = [_headline(pair_result, what, found)]
-    figure = f"mean {merit_name(pair_result)} {mine.text()}{_over(pair_result, best)}"
-    lines.append(f"Best generated method: {best}, {figure}.")
+        return [f"Cannot tell: no generated network was scored on {_what(pair_result)}."]
+    lines = [_headline(pair_result, found)]
+    if "pair" not in pair_result:
+        lines.append(
+            "Asked: can networks made from networks for an attribute (such as black) and networks for an "
+            "object (such as cat) tell images of both, though none of these was ever shown one?"
+        )
+    else:
+        attribute, thing = pair_result["pair"]["attribute"], pair_result["pair"]["object"]
+        lines.append(
+            f"Asked: can networks made from networks for {attribute} and networks for {thing} tell a "
+            f"{attribute} {thing}, though none of these was ever shown one?"
+        )
+    figure = f"mean {merit_name(pair_result)} {merit(pair_result, best).text()}{_over(pair_result, best)}"
+    lines.append(f"Best generated method: {in_words(best, pair_result)}, {figure}.")
+    lines.append(MERIT_EXPLAINED[merit_path(pair_result)])
     copied = copies(pair_result)
     if copied:
         lines.append(copied)
-    if merit_path(pair_result) == "auroc.vs_rest":
-        lines.append(
-            "The quadrants of the other test images are not known, so a detector of one concept alone can "
-            "score well here; only the comparison with the parents speaks of composition."
-        )
-    required = [comparison for comparison in found if comparison.required]
-    for title, group in (
-        ("Nulls, parents and merges, all of which it must be above", required),
-        ("What it should come up to", [comparison for comparison in found if not comparison.required]),
-    ):
-        words = [_listed_outcome(outcome, group) for outcome in _OUTCOMES]
-        if any(words):
-            lines.append(f"{title}: {'; '.join(filter(None, words))}.")
+    lines += [_required_words(found), *_yardstick_words(pair_result, found)]
     lines += _chance_lines(pair_result)
-    return lines
+    return [line for line in lines if line]
 
 
 def summary(results: Results) -> list[str]:
@@ -388,17 +473,27 @@ def summary(results: Results) -> list[str]:
     if len(pairs) == 1:
         return verdict(pairs[0])
     overall = results.document.get("overall")
-    lines = verdict(overall) if overall else []
+    if not overall:
+        lines = [
+            f"Cannot tell over the {len(pairs)} pairs: they were not compared together (no "
+            '"overall" in results.json).'
+        ]
+    else:
+        lines = verdict(overall)
+    leaky = _leaky(pairs)
+    if leaky:
+        lines = [
+            f"Cannot tell: images of the conjunction were read in training on {_and(leaky)}, so no figure "
+            "over all pairs counts. Mend the data first.",
+            *lines[1:],
+        ]
     answers = {given: [pair_title(pair) for pair in pairs if answer(pair) == given] for given in _ANSWERS}
     lines.append(
         f"Pair by pair, of {len(pairs)}: yes on {len(answers['yes'])}, no on {len(answers['no'])}, "
         f"cannot tell on {len(answers['cannot tell'])} (p-values corrected for {len(pairs)} pairs, Holm)."
     )
-    lines += [
-        f"{_ANSWERS[given]}: {', '.join(titles)}."
-        for given, titles in answers.items()
-        if titles and given == "yes"
-    ]
+    if answers["yes"]:
+        lines.append(f"Yes: {', '.join(answers['yes'])}.")
     return lines
 
 
@@ -519,7 +614,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
 _ALWAYS = ("random", "attribute_only", "object_only")
 _YARDSTICKS = ("and_ensemble", "trained_on_conjunction")
 _REQUIRED = ("null", "parent", "merge")
-_ANSWERS = {"yes": "Yes", "no": "No", "cannot tell": "Cannot tell"}
+_ANSWERS = ("yes", "no", "cannot tell")
 _OUTCOMES = {
     "above": "above",
     "below": "below",
@@ -532,66 +627,111 @@ def _generated(pair_result: Mapping[str, Any]) -> list[str]:
     return [name for name, method in methods_in_order(pair_result) if method.get("kind") == "generated"]
 
 
+def _leaky(pairs: list[dict[str, Any]]) -> list[str]:
+    """The pairs that saw images of their conjunction in training."""
+    return [pair_title(pair) for pair in pairs if number((pair.get("data") or {}).get("leaked")) > 0]
+
+
 def _what(pair_result: Mapping[str, Any]) -> str:
     """``black cat``, or ``55 pairs``."""
     return pair_title(pair_result) if "pair" in pair_result else f"{pair_result.get('pairs')} pairs"
 
 
 def _over(pair_result: Mapping[str, Any], method: str) -> str:
-    networks = number(pair_result["methods"][method].get("networks"))
     if "pair" not in pair_result:
-        return f", over {pair_result.get('pairs')} pairs"
+        return f", over {_what(pair_result)}"
+    networks = number(pair_result["methods"][method].get("networks"))
     return f", over {networks:.0f} networks" if math.isfinite(networks) else ""
 
 
 def _outcome(mine: Interval, theirs: Interval, difference: Interval, p_value: float) -> str:
     """How one method stands to another, by the test of their difference."""
-    if not theirs.known or not mine.known:
+    if not (theirs.known and mine.known and difference.known and math.isfinite(p_value)):
         return "not measured"
-    if not difference.known or not p_value < SIGNIFICANCE:
+    if not p_value < SIGNIFICANCE:
         return "cannot tell"
     return "above" if difference.mean > 0 else "below"
 
 
-def _headline(pair_result: Mapping[str, Any], what: str, found: list[Comparison]) -> str:
+def _headline(pair_result: Mapping[str, Any], found: list[Comparison]) -> str:
+    """The answer and what it rests on, in one or two sentences."""
     required = [comparison for comparison in found if comparison.required]
     given = answer(pair_result)
     leaked = number((pair_result.get("data") or {}).get("leaked"))
-    one = "pair" in pair_result
-    does = (
-        f"compose {pair_result['pair']['attribute']} and {pair_result['pair']['object']}"
-        if one
-        else f"compose, over {what}"
-    )
-
-    def names(outcome: str, word: str = "and") -> str:
-        return _and([comparison.rival for comparison in required if comparison.outcome == outcome], word)
-
     if leaked > 0:
         return (
-            f"Cannot tell: {leaked:.0f} images of the conjunction were read, so none of these figures "
-            "counts. Mend the data first."
+            f"Cannot tell: {leaked:.0f} images of the conjunction were read in training, so none of these "
+            "figures counts. Mend the data first."
         )
+    does = (
+        f"compose {pair_result['pair']['attribute']} and {pair_result['pair']['object']}"
+        if "pair" in pair_result
+        else f"compose, over {_what(pair_result)}"
+    )
+    groups = {
+        outcome: sorted(
+            (comparison for comparison in required if comparison.outcome == outcome),
+            key=lambda comparison: comparison.difference.mean if comparison.difference.known else 0.0,
+        )
+        for outcome in _OUTCOMES
+    }
     if given == "yes":
-        return f"Yes: the generated networks {does}. They are above {names('above')}."
+        largest = max(comparison.p_value for comparison in required)
+        return (
+            f"Yes: the generated networks {does}. They are above all {len(required)} that they must beat: "
+            f"random networks, the parents alone and every merge of two ({_largest(largest)})."
+        )
     if given == "no":
-        below = names("below")
+        below = _few(pair_result, groups["below"])
         reason = f"They are below {below}." if below else "They are copies of a parent."
         return f"No: the generated networks do not {does}. {reason}"
-    open_ones, missing = names("cannot tell", "or"), names("not measured")
-    reason = f"they cannot be told from {open_ones}" if open_ones else f"not measured: {missing}"
+    told, missing = groups["cannot tell"], groups["not measured"]
+    reason = (
+        f"they cannot be told from {_few(pair_result, told, 'or')}"
+        if told
+        else f"they were not compared with {_few(pair_result, missing, 'or')}"
+    )
     return f"Cannot tell whether the generated networks {does}: {reason}."
 
 
-def _listed_outcome(outcome: str, group: list[Comparison]) -> str:
-    """``below average (-0.107, p < 0.001) and ...``; "" for none."""
+def _largest(p_value: float) -> str:
+    return f"{'all ' if p_value < 0.001 else 'largest '}{p_text(p_value)}"
+
+
+def _few(pair_result: Mapping[str, Any], group: list[Comparison], word: str = "and", most: int = 3) -> str:
+    """The first of some rivals in words, each with its p-value, and how many more there are."""
+    words = [_with(in_words(item.rival, pair_result), p_text(item.p_value, "")) for item in group[:most]]
+    return _and([*words, f"{len(group) - most} more"] if len(group) > most else words, word)
+
+
+def _with(words: str, more: str) -> str:
+    """``words (name, more)``: within the brackets there are, or in its own."""
+    if not more:
+        return words
+    return f"{words[:-1]}, {more})" if words.endswith(")") else f"{words} ({more})"
+
+
+def _required_words(found: list[Comparison]) -> str:
+    """How many of the methods that must be beaten were, which were not."""
+    required = [comparison for comparison in found if comparison.required]
     words = []
-    for comparison in group:
-        if comparison.outcome == outcome:
-            inside = [f"{comparison.difference.mean:+.3f}"] if comparison.difference.known else []
-            inside += [p_text(comparison.p_value)] if math.isfinite(comparison.p_value) else []
-            words.append(comparison.rival + (f" ({', '.join(inside)})" if inside else ""))
-    return f"{_OUTCOMES[outcome]} {_and(words)}" if words else ""
+    for outcome, said in _OUTCOMES.items():
+        names = [comparison.rival for comparison in required if comparison.outcome == outcome]
+        if names:
+            words.append(f"{said} {_and(names)}")
+    return f"Of the {len(required)} that it must beat (nulls, parents and merges) it is {'; '.join(words)}."
+
+
+def _yardstick_words(pair_result: Mapping[str, Any], found: list[Comparison]) -> list[str]:
+    """Where it stands to what it should come up to, each with the difference and its p-value."""
+    words = []
+    for comparison in found:
+        if comparison.required or comparison.outcome == "not measured":
+            continue
+        more = [f"{comparison.difference.mean:+.3f}", p_text(comparison.p_value)]
+        rival = _with(in_words(comparison.rival, pair_result), ", ".join(more))
+        words.append(f"{_OUTCOMES[comparison.outcome]} {rival}")
+    return [f"What it should come up to: it is {'; '.join(words)}."] if words else []
 
 
 def _chance_lines(pair_result: Mapping[str, Any]) -> list[str]:
@@ -600,11 +740,11 @@ def _chance_lines(pair_result: Mapping[str, Any]) -> list[str]:
     best = best_generated(pair_result)
     if "pair" in pair_result:
         lines.append(_null_words(pair_result))
-    recovered = number((pair_result["methods"][best or ""].get("recovered") or {}).get("mean"))
+    recovered = interval(pair_result["methods"][best or ""].get("recovered")).mean
     if math.isfinite(recovered):
         lines.append(
-            f"It recovers {round(100 * recovered)}% of the way from random networks to the ceiling, the "
-            "networks trained on the conjunction itself."
+            f"It recovers {round(100 * recovered)}% of the way from random networks to networks trained on "
+            "the conjunction itself, which are the ceiling."
         )
     ceiling, floor = merit(pair_result, "trained_on_conjunction"), merit(pair_result, "random")
     if ceiling.bounded and floor.bounded and not ceiling.low > floor.high:
@@ -616,31 +756,31 @@ def _chance_lines(pair_result: Mapping[str, Any]) -> list[str]:
 
 
 def _null_words(pair_result: Mapping[str, Any]) -> str:
-    """What the matched null says, and that the choice of a direction is in it."""
+    """What the matched null says, and that the choice of a method is in it."""
     test = pair_result.get("null_test") or {}
     p_value = null_p_value(pair_result)
-    directions = len(_generated(pair_result))
+    picked = len(_generated(pair_result))
     picking = (
-        f"multiplied by {directions}, for it is the best of {directions} generated methods"
-        if directions > 1
-        else "one method, so nothing was picked"
+        f"times {picked}, for it is the best of {picked} generated methods"
+        if picked > 1
+        else "of one method, so nothing was picked"
     )
     if math.isfinite(p_value):
-        return f"Matched null: {p_text(p_value)} by permutation against random networks, {picking}."
+        return f"Against chance: {p_text(p_value)} by permutation with random networks, {picking}."
     if test.get("method") not in (None, best_generated(pair_result)):
-        return f"The matched null test is of {test['method']}: no p-value for this one, and no claim."
-    return "Without a matched null test (no p-value) no claim is made."
+        return f"The test against chance is of {test['method']}: no p-value for this one, and no claim."
+    return "Without a test against chance (no p-value) no claim is made."
 
 
-def p_text(p_value: float) -> str:
-    """``p = 0.012``, ``p < 0.001`` or ``p = -``."""
+def p_text(p_value: float, missing: str = "p = -") -> str:
+    """``p = 0.012``, ``p < 0.001``, or `missing`."""
     if not math.isfinite(p_value):
-        return "p = -"
+        return missing
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def _and(names: list[str], word: str = "and") -> str:
-    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+    return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

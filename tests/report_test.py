@@ -5,85 +5,36 @@ import re
 
 import numpy as np
 import pytest
-from results_test import pair_result, statistic
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from synthetic_runs import (
+    NETWORKS,
+    arrays_of,
+    enriched,
+    full_pair,
+    many_pairs,
+    overall,
+    pair_result,
+    statistic,
+)
 
 from kernelgan import report, results
 from kernelgan.reference import evidence, protocol, study
-from kernelgan.report import figures, reference
+from kernelgan.report import figures, reference, tables
 from kernelgan.types import UserError
-
-NETWORKS = 24
 
 
 def rich_pair(attribute="black", thing="cat", **means):
     """A plausible result of one pair with every part of the contract."""
-    made = pair_result(distilled=0.71, **means)
-    made["pair"] = {"attribute": attribute, "object": thing}
-    quadrants = ("a&o", "a&!o", "!a&o", "!a&!o")
-    made["data"] = {
-        "source": "procedural",
-        "train": dict.fromkeys(quadrants, 1200),
-        "validation": dict(zip(quadrants, (0, 200, 210, 220), strict=True)),
-        "test": dict.fromkeys(quadrants, 300) | {"rest": 7},
-        **{"leaked": 0, "duplicates": 3, "near_duplicates": 12},
-    }
-    made["zoo"] = {
-        side: {"balanced_accuracy": statistic(0.9), "auroc": statistic(0.95)}
-        for side in ("attribute", "object")
-    }
-    made["null_test"] |= {"observed": 0.7, "null_mean": 0.5}
-    made["null_test"]["by_method"] = {
-        name: {"mean_p_value": 0.0004, "best_p_value": 0.3} for name in ("cyclegan_a2b", "cyclegan_b2a")
-    }
-    measures = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
-    for name, method in made["methods"].items():
-        for key in ("balanced_accuracy", "average_precision"):
-            method[key] = statistic(0.62)
-        printed = {key: statistic(0.33) for key in measures[1:]}
-        scores = {key: statistic(0.66) for key in measures} | {"as_printed": printed}
-        method["clustering"] = {"kmeans": scores, "dbscan": scores} if name != "average" else None
-        method["cosine_similarity"] = {key: statistic(0.4) for key in ("within", "across", "margin")}
-        method["novelty"] = {"distance": statistic(2.0), "error_overlap": statistic(0.3)}
-        method["description"] = f"What {name} is."
+    made = enriched(pair_result(distilled=0.71, **means), attribute, thing)
     made["methods"]["average"] |= {"recovered": None, "novelty": None}
     return made
-
-
-def rich_arrays(made, seed=0):
-    """The arrays of a pair, every one of the contract."""
-    rng = np.random.default_rng(seed)
-    points = np.repeat(np.arange(4), 30).astype(np.int8)
-    arrays = {
-        "test_images": rng.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8),
-        "test_quadrant": np.tile(np.arange(4, dtype=np.int8), 12),
-        "embedding_quadrant": points,
-    }
-    for name in made["methods"]:
-        mean = made["methods"][name]["auroc"]["worst"]["mean"]
-        arrays[f"answers/{name}"] = rng.random(48, dtype=np.float32)
-        arrays[f"worst/{name}"] = (mean + 0.05 * rng.standard_normal(NETWORKS)).clip(0, 1)
-        arrays[f"embedding/{name}"] = rng.standard_normal((120, 2)) + points[:, None]
-        arrays[f"cluster/{name}"] = rng.integers(0, 2, 120)
-        arrays[f"cosine/{name}"] = 0.6 * np.eye(4) + 0.4 * rng.random((4, 4))
-    for role in ("attribute_parent", "object_parent", "cyclegan_a2b", "cyclegan_b2a"):
-        arrays[f"kernels/conv1/{role}"] = rng.standard_normal((3, 5, 5, 3, 6)).astype(np.float32)
-        arrays[f"kernels/conv2/{role}"] = rng.standard_normal((3, 5, 5, 6, 16)).astype(np.float32)
-    for side in ("attribute", "object"):
-        falling = np.exp(-np.arange(6) / 3) + 0.05 * rng.random((NETWORKS, 6))
-        for loss in ("train_loss", "validation_loss"):
-            arrays[f"history/zoo_{side}/{loss}"] = falling + 0.1 * (loss != "train_loss")
-        for score in ("validation_balanced_accuracy", "validation_auroc"):
-            arrays[f"history/zoo_{side}/{score}"] = 1 - 0.5 * falling
-    for layer in ("conv1", "conv2"):
-        for loss in ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b", "cycle"):
-            arrays[f"history/cyclegan/{layer}/{loss}"] = 0.2 + np.exp(-np.arange(500) / 90) * rng.random(500)
-    return {f"{results.pair_key(made)}/{name}": value for name, value in arrays.items()}
 
 
 def write_run(folder, pairs, **more):
     arrays = {"contact_sheet": np.random.default_rng(1).integers(0, 256, (4, 8, 32, 32, 3), dtype=np.uint8)}
     for seed, made in enumerate(pairs):
-        arrays |= rich_arrays(made, seed)
+        arrays |= arrays_of(made, seed)
     labels = {"rows": ["black cat", "black, not cat", "cat, not black", "neither"], "columns": []}
     document = {
         "name": "black_cat",
@@ -118,7 +69,14 @@ def four_pairs(tmp_path_factory):
     planted = {"random": 0.45}, {"average": 0.8}, {"attribute_only": 0.7}, {"trained_on_conjunction": 0.95}
     names = [(a, o) for a in ("black", "red") for o in ("cat", "dog")]
     pairs = [rich_pair(a, o, **more) for (a, o), more in zip(names, planted, strict=True)]
-    return write_run(tmp_path_factory.mktemp("four"), pairs)
+    skipped = [{"attribute": "red", "object": "bird", "reason": "2 test images of both, 30 needed"}]
+    return write_run(tmp_path_factory.mktemp("four"), pairs, skipped=skipped, overall=overall(pairs))
+
+
+@pytest.fixture
+def flat_figures(monkeypatch):
+    """Figures are not drawn: each is the same bytes, 40 kB of them."""
+    monkeypatch.setattr(figures, "png", lambda draw: bytes(40_000))
 
 
 def images_of(page):
@@ -152,7 +110,8 @@ def test_the_page_has_every_section_in_order(one_page):
     assert headings[0].startswith("Yes: the generated networks compose black and cat.")
     assert headings[1:] == [
         "Methods, side by side",
-        "Against the null",
+        "Against the null and every other method",
+        "Utility and novelty",
         "Answers on test images",
         "Kernels before and after translation",
         "Training",
@@ -170,6 +129,10 @@ def test_the_page_has_every_section_in_order(one_page):
         "1 min 15 s",
         "its first network, not its best",
         "What average is.",
+        "always answering “no” scores 0.75",
+        "Chance is 0.5 in each and 1 is perfect",
+        "The parents",
+        "+0.120 p &lt; 0.001",
         "0.10.0",
     ):
         assert words in text, words
@@ -192,7 +155,7 @@ def test_every_embedded_figure_is_a_png_and_is_also_a_file(one_pair, one_page):
 
     images = images_of(one_page)
     assert "left out" not in one_page
-    assert len(images) == 9
+    assert len(images) == 10
     files = {path.name: path.read_bytes() for path in (one_pair / "figures").iterdir()}
     assert sorted(files.values()) == sorted(images)
     assert "black_cat_distributions.png" in files
@@ -228,7 +191,7 @@ def test_text_from_outside_is_escaped(tmp_path):
 def test_a_run_without_arrays_still_has_a_report(one_pair, tmp_path):
     (tmp_path / "results.json").write_bytes((one_pair / "results.json").read_bytes())
     page = report.write_report(tmp_path).read_text()
-    assert len(images_of(page)) == 1  # the distributions keep their means
+    assert len(images_of(page)) == 2  # the distributions and the novelty keep their means
     for what in (
         "answers",
         "kernels",
@@ -275,44 +238,194 @@ def test_a_figure_that_fails_is_a_line_in_the_page(one_pair, tmp_path, monkeypat
     assert "it could not be drawn: a &lt; b" in report.write_report(tmp_path).read_text()
 
 
-def test_several_pairs_get_a_matrix_a_leaderboard_and_a_section_each(four_pairs):
+def test_several_pairs_get_a_leaderboard_matrices_and_a_section_each(four_pairs, flat_figures):
     page = report.write_report(four_pairs).read_text()
     headings = re.findall(r"<h2>(.*?)</h2>", page)
-    assert headings[0] == "Of 4 pairs: yes on 2, no on 1, cannot tell on 1."
-    assert {"Every attribute with every object", "Leaderboard", "black cat", "red dog", "Data"} <= set(
-        headings
-    )
+    assert headings[0].startswith("Yes: the generated networks compose, over 4 pairs. They are above all 4 ")
+    assert headings[1:] == [
+        "Leaderboard",
+        "Utility and novelty",
+        "Every attribute with every object",
+        "The pairs",
+        "Pair by pair",
+        "Data",
+        "How it was made",
+    ]
     for key in ("black_cat", "black_dog", "red_cat", "red_dog"):
-        assert f'id="{key}"' in page
-        assert f'href="#{key}"' in page
-    assert len(images_of(page)) == 2 + 2 * 4
+        assert page.count(f'id="{key}"') == page.count(f'href="#{key}"') == 1
+    assert len(images_of(page)) == 5 + 3 * 4
+    assert "left out" not in page
+    assert 'href="figures/red_dog_cosine.png"' in page
     assert (four_pairs / "figures" / "red_dog_cosine.png").exists()
-    assert len(page.encode()) < 4_000_000
+    assert "<details open><summary>1 pair was skipped" in page
+    assert "red bird: 2 test images of both, 30 needed" in page
     Balance().feed(page)
 
 
-def test_a_full_page_refers_to_the_files(four_pairs, monkeypatch):
-    monkeypatch.setattr("kernelgan.report.page.EMBEDDED_BYTES", 0)
+def test_the_leaderboard_is_of_overall_best_first(four_pairs):
+    record = results.read_results(four_pairs).document["overall"]
+    record["methods"]["average"]["auroc"]["worst"]["mean"] = 0.999
+    html_of_it = tables.leaderboard(record)
+    rows = re.findall(r'<tr class="([^"]*)"><th>(.*?)</th>', html_of_it)
+    assert rows[0] == ("", "the average of both parents&#x27; weights (average)")
+    assert [style for style, name in rows if "cyclegan" in name] == ["best"] * 2
+    assert [style for style, name in rows if "ensemble" in name or "conjunction" in name] == ["mark"] * 2
+    assert "0.999" in html_of_it
+    assert "There is no record" in tables.leaderboard({})
+
+
+def test_a_full_page_refers_to_the_files(four_pairs, flat_figures, monkeypatch):
+    monkeypatch.setattr("kernelgan.report.page.PAGE_BYTES", 0)
     page = report.write_report(four_pairs).read_text()
     assert images_of(page) == []
-    assert "figures/matrix.png" in page
+    assert "\0" not in page
+    assert 'href="figures/matrix.png"' in page
 
 
-def test_the_terminal_table_is_narrow_aligned_and_complete(one_pair, four_pairs):
-    text = report.table(results.read_results(one_pair))
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 110
-    assert "nan" not in text.lower()
-    rows = [line for line in lines if line.startswith("  ") and "[" in line][:9]
+def test_the_figures_in_a_page_are_as_many_as_fit(four_pairs, flat_figures, monkeypatch):
+    monkeypatch.setattr("kernelgan.report.page.PAGE_BYTES", 500_000)
+    page = report.write_report(four_pairs).read_text()
+    assert 0 < len(images_of(page)) < 5 + 3 * 4
+    assert 500_000 - 55_000 < len(page.encode()) <= 500_000  # not one more
+    assert 'alt="Every method over all pairs' in page  # of all pairs before those of one
+
+
+@pytest.fixture(scope="module")
+def many():
+    """55 pairs of 90 by nineteen methods, without arrays."""
+    return results.Results(results.normalised(many_pairs()))
+
+
+def test_the_text_of_a_page_of_many_pairs_is_small(many, tmp_path, monkeypatch):
+    from kernelgan.report import page as page_lib
+
+    def missing(*_, **__):
+        raise figures.MissingError("not here")
+
+    monkeypatch.setattr(figures, "png", missing)
+    gallery = page_lib._Gallery(tmp_path)
+    text = gallery.filled(page_lib._page(many, gallery))
+    assert len(text.encode()) < 2_500_000  # of 4 MB: the rest is for figures
+    assert text.count('<details class="pair">') == 55
+    assert "<details><summary>35 pairs were skipped</summary>" in text
+    Balance().feed(text)
+
+
+def test_a_matrix_leaves_pairs_that_were_not_run_blank(many):
+    figure = figures.matrix(many, ["random", "and_ensemble"])
+    for axes in figure.axes:
+        assert len(axes.texts) == 55
+        (image,) = axes.images
+        assert image.get_array().shape == (9, 10)
+        assert np.isfinite(image.get_array()).sum() == 55
+
+
+def test_differences_are_the_best_generated_minus_the_other_about_zero(many):
+    figure = figures.differences(many, ["and_ensemble", "unheard_of"])
+    (axes,) = figure.axes
+    (image,) = axes.images
+    assert image.norm.vmin == -image.norm.vmax
+    made = many.pairs()[0]
+    expected = (
+        results.merit(made, results.best_generated(made)).mean - results.merit(made, "and_ensemble").mean
+    )
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    columns = [label.get_text() for label in axes.get_xticklabels()]
+    place = rows.index(made["pair"]["attribute"]), columns.index(made["pair"]["object"])
+    assert image.get_array()[place] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("of", ["pair", "pairs"])
+def test_labels_of_the_novelty_plot_do_not_overlap(many, of):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    made = full_pair()
+    run = results.Results(many.document, arrays_of(made))
+    figure = figures.novelty(run, made) if of == "pair" else figures.novelty_overall(run)
+    (axes,) = figure.axes
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    # Not the annotation's own: that has its leader in it.
+    texts = {text.get_text(): Text.get_window_extent(text, renderer) for text in axes.texts}
+    assert {"average", "hypernetwork", "random", "copy of a parent"} <= set(texts)
+    boxes = [Bbox.from_extents(box.x0, box.y0, box.x0 + 0.98 * box.width, box.y1) for box in texts.values()]
+    for index, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[:index]), list(texts)[index]
+
+
+def test_the_leaderboard_figure_has_every_method_and_the_lines(many):
+    (axes,) = figures.leaderboard(many).axes
+    written = [text.get_text() for text in axes.texts]
+    for name in many.document["overall"]["methods"]:
+        assert results.in_words(name) in written
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels[:2] == ["both parents run side by side", "networks trained on the conjunction itself"]
+    with pytest.raises(figures.MissingError):
+        figures.leaderboard(results.Results({"pairs": many.pairs()}))
+
+
+def test_the_table_of_tests_has_every_rival_of_every_generated_method():
+    made = full_pair()
+    made["tests"]["hypernetwork"]["zipit"] = {"difference": statistic(0.25), "p_adjusted": 0.012}
+    made["tests"]["hypernetwork"]["average"] = {"difference": statistic(0.25), "p_adjusted": 0.12}
+    text = tables.tests(made)
+    assert text.count("<tr>") == 1 + len(made["methods"])
+    assert "<strong>0.012</strong>" in text
+    assert "<td>0.120</td>" in text
+    assert "+0.250 <small>[+0.240, +0.260]</small>" in text
+    assert tables.tests({"methods": made["methods"]}) == ""
+
+
+def test_the_terminal_says_the_answer_first_and_last(one_pair, four_pairs, many):
+    for run in (results.read_results(one_pair), results.read_results(four_pairs), many):
+        text = report.table(run)
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= 110
+        assert not any(line.endswith(" ") for line in lines)
+        assert "nan" not in text.lower().split()
+        first = results.summary(run)[0]
+        assert re.sub(r"\s+", " ", text).startswith(first)
+        assert re.sub(r"\s+", " ", text).count(first) == 2
+
+
+def test_the_terminal_table_of_a_pair_is_aligned_and_complete(one_pair):
+    made = results.read_results(one_pair)
+    lines = report.table(made).splitlines()
+    rows = [line for line in lines if re.match(r"[> ] [a-z]", line) and "[" in line and "0." in line]
+    rows = [line for line in rows if line.split()[-4:] and line[2:].split()[0] in made.pairs()[0]["methods"]]
+    assert len(rows) == len(made.pairs()[0]["methods"])
     assert len({line.index("[") for line in rows}) == 1
-    assert "0.700 [0.690, 0.710]" in text
-    assert "Yes: the generated networks compose black and cat." in text
-    average = next(line for line in rows if line.startswith("  average"))
-    assert average.endswith(" -")
-    text = report.table(results.read_results(four_pairs))
-    assert max(map(len, text.splitlines())) <= 110
-    assert "Of 4 pairs: yes on 2, no on 1, cannot tell on 1." in text
-    assert "mean of worst AUROC" in text
+    (best,) = [line for line in rows if line.startswith(">")]
+    assert best.startswith("> cyclegan_b2a")
+    assert "0.700 [0.690, 0.710]" in best
+    (average,) = [line for line in rows if line.startswith("  average")]
+    assert average.endswith("-  +0.120 p<0.001")  # not recovered, then the best generated minus it
+    assert "always answering no gets" in " ".join(lines)
+
+
+def test_the_terminal_of_many_pairs_has_a_leaderboard_and_a_line_each(many):
+    lines = report.table(many).splitlines()
+    board = [line for line in lines if re.match(r"[>= ] \w+ +\w.*\d\.\d{3} \[", line)]
+    means = [float(re.search(r"(0\.\d{3}) \[", line)[1]) for line in board]
+    assert len(board) == len(many.document["overall"]["methods"])
+    assert means == sorted(means, reverse=True)
+    assert [line[2:].split()[0] for line in board if line[0] == "="] == [
+        "trained_on_conjunction",
+        "and_ensemble",
+    ]
+    assert sum(line[0] == ">" for line in board) == 3
+    assert all(
+        any(line.startswith(f"{results.pair_title(made)} ") for line in lines) for made in many.pairs()
+    )
+    assert any(line.startswith("Skipped 35: ") for line in lines)
+    assert "and 32 more in the report" in re.sub(r"\s+", " ", " ".join(lines))
+
+
+def test_the_terminal_names_methods_not_measured_on_all_pairs():
+    document = many_pairs(4)
+    document["overall"]["methods"]["zipit"]["pairs"] = 3
+    text = report.table(results.Results(results.normalised(document)))
+    assert "Not measured on all pairs: zipit 3." in re.sub(r"\s+", " ", text)
 
 
 def test_damaged_results_are_the_users_error(tmp_path):

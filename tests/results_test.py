@@ -3,49 +3,10 @@ import math
 
 import numpy as np
 import pytest
+from synthetic_runs import full_pair, many_pairs, method, pair_result, statistic
 
 from kernelgan import results
 from kernelgan.types import UserError
-
-FLOORS = {"random": 0.45, "attribute_only": 0.60, "object_only": 0.55, "average": 0.58}
-
-
-def statistic(mean, half=0.01):
-    return {"mean": mean, "ci95": [mean - half, mean + half], "sd": 0.02, "best": mean + 0.05}
-
-
-def method(kind, mean, half=0.01, quadrants=True, **more):
-    auroc = {"vs_rest": statistic(mean, half)}
-    if quadrants:
-        names = ("vs_attribute_only", "vs_object_only", "vs_neither", "worst")
-        auroc = {name: statistic(mean, half) for name in names}
-    return {
-        "kind": kind,
-        "networks": 8,
-        "parameters": 3674,
-        "auroc": auroc,
-        "recovered": {"mean": 0.5},
-        **more,
-    }
-
-
-def pair_result(generated=(0.50, 0.70), p_value=0.004, half=0.01, quadrants=True, **means):
-    kinds = {"random": "null", "average": "merge", "and_ensemble": "two nets", "distilled": "trained apart"}
-    kinds |= {"trained_on_conjunction": "ceiling", "attribute_only": "parent", "object_only": "parent"}
-    means = FLOORS | {"and_ensemble": 0.73, "trained_on_conjunction": 0.9} | means
-    made = {
-        name: method(kinds[name], mean, half, quadrants) for name, mean in means.items() if mean is not None
-    }
-    a2b, b2a = generated
-    made |= {"cyclegan_b2a": method("generated", b2a, half, quadrants)}
-    made |= {"cyclegan_a2b": method("generated", a2b, half, quadrants)}
-    best = "cyclegan_b2a" if b2a >= a2b else "cyclegan_a2b"
-    return {
-        "pair": {"attribute": "black", "object": "cat"},
-        "data": {"source": "procedural", "test": {"a&o": 20}, "leaked": 0, "duplicates": 1},
-        "methods": made,
-        "null_test": {"statistic": "auroc.worst", "method": best, "candidates": 2, "p_value": p_value},
-    }
 
 
 def test_written_results_read_back_with_both_readings_of_one_pair(tmp_path):
@@ -170,6 +131,10 @@ def test_methods_are_in_the_order_of_the_protocol():
     ]
 
 
+def without_tests(made):
+    return {key: value for key, value in made.items() if key != "tests"}
+
+
 @pytest.mark.parametrize(
     ("made", "expected"),
     [
@@ -177,7 +142,7 @@ def test_methods_are_in_the_order_of_the_protocol():
         (pair_result(generated=(0.70, 0.50)), "yes"),
         (pair_result(generated=(0.50, 0.52)), "no"),  # clearly below the attribute parent
         (pair_result(generated=(0.40, 0.41)), "no"),
-        (pair_result(generated=(0.50, 0.605)), "cannot tell"),  # overlaps the attribute parent
+        (pair_result(generated=(0.50, 0.605)), "cannot tell"),  # not to be told from the attribute parent
         (pair_result(half=0.2), "cannot tell"),
         (pair_result(p_value=0.2), "cannot tell"),  # above random, but so is random picked the same way
         (pair_result(p_value=None), "cannot tell"),
@@ -185,7 +150,11 @@ def test_methods_are_in_the_order_of_the_protocol():
         (pair_result(attribute_only=None), "cannot tell"),
         (pair_result(average=None), "yes"),
         (pair_result(average=0.8), "no"),
+        (pair_result(zipit=0.8), "no"),
+        (pair_result(pixels=0.8), "no"),
+        (pair_result(distilled=0.8, half_width_pair=0.8), "yes"),  # to come up to, not to beat
         (pair_result(quadrants=False), "yes"),
+        (without_tests(pair_result()), "cannot tell"),  # intervals apart are no test
         (pair_result() | {"data": {"leaked": 3}}, "cannot tell"),
         (pair_result() | {"methods": {}}, "cannot tell"),
     ],
@@ -197,30 +166,99 @@ def test_the_answer_on_planted_numbers(made, expected):
     assert not first.endswith("..")
 
 
+def test_outcomes_are_those_of_the_tests_not_of_the_intervals():
+    made = pair_result()
+    test = made["tests"]["cyclegan_b2a"]["average"]
+    for difference, p_adjusted, outcome in (
+        (0.1, 0.049, "above"),
+        (-0.1, 0.049, "below"),
+        (0.1, 0.05, "cannot tell"),
+        (0.1, None, "not measured"),
+        (None, 0.01, "not measured"),
+    ):
+        test |= {"difference": {"mean": difference}, "p_value": 0.001, "p_adjusted": p_adjusted}
+        (found,) = [each for each in results.comparisons(made) if each.rival == "average"]
+        assert (found.outcome, found.required) == (outcome, True)
+        assert (results.answer(made) == "yes") == (outcome == "above")
+        assert (results.answer(made) == "no") == (outcome == "below")
+
+
+def test_the_null_test_of_many_pairs_counts_as_corrected():
+    made = pair_result()
+    made["null_test"]["p_adjusted"] = 0.3
+    assert results.null_p_value(made) == 0.3
+    random = next(found for found in results.comparisons(made) if found.rival == "random")
+    assert (random.outcome, random.p_value) == ("cannot tell", 0.3)
+    assert "random networks (random, p = 0.300)" in results.verdict(made)[0]
+
+
+@pytest.mark.parametrize(("distance", "copied"), [(0.2, True), (0.25, False), (1.0, False), (None, False)])
+def test_copies_of_a_parent_do_not_compose(distance, copied):
+    made = pair_result()
+    made["methods"]["cyclegan_b2a"]["novelty"] = {
+        "distance": {"mean": distance},
+        "error_overlap": statistic(0.8),
+    }
+    assert (results.answer(made) == "no") == copied
+    lines = results.verdict(made)
+    assert ("They are copies of a parent." in lines[0]) == copied
+    assert any("80% of the images that either gets wrong" in line for line in lines) == copied
+
+
 def test_a_null_test_of_another_method_supports_no_claim():
     made = pair_result()
     made["null_test"]["method"] = "cyclegan_a2b"
     assert results.answer(made) == "cannot tell"
-    assert any("The null test is of cyclegan_a2b" in line for line in results.verdict(made))
+    assert any("test against chance is of cyclegan_a2b" in line for line in results.verdict(made))
+
+
+def test_the_headline_names_what_is_not_beaten_in_words_with_p_values():
+    first = results.verdict(pair_result(generated=(0.50, 0.52)))[0]
+    assert first.startswith("No: the generated networks do not compose black and cat. They are below ")
+    assert first.index("(attribute_only, p < 0.001)") < first.index("(average, p < 0.001)")  # widest first
+    assert "the black parents alone (attribute_only, p < 0.001)" in first
+    assert "random" not in first
+    many = results.verdict(pair_result(generated=(0.1, 0.1), zipit=0.5, concatenate=0.5))[0]
+    assert many.count("p < 0.001") == 3
+    assert many.endswith(" and 3 more.")
+    assert "(all p < 0.001)" in results.verdict(pair_result())[0]
 
 
 def test_the_verdict_says_what_it_rests_on():
     text = "\n".join(results.verdict(pair_result()))
-    assert "cyclegan_b2a, mean worst-quadrant AUROC 0.700 [0.690, 0.710], over 8 networks" in text
-    assert "p = 0.004" in text
-    assert "multiplied by 2, for it is the better of 2 directions" in text
-    assert (
-        "Below both parents run side by side, at twice the parameters (and_ensemble 0.730 [0.720, 0.740])."
-        in text
-    )
-    assert "(trained_on_conjunction 0.900 [0.890, 0.910])." in text
-    assert "50% of the way" in text
+    for words in (
+        "cat kernels translated (cyclegan_b2a), mean worst-quadrant AUROC 0.700 [0.690, 0.710], over 8",
+        "Chance is 0.5 in each and 1 is perfect",
+        "Of the 4 that it must beat (nulls, parents and merges) it is above random, attribute_only,",
+        "p = 0.004 by permutation with random networks, times 2, for it is the best of 2 generated methods",
+        "below both parents run side by side (and_ensemble, -0.030, p < 0.001)",
+        "(trained_on_conjunction, -0.200, p < 0.001)",
+        "50% of the way",
+    ):
+        assert words in text, words
     no_ceiling = results.verdict(pair_result(trained_on_conjunction=0.45))
     assert any(line.startswith("Beware") for line in no_ceiling)
-    assert any(
-        "quadrants of the other test images are not known" in x
-        for x in results.verdict(pair_result(quadrants=False))
-    )
+    unknown = "\n".join(results.verdict(pair_result(quadrants=False)))
+    assert "quadrants of the other images are not known" in unknown
+    assert "Worst-quadrant" not in unknown
+
+
+def test_methods_are_named_in_words():
+    assert results.in_words("and_ensemble") == "both parents run side by side (and_ensemble)"
+    assert results.in_words("object_only") == "the object parents alone (object_only)"
+    assert results.in_words("object_only", pair_result()) == "the cat parents alone (object_only)"
+    assert results.in_words("new{") == "new{"
+    assert set(results.WORDS) == set(results.METHODS)
+
+
+def test_methods_are_ranked_by_their_means():
+    made = full_pair()
+    made["methods"]["zipit"]["auroc"]["worst"]["mean"] = None
+    names = [name for name, _ in results.ranked(made)]
+    assert names[0] == "trained_on_conjunction"
+    means = [results.merit(made, name).mean for name in names]
+    assert means == sorted(means, reverse=True)
+    assert set(made["methods"]) - set(names) == {"zipit"}
 
 
 def test_statistics_that_are_not_there_are_nan():
@@ -237,10 +275,74 @@ def test_statistics_that_are_not_there_are_nan():
     assert results.p_text(0.0001) == "p < 0.001"
 
 
-def test_the_summary_of_several_pairs_counts_the_answers():
+def three_pairs():
     pairs = [pair_result(), pair_result(generated=(0.4, 0.4)), pair_result(half=0.2)]
     for made, name in zip(pairs, ("cat", "dog", "car"), strict=True):
         made["pair"] = {"attribute": "black", "object": name}
-    lines = results.summary(results.Results({"pairs": pairs}))
-    assert lines[0] == "Of 3 pairs: yes on 1, no on 1, cannot tell on 1."
-    assert "No: black dog." in lines
+    return pairs
+
+
+def test_the_summary_of_several_pairs_counts_the_answers():
+    made = results.Results({"pairs": three_pairs()})
+    lines = results.summary(made)
+    assert lines[0].startswith("Cannot tell over the 3 pairs")
+    assert results.run_answer(made) == "cannot tell"
+    assert any("of 3: yes on 1, no on 1, cannot tell on 1" in line for line in lines)
+    assert "Yes: black cat." in lines
+
+
+def test_the_summary_of_one_pair_is_its_verdict():
+    made = pair_result()
+    run = results.Results({"pairs": [made]})
+    assert results.summary(run) == results.verdict(made)
+    assert results.run_answer(run) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("means", "expected", "first"),
+    [
+        (
+            {},
+            "cannot tell",
+            "they cannot be told from half the filters of each parent (concatenate, p = 1.000)",
+        ),
+        (
+            {"hypernetwork": 0.9},
+            "yes",
+            "Yes: the generated networks compose, over 55 pairs. They are above all 12",
+        ),
+        (
+            {"zipit": 0.9},
+            "no",
+            "No: the generated networks do not compose, over 55 pairs. They are below both parents' like "
+            "filters merged (zipit, p = 0.001).",
+        ),
+    ],
+)
+def test_the_answer_over_many_pairs_is_that_of_their_tests(means, expected, first):
+    document = many_pairs()
+    tests = document["overall"]["tests"]["hypernetwork"]
+    for name, mean in means.items():
+        document["overall"]["methods"][name]["auroc"]["worst"]["mean"] = mean
+    if "hypernetwork" in means:
+        for name in tests:
+            tests[name] = {"difference": statistic(0.1), "p_adjusted": 0.001}
+    if "zipit" in means:
+        tests["zipit"] = {"difference": statistic(-0.2), "p_adjusted": 0.001}
+    run = results.Results(document)
+    assert results.run_answer(run) == expected
+    lines = results.summary(run)
+    assert lines[0].lower().startswith(expected)
+    assert first in lines[0]
+    assert any(", over 55 pairs." in line for line in lines[1:])
+    assert not any("Against chance" in line for line in lines)
+
+
+def test_a_leak_in_any_pair_spoils_the_answer_over_all():
+    document = many_pairs(4)
+    document["pairs"][2]["data"]["leaked"] = 5
+    run = results.Results(document)
+    assert results.run_answer(run) == "cannot tell"
+    first = results.summary(run)[0]
+    assert first.startswith("Cannot tell: images of the conjunction were read in training on ")
+    assert results.pair_title(document["pairs"][2]) in first

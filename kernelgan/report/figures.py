@@ -6,6 +6,7 @@ run did not leave what it needs. Colours are Okabe and Ito's, or cividis; a mark
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import warnings
@@ -435,41 +436,299 @@ def contact_sheet(results: results_lib.Results) -> Figure:
 
 
 def matrix(results: results_lib.Results, methods: Sequence[str]) -> Figure:
-    """Mean figure of merit for every attribute and object, one heat map a method."""
-    pairs = results.pairs()
-    attributes = list(dict.fromkeys(str(pair["pair"]["attribute"]) for pair in pairs))
-    objects = list(dict.fromkeys(str(pair["pair"]["object"]) for pair in pairs))
-    maps = {}
-    for method in methods:
-        values = np.full((len(attributes), len(objects)), np.nan)
-        for pair in pairs:
-            place = (
-                attributes.index(str(pair["pair"]["attribute"])),
-                objects.index(str(pair["pair"]["object"])),
-            )
-            values[place] = results_lib.merit(pair, method).mean
-        if np.isfinite(values).any():
-            maps[method] = values
+    """Mean figure of merit for every attribute and object, one heat map a method; pairs not run are blank."""
+    maps = {method: _pair_map(results, functools.partial(_mean, method=method)) for method in methods}
+    maps = {method: values for method, values in maps.items() if np.isfinite(values).any()}
     if not maps:
         raise MissingError("no pair has a figure of merit")
+    low = min(float(np.nanmin(values)) for values in maps.values())
+    high = max(float(np.nanmax(values)) for values in maps.values())
+    return _maps(results, maps, low, max(high, low + 1e-6))
+
+
+def differences(results: results_lib.Results, rivals: Sequence[str]) -> Figure:
+    """Figure of merit of each pair's best generated method minus that of others, one heat map each.
+
+    The scale is about zero: orange where the generated networks are behind, purple where they are ahead.
+    """
+
+    def behind(pair: Pair, rival: str) -> float:
+        best = results_lib.best_generated(pair)
+        return _mean(pair, best) - _mean(pair, rival) if best else math.nan
+
+    maps = {
+        f"best generated minus {rival}": _pair_map(results, functools.partial(behind, rival=rival))
+        for rival in rivals
+    }
+    maps = {title: values for title, values in maps.items() if np.isfinite(values).any()}
+    if not maps:
+        raise MissingError("no pair has a generated method and one to compare it with")
+    largest = max(float(np.nanmax(np.abs(values))) for values in maps.values()) or 1.0
+    return _maps(results, maps, -largest, largest, diverging=True)
+
+
+def _mean(pair: Pair, method: str) -> float:
+    return results_lib.merit(pair, method).mean
+
+
+def _places(results: results_lib.Results) -> tuple[list[str], list[str]]:
+    """The attributes and the objects of a run, each sorted by name."""
+    pairs = [pair["pair"] for pair in results.pairs()]
+    return (
+        sorted({str(pair["attribute"]) for pair in pairs}),
+        sorted({str(pair["object"]) for pair in pairs}),
+    )
+
+
+def _pair_map(results: results_lib.Results, value: Callable[[Pair], float]) -> np.ndarray:
+    """``(attributes, objects)``: a number of every pair; NaN where there was no such pair."""
+    attributes, objects = _places(results)
+    values = np.full((len(attributes), len(objects)), np.nan)
+    for pair in results.pairs():
+        place = attributes.index(str(pair["pair"]["attribute"])), objects.index(str(pair["pair"]["object"]))
+        values[place] = value(pair)
+    return values
+
+
+def _maps(
+    results: results_lib.Results,
+    maps: Mapping[str, np.ndarray],
+    low: float,
+    high: float,
+    diverging: bool = False,
+) -> Figure:
+    """Heat maps of attributes by objects on one scale."""
+    attributes, objects = _places(results)
     most = 4 if len(objects) <= 4 else 3 if len(objects) <= 8 else 2
     columns = min(range(min(most, len(maps)), 0, -1), key=lambda count: (-len(maps) % count, -count))
     columns = columns if columns > 1 else min(most, len(maps))
     rows = math.ceil(len(maps) / columns)
-    cell = min(max(WIDTH / columns / (len(objects) + 1.5), 0.3), 0.5)
-    figure = new(WIDTH, rows * (cell * len(attributes) + 0.4) + 0.6)
+    cell = min(max(WIDTH / columns / (len(objects) + 1.5), 0.24), 0.5)
+    figure = new(WIDTH * max(columns, min(most, 2)) / max(most, 2) if columns == 1 else WIDTH, 0.0)
+    figure.set_figheight(rows * (min(cell, 0.32) * len(attributes) + 0.4) + 0.6)
     panels = np.asarray(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True))
-    low = min(float(np.nanmin(values)) for values in maps.values())
-    high = max(float(np.nanmax(values)) for values in maps.values())
     _hide(panels, len(maps))
     for axes, (name, values) in zip(panels.flat, maps.items(), strict=False):
-        _heat_map(axes, values, low, max(high, low + 1e-6), digits=2)
+        _heat_map(axes, values, low, high, digits=2, diverging=diverging, blank=True)
         axes.set_title(name, fontsize=8.5)
         axes.set_xticks(
             range(len(objects)), objects, fontsize=8, rotation=35, ha="right", rotation_mode="anchor"
         )
         axes.set_yticks(range(len(attributes)), attributes, fontsize=8)
     return figure
+
+
+def leaderboard(results: results_lib.Results) -> Figure:
+    """Every method over all pairs, best first: mean and 95% interval; small marks are single pairs.
+
+    From ``overall``; the dashed line is both parents run side by side, the dotted one the ceiling.
+    """
+    overall = results.document.get("overall") or {}
+    rows = results_lib.ranked(overall)
+    if not rows:
+        raise MissingError("results.json has no overall figures of merit")
+    figure = new(WIDTH, 1.15 + 0.3 * len(rows))
+    axes = figure.add_subplot()
+    for name, color, dashes, height in _yardsticks(overall):
+        axes.axvline(height, color=color, ls=dashes, lw=1.3, label=results_lib.WORDS[name])
+    axes.axvline(0.5, color=INK, lw=0.8, alpha=0.5)
+    for y, (name, method) in enumerate(rows):
+        kind = str(method.get("kind"))
+        color, marker = KIND_STYLE.get(kind, (GREY, "o"))
+        if kind == "generated":
+            axes.axhspan(y - 0.5, y + 0.5, color=color, alpha=0.10, lw=0, zorder=0)
+        singles = _finite(np.array([_mean(pair, name) for pair in results.pairs()]))
+        jitter = (np.arange(singles.size) * 0.61803 % 1 - 0.5) * 0.5
+        axes.scatter(singles, y + jitter, s=6, color=color, alpha=0.28, marker="o", lw=0, zorder=2)
+        value = results_lib.merit(overall, name)
+        if value.bounded:
+            axes.plot([value.low, value.high], [y, y], color=INK, lw=2.2, zorder=4)
+        style: dict[str, Any] = {"mfc": color, "mec": "white" if color == BLACK else INK, "mew": 0.8}
+        axes.plot(value.mean, y, marker=marker, ms=7, ls="", zorder=5, **style)
+        text: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
+        weight = "bold" if kind == "generated" else "normal"
+        axes.text(1.012, y, value.text(), weight=weight, **text)
+        axes.text(-0.012, y, results_lib.in_words(name), ha="right", weight=weight, **text)
+    axes.set_yticks([])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", zorder=0)
+    axes.set_axisbelow(True)
+    pairs = results_lib.number(overall.get("pairs"))
+    axes.set_xlabel(
+        f"{results_lib.merit_name(overall)}, mean over {pairs:.0f} pairs with 95% interval (0.5: chance); "
+        "one small mark a pair"
+    )
+    kinds = [kind for kind in KIND_STYLE if any(method.get("kind") == kind for _, method in rows)]
+    for kind in kinds:
+        color, marker = KIND_STYLE[kind]
+        axes.plot([], [], color=color, marker=marker, ls="", ms=6, mec=INK, mew=0.5, label=kind)
+    figure.legend(loc="outside upper center", ncols=5)
+    return figure
+
+
+def novelty(results: results_lib.Results, pair: Pair) -> Figure:
+    """Figure of merit against distance from the nearest parent, of networks (faint) and their means."""
+    distances, worst = results.arrays_under(pair, "novelty"), results.arrays_under(pair, "worst")
+    clouds = {}
+    for name, values in distances.items():
+        scores = np.asarray(worst.get(name, np.zeros(0)), np.float64).ravel()
+        far = np.asarray(values, np.float64).ravel()
+        count = min(far.size, scores.size, 60)
+        clouds[name] = (far[:count], scores[:count])
+    if results_lib.merit_path(pair) != "auroc.worst":
+        clouds = {}
+    return _novelty(pair, clouds)
+
+
+def novelty_overall(results: results_lib.Results) -> Figure:
+    """As `novelty`, over all pairs: a large mark is a method's mean over pairs, a faint one a single pair."""
+    overall = results.document.get("overall") or {}
+    clouds = {}
+    for name, _ in results_lib.ranked(overall):
+        points = [
+            (results_lib.interval(pair["methods"].get(name), "novelty.distance").mean, _mean(pair, name))
+            for pair in results.pairs()
+        ]
+        far, scores = np.asarray(points, np.float64).reshape(-1, 2).T
+        clouds[name] = (far, scores)
+    return _novelty(overall, clouds)
+
+
+def _novelty(record: Pair, clouds: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """The plot of utility and novelty of one pair, or of ``overall``."""
+    rows = []
+    for name, method in results_lib.methods_in_order(record):
+        far, score = results_lib.interval(method, "novelty.distance"), results_lib.merit(record, name)
+        if far.known and score.known:
+            rows.append((name, str(method.get("kind")), far, score))
+    if not rows:
+        raise MissingError("no method has both a novelty and a figure of merit")
+    figure = new(WIDTH, 5.2)
+    axes = figure.add_subplot()
+    axes.axvspan(-9, results_lib.COPY, color=GREY, alpha=0.18, lw=0, zorder=0)
+    for name, kind, far, score in rows:
+        color, marker = KIND_STYLE.get(kind, (GREY, "o"))
+        if name in clouds:
+            axes.scatter(*clouds[name], s=9, color=color, marker=marker, alpha=0.22, lw=0, zorder=2)
+        if far.bounded:
+            axes.plot([far.low, far.high], [score.mean] * 2, color=INK, lw=1.1, zorder=4)
+        if score.bounded:
+            axes.plot([far.mean] * 2, [score.low, score.high], color=INK, lw=1.1, zorder=4)
+        style: dict[str, Any] = {"mfc": color, "mec": "white" if color == BLACK else INK, "mew": 0.8}
+        axes.plot(far.mean, score.mean, marker=marker, ms=8, ls="", zorder=5, **style)
+    for _, color, dashes, height in _yardsticks(record):
+        axes.axhline(height, color=color, ls=dashes, lw=1.4, zorder=1)
+    far_ends = [point for _, _, far, _ in rows for point in (far.mean, far.high) if math.isfinite(point)]
+    for far_values, _ in clouds.values():
+        far_ends += list(_finite(far_values))
+    axes.set_xlim(-0.06, max(1.25, 1.06 * max(far_ends)))
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.05 * (high - low))
+    axes.axvline(1.0, color=FAINT, lw=1, zorder=0)
+    axes.grid(axis="y", zorder=0)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("distance from the nearest parent (1: as far as a parent is from its nearest fellow)")
+    axes.set_ylabel(results_lib.merit_name(record))
+    corner: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "fontsize": 8, "color": "#4a525c"}
+    axes.text(results_lib.COPY / 2, 0.985, "copy of a parent", ha="center", va="top", **corner)
+    lines = _yardsticks(record)
+    for name, _, _, height in lines:
+        text, place = results_lib.in_words(name, record), (results_lib.COPY, height)
+        axes.annotate(text, place, (6, 2), textcoords="offset points", va="bottom", fontsize=7.5)
+    named = {name for name, *_ in lines}
+    _label_points(axes, [row for row in rows if row[0] not in named])
+    return figure
+
+
+def _yardsticks(record: Pair) -> list[tuple[str, str, str, float]]:
+    """What a generated network should come up to, as lines: name, colour, dashes, figure of merit."""
+    methods = record.get("methods") or {}
+    lines = []
+    for name, dashes in (("and_ensemble", "--"), ("trained_on_conjunction", ":")):
+        value = results_lib.merit(record, name)
+        if value.known:
+            color = KIND_STYLE.get(str(methods[name].get("kind")), (GREY, "o"))[0]
+            lines.append((name, color, dashes, value.mean))
+    return lines
+
+
+def _label_points(
+    axes: Axes, rows: Sequence[tuple[str, str, results_lib.Interval, results_lib.Interval]]
+) -> None:
+    """Labels means where the text meets no other label, mean or interval, nor a text already there.
+
+    Each takes the first free place about its mean, nearest first, or the one that meets least; one that is
+    not next to its mean gets a leader.
+
+    Args:
+      axes: with its limits set; its figure's layout is run here, so nothing may be added later.
+      rows: name, kind (generated ones are bold), and the intervals along x and y.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.patheffects import withStroke
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    scale = figure.dpi / 72
+    frame = axes.get_window_extent(renderer)
+    taken = [text.get_window_extent(renderer).padded(2) for text in axes.texts]
+    places = axes.transData.transform([(x.mean, y.mean) for _, _, x, y in rows])
+    for (_, _, x, y), (across, up) in zip(rows, places, strict=True):
+        taken.append(_box(across - 5 * scale, up - 5 * scale, 10 * scale, 10 * scale))
+        if x.bounded and y.bounded:
+            first, last = axes.transData.transform([(x.low, y.low), (x.high, y.high)])
+            taken.append(_box(first[0], up - scale, last[0] - first[0], 2 * scale))
+            taken.append(_box(across - scale, first[1], 2 * scale, last[1] - first[1]))
+    angles = np.deg2rad((0, 180, 90, 270, 35, 145, 215, 325, 65, 115, 245, 295))
+    for (name, kind, x, y), place in sorted(
+        zip(rows, places, strict=True), key=lambda item: -float(item[1][1])
+    ):
+        style: dict[str, Any] = {
+            "textcoords": "offset points",
+            "fontsize": 8,
+            "weight": "bold" if kind == "generated" else "normal",
+            "zorder": 6,
+            "path_effects": [withStroke(linewidth=2, foreground="white", alpha=0.8)],
+        }
+        text = axes.annotate(name, (x.mean, y.mean), (0, 0), **style)
+        extent = text.get_window_extent(renderer)
+        text.remove()
+        width, height = extent.width, extent.height
+        best = (math.inf, 0.0, 0.0, 0.0)
+        for radius in (10.0, 16.0, 26.0, 38.0, 52.0, 70.0):
+            for angle in angles:
+                across, up = math.cos(angle), math.sin(angle)
+                left = place[0] + radius * scale * across - width * (1 - across) / 2
+                bottom = place[1] + radius * scale * up - height * (1 - up) / 2
+                box = _box(left, bottom, width, height)
+                met = sum(_shared(box, other) for other in taken)
+                met += 10 * (width * height - _shared(box, frame))  # beyond the frame is worst
+                if met < best[0] - 1e-6:
+                    best = (met, left, bottom, radius)
+            if best[0] < 1e-6:
+                break
+        _, left, bottom, radius = best
+        taken.append(_box(left, bottom, width, height))
+        offset = ((left - place[0]) / scale, (bottom - place[1]) / scale)
+        leader = {"arrowstyle": "-", "color": GREY, "lw": 0.7, "shrinkA": 0, "shrinkB": 5}
+        style |= {"va": "bottom", "arrowprops": leader if radius > 10 else None}
+        axes.annotate(name, (x.mean, y.mean), offset, **style)
+
+
+def _box(left: float, bottom: float, width: float, height: float) -> Any:  # noqa: ANN401
+    from matplotlib.transforms import Bbox
+
+    return Bbox.from_bounds(left, bottom, width, height)
+
+
+def _shared(first: Any, second: Any) -> float:  # noqa: ANN401
+    """The area that two boxes share, in square pixels."""
+    across = min(first.x1, second.x1) - max(first.x0, second.x0)
+    up = min(first.y1, second.y1) - max(first.y0, second.y0)
+    return max(across, 0.0) * max(up, 0.0)
 
 
 def _hide(panels: np.ndarray, used: int) -> None:
@@ -494,14 +753,29 @@ def _rectangle(x: float, y: float, width: float, height: float, **style: Any) ->
     return Rectangle((x, y), width, height, **style)
 
 
-def _heat_map(axes: Axes, values: np.ndarray, low: float, high: float, digits: int) -> None:
-    """A heat map with its numbers written into it."""
-    axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+def _heat_map(
+    axes: Axes,
+    values: np.ndarray,
+    low: float,
+    high: float,
+    digits: int,
+    diverging: bool = False,
+    blank: bool = False,
+) -> None:
+    """A heat map with its numbers written into it; `blank` leaves places without a number empty."""
+    axes.imshow(values, cmap="PuOr" if diverging else "cividis", vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        text = f"{value:.{digits}f}" if np.isfinite(value) else "\N{EN DASH}"
-        # cividis is as light as mid-grey halfway up: white to there, black beyond.
-        dark = np.isfinite(value) and (value - low) / (high - low) < 0.48
-        color = "white" if dark else "black"
+        if blank and not np.isfinite(value):
+            continue
+        text = (
+            f"{value:{'+' if diverging else ''}.{digits}f}".replace("-0.00", "+0.00")
+            if np.isfinite(value)
+            else "\N{EN DASH}"
+        )
+        share = (value - low) / (high - low)
+        # cividis is as light as mid-grey halfway up: white to there, black beyond. PuOr is dark at both ends.
+        dark = abs(share - 0.5) > 0.36 if diverging else share < 0.48
+        color = "white" if np.isfinite(value) and dark else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
     axes.tick_params(length=0)
     for spine in axes.spines.values():

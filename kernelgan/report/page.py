@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +22,22 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
-EMBEDDED_BYTES = 3_000_000
-"""Most bytes of base64 text in the page, which leaves tables 1 MB of the 4 MB that mail puts up with.
+PAGE_BYTES = 3_900_000
+"""Most bytes of the page, under the 4 MB that mail puts up with.
 
-Figures beyond it are only written as files, and the page says so.
+Figures beyond it are only written as files, which the page links to; the figures of pairs first.
 """
 
-MATRIX_METHODS = (
-    *("random", "attribute_only", "object_only", "average", "cyclegan_a2b", "cyclegan_b2a"),
-    *("distilled", "and_ensemble", "trained_on_conjunction"),
+MATRIX_METHODS = ("random", "distilled", "and_ensemble", "trained_on_conjunction")
+"""The methods whose matrix of pairs is in the page, with the best generated one and the best merge."""
+
+_NOVELTY = (
+    "How well a network does (up) against how far it is from the nearest parent (right; 1 is as far as a "
+    "parent is from its nearest fellow). Faint: one mark a {}; large: the mean with its 95% intervals. "
+    "In the shaded band a network is a copy of a parent."
 )
+_SAID_ONCE = ("Asked: ", *results_lib.MERIT_EXPLAINED.values())
+"""How lines of a verdict begin that are not repeated for each of many pairs."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +57,7 @@ def write_report(workdir: str | Path) -> Path:
     workdir = Path(workdir)
     results = results_lib.read_results(workdir)
     gallery = _Gallery(workdir / FIGURES_FOLDER)
-    page = _page(results, gallery)
+    page = gallery.filled(_page(results, gallery))
     return results_lib.write_atomically(workdir / REPORT_FILE, page.encode())
 
 
@@ -70,17 +76,17 @@ class _Gallery:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.embedded = 0
+        self.figures: dict[str, tuple[str, str]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def show(self, name: str, draw: Callable[[], Figure], caption: str, embed: bool = True) -> str:
-        """A figure element; a line of text where the run did not leave what it takes, or the page is full.
+        """A mark that `filled` replaces by the figure; a line of text where the run left not what it takes.
 
         Args:
           name: of the file, without a suffix.
           draw: makes the figure.
           caption: plain text.
-          embed: False writes the file and mentions it.
+          embed: False writes the file and links to it.
         """
         try:
             image = figures.png(draw)
@@ -92,17 +98,30 @@ class _Gallery:
             return f'<p class="note">Figure left out, it could not be drawn: {escape(str(error))}.</p>'
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.png"
         results_lib.write_atomically(path, image)
+        where = f"{self.folder.name}/{path.name}"
+        link = f'<p class="note">Figure: <a href="{where}">{where}</a></p>'
+        if not embed:
+            return link
         code = base64.b64encode(image).decode()
-        if not embed or self.embedded + len(code) > EMBEDDED_BYTES:
-            where = escape(f"{self.folder.name}/{path.name}")
-            return f'<p class="note">To keep this page small, a figure is only in <code>{where}</code>.</p>'
-        self.embedded += len(code)
         alternative, text = escape(caption, quote=True), escape(caption)
-        source = f"data:image/png;base64,{code}"
-        return (
-            f'<figure><div class="scroll"><img alt="{alternative}" src="{source}"></div>'
-            f"<figcaption>{text}</figcaption></figure>"
+        mark = f"\0{len(self.figures)}\0"
+        self.figures[mark] = (
+            link,
+            f'<figure><div class="scroll"><img alt="{alternative}" src="data:image/png;base64,{code}"></div>'
+            f"<figcaption>{text}</figcaption></figure>",
         )
+        return mark
+
+    def filled(self, page: str) -> str:
+        """The page with its figures, in the order they were drawn, as long as it stays under `PAGE_BYTES`."""
+        size = len(page.encode()) + sum(len(link.encode()) for link, _ in self.figures.values())
+        chosen = {}
+        for mark, (link, figure) in self.figures.items():
+            more = len(figure.encode()) - len(link.encode())
+            fits = size + more <= PAGE_BYTES
+            size += more if fits else 0
+            chosen[mark] = figure if fits else link
+        return re.sub("\0[0-9]+\0", lambda found: chosen[found[0]], page)
 
 
 def _page(results: results_lib.Results, gallery: _Gallery) -> str:
@@ -113,9 +132,12 @@ def _page(results: results_lib.Results, gallery: _Gallery) -> str:
         title = "black cat, as the reference has it"
         body = reference.sections(results, gallery.show)
     elif len(pairs) == 1:
-        body = [_verdict(pairs[0]), *_full_pair(results, pairs[0], gallery)]
+        body = [
+            _verdict(results_lib.verdict(pairs[0]), results_lib.answer(pairs[0])),
+            *_full_pair(results, pairs[0], gallery),
+        ]
     else:
-        body = [*_several(results, gallery), *(_compact_pair(results, pair, gallery) for pair in pairs)]
+        body = _several(results, gallery)
     if not reference.is_reference(results):
         body.append(_data(results, gallery))
     body.append(_run(document))
@@ -151,15 +173,16 @@ def _section(heading: str, *content: str, anchor: str = "") -> str:
     )
 
 
-def _verdict(pair: Mapping[str, Any], compact: bool = False) -> str:
-    given = results_lib.answer(pair)
-    symbol = {"yes": "✓ Yes", "no": "✗ No", "cannot tell": "? Cannot tell"}[given]
-    first, *rest = results_lib.verdict(pair)
-    lines = "".join(f"<li>{escape(line)}</li>" for line in rest)
+def _verdict(lines: Sequence[str], given: str, compact: bool = False) -> str:
+    """The answer and what it rests on, in a box of its own."""
+    # A p-value is not to be torn apart at the end of a line.
+    unbroken = (re.sub(r"\bp ([=<]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", line) for line in lines)
+    first, *rest = (escape(line) for line in unbroken)
+    listed = "".join(f"<li>{line}</li>" for line in rest)
     frame, heading = ("div", "h3") if compact else ("section", "h2")
     return (
-        f'<{frame} class="verdict {given.split()[0]}"><span class="badge">{symbol}</span>'
-        f"<{heading}>{escape(first)}</{heading}><ul>{lines}</ul></{frame}>"
+        f'<{frame} class="verdict {given.split()[0]}"><span class="badge">{tables.ANSWERS[given]}</span>'
+        f"<{heading}>{first}</{heading}><ul>{listed}</ul></{frame}>"
     )
 
 
@@ -171,7 +194,13 @@ def _full_pair(results: results_lib.Results, pair: Mapping[str, Any], gallery: _
     layers = figures.kernel_layers(results, pair)
     return [
         _section("Methods, side by side", tables.methods(pair), tables.descriptions(pair)),
-        _section("Against the null", _distribution(results, pair, gallery), tables.null_test(pair)),
+        _section(
+            "Against the null and every other method",
+            _distribution(results, pair, gallery),
+            tables.tests(pair),
+            tables.null_test(pair),
+        ),
+        _section("Utility and novelty", draw("novelty", figures.novelty, _NOVELTY.format("network"))),
         _section("Answers on test images", _answers(results, pair, gallery)),
         _section(
             "Kernels before and after translation",
@@ -222,74 +251,134 @@ def _full_pair(results: results_lib.Results, pair: Mapping[str, Any], gallery: _
 
 
 def _several(results: results_lib.Results, gallery: _Gallery) -> list[str]:
-    """The sections about all pairs of a run of several."""
-    first, *rest = results_lib.summary(results)
-    verdict = (
-        f'<section class="verdict cannot"><h2>{escape(first)}</h2><ul>'
-        + "".join(f"<li>{escape(line)}</li>" for line in rest)
-        + "</ul></section>"
+    """The sections of a run of several pairs: all together, then one by one."""
+    pairs, overall = results.pairs(), results.document.get("overall") or {}
+    skipped = tables.skipped(results.document.get("skipped") or ())
+    sections = [_verdict(results_lib.summary(results), results_lib.run_answer(results))]
+    if overall:
+        sections.append(
+            _section(
+                "Leaderboard",
+                gallery.show(
+                    "leaderboard",
+                    lambda: figures.leaderboard(results),
+                    "Every method over all pairs, best first: mean and 95% interval over pairs, one small "
+                    "mark a pair.",
+                ),
+                tables.leaderboard(overall),
+                tables.merit_note(overall),
+                _folded("Tests over all pairs", tables.tests(overall)),
+                _folded("What each method is", _described(pairs)),
+            )
+        )
+        sections.append(
+            _section(
+                "Utility and novelty",
+                gallery.show(
+                    "novelty", lambda: figures.novelty_overall(results), _NOVELTY.format("pair's mean")
+                ),
+            )
+        )
+    sections.append(_matrices(results, gallery))
+    sections.append(_section("The pairs", tables.pairs(pairs), skipped))
+    # The page is to stay small: what all pairs have in common is said once.
+    sections.append(
+        _section(
+            "Pair by pair",
+            tables.methods_note(pairs[0], brief=True),
+            *(_compact_pair(results, pair, gallery) for pair in pairs),
+        )
     )
-    links = "".join(
-        f'<a href="#{escape(results_lib.pair_key(pair), quote=True)}">{escape(results_lib.pair_title(pair))}'
-        f" ({results_lib.answer(pair)})</a> "
-        for pair in results.pairs()
-    )
-    present = {name for pair in results.pairs() for name in pair["methods"]}
-    generated = [
-        name
-        for pair in results.pairs()
-        for name, method in results_lib.methods_in_order(pair)
-        if method.get("kind") == "generated" and name not in MATRIX_METHODS
+    return sections
+
+
+def _matrices(results: results_lib.Results, gallery: _Gallery) -> str:
+    """Attributes by objects: the methods that matter, differences, and the others as a file."""
+    record = results.document.get("overall") or results.pairs()[0]
+    present = [name for name, _ in results_lib.methods_in_order(record)]
+    best, merge = results_lib.best_generated(record), _best_merge(record)
+    shown = [name for name in present if name in (best, merge, *MATRIX_METHODS)]
+    others = [name for name in present if name not in shown]
+    figure_of_merit = f"Mean {results_lib.merit_name(record)} for every attribute (row) and object (column)"
+    content = [
+        gallery.show(
+            "matrix",
+            lambda: figures.matrix(results, shown),
+            f"{figure_of_merit}; one scale for all methods, a pair that was not run is blank.",
+        ),
+        gallery.show(
+            "matrix_differences",
+            lambda: figures.differences(results, [name for name in (merge, "and_ensemble") if name]),
+            "Each pair's best generated method minus the best merge and minus both parents run side by side "
+            "(and_ensemble): orange where the generated networks are behind, purple where they are ahead.",
+        ),
     ]
-    names = [name for name in (*MATRIX_METHODS, *dict.fromkeys(generated)) if name in present]
-    picture = gallery.show(
-        "matrix",
-        lambda: figures.matrix(results, names),
-        f"Mean {results_lib.merit_name(results.pairs()[0])} for every attribute (row) and object (column); "
-        "one scale for all methods.",
-    )
-    rows = [
-        (escape(name), escape(kind), tables.number(mean), str(count))
-        for name, kind, mean, count in terminal.leaderboard(results)
-    ]
-    board = tables.plain(("method", "kind", "mean over pairs", "pairs"), rows, "counts")
-    return [
-        verdict,
-        f"<nav>{links}</nav>",
-        _section("Every attribute with every object", picture),
-        _section("Leaderboard", board),
-    ]
+    if others:
+        content.append(
+            gallery.show("matrix_others", lambda: figures.matrix(results, others), "", embed=False).replace(
+                "Figure:", f"The other {len(others)} methods:"
+            )
+        )
+    return _section("Every attribute with every object", *content)
+
+
+def _best_merge(record: Mapping[str, Any]) -> str | None:
+    """The merge with the highest mean figure of merit."""
+    return next((name for name, method in results_lib.ranked(record) if method.get("kind") == "merge"), None)
+
+
+def _described(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """What each method of any pair is."""
+    methods = {name: method for pair in reversed(pairs) for name, method in pair["methods"].items()}
+    return tables.descriptions({"methods": methods}, fold=False)
+
+
+def _folded(heading: str, content: str) -> str:
+    return f"<details><summary>{escape(heading)}</summary>{content}</details>" if content else ""
 
 
 def _compact_pair(results: results_lib.Results, pair: Mapping[str, Any], gallery: _Gallery) -> str:
+    """One pair of several, folded away; a link to what is inside unfolds it."""
     key = results_lib.pair_key(pair)
-    extra = [
-        ("zoo_curves", figures.zoo_curves),
-        ("cyclegan_curves", figures.cyclegan_curves),
-        ("cosine", figures.cosine),
-        ("embeddings", figures.embeddings),
-    ]
-    extra += [
-        (f"kernels_{layer}", functools.partial(figures.kernels, layer=layer))
+    given = results_lib.answer(pair)
+    files = {
+        "training of the zoos": ("zoo_curves", figures.zoo_curves),
+        "of the translators": ("cyclegan_curves", figures.cyclegan_curves),
+        "cosine similarity": ("cosine", figures.cosine),
+        "feature space": ("embeddings", figures.embeddings),
+    } | {
+        f"kernels {layer}": (f"kernels_{layer}", functools.partial(figures.kernels, layer=layer))
         for layer in figures.kernel_layers(results, pair)
+    }
+    links = []
+    for words, (name, draw) in files.items():
+        link = re.search('href="([^"]*)"', _draw(results, pair, gallery, key, name, draw, "", embed=False))
+        if link:
+            links.append(f'<a href="{link[1]}">{escape(words)}</a>')
+    content = [
+        _verdict(
+            [line for line in results_lib.verdict(pair) if not line.startswith(_SAID_ONCE)],
+            given,
+            compact=True,
+        ),
+        tables.methods(pair, brief=True),
+        _folded("Tests between methods", tables.tests(pair)),
+        _folded("Against random networks", tables.null_test(pair)),
+        _folded("The parents, features, novelty", tables.zoos(pair) + tables.features(pair, brief=True)),
+        _folded("Clustering", tables.clustering(pair, brief=True)),
+        _folded("Images", tables.counts(pair.get("data") or {})),
+        _folded(
+            "Figures",
+            _distribution(results, pair, gallery)
+            + _draw(results, pair, gallery, key, "novelty", figures.novelty, _NOVELTY.format("network"))
+            + _answers(results, pair, gallery)
+            + (f'<p class="note">As files: {", ".join(links)}.</p>' if links else ""),
+        ),
     ]
-    files = [_draw(results, pair, gallery, key, name, draw, "", embed=False) for name, draw in extra]
-    written = [line for line in files if "left out" not in line]
-    note = (
-        f'<p class="note">{len(written)} more figures of this pair (training, kernels, feature space) are in '
-        f"<code>{FIGURES_FOLDER}/</code>, under names that start with <code>{escape(key)}</code>.</p>"
-    )
-    return _section(
-        results_lib.pair_title(pair),
-        _verdict(pair, compact=True),
-        tables.methods(pair),
-        f"<details><summary>Distributions and answers</summary>{_distribution(results, pair, gallery)}"
-        f"{_answers(results, pair, gallery)}</details>",
-        f"<details><summary>Null test, zoos, features, clustering</summary>{tables.null_test(pair)}"
-        f"{tables.zoos(pair)}{tables.features(pair)}{tables.clustering(pair)}</details>",
-        tables.counts(pair.get("data") or {}),
-        note if written else "",
-        anchor=key,
+    summary = f'<span class="{given.split()[0]} answer">{tables.ANSWERS[given]}</span>'
+    return (
+        f'<details class="pair"><summary>{escape(results_lib.pair_title(pair))} {summary}</summary>'
+        f'<div id="{escape(key, quote=True)}">{"".join(content)}</div></details>'
     )
 
 

@@ -7,7 +7,7 @@ CSS = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--wash); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1200px; margin: 0 auto; padding: 40px 24px 64px; }
+main { max-width: 1320px; margin: 0 auto; padding: 40px 24px 64px; }
 header { margin-bottom: 24px; }
 .eyebrow { margin: 0; font-size: .78rem; letter-spacing: .09em; text-transform: uppercase;
   color: var(--soft); }
@@ -50,10 +50,14 @@ tbody th, td.text { text-align: left; }
 tbody th { color: var(--ink); font-size: .875rem; }
 thead th:first-child, thead th.text { text-align: left; }
 thead th.group { text-align: center; border-bottom: 1px solid var(--line); }
+table.wide td.text, table.wide thead th.text { padding-left: 14px; }
+table.named tbody th { white-space: normal; min-width: 190px; }
 td.prose { white-space: normal; text-align: left; min-width: 260px; color: var(--soft); }
 tr.kind th { padding-top: 14px; font-size: .72rem; letter-spacing: .07em; text-transform: uppercase;
   color: var(--soft); border-bottom: 1px solid var(--line); }
 tr.best th, tr.best td { background: #fdf3ea; }
+tr.mark th, tr.mark td { background: #eef1f5; font-weight: 700; }
+.answer { color: var(--tone); font-weight: 600; }
 td small { font-size: .8rem; }
 td.divide, th.divide { border-left: 1px solid var(--line); }
 td svg { display: block; }
@@ -61,6 +65,8 @@ figure { margin: 12px 0 0; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 figcaption { margin-top: 6px; max-width: 86ch; }
 details { margin: 8px 0; }
+details.pair { margin: 0; padding: 8px 0; border-bottom: 1px solid var(--line); }
+details.pair > div { padding: 4px 0 12px; scroll-margin-top: 40px; }
 summary { cursor: pointer; font-weight: 600; }
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px;
   font-size: .8rem; line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere; }

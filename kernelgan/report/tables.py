@@ -10,6 +10,7 @@ from typing import Any
 from kernelgan import results as results_lib
 
 DASH = "&ndash;"
+ANSWERS = {"yes": "✓ Yes", "no": "✗ No", "cannot tell": "? Cannot tell"}
 
 _AUROCS = (
     ("vs_attribute_only", "vs attribute only"),
@@ -23,15 +24,22 @@ _SAMPLE = (
 _CLUSTER_MEASURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 
 
-def methods(pair: Mapping[str, Any]) -> str:
-    """All methods, grouped by kind: figure of merit, its parts, and the other scores."""
+def methods(pair: Mapping[str, Any], brief: bool = False) -> str:
+    """All methods, grouped by kind: figure of merit, its parts, the best generated minus each, other scores.
+
+    Args:
+      pair: see there.
+      brief: only the figure of merit with its interval, and no bar: for pages of many pairs.
+    """
     path = results_lib.merit_path(pair)
     quadrants = _AUROCS if path == "auroc.worst" else ()
-    head = ["method", results_lib.merit_name(pair), ""]
+    head = ["method", results_lib.merit_name(pair), *([] if brief else [""])]
     head += [label for _, label in quadrants]
-    head += ["balanced accuracy", "average precision", "recovered", "networks", "parameters"]
+    head += ["best generated minus this", "right by quadrant", "conjunction found", "average precision"]
+    head += ["recovered", "networks", "parameters"]
     best = results_lib.best_generated(pair)
     null = results_lib.merit(pair, "random")
+    tests = (pair.get("tests") or {}).get(best) or {}
     rows = []
     kind: object = ""
     for name, method in results_lib.methods_in_order(pair):
@@ -41,12 +49,14 @@ def methods(pair: Mapping[str, Any]) -> str:
                 f'<tr class="kind"><th colspan="{len(head)}">{escape(str(kind or "other"))}</th></tr>'
             )
         value = results_lib.interval(method, path)
+        means = [f"auroc.{key}" for key, _ in quadrants]
+        scores = ["balanced_accuracy", "recall", "average_precision"]
         cells = [
             _stat(method, path, strong=True),
-            _bar(value, null),
-            *(_stat(method, f"auroc.{key}") for key, _ in quadrants),
-            _stat(method, "balanced_accuracy"),
-            _stat(method, "average_precision"),
+            *([] if brief else [_bar(value, null)]),
+            *(_stat(method, score, brief=brief) for score in means),
+            _difference(tests.get(name)),
+            *(_stat(method, score, brief=brief) for score in scores),
             number(results_lib.interval(method, "recovered").mean, digits=2),
             _count(method.get("networks")),
             _count(method.get("parameters")),
@@ -54,14 +64,185 @@ def methods(pair: Mapping[str, Any]) -> str:
         mark = ' class="best"' if name == best else ""
         rows.append(f"<tr{mark}><th>{escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     heads = "".join(f"<th>{escape(label)}</th>" for label in head)
+    table = (
+        f'<div class="scroll"><table class="wide"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+    return table if brief else table + methods_note(pair)
+
+
+def merit_note(record: Mapping[str, Any]) -> str:
+    """What the figure of merit and the share recovered are.
+
+    Args:
+      record: of one pair, or the record ``overall`` of many.
+    """
+    explained = escape(results_lib.MERIT_EXPLAINED[results_lib.merit_path(record)])
+    return f'<p class="note">{explained} {escape(results_lib.RECOVERED_EXPLAINED)}</p>'
+
+
+def methods_note(pair: Mapping[str, Any], brief: bool = False) -> str:
+    """What the columns of `methods` are, for a reader new to them; `brief` as there."""
+    bar = (
+        ""
+        if brief
+        else "A bar runs from 0 to 1: a dot for the mean, a line for the interval, a tick at the mean of the "
+        "random networks. "
+    )
+    return merit_note(pair) + (
+        f'<p class="note">Means over all networks, with 95% intervals. {bar}Best generated minus this: the '
+        "difference in the figure of merit and its corrected p-value. Right by quadrant: the share of images "
+        "answered rightly, each of the four quadrants counting the same (balanced accuracy), so that always "
+        "answering “no” scores 0.75; conjunction found: the share of its images answered “yes” (recall), 0 "
+        "for that answer. The tinted row is the best generated method; that it was picked is part of every "
+        "test.</p>"
+    )
+
+
+def _difference(test: object) -> str:
+    """A difference with its p-value under it; a dash where it was not tested."""
+    difference = results_lib.interval(test, "difference")
+    if not difference.known or not isinstance(test, Mapping):
+        return DASH
+    p_value = results_lib.number(test.get("p_adjusted"))
+    return f"{difference.mean:+.3f} <small>{escape(results_lib.p_text(p_value))}</small>"
+
+
+def tests(record: Mapping[str, Any]) -> str:
+    """Every generated method against every other: difference, its interval, corrected p; "" without tests.
+
+    Args:
+      record: of one pair, or the record ``overall`` of many.
+    """
+    methods = results_lib.methods_in_order(record)
+    found = record.get("tests") or {}
+    generated = [name for name, method in methods if method.get("kind") == "generated" and name in found]
+    if not generated:
+        return ""
+    rows = []
+    for rival, _ in methods:
+        cells = []
+        for name in generated:
+            test = found[name].get(rival) or {}
+            difference, p_value = results_lib.interval(test, "difference"), test.get("p_adjusted")
+            if not difference.known:
+                cells += [DASH, DASH]
+                continue
+            ends = f" <small>[{difference.low:+.3f}, {difference.high:+.3f}]</small>"
+            clear = results_lib.number(p_value) < results_lib.SIGNIFICANCE
+            text = _p(p_value)
+            cells += [
+                f"{difference.mean:+.3f}{ends if difference.bounded else ''}",
+                f"<strong>{text}</strong>" if clear else text,
+            ]
+        if any(cell != DASH for cell in cells):
+            rows.append((escape(rival), *cells))
+    head = ["minus"]
+    for name in generated:
+        head += [name, "p"]
+    return (
+        "<h3>Generated methods against every other</h3>"
+        + plain(head, rows, "counts")
+        + '<p class="note">Difference of the figures of merit with its 95% interval; above zero the '
+        "generated networks are better. Two-sided p-values, corrected for having picked the best generated "
+        "method and, in a run of several pairs, for their number; bold: under 0.05.</p>"
+    )
+
+
+def leaderboard(overall: Mapping[str, Any]) -> str:
+    """Every method over all pairs, best first, with its record against both parents run side by side."""
+    rows = []
+    for name, method in results_lib.ranked(overall):
+        against = method.get("against") or {}
+        cells = [
+            escape(str(method.get("kind") or "other")),
+            _stat(method, results_lib.merit_path(overall), strong=True),
+            _stat(method, "recovered", digits=2),
+            _difference({"difference": against.get("difference"), "p_adjusted": against.get("p_value")}),
+            _of_them(against, "wins"),
+            _of_them(against, "losses"),
+            _stat(method, "novelty.distance", brief=True, digits=2),
+            _stat(method, "novelty.error_overlap", brief=True, digits=2),
+            _count(method.get("pairs")),
+        ]
+        kind = method.get("kind")
+        style = "best" if kind == "generated" else "mark" if kind in ("two nets", "ceiling") else ""
+        columns = f'<td class="text">{cells[0]}</td>' + "".join(f"<td>{cell}</td>" for cell in cells[1:])
+        rows.append(f'<tr class="{style}"><th>{escape(results_lib.in_words(name))}</th>{columns}</tr>')
+    if not rows:
+        return '<p class="note">There is no record over all pairs.</p>'
+    head = ["kind", f"{results_lib.merit_name(overall)}, mean over pairs", "recovered"]
+    head += ["minus and_ensemble", "pairs won (clearly)", "pairs lost (clearly)"]
+    head += ["novelty: distance", "errors shared", "pairs"]
+    heads = '<th class="text">kind</th>' + "".join(f"<th>{escape(label)}</th>" for label in head[1:])
+    return (
+        f'<div class="scroll"><table class="wide named"><thead><tr><th>method</th>{heads}</tr></thead>'
+        f'<tbody>{"".join(rows)}</tbody></table></div><p class="note">Best first, intervals over pairs; '
+        "tinted: generated; bold: what these should come up to, both parents run side by side (and_ensemble) "
+        "and the ceiling. Won and lost are counted against and_ensemble by the mean of each pair, in "
+        "brackets those that a test confirms after correction for the number of pairs. Novelty: distance in "
+        "weights from the nearest parent, where 1 is as far as a parent is from its nearest fellow and under "
+        f"{results_lib.COPY} counts as a copy; errors shared: of the images that it or that parent gets "
+        "wrong, the share that both do.</p>"
+    )
+
+
+def _of_them(against: Mapping[str, Any], what: str) -> str:
+    """``31 (12)``: so many, and how many of them clear."""
+    count = _count(against.get(what))
+    return count if count == DASH else f"{count} ({_count(against.get(f'clear_{what}'))})"
+
+
+def pairs(records: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each pair: its answer and main figures, with a link to its section."""
+    rows = []
+    for pair in records:
+        best = results_lib.best_generated(pair)
+        given = results_lib.answer(pair)
+        key = escape(results_lib.pair_key(pair), quote=True)
+        test = (pair.get("data") or {}).get("test") or {}
+        mine = results_lib.merit(pair, best) if best else results_lib.Interval()
+        others = [
+            number(results_lib.merit(pair, name).mean)
+            for name in ("random", "and_ensemble", "trained_on_conjunction")
+        ]
+        cells = [
+            escape(str(pair["pair"]["object"])),
+            _count(test.get("a&o")),
+            f'<span class="{given.split()[0]} answer">{ANSWERS[given]}</span>',
+            escape(best or "") or DASH,
+            f"<strong>{number(mine.mean)}</strong>",
+            *others,
+        ]
+        styles = [' class="text"', "", ' class="text"', ' class="text"', "", "", "", ""]
+        columns = "".join(f"<td{style}>{cell}</td>" for style, cell in zip(styles, cells, strict=True))
+        attribute = escape(str(pair["pair"]["attribute"]))
+        rows.append(f'<tr><th><a href="#{key}">{attribute}</a></th>{columns}</tr>')
+    heads = (
+        '<th>attribute</th><th class="text">object</th><th>test images of both</th><th class="text">composes?'
+        '</th><th class="text">best generated</th><th>its AUROC</th><th>random</th>'
+        "<th>both parents (and_ensemble)</th><th>ceiling</th>"
+    )
     return (
         f'<div class="scroll"><table class="wide"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
-        '<p class="note">Means over all networks, with 95% intervals. The bar runs from 0 to 1: a dot for '
-        "the mean, a line for the interval, a tick at the mean of the random networks. Recovered: share of "
-        "the way from random to the ceiling. The tinted row is the better generated direction; picking it is "
-        "part of the null test.</p>"
+        f'<p class="note">Figures: {escape(results_lib.merit_name(records[0]))}, means over networks. An '
+        "attribute leads to all that was measured on its pair.</p>"
     )
+
+
+def skipped(records: Sequence[Mapping[str, Any]], fold: int = 5) -> str:
+    """The pairs that were not run and why, folded away where they are more than `fold`; "" for none."""
+    lines = "".join(
+        f"<li>{escape(str(record.get('attribute')))} {escape(str(record.get('object')))}: "
+        f"{escape(str(record.get('reason') or 'no reason given'))}</li>"
+        for record in records
+    )
+    if not lines:
+        return ""
+    shown = "" if len(records) > fold else " open"
+    count = "1 pair was" if len(records) == 1 else f"{len(records)} pairs were"
+    return f"<details{shown}><summary>{count} skipped</summary><ul>{lines}</ul></details>"
 
 
 def _bar(value: results_lib.Interval, null: results_lib.Interval, width: int = 90) -> str:
@@ -85,8 +266,8 @@ def _bar(value: results_lib.Interval, null: results_lib.Interval, width: int = 9
     return f'<svg width="{width}" height="18" {label}>{"".join(marks)}</svg>'
 
 
-def descriptions(pair: Mapping[str, Any]) -> str:
-    """What each method is, folded away; nothing where no method says."""
+def descriptions(pair: Mapping[str, Any], fold: bool = True) -> str:
+    """What each method is, folded away unless `fold` is False; "" where no method says."""
     rows = [
         f'<tr><th>{escape(name)}</th><td class="prose">{escape(str(method["description"]))}</td></tr>'
         for name, method in results_lib.methods_in_order(pair)
@@ -94,10 +275,8 @@ def descriptions(pair: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    return (
-        "<details><summary>What each method is</summary>"
-        f'<div class="scroll"><table><tbody>{"".join(rows)}</tbody></table></div></details>'
-    )
+    table = f'<div class="scroll"><table><tbody>{"".join(rows)}</tbody></table></div>'
+    return f"<details><summary>What each method is</summary>{table}</details>" if fold else table
 
 
 def null_test(pair: Mapping[str, Any]) -> str:
@@ -125,10 +304,10 @@ def null_test(pair: Mapping[str, Any]) -> str:
     text = (
         f"{escape(str(test.get('method') or 'The method'))} on "
         f"{escape(str(test.get('statistic') or 'its score'))}: mean {observed}; random networks {null_mean}; "
-        f"<strong>p {_p(test.get('p_value'), '= ')}</strong>. It is a permutation test of the means, times "
-        f"the {_count(test.get('candidates'))} directions that the better one was picked from. The best "
-        "network of each direction is tested against the best of as many drawn from all of them and the "
-        "random ones."
+        f"<strong>p {_p(test.get('p_value'), '= ')}</strong>{_corrected(test)}. It is a permutation test of "
+        f"the means, times the {_count(test.get('candidates'))} methods that the best one was picked from. "
+        "The best network of each method is tested against the best of as many drawn from all of its "
+        "networks and the random ones."
     )
     content = f"<h3>Matched null</h3><p>{text}</p>"
     if rows:
@@ -138,8 +317,16 @@ def null_test(pair: Mapping[str, Any]) -> str:
     return content
 
 
+def _corrected(test: Mapping[str, Any]) -> str:
+    """The p-value corrected over pairs, where there is one."""
+    p_value = results_lib.number(test.get("p_adjusted"))
+    if not math.isfinite(p_value) or p_value == results_lib.number(test.get("p_value")):
+        return ""
+    return f", corrected for the number of pairs {_p(p_value, '= ')}"
+
+
 def zoos(pair: Mapping[str, Any]) -> str:
-    """How well the parents know their concepts; nothing where that was not saved."""
+    """How well the parents know their own concepts, on validation images; "" where that was not saved."""
     zoo = pair.get("zoo") or {}
     rows = [
         (
@@ -152,12 +339,23 @@ def zoos(pair: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    head = ("zoo, on validation images", "balanced accuracy", "AUROC")
-    return plain(head, rows, "counts")
+    head = ("parents, each on its own concept", "balanced accuracy", "AUROC")
+    return (
+        "<h3>The parents</h3>"
+        + plain(head, rows, "counts")
+        + '<p class="note">On validation images, none of which shows the conjunction. Balanced accuracy '
+        "here: the mean of the shares of images with and without the concept answered rightly; 0.5 is "
+        "chance.</p>"
+    )
 
 
-def features(pair: Mapping[str, Any]) -> str:
-    """Cosine similarity and novelty; nothing where neither was saved."""
+def features(pair: Mapping[str, Any], brief: bool = False) -> str:
+    """Cosine similarity and novelty; nothing where neither was saved.
+
+    Args:
+      pair: see there.
+      brief: means only, and no note.
+    """
     novelty_keys = list(
         dict.fromkeys(
             path
@@ -167,23 +365,30 @@ def features(pair: Mapping[str, Any]) -> str:
     )
     rows = []
     for name, method in results_lib.methods_in_order(pair):
-        cells = [_stat(method, f"cosine_similarity.{key}") for key in ("within", "across", "margin")]
-        cells += [_stat(method, f"novelty.{key}") for key in novelty_keys]
+        paths = [f"cosine_similarity.{key}" for key in ("within", "across", "margin")]
+        paths += [f"novelty.{key}" for key in novelty_keys]
+        cells = [_stat(method, path, brief=brief) for path in paths]
         if any(cell != DASH for cell in cells):
             rows.append((escape(name), *cells))
     if not rows:
         return ""
     head = ["method", "cosine within", "cosine across", "margin"]
     head += [f"novelty: {key.replace('.', ' ').replace('_', ' ')}" for key in novelty_keys]
+    table = plain(head, rows, "wide")
     return (
-        plain(head, rows, "wide")
-        + '<p class="note">Cosine similarity of features within the conjunction, across to the other '
-        "quadrants, and the margin between them."
-        + (
-            " Novelty: distance in weights to the nearest parent, and overlap of errors with it; a copy of "
-            "a parent is not a generation.</p>"
-            if novelty_keys
-            else "</p>"
+        table
+        if brief
+        else (
+            table
+            + '<p class="note">Cosine similarity of features within the conjunction, across to the other '
+            "quadrants, and the margin between them."
+            + (
+                " Novelty: distance in weights to the nearest parent, where 1 is as far as a parent is from "
+                "its nearest fellow, and overlap of errors with it; a copy of a parent is not a "
+                "generation.</p>"
+                if novelty_keys
+                else "</p>"
+            )
         )
     )
 
@@ -201,13 +406,16 @@ def _statistics(record: object, prefix: str = "") -> list[str]:
     ]
 
 
-def clustering(pair: Mapping[str, Any], sample: str = _SAMPLE) -> str:
+def clustering(pair: Mapping[str, Any], sample: str = _SAMPLE, brief: bool = False) -> str:
     """Clustering scores by the standard definitions and, apart, by the reference's own.
 
     Args:
       pair: see there.
       sample: in words, which networks and images were clustered.
+      brief: means by the standard definitions only, and no note.
     """
+    if brief:
+        return _clustering_means(pair)
     rows = []
     for name, method in results_lib.methods_in_order(pair):
         for clusterer, scores in (method.get("clustering") or {}).items():
@@ -240,6 +448,22 @@ def clustering(pair: Mapping[str, Any], sample: str = _SAMPLE) -> str:
         "cluster labels within each true class, not of classes within each cluster. They are here for parity "
         "only; read the standard ones.</p>"
     )
+
+
+def _clustering_means(pair: Mapping[str, Any]) -> str:
+    """Mean clustering scores by the standard definitions; "" where there are none."""
+    rows = [
+        [f"{escape(name)}, {escape(str(clusterer))}", *_means(scores, _CLUSTER_MEASURES)]
+        for name, method in results_lib.methods_in_order(pair)
+        for clusterer, scores in (method.get("clustering") or {}).items()
+        if isinstance(scores, Mapping)
+    ]
+    names = [key.replace("cluster_", "") for key in _CLUSTER_MEASURES]
+    return plain(("clustering of the features", *names), rows, "counts") if rows else ""
+
+
+def _means(record: Mapping[str, Any], paths: Iterable[str]) -> list[str]:
+    return [_stat(record, path, brief=True) for path in paths]
 
 
 def counts(data: Mapping[str, Any]) -> str:
@@ -280,15 +504,15 @@ def plain(head: Sequence[str], rows: Iterable[Sequence[str]], style: str) -> str
     return f'<div class="scroll">{table}</div>'
 
 
-def _stat(record: object, path: str, strong: bool = False) -> str:
-    """A statistic as HTML: its mean, and under it its interval in small print."""
+def _stat(record: object, path: str, strong: bool = False, brief: bool = False, digits: int = 3) -> str:
+    """A statistic as HTML: its mean, and under it (not where brief) its interval in small print."""
     value = results_lib.interval(record, path)
     if not value.known:
         return DASH
-    mean = f"<strong>{value.mean:.3f}</strong>" if strong else f"{value.mean:.3f}"
-    if not value.bounded:
+    mean = f"<strong>{value.mean:.{digits}f}</strong>" if strong else f"{value.mean:.{digits}f}"
+    if brief or not value.bounded:
         return mean
-    return f"{mean} <small>[{value.low:.3f}, {value.high:.3f}]</small>"
+    return f"{mean} <small>[{value.low:.{digits}f}, {value.high:.{digits}f}]</small>"
 
 
 def number(value: float, digits: int = 3) -> str:
