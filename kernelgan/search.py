@@ -1,6 +1,6 @@
 """How well parents can be trained: settings of the zoos, compared on VALIDATION images alone.
 
-``python -m kernelgan.search --config=configs/black_cat.py:photos --learning_rates=0.001,0.002 --decay=no,yes``
+``python -m kernelgan.search --config=configs/black_cat.py:photos --learning_rates=0.002,0.004 --decay=yes``
 """
 
 from __future__ import annotations
@@ -205,7 +205,9 @@ def _lists() -> dict[str, list[Any]]:
             found[name] = [read(text) for text in flag.value]
         except (ValueError, KeyError):
             kind = "yes and no" if name == "decay" else "numbers"
-            raise UserError(f"--{flag.name} is {','.join(flag.value)!r}; expected {kind}, with commas.") from None
+            raise UserError(
+                f"--{flag.name} is {','.join(flag.value)!r}; expected {kind}, with commas."
+            ) from None
     return found
 
 
