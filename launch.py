@@ -10,6 +10,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from kernelgan.command import parse_flags
+
 STAGES = ("data", "zoo", "cyclegan", "opponents", "generate", "evaluate", "report")
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -31,36 +33,6 @@ _COORDINATOR = flags.DEFINE_string(
 _PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many processes there are.")
 _PROCESS = flags.DEFINE_integer("process", -1, "With --coordinator: which of them this is, from 0.")
 flags.mark_flag_as_required("config")
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags; what is wrong with them is told in one line."""
-    try:
-        rest = flags.FLAGS(argv)
-        flags.FLAGS.config.name  # noqa: B018  (a config file that cannot be loaded says so only when it is read)
-    except (flags.Error, OSError) as error:
-        # Of a config file that raised, the last line is its own message; a traceback precedes it.
-        if "takes 0 positional arguments" in str(error):
-            fail("this config has no variants: nothing may follow its name")
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        fail(lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines))
-    except (AttributeError, KeyError, TypeError) as error:
-        reason: object = error
-        while isinstance(reason, BaseException) and reason.args:
-            reason = reason.args[0]
-        fail(
-            f"the config has no such field: {' '.join(str(reason).split())} configs/default.py (or "
-            "configs/reference.py) lists them all"
-        )
-    if len(rest) > 1:
-        fail(f"unexpected arguments {' '.join(rest[1:])}; fields are set like --config.zoo.models=64")
-    return rest
-
-
-def fail(message: str) -> None:
-    """Ends the program as for any error that the user can mend."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 def main(argv: list[str]) -> int:

@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
     config.zoo.object_images_per_epoch = 0  # the same for objects' zoos; 0: as many
     config.zoo.batch_size = 128  # images
     config.zoo.learning_rate = 0.002  # Adam
+    config.zoo.decay = False  # the learning rate falls linearly to zero over the epochs; the opponents' too
     config.zoo.balanced = True  # half of each batch holds the concept; False: as the data come (reference)
     config.zoo.validation_images = 512  # at most; read after each epoch
     config.zoo.chunk_size = 32  # networks in memory at a time, over all devices
@@ -81,7 +82,7 @@ def get_config() -> ConfigDict:
     config.opponents.models = 8  # networks of each kind
     config.opponents.epochs = 30
     config.opponents.images_per_epoch = 1280
-    config.opponents.learning_rate = 0.002  # Adam; the batch size is the zoo's
+    config.opponents.learning_rate = 0.002  # Adam; the batch size and the decay are the zoo's
 
     config.evaluate = ConfigDict()
     config.evaluate.random_networks = 256  # networks of each of the nulls `random` and `gaussian`

@@ -103,6 +103,7 @@ RULES: dict[str, _Rule] = {
     "zoo.object_images_per_epoch": _whole(0),
     "zoo.batch_size": _whole(2),
     "zoo.learning_rate": _POSITIVE,
+    "zoo.decay": _TRUTH,
     "zoo.balanced": _TRUTH,
     "zoo.validation_images": _whole(2),
     "zoo.chunk_size": _whole(1),

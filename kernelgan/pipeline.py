@@ -289,6 +289,7 @@ class _Run:
             batch_size=config.zoo.batch_size,
             learning_rate=settings.learning_rate,
             shares=(),
+            decay=config.zoo.decay,
         )
         distilled = [
             opponents.Lesson(

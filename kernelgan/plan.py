@@ -162,6 +162,7 @@ def zoo_training(config: Config, kind: str) -> Training:
         batch_size=config.zoo.batch_size,
         learning_rate=config.zoo.learning_rate,
         shares=(),
+        decay=config.zoo.decay,
     )
 
 

@@ -63,6 +63,7 @@ class Training:
       batch_size: images.
       learning_rate: of Adam.
       shares: for each group, its share of a batch.
+      decay: whether the learning rate falls linearly to zero, a step after each epoch; see `rate_in`.
     """
 
     epochs: int
@@ -70,11 +71,19 @@ class Training:
     batch_size: int
     learning_rate: float
     shares: tuple[float, ...]
+    decay: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps ``S`` in an epoch."""
         return -(-self.images_per_epoch // self.batch_size)
+
+    def rate_in(self, epoch: jax.Array) -> float | jax.Array:
+        """The learning rate in epoch ``e`` of ``E``, from 0: with decay ``learning_rate * (1 - e / E)``.
+
+        ``epoch`` is data, a scalar: no epoch needs a program of its own.
+        """
+        return self.learning_rate * (1 - epoch / self.epochs) if self.decay else self.learning_rate
 
 
 class Saver(Protocol):
@@ -258,6 +267,8 @@ def programs(
         return record
 
     def epoch(state: Params, member: Params, shared: Params) -> tuple[Params, Params]:
+        optimizer = optax.adam(training.rate_in(member["epoch"]))
+
         def step(state: Params, batch: tuple[jax.Array, jax.Array]) -> tuple[Params, jax.Array]:
             index, weight = batch
             targets = shared["targets"][member["target"], index]
@@ -282,7 +293,7 @@ def programs(
             weights,
             network=network,
             loss=loss,
-            learning_rate=training.learning_rate,
+            learning_rate=training.rate_in(members["epoch"][0]),  # all are in the same epoch
         )
         records = jax.vmap(record_of, in_axes=(0, 0, 0, None))(states["params"], losses, members, shared)
         return states, records

@@ -186,6 +186,17 @@ def test_a_network_does_not_depend_on_the_others_and_epochs_go_on(on_cpu):
         np.testing.assert_array_equal(a[0], b[1])
 
 
+def test_a_learning_rate_may_be_data(on_cpu):
+    loss = population.cross_entropy
+    network, *arguments = _problem(16, 3, (2, 3), 2, loss)
+    run = functools.partial(operation.train_epoch, *arguments, network=network, loss=loss)
+    traced = jax.jit(lambda rate: run(learning_rate=rate)[0])
+    for rate in (RATE, RATE / 3):
+        found, expected = traced(jnp.float32(rate)), run(learning_rate=rate)[0]
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_a_weight_that_is_not_a_number_is_not_hidden(on_cpu):
     loss = population.cross_entropy
     network, state, *rest = _problem(16, 3, (2, 3), 2, loss, models_count=1)

@@ -81,4 +81,4 @@ def test_help_answers_at_once_and_without_jax():
         assert flag in run.stdout
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
     assert "absl" in imported
-    assert not imported & {"jax", "flax", "kernelgan", "numpy", "matplotlib"}
+    assert not imported & {"jax", "flax", "numpy", "matplotlib"}

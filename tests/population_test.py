@@ -286,6 +286,48 @@ def test_one_step_is_adams_on_the_textbook_network(at_rest, run, fresh, network,
         )
 
 
+@pytest.fixture(params=[False, True], ids=["stepwise", "fused"])
+def decayed(request, run, fresh, with_fused):
+    """Two networks trained for 3 epochs of one step on the same 12 images, the rate falling from 0.01."""
+    if request.param:
+        with_fused(_stand_in())
+    training = dataclasses.replace(STEP, epochs=3, batch_size=12, learning_rate=0.01, decay=True)
+    return run(_one_group(12), training, saver=fresh)[0]
+
+
+def test_a_rate_that_decays_falls_linearly_over_the_epochs(
+    decayed, at_rest, network, images, assert_trees_close
+):
+    batches = [(images[:12], np.arange(12) % 2)] * 3
+    rates = np.float32([0.01, 0.01 * 2 / 3, 0.01 / 3])
+    for m in range(2):
+        initial = jax.tree.map(lambda leaf, m=m: leaf[m], at_rest[0])
+        found = jax.tree.map(lambda leaf, m=m: leaf[m], decayed)
+        expected = jax.device_get(_adam(network, initial, batches, lambda count: jnp.asarray(rates)[count]))
+        assert_trees_close(found, expected, atol=5e-5)
+        constant = jax.device_get(_adam(network, initial, batches, 0.01))
+        kernels = found["conv1"]["kernel"], constant["conv1"]["kernel"]
+        assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+
+
+def test_a_rate_that_decays_needs_no_program_of_each_epoch(monkeypatch, run, fresh):
+    traced = []
+    rate_in = population.Training.rate_in
+    monkeypatch.setattr(
+        population.Training, "rate_in", lambda self, epoch: traced.append(epoch) or rate_in(self, epoch)
+    )
+    run(_one_group(12), dataclasses.replace(STEP, epochs=4, decay=True), saver=fresh)
+    assert len(traced) == 1
+
+
+def test_a_killed_training_that_decays_goes_on_to_the_same_end(run, new_saver, killed, assert_trees_equal):
+    training = dataclasses.replace(TRAINING, decay=True)
+    people, saver = _population(["bright"] * 2), new_saver(killed_after=2)
+    with pytest.raises(killed):
+        run(people, training, saver=saver)
+    assert_trees_equal(run(people, training, saver=saver), run(people, training, saver=new_saver()))
+
+
 def test_the_images_of_a_smaller_last_batch_count_as_much_as_others(at_rest, network, images):
     params, history = at_rest
     assert set(history) == {"train_loss"}

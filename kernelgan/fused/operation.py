@@ -32,7 +32,7 @@ def train_epoch(
     *,
     network: models.ConvNet,
     loss: Callable[..., Any],
-    learning_rate: float,
+    learning_rate: float | jax.Array,
 ) -> tuple[Params, jax.Array]:
     """Trains every network of a population for ``S`` steps of Adam, on a GPU, in one launch.
 
@@ -47,7 +47,7 @@ def train_epoch(
       weights: float32 ``(S, B)``, of the places of a batch.
       network: the module that all of them share; its form does not matter.
       loss: `population.cross_entropy` or `population.squared_error`.
-      learning_rate: of Adam, with optax's other defaults.
+      learning_rate: of Adam, with optax's other defaults; a scalar, which may be traced.
 
     Returns:
       The new state, and float32 ``(M, S)``: each step's weighted mean loss times its sum of weights.

@@ -1,0 +1,141 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import reference, tiny
+from kernelgan import plan, search
+from kernelgan.types import UserError
+
+ROOT = Path(__file__).parents[1]
+LISTS = {"learning_rate": [1e-6, 0.01], "batch_size": [], "epochs": [12], "decay": []}
+
+
+@pytest.fixture
+def config():
+    return tiny.get_config()
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return search.search(tiny.get_config(), LISTS, models_a_zoo=2)
+
+
+def test_every_combination_is_the_config_with_its_settings(config):
+    found = search.combinations(config, {"batch_size": [16, 32], "epochs": [], "decay": [False, True]})
+    assert [settings for settings, _ in found] == [
+        {"batch_size": batch, "epochs": config.zoo.epochs, "decay": decay}
+        for batch in (16, 32)
+        for decay in (False, True)
+    ]
+    for settings, one in found:
+        assert {name: one.zoo[name] for name in settings} == settings
+        assert one.zoo.learning_rate == config.zoo.learning_rate
+    assert config.zoo.decay is False  # the given one is as it was
+
+
+def test_a_combination_that_no_run_could_have_is_refused_before_any_data_is_read(config, monkeypatch):
+    monkeypatch.setattr(search.sources, "load_source", None)
+    with pytest.raises(UserError, match=r"zoo\.batch_size is 128, more than the 64 images of an epoch"):
+        search.search(config, LISTS | {"batch_size": [32, 128]}, models_a_zoo=2)
+
+
+def test_what_trains_learns_and_what_hardly_moves_does_not_and_the_best_is_first(trials):
+    best, worst = trials
+    assert [trial.settings["learning_rate"] for trial in trials] == [0.01, 1e-6]
+    assert best.settings["batch_size"] == 32
+    assert best.images == {"attribute": 768, "object": 768}
+    assert best.scores["attribute"]["auroc"] > 0.8
+    assert best.score == np.mean([best.scores[kind]["balanced_accuracy"] for kind in ("attribute", "object")])
+    assert best.score > worst.score
+
+
+def test_scores_are_of_the_last_epoch_on_validation_images(config, monkeypatch):
+    def train_zoos(network, images, tasks, training, **options):
+        return [
+            {
+                "history": {
+                    "train_loss": np.full((2, 2), 9.0),
+                    "validation_balanced_accuracy": np.array([[0.0, 0.5], [0.0, 0.7]])
+                    + (task.kind == "object"),
+                    "validation_auroc": np.array([[0.0, 0.8], [0.0, 1.0]]),
+                }
+            }
+            for task in tasks
+        ]
+
+    monkeypatch.setattr(search.zoo, "train_zoos", train_zoos)
+    (trial,) = search.search(config, {}, models_a_zoo=2)
+    assert trial.scores["attribute"] == pytest.approx({"balanced_accuracy": 0.6, "auroc": 0.9})
+    assert trial.scores["object"]["balanced_accuracy"] == pytest.approx(1.6)
+
+
+def test_a_loss_that_is_not_finite_is_told_and_the_others_go_on(config, monkeypatch, capsys):
+    train_zoos = search.zoo.train_zoos
+
+    def fails(*arguments, **options):
+        if arguments[3].learning_rate == 0.01:
+            raise UserError("the training loss is nan")
+        return train_zoos(*arguments, **options)
+
+    monkeypatch.setattr(search.zoo, "train_zoos", fails)
+    assert [trial.settings["learning_rate"] for trial in search.search(config, LISTS, models_a_zoo=2)] == [
+        1e-6
+    ]
+    assert "learning_rate 0.01" in capsys.readouterr().err
+
+
+def test_test_images_are_read_by_the_gate_alone(config, monkeypatch):
+    """Once the plan is made they are gone, and the search ends as it does with them."""
+    make_plan = plan.make_plan
+
+    def without_test(config, source):
+        made = make_plan(config, source)
+        for field in ("images", "rest"):
+            getattr(made.source.test, field)[...] = 0
+        return made
+
+    expected = search.search(config, {"learning_rate": [0.02]}, models_a_zoo=2)
+    monkeypatch.setattr(search, "make_plan", without_test)
+    found = search.search(config, {"learning_rate": [0.02]}, models_a_zoo=2)
+    assert [trial.scores for trial in found] == [trial.scores for trial in expected]
+
+
+def test_the_table_has_a_line_for_each_trial(trials):
+    head, rule, *rows = search.table(trials).splitlines()
+    assert len(rows) == 2
+    assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, rows[0])), strict=True))
+    assert (cells["learning rate"], cells["batch size"], cells["image passes"]) == ("0.01", "32", "768")
+    assert cells["object: auroc"] == f"{trials[0].scores['object']['auroc']:.3f}"
+
+
+def test_a_config_that_trains_nothing_is_refused():
+    with pytest.raises(UserError, match="trains nothing"):
+        search.search(reference.get_config(), {}, models_a_zoo=2)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--learning_rates=0.1,fast", "--learning_rates is '0.1,fast'; expected numbers"),
+        ("--decay=maybe", "--decay is 'maybe'; expected yes and no"),
+        ("--config.zoo.modells=3", 'Did you mean "models"'),
+        ("--models=0", "--models=0"),
+    ],
+)
+def test_flags_that_cannot_be_are_told_in_one_line(flag, message):
+    run = subprocess.run(
+        [sys.executable, "-m", "kernelgan.search", "--config=configs/tiny.py", flag],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert run.stderr.count("\n") == 1
+    assert message in run.stderr
