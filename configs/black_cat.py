@@ -34,8 +34,12 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.maximum_test = 500
         config.zoo.epochs = 25
         config.zoo.images_per_epoch = 2560
+        config.zoo.batch_size = 64
+        config.zoo.learning_rate = 0.004
+        config.zoo.decay = True
         config.opponents.epochs = 50
         config.opponents.images_per_epoch = 2560
+        config.opponents.learning_rate = 0.004
     if variant == "folder":
         config.data.source = "folder"
     if variant == "full":

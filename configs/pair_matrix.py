@@ -59,14 +59,17 @@ def _photos(config: ConfigDict, *, full: bool) -> ConfigDict:
     )
     config.zoo.models = 64 if full else 16
     config.zoo.epochs = 20
-    config.zoo.images_per_epoch = 12_800 if full else 4096
-    config.zoo.batch_size = 32
+    config.zoo.images_per_epoch = 6400 if full else 3200
+    config.zoo.batch_size = 64
+    config.zoo.learning_rate = 0.004
+    config.zoo.decay = True
     config.zoo.chunk_size = 2048 if full else 32
     config.zoo.validation_images = 512
     config.opponents.models = 16 if full else 4
     config.opponents.epochs = 20
-    config.opponents.images_per_epoch = 12_800 if full else 4096
-    config.cyclegan.epochs = (250, 250) if full else (500, 500)
+    config.opponents.images_per_epoch = 6400 if full else 3200
+    config.opponents.learning_rate = 0.004
+    config.cyclegan.epochs = (250, 250)
     config.cyclegan.batch_size = (16, 16) if full else (8, 8)
     config.evaluate.random_networks = 256 if full else 32
     config.evaluate.umap_networks = 1 if full else 0  # 0.6 s a network
