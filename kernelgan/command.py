@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import NoReturn
 
@@ -17,6 +18,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         # Of a config file that raised, the last line is its own message; a traceback precedes it.
         if "takes 0 positional arguments" in str(error):
             fail("this config has no variants: nothing may follow its name")
+        missing = re.search(r"No such file or directory: '([^']*)'", str(error))
+        if missing:
+            fail(f"there is no config {missing[1]}; expected a file such as configs/black_cat.py")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         fail(lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines))
     except (AttributeError, KeyError, TypeError) as error:
