@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _SHOWN_KERNELS = 4
 _BYTES_A_PARAMETER = 4
 _ADAM_COPIES = 3  # the weights and two moments
+_ROWS_OF_PARENTS = 12  # methods with a network for each parent, whose answers are kept
 _DISK_MARGIN = 50 * 2**20
 
 Work = Callable[[StageCheckpoint, Progress], dict[str, Any]]
@@ -137,7 +138,11 @@ class _Run:
             sum(config_lib.zoo_models(self.config)) + 2 * self.config.opponents.models
         )
         weights = parameters * (networks * (1 + 2 * (1 + _ADAM_COPIES)) + derived)
-        return _BYTES_A_PARAMETER * weights + _DISK_MARGIN
+        answers = sum(int((pair.split.test != quadrants.LEFT_OUT).sum()) for pair in plan.pairs) * (
+            _ROWS_OF_PARENTS * max(config_lib.zoo_models(self.config))
+            + 2 * self.config.evaluate.random_networks
+        )
+        return _BYTES_A_PARAMETER * (weights + answers) + _DISK_MARGIN
 
     # -- training -----------------------------------------------------------------------------------------
 
@@ -380,7 +385,6 @@ class _Run:
         from kernelgan.evaluate.methods import METHODS
 
         pairs: list[dict[str, Any]] = []
-        replicates: list[dict[str, np.ndarray]] = []
         arrays: dict[str, np.ndarray] = {}
         with self._stage("evaluate") as progress:
             total = len(plan.pairs) * len(METHODS)
@@ -393,15 +397,21 @@ class _Run:
                 )
                 record["zoo"] = self._zoo_record(zoos[pair.attribute_zoo], zoos[pair.object_zoo])
                 pairs.append(record)
-                replicates.append({name: found[f"replicates/{name}"] for name in record["methods"]})
                 prefix = results.pair_key(record)
                 found |= self._histories(pair, zoos, translators)
                 found |= self._shown_kernels(pair, zoos, generated)
                 arrays |= {f"{prefix}/{name}": value for name, value in found.items()}
             sheet, rows, columns = sources.contact_sheet(self.config, plan.source, plan.pairs[0].split)
             comparison.adjust(pairs)
-            merit = evaluation.merit_of(pairs[0]["methods"]["random"])
-            overall = comparison.overall(pairs, replicates, merit=merit, seed=self.config.seed)
+            merits = {evaluation.merit_of(pair["methods"]["random"]) for pair in pairs}
+            overall = None  # of pairs with different figures of merit there is no mean
+            if len(merits) == 1:
+                overall = comparison.overall(
+                    pairs,
+                    merit=merits.pop(),
+                    resamples=self.config.evaluate.bootstrap,
+                    seed=self.config.seed,
+                )
         arrays["contact_sheet"] = sheet
         document = {
             "name": self.config.name,

@@ -130,7 +130,16 @@ def _divided(
             f"every pair has too few images; {first}: {skipped[0][2]}. Add images, name other concepts, or "
             "lower data.minimum_test or data.minimum_train."
         )
-    return splits, [task for split in splits for task in _zoo_tasks(config, part, split, splits)], skipped
+    kept, tasks = [], []
+    for split in splits:
+        try:
+            tasks += _zoo_tasks(config, part, split, splits)
+            kept.append(split)
+        except quadrants.TooFewError as error:
+            if not config.pairs.skip_rare or len(splits) == 1:
+                raise
+            skipped.append((split.attribute, split.object_name, error.shortage))
+    return kept, tasks, skipped
 
 
 def _conjunctions(pair: PairTask) -> int:

@@ -14,11 +14,14 @@ mean is always there, and a number that could not be computed is ``null``::
      "pairs": [PAIR, ...],
      "skipped": [{"attribute": str, "object": str, "reason": str}, ...],
      "overall": null or {"pairs": n,
-         "methods": {"random": {"kind": ..., "pairs": n, "auroc": {"worst": statistic over pairs},
+         "attributes": n, "objects": n, "merit": "worst",
+         "methods": {"random": {"kind": ..., "pairs": n, "parameters": n,
+             "auroc": {"worst": statistic over pairs},
              "recovered": statistic or null,
              "novelty": {"distance": statistic, "error_overlap": statistic} or null,
              "against": {"rival": "and_ensemble", "difference": statistic, "wins": n, "losses": n,
-                         "clear_wins": n, "clear_losses": n, "p_value": p or null} or null}, ...},
+                         "clear_wins": n, "clear_losses": n, "p_value": p, "p_adjusted": p} or null},
+             ...},
          "tests": TESTS}}
 
     PAIR = {"pair": {"attribute": "black", "object": "cat"},
@@ -46,7 +49,7 @@ mean is always there, and a number that could not be computed is ``null``::
 generated method with every other, and every method with ``and_ensemble``. The p-value is two-sided;
 ``p_adjusted`` is it times the number of generated methods where one of these is tested (the best of them is
 reported), and for a pair corrected over the run's pairs (Holm). ``overall`` is there where a run has several
-pairs; its statistics are over pairs, its tests take each pair as one observation.
+pairs with one figure of merit; its statistics and tests are over pairs, attributes and objects being drawn.
 
 A run of exactly one pair has that pair's keys at top level too, its ``data`` merged into the run's. A file
 with the top-level keys only is read just as well: `Results.pairs` is the same list either way.
@@ -355,9 +358,10 @@ def null_p_value(pair_result: Mapping[str, Any]) -> float:
 def comparisons(pair_result: Mapping[str, Any]) -> list[Comparison]:
     """The best generated method against every other: nulls, parents, merges, and what it should come up to.
 
-    A method is "above" or "below" another where the test of their difference gives a corrected p under 0.05;
-    above random also needs that of the matched null test, where there is one. Empty where no generated method
-    was scored.
+    A method is "above" or "below" another where the test of their difference gives a corrected p under 0.05.
+    Above random also needs that of the matched null test, where there is one. Below one of those that must be
+    beaten is corrected for their number too (Holm), for one of them is enough for a "no". Empty where no
+    generated method was scored.
 
     Args:
       pair_result: of one pair, or the record ``overall`` of many.
@@ -381,7 +385,44 @@ def comparisons(pair_result: Mapping[str, Any]) -> list[Comparison]:
                 outcome, p_value = "cannot tell", matched
         required = rival in _ALWAYS or kinds.get(rival) in _REQUIRED
         found.append(Comparison(rival, theirs, outcome, required, difference, p_value))
-    return found
+    return _corrected_below(found)
+
+
+def _corrected_below(found: list[Comparison]) -> list[Comparison]:
+    """The comparisons, with the p-values of those lost among the required corrected for their number."""
+    from kernelgan.evaluate.null_test import holm  # scipy takes a second to import
+
+    tested = [one for one in found if one.required and math.isfinite(one.p_value)]
+    corrected = dict(zip((one.rival for one in tested), holm([one.p_value for one in tested]), strict=True))
+    result = []
+    for one in found:
+        if one.rival in corrected and one.difference.mean < 0:
+            p_value = corrected[one.rival]
+            outcome = one.outcome if one.outcome != "below" or p_value < SIGNIFICANCE else "cannot tell"
+            one = dataclasses.replace(one, p_value=p_value, outcome=outcome)
+        result.append(one)
+    return result
+
+
+def unfit(pair_result: Mapping[str, Any]) -> str | None:
+    """Why the best generated method cannot be said to compose, however well it scores; None if it can.
+
+    It must be one network of the parents' shape, or whether it is a copy of them cannot be said, and no
+    larger than one with two heads, or running both parents would do. And there must be something of each
+    kind that has to be beaten.
+
+    Args:
+      pair_result: of one pair, or the record ``overall`` of many.
+    """
+    methods = pair_result.get("methods") or {}
+    method = methods.get(best_generated(pair_result) or "") or {}
+    if not interval(method, "novelty.distance").known:
+        return "it is not one network of the parents' shape, so whether it copies them cannot be said"
+    size, largest = (number((one or {}).get("parameters")) for one in (method, methods.get("random")))
+    if size > largest:
+        return f"it has more parameters ({size:.0f}) than one network with two heads ({largest:.0f})"
+    missing = [kind for kind in _REQUIRED if kind not in {one.get("kind") for one in methods.values()}]
+    return f"no {missing[0]} was measured" if missing else None
 
 
 def copies(pair_result: Mapping[str, Any]) -> str | None:
@@ -411,9 +452,9 @@ def copies(pair_result: Mapping[str, Any]) -> str | None:
 def answer(pair_result: Mapping[str, Any]) -> str:
     """Does the generated network compose? "yes", "no" or "cannot tell".
 
-    Yes: it is above every null (with the matched null), above both parents and above every merge. No: one of
-    these is above it, or it is a copy of a parent. Anything else, images that leaked into training included:
-    cannot tell.
+    Yes: it is above every null (on one pair in the matched null test too), above both parents and above
+    every merge, and fit to be said so (`unfit`). No: one of these is above it, or it is a copy of a parent.
+    Anything else, images that leaked into training included: cannot tell.
 
     Args:
       pair_result: of one pair, or the record ``overall`` of many.
@@ -423,7 +464,8 @@ def answer(pair_result: Mapping[str, Any]) -> str:
         return "cannot tell"
     if "below" in outcomes or copies(pair_result):
         return "no"
-    return "yes" if all(outcome == "above" for outcome in outcomes) else "cannot tell"
+    above = all(outcome == "above" for outcome in outcomes)
+    return "yes" if above and not unfit(pair_result) else "cannot tell"
 
 
 def run_answer(results: Results) -> str:
@@ -464,6 +506,7 @@ def verdict(pair_result: Mapping[str, Any]) -> list[str]:
         lines.append(copied)
     lines += [_required_words(found), *_yardstick_words(pair_result, found)]
     lines += _chance_lines(pair_result)
+    lines.append(_scope(pair_result))
     return [line for line in lines if line]
 
 
@@ -611,6 +654,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     return path
 
 
+_FEW_CONCEPTS = 5
 _ALWAYS = ("random", "attribute_only", "object_only")
 _YARDSTICKS = ("and_ensemble", "trained_on_conjunction")
 _REQUIRED = ("null", "parent", "merge")
@@ -686,12 +730,25 @@ def _headline(pair_result: Mapping[str, Any], found: list[Comparison]) -> str:
         reason = f"They are below {below}." if below else "They are copies of a parent."
         return f"No: the generated networks do not {does}. {reason}"
     told, missing = groups["cannot tell"], groups["not measured"]
-    reason = (
-        f"they cannot be told from {_few(pair_result, told, 'or')}"
-        if told
-        else f"they were not compared with {_few(pair_result, missing, 'or')}"
-    )
+    if told:
+        reason = f"they cannot be told from {_few(pair_result, told, 'or')}"
+    elif missing:
+        reason = f"they were not compared with {_few(pair_result, missing, 'or')}"
+    else:
+        reason = f"they are above all that they must beat, but {unfit(pair_result)}"
     return f"Cannot tell whether the generated networks {does}: {reason}."
+
+
+def _scope(pair_result: Mapping[str, Any]) -> str:
+    """What the p-values do not cover."""
+    levels = [number(pair_result.get(side)) for side in ("attributes", "objects")]
+    few = (
+        f"With {levels[0]:.0f} attribute(s) and {levels[1]:.0f} object(s), only very large differences can "
+        "be told. "
+        if min(levels) < _FEW_CONCEPTS
+        else ""
+    )
+    return few + "P-values cover other images and networks of these trainings, not another training (seed)."
 
 
 def _largest(p_value: float) -> str:

@@ -1,5 +1,6 @@
 """The evidence cannot be fooled: a leak, a copy, an answer from colour alone and chance are each unmasked."""
 
+import copy
 import dataclasses
 
 import jax
@@ -117,8 +118,8 @@ def test_a_leak_stops_a_run_before_anything_trains(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_figures_of_a_run_that_leaked_do_not_count(judge, context):
-    record, _, _ = judge(_composing)
+def test_figures_of_a_run_that_leaked_do_not_count(judge, composing):
+    record, _, _ = judge(composing)
     record["data"]["leaked"] = 3
     assert results.answer(record) == "cannot tell"
     assert "3 images of the conjunction were read" in results.verdict(record)[0]
@@ -127,16 +128,18 @@ def test_figures_of_a_run_that_leaked_do_not_count(judge, context):
 def test_a_copy_of_a_parent_is_called_one(judge, context):
     order = np.array([1, 0]), np.array([2, 0, 1])
 
-    def copy(context):
-        """The object's parents with their filters in another order, and both heads."""
+    def copied(context):
+        """The object's parents with their filters in another order, and of another scale, and both heads."""
         params = jax.tree.map(np.copy, context.objects)
+        params["conv1"] = {name: 3 * leaf for name, leaf in params["conv1"].items()}
+        params["conv2"]["kernel"] /= 3
         for layer, filters in zip(("conv1", "conv2"), order, strict=True):
             params[layer] = {name: leaf[..., filters] for name, leaf in params[layer].items()}
         params["conv2"]["kernel"] = params["conv2"]["kernel"][..., order[0], :]
         head = assemble.two_concept_head(context.attribute["dense"], context.objects["dense"])
         return context.convnets({**params, "dense": head})
 
-    record, answer, words = judge(copy)
+    record, answer, words = judge(copied)
     assert answer == "no"
     assert "copies of a parent" in words
     novelty = record["methods"]["planted"]["novelty"]
@@ -173,27 +176,75 @@ def test_chance_is_not_taken_for_composition(judge, context):
     assert outcomes.count("above") <= 1  # of twelve, at a level of 0.05
 
 
-def _composing(context):
-    """Knows red from the share of red, and a square from how its middle stands out."""
+@dataclasses.dataclass(frozen=True)
+class _Composer:
+    """Knows red from the share of red, and a square from how its middle stands out; kernels of its own."""
 
-    def describe(images):
+    params: dict
+
+    def outputs(self, images, *, chunk_size):
+        del chunk_size
         scenes = images.astype(np.float32) / 255
         redness = (scenes[..., 0] - scenes[..., 2]).mean(axis=(1, 2))
         middle = scenes[:, 5:11, 5:11].mean(axis=(1, 2, 3)) - scenes.mean(axis=(1, 2, 3))
-        return np.stack([redness, np.abs(middle) - 0.1], axis=1)
+        zero = np.zeros_like(redness)
+        answers = np.stack([zero, 20 * redness, zero, 80 * (np.abs(middle) - 0.1)], axis=1)
+        count = len(self.params["dense"]["bias"])
+        drawn = np.random.default_rng(0).normal(scale=0.1, size=(count, *answers.shape))
+        features = np.repeat(answers[None], count, axis=0)
+        yield np.arange(count), (answers + drawn).astype(np.float32), features
 
-    weights = np.zeros((1, 2, 4), np.float32)
-    weights[0, 0, 1], weights[0, 1, 3] = 20, 80
-    return (
-        readouts.Readouts(describe, {"dense": {"kernel": weights, "bias": np.zeros((1, 4), np.float32)}}),
-    )
+
+@pytest.fixture(scope="module")
+def composing(make_parents):
+    return lambda context: (_Composer(make_parents(6, seed=9, outputs=4)),)
 
 
-def test_what_does_compose_is_found_to(judge):
-    record, answer, words = judge(_composing)
+def test_what_does_compose_is_found_to(judge, composing):
+    record, answer, words = judge(composing)
     assert record["methods"]["planted"]["auroc"]["worst"]["mean"] > 0.95
     outcomes = {one.rival: one.outcome for one in results.comparisons(record) if one.required}
     assert set(outcomes) >= {"random", "gaussian", "pixels", "colour_histogram", "zipit", "rebasin_average"}
     assert set(outcomes.values()) == {"above"}
     assert answer == "yes"
     assert words.startswith("Yes")
+
+
+def test_it_is_found_to_on_each_of_many_pairs_too(judge, composing):
+    """Corrections for sixty pairs leave room for a yes."""
+    record, _, _ = judge(composing)
+    pairs = [copy.deepcopy(record) for _ in range(60)]
+    comparison.adjust(pairs)
+    assert {results.answer(pair) for pair in pairs} == {"yes"}
+
+
+def test_two_networks_are_not_taken_for_one_that_composes(judge, composing):
+    """Running both parents, or a network of twice the size, is no generation however well it does."""
+
+    def twice(context):
+        return composing(context) * 2
+
+    def larger(context):
+        (one,) = composing(context)
+        params = {**one.params, "more": {"kernel": np.zeros((6, 9))}}
+        return (dataclasses.replace(one, params=params),)
+
+    for networks in (larger, _as_readout):
+        record, answer, words = judge(networks)
+        assert {one.outcome for one in results.comparisons(record) if one.required} == {"above"}
+        assert answer == "cannot tell"
+        assert "above all that they must beat, but" in words
+    with pytest.raises(ValueError, match="2 or 4 outputs"):
+        judge(twice)
+
+
+def _as_readout(context):
+    """What composes, without kernels."""
+
+    def describe(images):
+        params = {"dense": {"bias": np.zeros((1, 4))}}
+        ((_, answers, _),) = _Composer(params).outputs(images, chunk_size=1)
+        return answers[0]
+
+    head = {"kernel": np.eye(4, dtype=np.float32)[None], "bias": np.zeros((1, 4), np.float32)}
+    return (readouts.Readouts(describe, {"dense": head}),)

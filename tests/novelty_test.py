@@ -26,8 +26,8 @@ def test_a_reordered_copy_is_at_distance_zero():
     assert np.linalg.norm(copies[0] - parents[0][3:4]) > 1
     found = novelty.novelty(*copies, *parents)
     assert found.nearest.tolist() == [3]
-    assert found.distance[0] == 0
-    assert found.relative[0] == 0
+    assert found.distance[0] == pytest.approx(0, abs=1e-12)
+    assert found.relative[0] == pytest.approx(0, abs=1e-12)
 
 
 def test_noise_on_a_reordered_copy_is_its_distance():
@@ -35,10 +35,28 @@ def test_noise_on_a_reordered_copy_is_its_distance():
     rng = np.random.default_rng(2)
     noise = [0.05 * rng.normal(size=layer[1:2].shape) for layer in parents]
     noisy = _reordered(parents[0][1:2] + noise[0], parents[1][1:2] + noise[1], seed=1)
-    found = novelty.novelty(*noisy, *parents)
-    assert found.nearest.tolist() == [1]
-    assert found.distance[0] == pytest.approx(np.sqrt(sum(np.sum(n**2) for n in noise)))
-    assert found.relative[0] < 0.1
+    found = novelty.matched_distances(*noisy, *parents)
+    assert found.argmin(axis=1).tolist() == [1]
+    assert found[0, 1] == pytest.approx(np.sqrt(sum(np.sum(n**2) for n in noise)))
+    assert novelty.novelty(*noisy, *parents).relative[0] < 0.1
+
+
+def test_a_rescaled_copy_is_at_distance_zero():
+    parents = _networks(0, 5)
+    factor = np.random.default_rng(3).uniform(0.2, 5, parents[0].shape[-1])
+    copies = parents[0][2:3] * factor, 7 * parents[1][2:3] / factor[:, None]
+    found = novelty.novelty(*copies, *parents)
+    assert found.nearest.tolist() == [2]
+    assert found.distance[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_unit_filters_of_zeros_stay_zeros():
+    first, second = _networks(0, 2)
+    first[..., 0] = 0
+    found = novelty.unit_filters(first, second)
+    assert not found[0][..., 0].any()
+    assert not found[1][:, :, :, 0].any()
+    np.testing.assert_allclose(np.sqrt(np.sum(found[0][..., 1:] ** 2, axis=(1, 2, 3))), 1)
 
 
 def test_layer_by_layer_matching_agrees_with_trying_every_order():

@@ -7,8 +7,13 @@ and the test and the interval are the normal ones (Efron and Tibshirani, "An int
 that is neither an image's nor a network's own counts in both drawings (Owen, "The pigeonhole bootstrap",
 2007).
 
-Over pairs, each pair is one observation (Wilcoxon, 1945). Pairs share concepts and images, so these are not
-quite independent; read a p-value near 0.05 as such.
+Over pairs, rows and columns of the matrix are drawn: a pair counts as often as its attribute and its object
+together are (Owen, 2007, again conservative), for pairs with a concept in common are not independent: tests
+that take them so are wrong up to a third of the time at a level of 0.05. A mean over pairs is tested by its
+standard error from these drawings and Student's t with the fewer concepts minus one degrees of freedom.
+
+All of this is given the networks' training. Those of a generated method come from one translator, so that
+another training of it is not covered; repeat a run with other seeds for that (`kernelgan.compare`).
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ def difference(mean: float, other: float, replicates: np.ndarray, others: np.nda
     Args:
       mean: of the one method over its networks.
       other: of the other.
-      replicates: float ``(R,)``, the one's mean on each resample, see `bootstrap.score_intervals`.
+      replicates: float ``(R,)``, the one's mean on each resample, see `bootstrap.intervals_and_replicates`.
       others: ``(R,)``, the other's on the same ones.
 
     Returns:
@@ -107,17 +112,13 @@ def generated_methods(pair: Record) -> list[str]:
     return [name for name, method in pair["methods"].items() if method["kind"] == "generated"]
 
 
-def overall(
-    pairs: Sequence[Record], replicates: Sequence[Mapping[str, np.ndarray]], *, merit: str, seed: int
-) -> Record | None:
+def overall(pairs: Sequence[Record], *, merit: str, resamples: int, seed: int) -> Record | None:
     """Every method over all pairs: means, share recovered, novelty, wins, and tests of its differences.
 
-    Intervals are over pairs, drawn with replacement, and within each over its networks and images.
-
     Args:
-      pairs: records with ``methods`` and adjusted ``tests``.
-      replicates: of each pair, ``(R,)`` of each method.
+      pairs: records with ``pair``, ``methods`` and adjusted ``tests``.
       merit: which AUROC is the figure of merit.
+      resamples: drawings of attributes and objects.
       seed: of the draws.
 
     Returns:
@@ -125,109 +126,134 @@ def overall(
     """
     if len(pairs) < 2:
         return None
-    board = _Board(pairs, replicates, merit, seed)
-    names = list(dict.fromkeys(name for pair in pairs for name in pair["methods"]))
-    methods = {name: board.row(name) for name in names}
-    generated = [name for name in names if methods[name]["kind"] == "generated"]
+    board = _Board(pairs, merit, resamples, seed)
+    generated = [name for name in board.place if board.kind(name) == "generated"]
     tests: Tests = {}
-    for name in names:
+    for name in board.place:
         picked = max(1, len(generated)) if name in generated else 1
-        for rival in names:
+        for rival in board.place:
             if rival != name and (name in generated or rival == YARDSTICK):
                 test = board.test(name, rival)
                 if test is not None:
                     test["p_adjusted"] = min(1.0, picked * test["p_value"])
                     tests.setdefault(name, {})[rival] = test
-    return {"pairs": len(pairs), "merit": merit, "methods": methods, "tests": tests}
+    methods = {name: board.row(name, tests.get(name, {})) for name in board.place}
+    attributes, objects = board.levels
+    return {
+        "pairs": len(pairs),
+        "attributes": attributes,
+        "objects": objects,
+        "merit": merit,
+        "methods": methods,
+        "tests": tests,
+    }
 
 
 class _Board:
-    """Means of methods over pairs and their resamples; a pair that lacks a method is left out of its mean."""
+    """Means of methods over pairs, and over drawings of attributes and objects.
 
-    def __init__(
-        self, pairs: Sequence[Record], replicates: Sequence[Mapping[str, np.ndarray]], merit: str, seed: int
-    ) -> None:
-        self.pairs, self.merit, self.seed = pairs, merit, seed
+    A pair that lacks a method is left out of its means.
+    """
+
+    def __init__(self, pairs: Sequence[Record], merit: str, resamples: int, seed: int) -> None:
+        self.pairs, self.merit = pairs, merit
         names = list(dict.fromkeys(name for pair in pairs for name in pair["methods"]))
-        resamples = len(next(iter(replicates[0].values())))
         self.place = {name: place for place, name in enumerate(names)}
         self.means = np.full((len(pairs), len(names)), np.nan)
-        self.drawn = np.full((len(pairs), len(names), resamples), np.nan)
-        for number, (pair, found) in enumerate(zip(pairs, replicates, strict=True)):
+        for number, pair in enumerate(pairs):
             for name, method in pair["methods"].items():
-                mean = method["auroc"][merit]["mean"]
-                self.means[number, self.place[name]] = mean
-                # Moved to the observed mean: the smallest of several resampled figures lies low.
-                self.drawn[number, self.place[name]] = mean + found[name] - np.mean(found[name])
-        self.shares = bootstrap.network_shares(len(pairs), resamples=resamples, seed=seed)
+                self.means[number, self.place[name]] = method["auroc"][merit]["mean"]
+        self.shares = np.ones((resamples, len(pairs)))
+        self.levels = []
+        for stream, side in enumerate(("attribute", "object")):
+            concepts, which = np.unique([pair["pair"][side] for pair in pairs], return_inverse=True)
+            self.levels.append(len(concepts))
+            if len(concepts) > 1:
+                self.shares *= bootstrap.network_shares(
+                    len(concepts), resamples=resamples, seed=2 * seed + stream
+                )[:, which]
 
-    def row(self, name: str) -> Record:
-        column = self.place[name]
-        here = np.isfinite(self.means[:, column])
-        kind = next(pair["methods"][name]["kind"] for pair in self.pairs if name in pair["methods"])
+    def kind(self, name: str) -> str:
+        return next(pair["methods"][name]["kind"] for pair in self.pairs if name in pair["methods"])
+
+    def row(self, name: str, tests: dict[str, Record]) -> Record:
+        means = self.means[:, self.place[name]]
+        parameters = [
+            pair["methods"][name].get("parameters") for pair in self.pairs if name in pair["methods"]
+        ]
         return {
-            "kind": kind,
-            "pairs": int(here.sum()),
-            "auroc": {self.merit: self._statistic(self.means[:, column], self.drawn[:, column])},
+            "kind": self.kind(name),
+            "pairs": int(np.isfinite(means).sum()),
+            "parameters": parameters[0],
+            "auroc": {self.merit: self._statistic(means)},
             "recovered": self._recovered(name),
             "novelty": self._novelty(name),
-            "against": self._against(name),
+            "against": self._against(name, tests.get(YARDSTICK)),
         }
 
     def test(self, name: str, rival: str) -> Record | None:
-        """Wilcoxon's signed-rank test of the pairs' differences, and their mean."""
-        one, other = self.place[name], self.place[rival]
-        found = self.means[:, one] - self.means[:, other]
+        """Student's test of the mean difference over the pairs that have both; None for fewer than two."""
+        found = self.means[:, self.place[name]] - self.means[:, self.place[rival]]
         if np.isfinite(found).sum() < 2:
             return None
-        statistic = self._statistic(found, self.drawn[:, one] - self.drawn[:, other])
-        found = found[np.isfinite(found)]
-        p_value = float(stats.wilcoxon(found).pvalue) if np.any(found != 0) else 1.0
-        return {"difference": statistic, "p_value": p_value}
+        statistic = self._statistic(found)
+        error = self._error(found)
+        certain = 1.0 if statistic["mean"] == 0 else 0.0
+        t = abs(statistic["mean"]) / error if error > 0 else np.inf
+        return {
+            "difference": statistic,
+            "p_value": float(2 * stats.t.sf(t, self._freedom)) if error > 0 else certain,
+        }
 
-    def _average(self, drawn: np.ndarray) -> np.ndarray:
-        """``(P, R)`` to ``(R,)``: means over the pairs drawn."""
-        here = np.isfinite(drawn).all(axis=1)
-        shares = self.shares[:, here]
-        weight = shares.sum(axis=1)
-        total = np.einsum("pr,rp->r", drawn[here], shares)
+    @property
+    def _freedom(self) -> int:
+        return min(levels for levels in self.levels if levels > 1) - 1
+
+    def _drawn(self, values: np.ndarray) -> np.ndarray:
+        """Means ``(R,)`` of values ``(P,)`` over each drawing of concepts; NaN where it holds no pair."""
+        here = np.isfinite(values)
+        weight = self.shares[:, here].sum(axis=1)
+        total = self.shares[:, here] @ values[here]
         return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
 
-    def _statistic(self, means: np.ndarray, drawn: np.ndarray) -> Record:
-        here = np.isfinite(means)
-        ends = np.nanpercentile(self._average(drawn), [2.5, 97.5])
-        spread = float(np.std(means[here], ddof=1)) if here.sum() > 1 else None
-        return {"mean": float(means[here].mean()), "ci95": ends.tolist(), "sd": spread}
+    def _error(self, values: np.ndarray) -> float:
+        return float(np.nanstd(self._drawn(values), ddof=1))
+
+    def _statistic(self, values: np.ndarray) -> Record:
+        """A mean over pairs with its interval, Student's as the test is."""
+        here = values[np.isfinite(values)]
+        mean = float(here.mean())
+        reach = float(stats.t.ppf(0.975, self._freedom)) * self._error(values)
+        spread = float(np.std(here, ddof=1)) if here.size > 1 else None
+        return {"mean": mean, "ci95": [mean - reach, mean + reach], "sd": spread}
 
     def _recovered(self, name: str) -> Record | None:
         """The ratio of mean gains over the pairs: a mean of ratios would hang on hopeless pairs."""
         if FLOOR not in self.place or CEILING not in self.place:
             return None
         columns = [self.place[each] for each in (name, FLOOR, CEILING)]
-        here = np.isfinite(self.means[:, columns]).all(axis=1)
-        if not here.any():
+        values = self.means[:, columns]
+        values = np.where(np.isfinite(values).all(axis=1)[:, None], values, np.nan)
+        if not np.isfinite(values).any():
             return None
-        mine, low, high = self.means[here][:, columns].mean(axis=0)
+        mine, low, high = np.nanmean(values, axis=0)
         if high <= low:
             return None
-        masked = np.where(here[:, None], 1.0, np.nan)
-        drawn = [self._average(self.drawn[:, column] * masked) for column in columns]
-        gain = drawn[2] - drawn[1]
-        ratio = np.divide(drawn[0] - drawn[1], gain, out=np.full_like(gain, np.nan), where=gain > 0)
+        drawn, floor, ceiling = (self._drawn(column) for column in values.T)
+        gain = ceiling - floor
+        ratio = np.divide(drawn - floor, gain, out=np.full_like(gain, np.nan), where=gain > 0)
         return {"mean": (mine - low) / (high - low), "ci95": np.nanpercentile(ratio, [2.5, 97.5]).tolist()}
 
     def _novelty(self, name: str) -> Record | None:
         found = [pair["methods"].get(name, {}).get("novelty") for pair in self.pairs]
-        found = [one for one in found if one]
-        if not found:
+        if not any(found):
             return None
         return {
-            figure: bootstrap.summary(np.array([one[figure]["mean"] for one in found]), seed=self.seed)
-            for figure in found[0]
+            figure: self._statistic(np.array([one[figure]["mean"] if one else np.nan for one in found]))
+            for figure in next(one for one in found if one)
         }
 
-    def _against(self, name: str) -> Record | None:
-        test = self.test(name, YARDSTICK) if YARDSTICK in self.place and name != YARDSTICK else None
+    def _against(self, name: str, test: Record | None) -> Record | None:
         if test is None:
             return None
         tests = [

@@ -23,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 
 _SHOWN_IMAGES = 48
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
-_MATCHED_PARENTS = 32
+_MATCHED = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +203,7 @@ def novelty(
 
     Args:
       networks: what a method made; the first 32 are looked at.
-      parents: of the attribute's and the object's zoo; the first 32 of each are the candidates for nearest,
-        the very parents that those networks come from among them.
+      parents: of the attribute's and the object's zoo, the candidates for nearest.
       answers: the networks' arrays from `evaluate_method`.
       rivals: those of ``attribute_only`` and ``object_only``.
       quadrant: int8 ``(N,)``.
@@ -222,14 +221,12 @@ def novelty(
         for layer in layers
     ):
         return None
-    kernels = [
-        np.concatenate([zoo[layer]["kernel"][:_MATCHED_PARENTS] for zoo in parents]) for layer in layers
-    ]
-    own = [networks[0].params[layer]["kernel"][:_MATCHED_PARENTS] for layer in layers]
+    kernels = [np.concatenate([zoo[layer]["kernel"] for zoo in parents]) for layer in layers]
+    own = [networks[0].params[layer]["kernel"][:_MATCHED] for layer in layers]
     found = novelty_lib.novelty(*own, *kernels)
     truth = quadrant == scores.CONJUNCTION
-    wrong = _answered(answers)[:_MATCHED_PARENTS] != truth
-    parents_wrong = np.concatenate([_answered(rival)[:_MATCHED_PARENTS] != truth for rival in rivals])
+    wrong = _answered(answers)[:_MATCHED] != truth
+    parents_wrong = np.concatenate([_answered(rival) != truth for rival in rivals])
     record = {
         "distance": _summary(found.relative_to_nearest, settings),
         "error_overlap": _summary(novelty_lib.error_overlap(wrong, parents_wrong, found.nearest), settings),

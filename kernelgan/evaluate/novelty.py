@@ -13,6 +13,8 @@ import dataclasses
 import numpy as np
 from scipy import optimize
 
+_YARDSTICK_PARENTS = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class Novelty:
@@ -76,8 +78,30 @@ def matched_distances(
     return result
 
 
+def unit_filters(conv1: np.ndarray, conv2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same kernels with filters of norm 1, so that a rescaled copy is seen to be a copy.
+
+    A filter of layer 1 times c with layer 2's weights on it times 1 / c is the same function of a ReLU
+    network, and so is a filter of layer 2 times c with its dense weights times 1 / c.
+
+    Args:
+      conv1: float ``(M, H, W, I, O)``.
+      conv2: float ``(M, H, W, O, P)``.
+
+    Returns:
+      Both, float64; a filter of zeros stays one.
+    """
+    conv1, conv2 = np.asarray(conv1, np.float64), np.asarray(conv2, np.float64)
+    scale1 = np.sqrt(np.sum(conv1**2, axis=(1, 2, 3), keepdims=True))
+    conv2 = conv2 * np.moveaxis(scale1, -1, -2)
+    scale2 = np.sqrt(np.sum(conv2**2, axis=(1, 2, 3), keepdims=True))
+    return conv1 / np.where(scale1 > 0, scale1, 1), conv2 / np.where(scale2 > 0, scale2, 1)
+
+
 def novelty(conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2: np.ndarray) -> Novelty:
     """Distance of each network to its nearest parent, by itself and against the parents' own distances.
+
+    Distances are of `unit_filters`; the parents' own, of 64 spread evenly over them.
 
     Args:
       conv1: float ``(M, H, W, I, O)``.
@@ -94,8 +118,12 @@ def novelty(conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2
     """
     if len(parents1) < 2:
         raise ValueError(f"need at least 2 parents to compare distances with, got {len(parents1)}")
+    _checked(conv1, conv2, "network")
+    conv1, conv2 = unit_filters(conv1, conv2)
+    parents1, parents2 = unit_filters(parents1, parents2)
     distances = matched_distances(conv1, conv2, parents1, parents2)
-    between = matched_distances(parents1, parents2, parents1, parents2)
+    some = np.linspace(0, len(parents1) - 1, min(len(parents1), _YARDSTICK_PARENTS)).astype(int)
+    between = matched_distances(parents1[some], parents2[some], parents1[some], parents2[some])
     typical = float(np.median(between[~np.eye(len(between), dtype=bool)]))
     np.fill_diagonal(between, np.inf)
     typical_nearest = float(np.median(between.min(axis=1)))

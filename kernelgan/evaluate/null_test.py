@@ -69,7 +69,7 @@ def best_of(generated: np.ndarray, null: np.ndarray, *, statistic: str = "") -> 
 
 
 def mean_test(
-    generated: np.ndarray, null: np.ndarray, *, statistic: str = "", resamples: int = 2000, seed: int = 0
+    generated: np.ndarray, null: np.ndarray, *, statistic: str = "", resamples: int = 20_000, seed: int = 0
 ) -> dict[str, Any]:
     """One-sided tests that generated networks are better than null ones on average; no picking is involved.
 
@@ -82,7 +82,8 @@ def mean_test(
 
     Returns:
       ``statistic``; ``candidates`` n; ``null_networks`` K; ``mean``; ``null_mean``; ``p_value`` of the
-      difference of means by permutation, at least ``1 / (resamples + 1)`` when they are drawn;
+      difference of means by permutation of Welch's t, which holds where the two spread differently (Janssen,
+      1997), at least ``1 / (resamples + 1)`` when they are drawn;
       ``rank_p_value`` (Mann and Whitney, 1947); ``superiority``, the chance that a generated network beats
       a null one, half for a tie.
 
@@ -217,7 +218,7 @@ def _permutation_p(generated: np.ndarray, null: np.ndarray, *, resamples: int, s
         return float(np.mean(np.concatenate([generated, null]) >= generated[0]))
     result = stats.permutation_test(
         (generated, null),
-        lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
+        _welch,
         vectorized=True,
         alternative="greater",
         n_resamples=resamples,
@@ -225,6 +226,14 @@ def _permutation_p(generated: np.ndarray, null: np.ndarray, *, resamples: int, s
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)
+
+
+def _welch(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    """Welch's t; where neither spreads, as large as a difference of means can make it."""
+    error = np.sqrt(
+        np.var(x, axis=axis, ddof=1) / x.shape[axis] + np.var(y, axis=axis, ddof=1) / y.shape[axis]
+    )
+    return (np.mean(x, axis=axis) - np.mean(y, axis=axis)) / np.maximum(error, _ROUNDING)
 
 
 def _checked(values: np.ndarray, name: str) -> np.ndarray:
