@@ -148,7 +148,7 @@ class _Run:
 
     def zoos(self, plan: Plan) -> list[dict[str, Any]]:
         """``{"params", "history"}`` of each zoo."""
-        self._remember(plan, [numbers for _, numbers in self._parts(plan)])
+        self._remember(plan)
         return self._trained_zoos(plan, plan.zoos, self.network, "zoo", "zoo")
 
     def half_width(self, plan: Plan) -> list[dict[str, Any]]:
@@ -156,30 +156,32 @@ class _Run:
         tasks = [dataclasses.replace(task, models=self.config.opponents.models) for task in plan.zoos]
         return self._trained_zoos(plan, tasks, self.half_network, "half_width", "opponents")
 
-    def _parts(self, plan: Plan) -> list[tuple[Training, list[int]]]:
-        """Numbers of the zoos with equally large epochs, which are trained together."""
+    def _parts(self, plan: Plan, name: str) -> list[tuple[str, Training, list[int]]]:
+        """Zoos with equally large epochs are trained together: the checkpoint, and the zoos' numbers."""
         parts: dict[Training, list[int]] = {}
         for number, task in enumerate(plan.zoos):
             parts.setdefault(zoo_training(self.config, task.kind), []).append(number)
-        return list(parts.items())
+        return [
+            (name if len(parts) == 1 else f"{name}-{part}", training, members)
+            for part, (training, members) in enumerate(parts.items())
+        ]
 
     def _trained_zoos(
         self, plan: Plan, tasks: Sequence[zoo.ZooTask], network: models.ConvNet, name: str, stage: str
     ) -> list[dict[str, Any]]:
         trained: dict[int, dict[str, Any]] = {}
-        parts = self._parts(plan)
-        for part, (training, members) in enumerate(parts):
+        for checkpoint, training, members in self._parts(plan, name):
             chosen = [tasks[number] for number in members]
             work = functools.partial(self._train_zoos, plan, chosen, training, network)
-            found = self._once(name if len(parts) == 1 else f"{name}-{part}", work, stage=stage)
+            found = self._once(checkpoint, work, stage=stage)
             trained |= {number: found[f"{place:04d}"] for place, number in enumerate(members)}
         return [trained[number] for number in range(len(tasks))]
 
-    def _remember(self, plan: Plan, parts: list[list[int]]) -> None:
+    def _remember(self, plan: Plan) -> None:
         """Keeps which zoo and which pair is which, for `interop`; the zoos of a part share a checkpoint."""
         kept = {
-            number: ("zoo" if len(parts) == 1 else f"zoo-{part}", f"{place:04d}")
-            for part, members in enumerate(parts)
+            number: (checkpoint, f"{place:04d}")
+            for checkpoint, _, members in self._parts(plan, "zoo")
             for place, number in enumerate(members)
         }
         zoos = [

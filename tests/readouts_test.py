@@ -17,7 +17,7 @@ from kernelgan.evaluate import readouts
 from kernelgan.evaluate.features import score
 
 STRENGTHS = readouts.STRENGTHS
-BOTH = list(readouts.DESCRIPTIONS.values())
+BOTH = [readouts.pixels, readouts.colour_histogram]
 QUADRANT = np.tile(np.arange(4), 100)
 
 
@@ -49,8 +49,21 @@ def _fit(describe, images, positive=ATTRIBUTE_ONLY, **changed):
     return readouts.fit(describe, images, _groups(positive), **{"most": 50, "seed": 0, **changed})
 
 
+def _logits(describe, dense, images):
+    """Of stacked dense layers, ``(M, N, K)``."""
+    ((members, found, features),) = readouts.Readouts(describe, {"dense": dense}).outputs(
+        images, chunk_size=1
+    )
+    assert len(members) == len(found) == len(features)
+    return found
+
+
+def _stacked(dense):
+    return {name: leaf[None] for name, leaf in dense.items()}
+
+
 def _difference(describe, dense, images):
-    no, yes = readouts.logits(describe, dense, images).T
+    no, yes = _logits(describe, _stacked(dense), images)[0].T
     return yes - no
 
 
@@ -119,12 +132,12 @@ def test_colours_are_in_the_histogram_and_shapes_only_in_the_pixels(images, unse
 
 def test_two_side_by_side_answer_as_a_network_with_two_concepts(images, unseen):
     concepts = [_fit(readouts.pixels, images, positive) for positive in (ATTRIBUTE_ONLY, OBJECT_ONLY)]
-    stacked = [{name: leaf[None] for name, leaf in dense.items()} for dense in concepts]
-    found = readouts.logits(readouts.pixels, assemble.two_concept_head(*stacked), unseen)
+    stacked = [_stacked(dense) for dense in concepts]
+    found = _logits(readouts.pixels, assemble.two_concept_head(*stacked), unseen)
     assert found.shape == (1, len(unseen), 4)
     assert found.dtype == np.float32
-    apart = [readouts.logits(readouts.pixels, dense, unseen) for dense in concepts]
-    np.testing.assert_allclose(found[0], np.concatenate(apart, axis=-1), rtol=1e-5, atol=1e-5)
+    apart = [_logits(readouts.pixels, dense, unseen) for dense in stacked]
+    np.testing.assert_allclose(found, np.concatenate(apart, axis=-1), rtol=1e-5, atol=1e-5)
     scores, _ = score(found)
     assert roc_auc_score(QUADRANT == CONJUNCTION, scores[0]) > 0.95  # it never saw one
 

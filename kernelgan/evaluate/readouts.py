@@ -3,10 +3,6 @@
 A readout is a description of an image and one dense layer a concept, a logistic regression fitted on the
 images that the concept's parents train on. Two side by side (`kernelgan.assemble.two_concept_head`) answer
 zero-shot as a network with two concepts does, and no image of the conjunction is read.
-
-    attribute = fit(pixels, images, attribute_groups, most=1000, seed=0)
-    objects = fit(pixels, images, object_groups, most=1000, seed=0)
-    logits(pixels, assemble.two_concept_head(attribute, objects), test_images)    # (N, 4)
 """
 
 from __future__ import annotations
@@ -97,10 +93,6 @@ def colour_histogram(images: np.ndarray) -> np.ndarray:
     return np.sqrt(shares)
 
 
-DESCRIPTIONS: dict[str, Describe] = {"pixels": pixels, "colour_histogram": colour_histogram}
-"""The nulls without a network, by their names in the table of methods."""
-
-
 def fit(describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, most: int, seed: int) -> Params:
     """One concept's readout: a logistic regression with an L2 penalty, both sides of equal weight.
 
@@ -176,20 +168,6 @@ class Readouts:
         answers = _dense(found, self.params["dense"])
         members = np.arange(len(answers))
         yield members, answers, np.broadcast_to(found, (len(answers), *found.shape))
-
-
-def logits(describe: Describe, dense: Params, images: np.ndarray) -> np.ndarray:
-    """What readouts answer.
-
-    Args:
-      describe: what the dense layer was fitted on.
-      dense: ``{"kernel": (..., F, K), "bias": (..., K)}``; stacked ones have a leading ``M``.
-      images: uint8 ``(N, H, W, 3)``.
-
-    Returns:
-      float32 ``(..., N, K)``.
-    """
-    return _dense(describe(images), dense)
 
 
 def _dense(features: np.ndarray, dense: Params) -> np.ndarray:
