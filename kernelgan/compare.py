@@ -7,7 +7,8 @@ resampled means that each run keeps (Efron and Tibshirani, "An introduction to t
 13). With the same seed and the same test images both runs drew the same resamples, so the spread is that of
 the resampled differences (see `evaluate.bootstrap`); else the spreads of the two add as of independent
 samples, which is cautious where the images are the same. Over several pairs the standard error over pairs is
-added. Another seed is not covered: only runs of several seeds show what a seed does.
+added. Those of a table of differences are corrected together (Holm). Another seed is not covered: only runs
+of several seeds show what a seed does, and between such runs no p-value is given.
 """
 
 from __future__ import annotations
@@ -47,8 +48,14 @@ _OF_IMAGES = (
 """Config fields that choose the test images, beside the seed."""
 
 _P_VALUES = (
-    "p: normal approximation from resampled networks and images, corrected over rows (Holm); over several "
-    "pairs, from these too. It does not cover another seed: see that a difference outlives several seeds."
+    "p: normal approximation from resampled networks and images, corrected over all differences of a table "
+    "(Holm); over several pairs, from these too. It does not cover another seed: see that a difference "
+    "outlives several seeds."
+)
+
+_NO_P_BETWEEN_SEEDS = (
+    "No p-values between seeds: one of resampled networks and images does not cover what a seed changes, so "
+    "it would call chance clear. The sd between runs does."
 )
 
 
@@ -565,23 +572,34 @@ def _between_runs(row: Row) -> str:
 
 
 def _differences(runs: Sequence[Run], table: Sequence[Row], metric: str) -> list[str]:
-    """How each run stands to the first."""
+    """How each run stands to the first, with p-values corrected over the whole table; between seeds none."""
+    found = [[difference(runs, 0, number, row, metric) for row in table] for number in range(1, len(runs))]
+    lines = [f"Difference to {runs[0].name}"]
+    if is_seed_sweep(runs):
+        columns = [
+            (run.name, [_gap_text(one) for one in column])
+            for run, column in zip(runs[1:], found, strict=True)
+        ]
+        return [*lines, *_blocks(table, columns), *wrapped([_NO_P_BETWEEN_SEEDS])]
+    corrected = iter(_corrected([one.p_value for column in found for one in column]))
     columns = []
     notes: dict[str, list[str]] = {}
-    for number, run in enumerate(runs[1:], start=1):
-        found = [difference(runs, 0, number, row, metric) for row in table]
-        corrected = _corrected([one.p_value for one in found])
-        columns.append((run.name, [_difference_text(*one) for one in zip(found, corrected, strict=True)]))
-        notes.setdefault(_how(found), []).append(run.name)
-    lines = [f"Difference to {runs[0].name}", *_blocks(table, columns)]
-    return [*lines, *wrapped([f"{', '.join(names)}: {how}." for how, names in notes.items()])]
+    for run, column in zip(runs[1:], found, strict=True):
+        columns.append((run.name, [_difference_text(one, next(corrected)) for one in column]))
+        notes.setdefault(_how(column), []).append(run.name)
+    said = wrapped([f"{', '.join(names)}: {how}." for how, names in notes.items()])
+    return [*lines, *_blocks(table, columns), *said]
+
+
+def _gap_text(found: Difference) -> str:
+    return f"{round(found.mean, 3) + 0.0:+.3f}" if math.isfinite(found.mean) else "-"
 
 
 def _difference_text(found: Difference, p_value: float) -> str:
     if not math.isfinite(found.mean):
         return "-"
     words = results_lib.p_text(p_value) if math.isfinite(p_value) else " " * len("p = 0.000")
-    return f"{round(found.mean, 3) + 0.0:+.3f} {words}"
+    return f"{_gap_text(found)} {words}"
 
 
 def _how(found: Sequence[Difference]) -> str:

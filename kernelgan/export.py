@@ -20,6 +20,9 @@ from kernelgan.types import Params, UserError
 _Place = tuple[str | int, ...]
 """Where networks lie: the checkpoint's name, then keys of its tree, a number for one of several stacked."""
 
+_HALF = "_half_width"
+"""What the name of a zoo at half width has after that of the zoo whose images it learnt from."""
+
 
 def _places(plan: Mapping[str, Any]) -> dict[str, _Place]:
     """Each name that networks of a run go by, and where they lie, as `pipeline.py` keeps them."""
@@ -37,8 +40,12 @@ def _places(plan: Mapping[str, Any]) -> dict[str, _Place]:
         for layer in plan["layers"]:
             for way in ("a2b", "b2a"):
                 found[f"{prefix}generator_{layer}_{way}"] = ("cyclegan", "generators", layer, way, number)
-    zoos = [(*zoo["checkpoint"], "params") for zoo in plan["zoos"]]
-    return dict(zip(_zoo_names(plan["zoos"], found), zoos, strict=True)) | found
+    zoos: dict[str, _Place] = {}
+    for name, zoo in zip(_zoo_names(plan["zoos"], found), plan["zoos"], strict=True):
+        stage, key = zoo["checkpoint"]
+        zoos[name] = (stage, key, "params")
+        zoos[f"{name}{_HALF}"] = (stage.replace("zoo", "half_width", 1), key, "params")
+    return zoos | found
 
 
 def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, _Place]) -> list[str]:
@@ -46,9 +53,11 @@ def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, _Place]) -
     plain = [zoo["concept"] for zoo in zoos]
     without = [f"{zoo['concept']}_without_{'_'.join(zoo['excluded'])}" for zoo in zoos]
     full = [f"{zoo['kind']}_{name}" for zoo, name in zip(zoos, without, strict=True)]
-    return next(
-        (names for names in (plain, without) if len({*names, *taken}) == len(names) + len(taken)), full
-    )
+    for names in (plain, without):
+        every = [*names, *(f"{name}{_HALF}" for name in names), *taken]
+        if len(set(every)) == len(every):
+            return names
+    return full
 
 
 def networks(run: Path) -> list[str]:
@@ -109,8 +118,8 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None) -> 
       run: its work directory; the run may be unfinished, or at work.
       out: a file (see `write_arrays`), which has all networks stacked, or the one that ``member`` says; or a
         new or empty directory, which gets one ``.safetensors`` for each.
-      network: which: a zoo's concept, ``cyclegan_a2b``, ``distilled``, ``generator_conv1_a2b`` and so on; of
-        a run of several pairs ``black_cat/distilled``.
+      network: which: a zoo's concept, ``black_half_width``, ``cyclegan_a2b``, ``distilled``,
+        ``generator_conv1_a2b`` and so on; of a run of several pairs ``black_cat/distilled``.
       member: the number of one network.
 
     Returns:

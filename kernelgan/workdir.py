@@ -31,12 +31,15 @@ _AFFECTED = {
     "kernels.": _TRANSLATED,
     "assemble.": ("checkpoints/generate", *_MEASURED),
     "opponents.": (
-        *("checkpoints/distilled", "checkpoints/half_width"),
+        *("checkpoints/distilled", "checkpoints/half_width*"),
         *("checkpoints/trained_on_conjunction", *_MEASURED),
     ),
     "evaluate.": _MEASURED,
 }
-"""What must not be there yet for a field of this section to be changed; for other fields: anything."""
+"""What must not be there yet for a field of this section to be changed; for other fields: anything.
+
+They are patterns, for a stage may be in parts, such as ``half_width-0``.
+"""
 
 
 def _is_ours(name: str) -> bool:
@@ -84,7 +87,7 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
             except ValueError:
                 raise UserError(f"{file} is damaged; give another --workdir, or delete {workdir}.") from None
             changed = config_lib.differences(ours, theirs)
-            built = [name for name in _built_on(changed) if (workdir / name).exists()]
+            built = _built_on(changed, workdir)
             if built:
                 raise UserError(
                     f"{workdir} was made with another config:\n  "
@@ -96,13 +99,12 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
         yield
 
 
-def _built_on(changed: list[str]) -> list[str]:
-    """What in a work directory was made with the old values of the changed fields."""
-    found: list[str] = []
-    for field in changed:
-        section = field.partition(":")[0].partition(".")[0] + "."
-        found += [name for name in _AFFECTED.get(section, _EVERYTHING) if name not in found]
-    return found
+def _built_on(changed: list[str], workdir: Path) -> list[str]:
+    """What is in a work directory that was made with the old values of the changed fields."""
+    sections = [field.partition(":")[0].partition(".")[0] + "." for field in changed]
+    patterns = [pattern for section in sections for pattern in _AFFECTED.get(section, _EVERYTHING)]
+    found = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
+    return list(dict.fromkeys(path.relative_to(workdir).as_posix() for path in found))
 
 
 def check_images(workdir: Path, digest: str) -> None:

@@ -388,8 +388,29 @@ def test_a_sweep_over_seeds_has_the_sd_between_runs_and_no_best_run(tmp_path):
     shown = compare.text(runs)
     assert "0.560 sd 0.060" in lines_of(shown, "  random")[0]
     assert "]*" not in shown
-    assert "p < 0.001" in lines_of(shown, "  average")[1]  # which is marked where it is no sweep over seeds
-    assert 2 in compare.clearly_best(runs, table_of(runs), "auroc.worst")
+    assert lines_of(shown, "  average")[1].split() == ["average", "+0.000", "+0.300"]
+    assert not re.search(r"\bp [=<]", shown)
+    assert "No p-values between seeds" in shown
+    assert 2 in compare.clearly_best(runs, table_of(runs), "auroc.worst")  # so it is not for want of one
+
+
+def test_p_values_are_corrected_over_all_differences_of_a_table(tmp_path):
+    """The smallest p-value is times all of them, not times those of its own run only."""
+    runs = compare.read(
+        [write(tmp_path / "a", noise=1)]
+        + [
+            write(tmp_path / f"b{number}", epochs=number, noise=number, **{"random": 0.48 + change})
+            for number, change in ((2, 0.009), (3, 0.0), (4, 0.0))
+        ]
+    )
+    table = table_of(runs)
+    found = [compare.difference(runs, 0, number, row, "auroc.worst") for row in table for number in (1, 2, 3)]
+    (smallest,) = (one.p_value for one in found if one.mean != 0)
+    assert all(one.p_value == 1 for one in found if one.mean == 0)
+    shown = "".join(lines_of(compare.text(runs), "  random"))
+    assert f"p = {min(1.0, len(found) * smallest):.3f}" in shown
+    assert f"p = {len(table) * smallest:.3f}" not in shown
+    assert 0.001 < len(table) * smallest < len(found) * smallest < 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tests for kernelgan.export: what a run has, what is written of it, and what is refused."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,23 @@ def test_a_generator_is_exported(run, generator, tmp_path, assert_trees_equal):
     assert_trees_equal(found, jax.tree.map(lambda leaf: 2 * leaf, generator))
 
 
+def test_a_zoo_at_half_width_is_exported_and_fits_a_module_of_half_the_filters(
+    run, network, tmp_path, monkeypatch, assert_trees_equal
+):
+    half = network.clone(filters=(1, 1))
+    key = jax.random.key(5)
+    zoo = jax.device_get(
+        jax.vmap(lambda k: models.initialise_convnet(half, SIZE, k))(jax.random.split(key, 3))
+    )
+    shutil.copytree(run, tmp_path / "run")
+    _finish(tmp_path / "run", "half_width", {f"{n:04d}": {"params": zoo} for n in range(2)})
+    assert export.networks(tmp_path / "run")[:4] == ["black", "black_half_width", "cat", "cat_half_width"]
+    out = tmp_path / "half.npz"
+    export.export(tmp_path / "run", out, network="cat_half_width")
+    assert_trees_equal(interop.load_convnets(out, half, image_size=SIZE), zoo)
+    _refused(r"half\.npz does not fit", interop.load_convnets, out, network, image_size=SIZE)
+
+
 def test_an_export_leaves_the_run_as_it_is(run, tmp_path):
     def content():
         return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -205,6 +223,8 @@ def test_zoos_are_named_apart():
         "object_orange_without_x",
     ]
     assert names(("object", "distilled", ["black"])) == ["distilled_without_black"]
+    two = names(("object", "cat", ["black"]), ("attribute", "cat_half_width", ["car"]))
+    assert two == ["cat_without_black", "cat_half_width_without_car"]
 
 
 MATRIX = {
@@ -233,10 +253,10 @@ def test_every_name_leads_to_what_the_pipeline_keeps_there(exclude, parts, tmp_p
         return {"conv1": {"kernel": leaf, "bias": leaf[:, 0]}}
 
     def once(self, name, work, *, stage=""):
-        if stage == "zoo":
+        if stage == "zoo" or name.startswith("half_width"):
             tasks = work.args[1]
             made = {f"{n:04d}": {"params": network(), "history": {}} for n in range(len(tasks))}
-            shown.update({task.name: made[f"{n:04d}"]["params"] for n, task in enumerate(tasks)})
+            shown.update({(stage, task.name): made[f"{n:04d}"]["params"] for n, task in enumerate(tasks)})
         elif name == "cyclegan":
             directions = {layer: {way: network(4) for way in ("a2b", "b2a")} for layer in ("conv1", "conv2")}
             made = {"generators": directions, "history": {}}
@@ -254,6 +274,7 @@ def test_every_name_leads_to_what_the_pipeline_keeps_there(exclude, parts, tmp_p
     plan = run.plan()
     zoos = run.zoos(plan)
     translators, trained = run.translators(plan, zoos), run.opponents(plan, zoos)
+    halves = run.half_width(plan)
     generated = run.generated(plan, zoos, translators)
 
     expected = {}
@@ -269,8 +290,9 @@ def test_every_name_leads_to_what_the_pipeline_keeps_there(exclude, parts, tmp_p
     for number, task in enumerate(plan.zoos):
         short = exclude == "all"
         name = task.concept if short else f"{task.concept}_without_{task.excluded[0]}"
-        expected[name] = zoos[number]["params"]
-        assert zoos[number]["params"] is shown[task.name]
+        expected |= {name: zoos[number]["params"], f"{name}_half_width": halves[number]["params"]}
+        assert zoos[number]["params"] is shown["zoo", task.name]
+        assert halves[number]["params"] is shown["opponents", task.name]
     assert len(plan.zoos) == (4 if exclude == "all" else 8)
     assert sorted(export.networks(tmp_path)) == sorted(expected)
     for name, params in expected.items():

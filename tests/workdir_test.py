@@ -76,6 +76,25 @@ def test_a_later_stage_may_still_change_while_it_was_not_built(claimed, config):
     _refused(claimed, config, r"zoo\.learning_rate: .*\n.*or delete checkpoints in it")
 
 
+@pytest.mark.parametrize(
+    ("built", "named"),
+    [
+        (["half_width"], "checkpoints/half_width"),
+        (["half_width-0", "half_width-1"], "checkpoints/half_width-0, checkpoints/half_width-1"),
+        (["distilled", "half_width-1", "zoo-0"], "checkpoints/distilled, checkpoints/half_width-1"),
+    ],
+)
+def test_a_stage_in_parts_was_built_too_and_only_what_is_there_is_named(claimed, config, built, named):
+    for name in built:
+        (claimed / "checkpoints" / name).mkdir(parents=True)
+    config.opponents.epochs = 9
+    _refused(claimed, config, f"; or delete {named} in it\\.$")
+    for name in named.split(", "):
+        (claimed / name).rmdir()
+    with workdir_lib.claimed(claimed, config):
+        pass
+
+
 @pytest.mark.parametrize("content", [b"", b'{"zoo": {"mod', b"\xff\xfe", b"[]", b"null"])
 def test_a_damaged_config_is_named(claimed, config, content):
     (claimed / "config.json").write_bytes(content)

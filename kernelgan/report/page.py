@@ -36,6 +36,8 @@ _NOVELTY = (
     "parent is from its nearest fellow). Faint: one mark a {}; large: the mean with its 95% intervals. "
     "In the shaded band a network is a copy of a parent."
 )
+_MANY_PAIRS = 12
+"""With more pairs than these, only the first two figures of each are drawn: all take seconds a pair."""
 _SAID_ONCE = ("Asked: ", *results_lib.MERIT_EXPLAINED.values())
 """How lines of a verdict begin that are not repeated for each of many pairs."""
 
@@ -286,7 +288,7 @@ def _several(results: results_lib.Results, gallery: _Gallery) -> list[str]:
         _section(
             "Pair by pair",
             tables.methods_note(pairs[0], brief=True),
-            *(_compact_pair(results, pair, gallery) for pair in pairs),
+            *(_compact_pair(results, pair, gallery, all_figures=len(pairs) <= _MANY_PAIRS) for pair in pairs),
         )
     )
     return sections
@@ -309,8 +311,9 @@ def _matrices(results: results_lib.Results, gallery: _Gallery) -> str:
         gallery.show(
             "matrix_differences",
             lambda: figures.differences(results, [name for name in (merge, "and_ensemble") if name]),
-            "Each pair's best generated method minus the best merge and minus both parents run side by side "
-            "(and_ensemble): orange where the generated networks are behind, purple where they are ahead.",
+            f"{_whose_differences(results)} minus the best merge over all pairs and minus both parents run "
+            "side by side (and_ensemble): orange where the generated networks are behind, purple where they "
+            "are ahead.",
         ),
     ]
     if others:
@@ -320,6 +323,14 @@ def _matrices(results: results_lib.Results, gallery: _Gallery) -> str:
             )
         )
     return _section("Every attribute with every object", *content)
+
+
+def _whose_differences(results: results_lib.Results) -> str:
+    """The subject of the caption of `figures.differences`."""
+    best = figures.best_over_pairs(results)
+    if best:
+        return f"{best}, the generated method that is best over all pairs,"
+    return "Each pair's best generated method (picked on that pair's test images, which flatters it)"
 
 
 def _best_merge(record: Mapping[str, Any]) -> str | None:
@@ -337,10 +348,50 @@ def _folded(heading: str, content: str) -> str:
     return f"<details><summary>{escape(heading)}</summary>{content}</details>" if content else ""
 
 
-def _compact_pair(results: results_lib.Results, pair: Mapping[str, Any], gallery: _Gallery) -> str:
+def _compact_pair(
+    results: results_lib.Results, pair: Mapping[str, Any], gallery: _Gallery, *, all_figures: bool
+) -> str:
     """One pair of several, folded away; a link to what is inside unfolds it."""
     key = results_lib.pair_key(pair)
     given = results_lib.answer(pair)
+    drawn = _distribution(results, pair, gallery)
+    drawn += _draw(results, pair, gallery, key, "novelty", figures.novelty, _NOVELTY.format("network"))
+    drawn += _more_figures(results, pair, gallery) if all_figures else _how_to_get_more(pair)
+    content = [
+        _verdict(
+            [line for line in results_lib.verdict(pair) if not line.startswith(_SAID_ONCE)],
+            given,
+            compact=True,
+        ),
+        tables.methods(pair, brief=True),
+        _folded("Tests between methods", tables.tests(pair)),
+        _folded("Against random networks", tables.null_test(pair)),
+        _folded("The parents, features, novelty", tables.zoos(pair) + tables.features(pair, brief=True)),
+        _folded("Clustering", tables.clustering(pair, brief=True)),
+        _folded("Images", tables.counts(pair.get("data") or {})),
+        _folded("Figures", drawn),
+    ]
+    summary = f'<span class="{given.split()[0]} answer">{tables.ANSWERS[given]}</span>'
+    return (
+        f'<details class="pair"><summary>{escape(results_lib.pair_title(pair))} {summary}</summary>'
+        f'<div id="{escape(key, quote=True)}">{"".join(content)}</div></details>'
+    )
+
+
+def _how_to_get_more(pair: Mapping[str, Any]) -> str:
+    """Where the figures are that a page of many pairs does without."""
+    names = {f"pairs.{side}s": (str(pair["pair"][side]),) for side in ("attribute", "object")}
+    flags = " ".join(f'--config.{field}="{value}"' for field, value in names.items())
+    return (
+        f'<p class="note">Answers, kernels, training and feature space are drawn of at most {_MANY_PAIRS} '
+        f"pairs: for them give the run's command with <code>{escape(flags)}</code> and another "
+        "<code>--workdir</code>, which trains this pair alone.</p>"
+    )
+
+
+def _more_figures(results: results_lib.Results, pair: Mapping[str, Any], gallery: _Gallery) -> str:
+    """The answers, and links to the figures that are files."""
+    key = results_lib.pair_key(pair)
     files = {
         "training of the zoos": ("zoo_curves", figures.zoo_curves),
         "of the translators": ("cyclegan_curves", figures.cyclegan_curves),
@@ -355,31 +406,8 @@ def _compact_pair(results: results_lib.Results, pair: Mapping[str, Any], gallery
         link = re.search('href="([^"]*)"', _draw(results, pair, gallery, key, name, draw, "", embed=False))
         if link:
             links.append(f'<a href="{link[1]}">{escape(words)}</a>')
-    content = [
-        _verdict(
-            [line for line in results_lib.verdict(pair) if not line.startswith(_SAID_ONCE)],
-            given,
-            compact=True,
-        ),
-        tables.methods(pair, brief=True),
-        _folded("Tests between methods", tables.tests(pair)),
-        _folded("Against random networks", tables.null_test(pair)),
-        _folded("The parents, features, novelty", tables.zoos(pair) + tables.features(pair, brief=True)),
-        _folded("Clustering", tables.clustering(pair, brief=True)),
-        _folded("Images", tables.counts(pair.get("data") or {})),
-        _folded(
-            "Figures",
-            _distribution(results, pair, gallery)
-            + _draw(results, pair, gallery, key, "novelty", figures.novelty, _NOVELTY.format("network"))
-            + _answers(results, pair, gallery)
-            + (f'<p class="note">As files: {", ".join(links)}.</p>' if links else ""),
-        ),
-    ]
-    summary = f'<span class="{given.split()[0]} answer">{tables.ANSWERS[given]}</span>'
-    return (
-        f'<details class="pair"><summary>{escape(results_lib.pair_title(pair))} {summary}</summary>'
-        f'<div id="{escape(key, quote=True)}">{"".join(content)}</div></details>'
-    )
+    listed = f'<p class="note">As files: {", ".join(links)}.</p>' if links else ""
+    return _answers(results, pair, gallery) + listed
 
 
 def _draw(

@@ -11,6 +11,11 @@ from kernelgan import results as results_lib
 
 DASH = "&ndash;"
 ANSWERS = {"yes": "✓ Yes", "no": "✗ No", "cannot tell": "? Cannot tell"}
+TRAINED_ONCE = (
+    "P-values treat all networks of a direction as independent; they come from one trained translator a "
+    "pair, so another training of it is not covered."
+)
+"""What no p-value covers."""
 
 _AUROCS = (
     ("vs_attribute_only", "vs attribute only"),
@@ -158,7 +163,7 @@ def leaderboard(overall: Mapping[str, Any]) -> str:
             escape(str(method.get("kind") or "other")),
             _stat(method, results_lib.merit_path(overall), strong=True),
             _stat(method, "recovered", digits=2),
-            _difference({"difference": against.get("difference"), "p_adjusted": against.get("p_value")}),
+            _difference({"p_adjusted": against.get("p_value"), **against}),
             _of_them(against, "wins"),
             _of_them(against, "losses"),
             _stat(method, "novelty.distance", brief=True, digits=2),
@@ -180,8 +185,10 @@ def leaderboard(overall: Mapping[str, Any]) -> str:
         f'<tbody>{"".join(rows)}</tbody></table></div><p class="note">Best first, intervals over pairs; '
         "tinted: generated; bold: what these should come up to, both parents run side by side (and_ensemble) "
         "and the ceiling. Won and lost are counted against and_ensemble by the mean of each pair, in "
-        "brackets those that a test confirms after correction for the number of pairs. Novelty: distance in "
-        "weights from the nearest parent, where 1 is as far as a parent is from its nearest fellow and under "
+        "brackets those that a test confirms after correction for the number of pairs. Minus and_ensemble: "
+        "the p-value of a generated method is times the number of generated methods, for the best of them is "
+        f"reported (a run of an earlier version: not corrected). {TRAINED_ONCE} Novelty: distance in weights "
+        "from the nearest parent, where 1 is as far as a parent is from its nearest fellow and under "
         f"{results_lib.COPY} counts as a copy; errors shared: of the images that it or that parent gets "
         "wrong, the share that both do.</p>"
     )
