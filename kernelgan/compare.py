@@ -6,9 +6,10 @@ The p-value of a difference between two runs is a normal one, ``2 P(Z > |differe
 resampled means that each run keeps (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter
 13). With the same seed and the same test images both runs drew the same resamples, so the spread is that of
 the resampled differences (see `evaluate.bootstrap`); else the spreads of the two add as of independent
-samples, which is cautious where the images are the same. Over several pairs the standard error over pairs is
-added. Those of a table of differences are corrected together (Holm). Another seed is not covered: only runs
-of several seeds show what a seed does, and between such runs no p-value is given.
+samples, which is cautious where the images are the same. Over several pairs it is that of the pairs'
+differences, attributes and objects being drawn (`evaluate.comparison`). Those of a table of differences are
+corrected together (Holm). Another seed is not covered: only runs of several seeds show what a seed does, and
+between such runs no p-value is given.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 
 from kernelgan import config as config_lib
 from kernelgan import results as results_lib
-from kernelgan.evaluate import bootstrap, null_test
+from kernelgan.evaluate import comparison, null_test
 from kernelgan.evaluate.comparison import CEILING, FLOOR
 from kernelgan.report import reference
 from kernelgan.report.terminal import WIDTH, wrapped
@@ -41,6 +42,7 @@ CSV_COLUMNS = ("run", "pair", "method", "kind", "metric", "mean", "low", "high")
 _NAME_WIDTH = 24
 _LONGEST_HEAD = 21
 _MARK = "*"
+_DRAWINGS = 1000
 _NO_SPREAD = 1e-9
 _OF_IMAGES = (
     *("data.image_size", "data.procedural.test", "data.maximum_test", "data.tfds.name", "data.folder"),
@@ -48,9 +50,9 @@ _OF_IMAGES = (
 """Config fields that choose the test images, beside the seed."""
 
 _P_VALUES = (
-    "p: normal approximation from resampled networks and images, corrected over all differences of a table "
-    "(Holm); over several pairs, from these too. It does not cover another seed: see that a difference "
-    "outlives several seeds."
+    "p: normal approximation from resampled networks and images, over several pairs Student's t from drawn "
+    "attributes and objects; corrected over all differences of a table (Holm). It does not cover another "
+    "seed: see that a difference outlives several seeds."
 )
 
 _NO_P_BETWEEN_SEEDS = (
@@ -393,16 +395,15 @@ def _over_pairs(run: Run, titles: Sequence[str], method: str, metric: str) -> In
         return Interval()
     if metric == "recovered":
         return _recovered(run, titles, method)
-    means = np.array([value.mean for value in values])
-    drawn = _replicates(run, titles, method, metric)
-    seed = run.seed if isinstance(run.seed, int) else 0
-    if drawn is None:
-        found = bootstrap.summary(means, seed=seed)
-        return Interval(found["mean"], *found["ci95"])
-    drawn += (means - drawn.mean(axis=1))[:, None]
-    shares = bootstrap.network_shares(len(means), resamples=drawn.shape[1], seed=seed)
-    ends = np.percentile(np.einsum("pr,rp->r", drawn, shares), [2.5, 97.5])
-    return Interval(float(means.mean()), *ends.tolist())
+    found = _drawings(run, titles).statistic(np.array([value.mean for value in values]))
+    return Interval(found["mean"], *found["ci95"])
+
+
+def _drawings(run: Run, titles: Sequence[str]) -> comparison.Drawings:
+    """Attributes and objects of these pairs, drawn as for ``overall``."""
+    pairs = [run.pairs[title]["pair"] for title in titles]
+    concepts = [(str(pair["attribute"]), str(pair["object"])) for pair in pairs]
+    return comparison.Drawings(concepts, resamples=_DRAWINGS, seed=0)
 
 
 def _recovered(run: Run, titles: Sequence[str], method: str) -> Interval:
@@ -426,32 +427,27 @@ def difference(runs: Sequence[Run], first: int, second: int, row: Row, metric: s
     """
     gap = row.values[second].mean - row.values[first].mean
     a, b = runs[first], runs[second]
-    ours, theirs = (_replicates(run, row.pairs, row.method, metric) for run in (a, b))
-    if not math.isfinite(gap) or ours is None or theirs is None:
-        return Difference(gap)
     paired = (
-        a.seed is not None
-        and a.seed == b.seed
-        and ours.shape == theirs.shape
-        and not any(other_images(a, b, title) for title in row.pairs)
+        a.seed is not None and a.seed == b.seed and not any(other_images(a, b, title) for title in row.pairs)
     )
+    if len(row.pairs) > 1 and metric != "recovered":
+        gaps = [
+            _figure(b, title, row.method, metric).mean - _figure(a, title, row.method, metric).mean
+            for title in row.pairs
+        ]
+        test = _drawings(a, row.pairs).test(np.array(gaps))
+        return Difference(gap, test["p_value"] if test else math.nan, paired)
+    drawn = [_replicates(run, row.pairs, row.method, metric) for run in (a, b)]
+    if not math.isfinite(gap) or any(one is None for one in drawn):
+        return Difference(gap)
+    ours, theirs = (one.mean(axis=0) for one in drawn if one is not None)
+    paired = paired and ours.shape == theirs.shape
     if gap == 0:
         return Difference(gap, 1.0, paired)
-    # Over pairs: each run draws the same networks on every pair, so its resamples are averaged one by one.
-    drawn = [theirs.mean(axis=0) - ours.mean(axis=0)] if paired else [ours.mean(axis=0), theirs.mean(axis=0)]
-    spread = math.hypot(*(one.std(ddof=1) for one in drawn), _error_over_pairs(a, b, row, metric))
+    spread = math.hypot(*(one.std(ddof=1) for one in ([theirs - ours] if paired else [ours, theirs])))
     if spread < _NO_SPREAD:  # nothing was drawn that could differ, so nothing is known of the error
         return Difference(gap)
     return Difference(gap, math.erfc(abs(gap) / spread / math.sqrt(2)), paired)
-
-
-def _error_over_pairs(a: Run, b: Run, row: Row, metric: str) -> float:
-    """Standard error of the mean of the pairs' differences; 0 for one pair."""
-    gaps = [
-        _figure(b, title, row.method, metric).mean - _figure(a, title, row.method, metric).mean
-        for title in row.pairs
-    ]
-    return float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
 
 
 def _replicates(run: Run, titles: Sequence[str], method: str, metric: str) -> np.ndarray | None:

@@ -203,7 +203,7 @@ def test_only_shared_pairs_are_averaged_and_the_others_are_listed(tmp_path):
     assert compare.shared_pairs(runs) == ["black cat", "red dog"]
     row = next(row for row in table_of(runs) if row.method == "average")
     assert [value.mean for value in row.values] == pytest.approx([0.65, 0.70])
-    assert row.values[0].low >= 0.60 - 1e-9  # over pairs, not the pairs' own
+    assert row.values[0].high - row.values[0].low > 0.5  # over two pairs, not the pairs' own
     shown = compare.text(runs)
     assert lines_of(shown, "blue bird")[0].startswith("Beware: these pairs of a are left out")
     assert lines_of(shown, "green frog")[0].startswith("Beware: these pairs of b are left out")
@@ -314,21 +314,19 @@ def test_chance_is_marked_at_most_as_often_as_stated():
     assert marked[4] / trials < 0.05
 
 
-def test_one_difference_over_pairs_is_of_their_mean_and_a_pair_without_replicates_has_no_p(tmp_path):
-    titles = ("black cat", "red dog")
-    runs = compare.read(
-        [
-            write(tmp_path / "a", pairs_of(*titles), noise=1),
-            write(tmp_path / "b", pairs_of(*titles, average=0.03), noise=2),
-        ]
-    )
+def test_a_difference_over_pairs_is_tested_by_how_the_pairs_differ(tmp_path):
+    titles = [
+        f"{colour} {thing}" for colour in ("black", "red", "blue", "white") for thing in ("cat", "dog", "car")
+    ]
+    better, rng = pairs_of(*titles), np.random.default_rng(0)
+    for pair in better:
+        pair["methods"]["average"]["auroc"]["worst"]["mean"] += 0.03 + 0.004 * rng.normal()
+    runs = compare.read([write(tmp_path / "a", pairs_of(*titles)), write(tmp_path / "b", better)])
     row = next(row for row in table_of(runs) if row.method == "average")
     found = compare.difference(runs, 0, 1, row, "auroc.worst")
-    assert found.mean == pytest.approx(0.03)
+    assert found.mean == pytest.approx(0.03, abs=0.004)
     assert found.paired
-    assert found.p_value < 1e-6
-    del runs[1].results.arrays["red_dog/replicates/average"]
-    assert math.isnan(compare.difference(runs, 0, 1, row, "auroc.worst").p_value)
+    assert found.p_value < 0.01
 
 
 def test_pairs_that_disagree_widen_the_spread_of_their_mean(tmp_path):
@@ -364,7 +362,7 @@ def test_over_all_pairs_figures_are_those_of_the_runs_own_record(tmp_path):
         means = {name: results.merit(pair, name).mean for name in pair["methods"]}
         pair["tests"] = comparison.pair_tests(means, found, ["cyclegan_b2a"])
     comparison.adjust(runs[0].results.pairs())
-    own = comparison.overall(runs[0].results.pairs(), drawn, merit="worst", seed=3)["methods"]
+    own = comparison.overall(runs[0].results.pairs(), merit="worst", resamples=1000, seed=0)["methods"]
     for metric in ("auroc.worst", "recovered"):
         for row in compare.rows(runs, titles, metric):
             expected = results.interval(own[row.method], metric)

@@ -138,7 +138,7 @@ def overall(pairs: Sequence[Record], *, merit: str, resamples: int, seed: int) -
                     test["p_adjusted"] = min(1.0, picked * test["p_value"])
                     tests.setdefault(name, {})[rival] = test
     methods = {name: board.row(name, tests.get(name, {})) for name in board.place}
-    attributes, objects = board.levels
+    attributes, objects = board.drawings.levels
     return {
         "pairs": len(pairs),
         "attributes": attributes,
@@ -147,6 +147,62 @@ def overall(pairs: Sequence[Record], *, merit: str, resamples: int, seed: int) -
         "methods": methods,
         "tests": tests,
     }
+
+
+class Drawings:
+    """Attributes and objects drawn with replacement, for means over the pairs of a matrix with holes.
+
+    Attributes:
+      levels: how many attributes and how many objects there are.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]], *, resamples: int, seed: int) -> None:
+        """Draws.
+
+        Args:
+          pairs: attribute and object of each, ``P`` of at least two.
+          resamples: drawings ``R``.
+          seed: of the draws.
+        """
+        self.levels: list[int] = []
+        self._shares = np.ones((resamples, len(pairs)))
+        for stream, side in enumerate(zip(*pairs, strict=True)):
+            concepts, which = np.unique(side, return_inverse=True)
+            self.levels.append(len(concepts))
+            if len(concepts) > 1:
+                self._shares *= bootstrap.network_shares(
+                    len(concepts), resamples=resamples, seed=2 * seed + stream
+                )[:, which]
+        self._freedom = min(levels for levels in self.levels if levels > 1) - 1
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Of values ``(P,)``, NaN where there is none, over each drawing: ``(R,)``, NaN if it is empty."""
+        here = np.isfinite(values)
+        weight = self._shares[:, here].sum(axis=1)
+        total = self._shares[:, here] @ values[here]
+        return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+
+    def error(self, values: np.ndarray) -> float:
+        """Standard error of the mean of values ``(P,)``."""
+        return float(np.nanstd(self.means(values), ddof=1))
+
+    def statistic(self, values: np.ndarray) -> Record:
+        """The mean of values ``(P,)`` with its interval, Student's as the test is."""
+        here = values[np.isfinite(values)]
+        mean = float(here.mean())
+        reach = float(stats.t.ppf(0.975, self._freedom)) * self.error(values)
+        spread = float(np.std(here, ddof=1)) if here.size > 1 else None
+        return {"mean": mean, "ci95": [mean - reach, mean + reach], "sd": spread}
+
+    def test(self, differences: np.ndarray) -> Record | None:
+        """Student's test of the mean of differences ``(P,)``, as `difference`; None for fewer than two."""
+        if np.isfinite(differences).sum() < 2:
+            return None
+        statistic, error = self.statistic(differences), self.error(differences)
+        if not error > 0:  # of pairs that all differ by the same, nothing is known of the error
+            return {"difference": statistic, "p_value": 1.0}
+        p_value = float(2 * stats.t.sf(abs(statistic["mean"]) / error, self._freedom))
+        return {"difference": statistic, "p_value": p_value}
 
 
 class _Board:
@@ -163,15 +219,8 @@ class _Board:
         for number, pair in enumerate(pairs):
             for name, method in pair["methods"].items():
                 self.means[number, self.place[name]] = method["auroc"][merit]["mean"]
-        self.shares = np.ones((resamples, len(pairs)))
-        self.levels = []
-        for stream, side in enumerate(("attribute", "object")):
-            concepts, which = np.unique([pair["pair"][side] for pair in pairs], return_inverse=True)
-            self.levels.append(len(concepts))
-            if len(concepts) > 1:
-                self.shares *= bootstrap.network_shares(
-                    len(concepts), resamples=resamples, seed=2 * seed + stream
-                )[:, which]
+        concepts = [(pair["pair"]["attribute"], pair["pair"]["object"]) for pair in pairs]
+        self.drawings = Drawings(concepts, resamples=resamples, seed=seed)
 
     def kind(self, name: str) -> str:
         return next(pair["methods"][name]["kind"] for pair in self.pairs if name in pair["methods"])
@@ -185,47 +234,15 @@ class _Board:
             "kind": self.kind(name),
             "pairs": int(np.isfinite(means).sum()),
             "parameters": parameters[0],
-            "auroc": {self.merit: self._statistic(means)},
+            "auroc": {self.merit: self.drawings.statistic(means)},
             "recovered": self._recovered(name),
             "novelty": self._novelty(name),
             "against": self._against(name, tests.get(YARDSTICK)),
         }
 
     def test(self, name: str, rival: str) -> Record | None:
-        """Student's test of the mean difference over the pairs that have both; None for fewer than two."""
-        found = self.means[:, self.place[name]] - self.means[:, self.place[rival]]
-        if np.isfinite(found).sum() < 2:
-            return None
-        statistic = self._statistic(found)
-        error = self._error(found)
-        certain = 1.0 if statistic["mean"] == 0 else 0.0
-        t = abs(statistic["mean"]) / error if error > 0 else np.inf
-        return {
-            "difference": statistic,
-            "p_value": float(2 * stats.t.sf(t, self._freedom)) if error > 0 else certain,
-        }
-
-    @property
-    def _freedom(self) -> int:
-        return min(levels for levels in self.levels if levels > 1) - 1
-
-    def _drawn(self, values: np.ndarray) -> np.ndarray:
-        """Means ``(R,)`` of values ``(P,)`` over each drawing of concepts; NaN where it holds no pair."""
-        here = np.isfinite(values)
-        weight = self.shares[:, here].sum(axis=1)
-        total = self.shares[:, here] @ values[here]
-        return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
-
-    def _error(self, values: np.ndarray) -> float:
-        return float(np.nanstd(self._drawn(values), ddof=1))
-
-    def _statistic(self, values: np.ndarray) -> Record:
-        """A mean over pairs with its interval, Student's as the test is."""
-        here = values[np.isfinite(values)]
-        mean = float(here.mean())
-        reach = float(stats.t.ppf(0.975, self._freedom)) * self._error(values)
-        spread = float(np.std(here, ddof=1)) if here.size > 1 else None
-        return {"mean": mean, "ci95": [mean - reach, mean + reach], "sd": spread}
+        """Of the pairs that have both."""
+        return self.drawings.test(self.means[:, self.place[name]] - self.means[:, self.place[rival]])
 
     def _recovered(self, name: str) -> Record | None:
         """The ratio of mean gains over the pairs: a mean of ratios would hang on hopeless pairs."""
@@ -239,7 +256,7 @@ class _Board:
         mine, low, high = np.nanmean(values, axis=0)
         if high <= low:
             return None
-        drawn, floor, ceiling = (self._drawn(column) for column in values.T)
+        drawn, floor, ceiling = (self.drawings.means(column) for column in values.T)
         gain = ceiling - floor
         ratio = np.divide(drawn - floor, gain, out=np.full_like(gain, np.nan), where=gain > 0)
         return {"mean": (mine - low) / (high - low), "ci95": np.nanpercentile(ratio, [2.5, 97.5]).tolist()}
@@ -249,7 +266,9 @@ class _Board:
         if not any(found):
             return None
         return {
-            figure: self._statistic(np.array([one[figure]["mean"] if one else np.nan for one in found]))
+            figure: self.drawings.statistic(
+                np.array([one[figure]["mean"] if one else np.nan for one in found])
+            )
             for figure in next(one for one in found if one)
         }
 
