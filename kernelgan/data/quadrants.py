@@ -37,6 +37,7 @@ THUMBNAIL = 8
 """Pixels a side of these thumbnails."""
 _BLOCK = 4096
 _NAMED = 5
+_OF_QUADRANT = ("both", "the attribute alone", "the object alone", "neither", "the rest")
 
 
 class LeakageError(UserError):
@@ -461,7 +462,7 @@ def _check_enough(found: int, needed: int, whose: str, number: int, use: str, fi
         raise TooFewError(
             f"The {whose} has too few {use} images in quadrant {quadrant}: found {found}, needed "
             f"{max(needed, 1)}. Add images, choose another pair, or {remedy} {field}.",
-            f"{found} {use} images in quadrant {quadrant}, needed {max(needed, 1)}",
+            f"{found} {use} images of {_OF_QUADRANT[number]}, needed {max(needed, 1)}",
         )
 
 

@@ -643,9 +643,12 @@ def _novelty(record: Pair, clouds: Mapping[str, tuple[np.ndarray, np.ndarray]]) 
     corner: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "fontsize": 8, "color": "#4a525c"}
     axes.text(results_lib.COPY / 2, 0.985, "copy of a parent", ha="center", va="top", **corner)
     lines = _yardsticks(record)
+    top = max((height for *_, height in lines), default=0.0)
     for name, _, _, height in lines:
         text, place = results_lib.in_words(name, record), (results_lib.COPY, height)
-        axes.annotate(text, place, (6, 2), textcoords="offset points", va="bottom", fontsize=7.5)
+        above = height == top  # the other goes below its line, for the two may be close
+        style: dict[str, Any] = {"va": "bottom" if above else "top", "fontsize": 7.5}
+        axes.annotate(text, place, (6, 2 if above else -2), textcoords="offset points", **style)
     named = {name for name, *_ in lines}
     _label_points(axes, [row for row in rows if row[0] not in named])
     return figure

@@ -187,7 +187,7 @@ def leaderboard(overall: Mapping[str, Any]) -> str:
         "and the ceiling. Won and lost are counted against and_ensemble by the mean of each pair, in "
         "brackets those that a test confirms after correction for the number of pairs. Minus and_ensemble: "
         "the p-value of a generated method is times the number of generated methods, for the best of them is "
-        f"reported (a run of an earlier version: not corrected). {TRAINED_ONCE} Novelty: distance in weights "
+        f"reported. {TRAINED_ONCE} Novelty: distance in weights "
         "from the nearest parent, where 1 is as far as a parent is from its nearest fellow and under "
         f"{results_lib.COPY} counts as a copy; errors shared: of the images that it or that parent gets "
         "wrong, the share that both do.</p>"

@@ -148,7 +148,7 @@ def _leaderboard(overall: Mapping[str, Any]) -> list[str]:
         ">: generated; =: what it should come up to. won, lost: pairs in which it is above or below both "
         "parents run side by side (and_ensemble), in brackets those that are clear after correction for the "
         "number of pairs; p: of the difference over all pairs, for generated methods times their number, as "
-        "the best of them is reported (a run of an earlier version: not corrected). "
+        "the best of them is reported. "
         f"{tables.TRAINED_ONCE} recovered: % of the way from random to trained_on_conjunction. new "
         "(novelty): distance from the nearest parent, 1 is as far as a parent is from its nearest fellow, "
         f"under {results_lib.COPY} a copy."
