@@ -802,8 +802,8 @@ def _chance_lines(pair_result: Mapping[str, Any]) -> list[str]:
         share = round(100 * recovered)
         much = f"{share}%" if share > 0 else f"nothing ({share}%)"
         lines.append(
-            f"It recovers {much} of the way from random networks to networks trained on the conjunction itself, "
-            "which are the ceiling."
+            f"It recovers {much} of the way from random networks to networks trained on the conjunction "
+            "itself, which are the ceiling."
         )
     ceiling, floor = merit(pair_result, "trained_on_conjunction"), merit(pair_result, "random")
     if ceiling.bounded and floor.bounded and not ceiling.low > floor.high:

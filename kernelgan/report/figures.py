@@ -647,8 +647,9 @@ def _novelty(record: Pair, clouds: Mapping[str, tuple[np.ndarray, np.ndarray]]) 
     for name, _, _, height in lines:
         text, place = results_lib.in_words(name, record), (results_lib.COPY, height)
         above = height == top  # the other goes below its line, for the two may be close
-        style: dict[str, Any] = {"va": "bottom" if above else "top", "fontsize": 7.5}
-        axes.annotate(text, place, (6, 2 if above else -2), textcoords="offset points", **style)
+        side = "bottom" if above else "top"
+        offset = (6, 2 if above else -2)
+        axes.annotate(text, place, offset, textcoords="offset points", va=side, fontsize=7.5)
     named = {name for name, *_ in lines}
     _label_points(axes, [row for row in rows if row[0] not in named])
     return figure
