@@ -22,7 +22,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         if missing:
             fail(f"there is no config {missing[1]}; expected a file such as configs/black_cat.py")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        fail(lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines))
+        own = re.sub(r"^\w+Error: ", "", lines[-1])
+        fail(own if any("Traceback" in line for line in lines) else " ".join(lines))
     except (AttributeError, KeyError, TypeError) as error:
         reason: object = error
         while isinstance(reason, BaseException) and reason.args:

@@ -67,6 +67,9 @@ def run(config: Config, workdir: Path, *, stage: str = "report", command: str = 
     config_lib.check(config)
     with workdir_lib.claimed(workdir, config):
         if results.is_complete(workdir):
+            print(
+                f"{config.name}: finished before, nothing was run; work directory {workdir}", file=sys.stderr
+            )
             return report.show(workdir)
         environment.select_device(config.device)
         return _Run(config, workdir, command).until(stage)

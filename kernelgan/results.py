@@ -113,14 +113,14 @@ METHODS = (
 WORDS = {
     "random": "random networks",
     "gaussian": "random networks with the parents' means and spreads",
-    "pixels": "the raw pixels",
-    "colour_histogram": "the colours alone",
+    "pixels": "linear classifiers of the pixels",
+    "colour_histogram": "linear classifiers of the colours",
     "attribute_only": "the {attribute} parents alone",
     "object_only": "the {object} parents alone",
     "average": "the average of both parents' weights",
     "rebasin_average": "the average of weights after matching filters",
-    "concatenate": "half the filters of each parent",
-    "zipit": "both parents' like filters merged",
+    "concatenate": "a network of half the filters of each parent",
+    "zipit": "a merge of both parents' correlated filters",
     "noise_a2b": "the {attribute} parents with noise",
     "noise_b2a": "the {object} parents with noise",
     "cyclegan_a2b": "{attribute} kernels translated",
@@ -136,8 +136,8 @@ MERIT_EXPLAINED = {
     "auroc.worst": (
         "Worst-quadrant AUROC: how often a network scores an image of the conjunction above one of the "
         "attribute alone, of the object alone, or of neither, whichever of these three tests is the hardest. "
-        "Chance is 0.5 in each and 1 is perfect; knowing only one of the two concepts helps in two of them, "
-        "hardly in the third."
+        "Chance is 0.5 in each, and less in the hardest of the three, as random networks show; 1 is perfect. "
+        "Knowing one of the two concepts alone fails in one of them."
     ),
     "auroc.vs_rest": (
         "AUROC against the rest: how often a network scores an image of the conjunction above any other "
@@ -727,8 +727,9 @@ def _headline(pair_result: Mapping[str, Any], found: list[Comparison]) -> str:
         )
     if given == "no":
         below = _few(pair_result, groups["below"])
-        reason = f"They are below {below}." if below else "They are copies of a parent."
-        return f"No: the generated networks do not {does}. {reason}"
+        reason = f"are below {below}" if below else "are copies of a parent"
+        against = _against_random(pair_result, required)
+        return f"No: the generated networks do not {does}. They {against}{reason}."
     told, missing = groups["cannot tell"], groups["not measured"]
     if told:
         reason = f"they cannot be told from {_few(pair_result, told, 'or')}"
@@ -737,6 +738,15 @@ def _headline(pair_result: Mapping[str, Any], found: list[Comparison]) -> str:
     else:
         reason = f"they are above all that they must beat, but {unfit(pair_result)}"
     return f"Cannot tell whether the generated networks {does}: {reason}."
+
+
+def _against_random(pair_result: Mapping[str, Any], required: list[Comparison]) -> str:
+    """``cannot be told from random networks (0.40 against 0.42) and ``; "" where they can."""
+    random = next((one for one in required if one.rival == "random" and one.outcome == "cannot tell"), None)
+    if random is None:
+        return ""
+    mine = merit(pair_result, best_generated(pair_result) or "")
+    return f"cannot be told from random networks ({mine.mean:.3f} against {random.interval.mean:.3f}) and "
 
 
 def _scope(pair_result: Mapping[str, Any]) -> str:
@@ -798,15 +808,16 @@ def _chance_lines(pair_result: Mapping[str, Any]) -> list[str]:
     if "pair" in pair_result:
         lines.append(_null_words(pair_result))
     recovered = interval(pair_result["methods"][best or ""].get("recovered")).mean
-    if math.isfinite(recovered):
+    ceiling, floor = merit(pair_result, "trained_on_conjunction"), merit(pair_result, "random")
+    hopeless = ceiling.bounded and floor.bounded and not ceiling.low > floor.high
+    if math.isfinite(recovered) and not hopeless:
         share = round(100 * recovered)
         much = f"{share}%" if share > 0 else f"nothing ({share}%)"
         lines.append(
             f"It recovers {much} of the way from random networks to networks trained on the conjunction "
             "itself, which are the ceiling."
         )
-    ceiling, floor = merit(pair_result, "trained_on_conjunction"), merit(pair_result, "random")
-    if ceiling.bounded and floor.bounded and not ceiling.low > floor.high:
+    if hopeless:
         lines.append(
             "Beware: even the networks trained on the conjunction are not clearly above random, so this test "
             "can hardly tell anything apart."

@@ -131,7 +131,7 @@ def test_the_page_has_every_section_in_order(one_page):
         "its first network, not its best",
         "What average is.",
         "always answering “no” scores 0.75",
-        "Chance is 0.5 in each and 1 is perfect",
+        "Chance is 0.5 in each, and less in the hardest",
         "The parents",
         "+0.120 p &lt; 0.001",
         "0.10.0",

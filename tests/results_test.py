@@ -220,7 +220,7 @@ def test_the_headline_names_what_is_not_beaten_in_words_with_p_values():
     assert "the black parents alone (attribute_only, p = 0.002)" in first
     assert "random" not in first
     many = results.verdict(pair_result(generated=(0.1, 0.1), zipit=0.5, concatenate=0.5))[0]
-    assert many.count("p < 0.001") == 3
+    assert many.count("p = 0.002") == 3
     assert many.endswith(" and 3 more.")
     assert "(all p < 0.001)" in results.verdict(pair_result())[0]
 
@@ -229,7 +229,7 @@ def test_the_verdict_says_what_it_rests_on():
     text = "\n".join(results.verdict(pair_result()))
     for words in (
         "cat kernels translated (cyclegan_b2a), mean worst-quadrant AUROC 0.700 [0.690, 0.710], over 8",
-        "Chance is 0.5 in each and 1 is perfect",
+        "Chance is 0.5 in each, and less in the hardest",
         "Of the 4 that it must beat (nulls, parents and merges) it is above random, attribute_only,",
         "p = 0.004 by permutation with random networks, times 2, for it is the best of 2 generated methods",
         "below both parents run side by side (and_ensemble, -0.030, p < 0.001)",
@@ -305,7 +305,7 @@ def test_the_summary_of_one_pair_is_its_verdict():
         (
             {},
             "cannot tell",
-            "they cannot be told from half the filters of each parent (concatenate, p = 1.000)",
+            "they cannot be told from a network of half the filters of each parent (concatenate, p = 1.000)",
         ),
         (
             {"hypernetwork": 0.9},
@@ -315,8 +315,8 @@ def test_the_summary_of_one_pair_is_its_verdict():
         (
             {"zipit": 0.9},
             "no",
-            "No: the generated networks do not compose, over 55 pairs. They are below both parents' like "
-            "filters merged (zipit, p = 0.012).",
+            "No: the generated networks do not compose, over 55 pairs. They are below a merge of both "
+            "parents' correlated filters (zipit, p = 0.012).",
         ),
     ],
 )

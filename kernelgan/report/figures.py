@@ -275,7 +275,7 @@ def cyclegan_curves(results: results_lib.Results, pair: Pair) -> Figure:
     return figure
 
 
-def cosine(results: results_lib.Results, pair: Pair, limit: int = 8) -> Figure:
+def cosine(results: results_lib.Results, pair: Pair, limit: int = 24) -> Figure:
     """Mean cosine similarity of features between quadrants, one heat map a method."""
     found = _ordered(pair, results.arrays_under(pair, "cosine"), limit)
     found = {name: values for name, values in found.items() if values.shape == (4, 4)}
