@@ -4,7 +4,7 @@
         Procedural images, 2 x 2 pairs; small. About 6 minutes on 2 CPU cores.
     python launch.py --config=configs/pair_matrix.py:photos
         CIFAR-10 through TFDS, prepared beforehand: every colour with every class that has at least 30 test
-        photographs of the two together, 55 pairs. Under an hour on 2 CPU cores.
+        photographs of the two together, 55 pairs. About an hour on 2 CPU cores.
     python launch.py --config=configs/pair_matrix.py:photos_full
         The same with populations of 64, for a GPU.
 
