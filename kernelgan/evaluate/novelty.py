@@ -14,6 +14,7 @@ import numpy as np
 from scipy import optimize
 
 _YARDSTICK_PARENTS = 64
+_DIGITS = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +122,10 @@ def novelty(conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2
     _checked(conv1, conv2, "network")
     conv1, conv2 = unit_filters(conv1, conv2)
     parents1, parents2 = unit_filters(parents1, parents2)
-    distances = matched_distances(conv1, conv2, parents1, parents2)
+    # Rounded: the last bits depend on where arrays lie in memory, and a resumed run ends in the same figures.
+    distances = np.round(matched_distances(conv1, conv2, parents1, parents2), _DIGITS)
     some = np.linspace(0, len(parents1) - 1, min(len(parents1), _YARDSTICK_PARENTS)).astype(int)
-    between = matched_distances(parents1[some], parents2[some], parents1[some], parents2[some])
+    between = matched_distances(parents1[some], parents2[some], parents1[some], parents2[some]).round(_DIGITS)
     typical = float(np.median(between[~np.eye(len(between), dtype=bool)]))
     np.fill_diagonal(between, np.inf)
     typical_nearest = float(np.median(between.min(axis=1)))
