@@ -1,7 +1,7 @@
 """The headline experiment: *black* (attribute) with *cat* (object).
 
     python launch.py --config=configs/black_cat.py
-        Procedural images; no download. About 5 minutes on 2 CPU cores, 3 to 4 once compiled.
+        Procedural images; no download. About 5 minutes on 2 CPU cores, 2.5 once compiled.
     python launch.py --config=configs/black_cat.py:photos
         CIFAR-10 photographs through TFDS, prepared beforehand (TFDS_DATA_DIR).
     python launch.py --config=configs/black_cat.py:folder --config.data.folder=DIR
