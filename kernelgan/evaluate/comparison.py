@@ -5,7 +5,7 @@ equally many (see `bootstrap`); the standard error of their difference is its bo
 and the test and the interval are the normal ones (Efron and Tibshirani, "An introduction to the bootstrap",
 1993, chapter 13), whose p-values are not bounded by the number of resamples. They are conservative: noise
 that is neither an image's nor a network's own counts in both drawings (Owen, "The pigeonhole bootstrap",
-2007).
+2007). Not so where nearly all noise is between a method's few networks: of four, a normal tail is optimistic.
 
 Over pairs, rows and columns of the matrix are drawn: a pair counts as often as its attribute and its object
 together are (Owen, 2007, again conservative), for pairs with a concept in common are not independent: tests
