@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 
     config = _CONFIG.value
     if is_reference(config):
-        from kernelgan.reference.study import run
+        from studies.jain2024.study import run
     else:
         from kernelgan.pipeline import run
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)

@@ -18,7 +18,7 @@ from benchmarks import rows, translators, zoo
 from benchmarks.rows import Row
 from benchmarks.stopwatch import Compilations
 from benchmarks.suite import Settings
-from kernelgan import models, population
+from kernelgan import engine, models
 
 COMPILATION_BATCH = 16
 """Images a batch where compilation alone is measured, so that running takes little."""
@@ -54,7 +54,7 @@ def _train(
 ) -> None:
     """The engine, one step an epoch."""
     batch = settings.growth_batch
-    training = population.Training(epochs, batch, batch, zoo.RATE, (1.0, 1.0))
+    training = engine.Training(epochs, batch, batch, zoo.RATE, (1.0, 1.0))
     pictures = np.random.default_rng(0).integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
     zoo.train_noise(
         models.ConvNet(), count, pictures, training, saver=zoo.Keeper(0), progress=laps, chunk_size=chunk
@@ -101,7 +101,7 @@ def _compilation(settings: Settings, mode: str) -> list[Row]:
         for count in settings.compiled
     }
     heard = Compilations()
-    training = population.Training(1, COMPILATION_BATCH, COMPILATION_BATCH, zoo.RATE, (1.0, 1.0))
+    training = engine.Training(1, COMPILATION_BATCH, COMPILATION_BATCH, zoo.RATE, (1.0, 1.0))
     pictures = np.zeros((2 * COMPILATION_BATCH, 32, 32, 3), np.uint8)
     for _ in range(settings.compile_rounds):
         for count, row in found.items():

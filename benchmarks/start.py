@@ -26,7 +26,7 @@ def measure(settings: Settings, mode: str, *, start: str) -> list[Row]:
     now = time.time()
     began = float(os.environ.get(BEGAN, now))
     clock = time.perf_counter()
-    from kernelgan import environment, models, population
+    from kernelgan import engine, environment, models
 
     environment.configure("auto")
     imported = time.perf_counter() - clock
@@ -36,7 +36,7 @@ def measure(settings: Settings, mode: str, *, start: str) -> list[Row]:
     from benchmarks import zoo
 
     heard = Compilations()
-    training = population.Training(1, settings.batch, settings.batch, zoo.RATE, (1.0, 1.0))
+    training = engine.Training(1, settings.batch, settings.batch, zoo.RATE, (1.0, 1.0))
     pictures = np.zeros((settings.pictures, zoo.IMAGE_SIZE, zoo.IMAGE_SIZE, 3), np.uint8)
     ended: list[float] = []
     clock = time.perf_counter()

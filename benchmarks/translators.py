@@ -24,7 +24,7 @@ from benchmarks.rows import Row
 from benchmarks.stopwatch import Compilations, Lockstep, Work
 from benchmarks.suite import Settings
 from benchmarks.zoo import Keeper
-from kernelgan import cyclegan
+from kernelgan.generators import cyclegan
 from kernelgan.types import Params
 
 MFLOP = {"conv1": 38.1, "conv2": 208.7}

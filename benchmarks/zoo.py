@@ -28,7 +28,8 @@ from benchmarks.contest import Contender, LeftOutError, Prepared
 from benchmarks.rows import Row
 from benchmarks.stopwatch import Compilations, Lockstep, Work
 from benchmarks.suite import Settings
-from kernelgan import convolution, models, parallel, population
+from kernelgan import engine, models, parallel
+from kernelgan.ops import products
 from kernelgan.types import Params
 
 FORWARD_BACKWARD_MFLOP = 2.856
@@ -79,7 +80,7 @@ def _form(form: str) -> Forward:
 
 
 def _loss(forward: Forward, params: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.mean(population.cross_entropy(forward(params, images), labels))
+    return jnp.mean(engine.cross_entropy(forward(params, images), labels))
 
 
 @dataclasses.dataclass
@@ -139,13 +140,13 @@ def make_problem(networks: int, batch: int, pictures: int) -> Problem:
 @contextlib.contextmanager
 def tf32(wanted: bool) -> Iterator[None]:
     """While this lasts, what is traced leaves the engine's products to the GPU's default, which is TF32."""
-    kept = convolution.PRECISION
+    kept = products.PRECISION
     try:
         if wanted:
-            convolution.PRECISION = lax.Precision.DEFAULT
+            products.PRECISION = lax.Precision.DEFAULT
         yield
     finally:
-        convolution.PRECISION = kept
+        products.PRECISION = kept
 
 
 def _take(tree: Params, members: np.ndarray) -> Params:
@@ -227,7 +228,7 @@ def bare(problem: Problem, forward: Forward, over: Over, *, in_tf32: bool = Fals
 
 
 class Keeper:
-    """A `population.Saver` that keeps the first states in memory."""
+    """A `engine.Saver` that keeps the first states in memory."""
 
     last_good = "none"
 
@@ -249,7 +250,7 @@ def train_noise(
     network: models.ConvNet,
     count: int,
     pictures: np.ndarray,
-    training: population.Training,
+    training: engine.Training,
     *,
     saver: Keeper,
     progress: Callable[..., None],
@@ -259,7 +260,7 @@ def train_noise(
     half = len(pictures) // 2
     halves = (np.arange(half, dtype=np.int32), np.arange(half, 2 * half, dtype=np.int32))
     zeros = np.zeros(count, np.int32)
-    members = population.Population(
+    members = engine.Population(
         name=("benchmark",) * count,
         index=np.arange(count, dtype=np.int32),
         grouping=zeros,
@@ -268,13 +269,13 @@ def train_noise(
         validation=((np.zeros(0, np.int32),),),
         targets=(np.arange(len(pictures))[None] < half).astype(np.int8),
     )
-    params, _ = population.train(
+    params, _ = engine.train(
         network,
         pictures,
         members,
         training,
-        loss=population.cross_entropy,
-        metrics=population.binary_metrics,
+        loss=engine.cross_entropy,
+        metrics=engine.binary_metrics,
         seed=0,
         chunk_size=chunk_size or count,
         saver=saver,
@@ -289,7 +290,7 @@ def engine_error(network: models.ConvNet, problem: Problem, in_tf32: bool) -> fl
     pictures = problem.pictures[:batch]
     count = len(problem.checked)
     keeper = Keeper(2)
-    training = population.Training(2, batch, batch, RATE, (1.0, 1.0))
+    training = engine.Training(2, batch, batch, RATE, (1.0, 1.0))
     with tf32(in_tf32):
         train_noise(network, count, pictures, training, saver=keeper, progress=lambda *_: None)
     whole = dataclasses.replace(
@@ -303,7 +304,7 @@ def engine_error(network: models.ConvNet, problem: Problem, in_tf32: bool) -> fl
 
 
 def _saved_snapshot(state: Params, count: int) -> Snapshot:
-    """Of what the engine saves, see `population.Saver`."""
+    """Of what the engine saves, see `engine.Saver`."""
     structure = jax.tree.structure(optax.adam(RATE).init(state["params"]))
     leaves = [state["optimizer"][name] for name in sorted(state["optimizer"])]
     optimizer = jax.tree.unflatten(structure, leaves)
@@ -311,13 +312,13 @@ def _saved_snapshot(state: Params, count: int) -> Snapshot:
     return _adam_snapshot(first(state["params"]), first(optimizer))
 
 
-def engine(
+def our_engine(
     problem: Problem, settings: Settings, *, form: str | None = None, in_tf32: bool = False
 ) -> Prepared:
-    """`population.train` itself, an epoch a lap."""
+    """`engine.train` itself, an epoch a lap."""
     network = models.ConvNet() if form is None else models.ConvNet(form=form)
     epochs = settings.rounds + 8
-    training = population.Training(epochs, settings.steps * settings.batch, settings.batch, RATE, (1.0, 1.0))
+    training = engine.Training(epochs, settings.steps * settings.batch, settings.batch, RATE, (1.0, 1.0))
     step = Lockstep(
         lambda lap: train_noise(
             network, len(problem), problem.pictures, training, saver=Keeper(0), progress=lap
@@ -344,21 +345,21 @@ def direct(problem: Problem) -> Prepared:
 
 
 def _need_direct() -> None:
-    from kernelgan import direct
+    from kernelgan.ops import cpu
 
-    if not direct.is_available():
+    if not cpu.is_available():
         raise LeftOutError("numba, or a jaxlib that it knows, is not here")
 
 
 def fused(problem: Problem, settings: Settings) -> Prepared:
     """A whole epoch in one GPU kernel, where the package has it."""
     try:
-        package = importlib.import_module("kernelgan.fused")
+        package = importlib.import_module("kernelgan.ops.gpu")
     except ImportError:
-        raise LeftOutError("this version has no kernelgan.fused") from None
+        raise LeftOutError("this version has no kernelgan.ops.gpu") from None
     if not package.is_available():
-        raise LeftOutError("kernelgan.fused is not available on this machine")
-    train_epoch = importlib.import_module("kernelgan.fused.operation").train_epoch
+        raise LeftOutError("kernelgan.ops.gpu is not available on this machine")
+    train_epoch = importlib.import_module("kernelgan.ops.gpu.operation").train_epoch
     optimizer = optax.adam(RATE)
     state = {"params": problem.params, "optimizer": jax.vmap(optimizer.init)(problem.params)}
     state, pictures = jax.device_put((state, problem.pictures))
@@ -376,7 +377,7 @@ def fused(problem: Problem, settings: Settings) -> Prepared:
                 targets,
                 weights,
                 network=models.ConvNet(),
-                loss=population.cross_entropy,
+                loss=engine.cross_entropy,
                 learning_rate=RATE,
             )
 
@@ -450,12 +451,12 @@ _SPREAD = (*_CPU, rows.DEVICES)
 
 
 VARIANTS: dict[str, Variant] = {
-    "engine": Variant(engine, "many", _EVERYWHERE),
+    "engine": Variant(our_engine, "many", _EVERYWHERE),
     "engine, tiles form": Variant(
-        lambda problem, settings: engine(problem, settings, form="tiles"), "many", _EVERYWHERE
+        lambda problem, settings: our_engine(problem, settings, form="tiles"), "many", _EVERYWHERE
     ),
     "engine, TF32": Variant(
-        lambda problem, settings: engine(problem, settings, form="tiles", in_tf32=True),
+        lambda problem, settings: our_engine(problem, settings, form="tiles", in_tf32=True),
         "many",
         (rows.GPU,),
         "TF32",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import jax
 
-from kernelgan import cache, direct
+from kernelgan import cache
+from kernelgan.ops import cpu
 from kernelgan.types import UserError
 
 PACKAGES = (
@@ -45,7 +46,7 @@ def cores() -> int:
 def configure(device: str) -> None:
     """Sets JAX up before it starts; where it has started already, what cannot be changed stays as it is.
 
-    On a CPU every core is a device of its own: `kernelgan.direct` runs a network on one core. Programs are
+    On a CPU every core is a device of its own: `kernelgan.ops.cpu` runs a network on one core. Programs are
     kept once they are compiled, so that the next process starts at once: in `cache.directory`, or where
     ``JAX_COMPILATION_CACHE_DIR`` says; with ``JAX_ENABLE_COMPILATION_CACHE=0`` no program of JAX's is.
 
@@ -56,7 +57,7 @@ def configure(device: str) -> None:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
     told = "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in os.environ.get("XLA_FLAGS", "")
-    if not told and direct.is_available():
+    if not told and cpu.is_available():
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", cores())
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernelgan import convolution, direct
+from kernelgan.ops import cpu, products
 from kernelgan.types import Array, Key, Params
 
 Initialiser = Callable[..., jax.Array]
 
 FORMS = ("auto", "tiles", "direct", "plain")
-"""How a convolution is computed: as a product of tiles (see `convolution.convolve_and_pool`), by
-`kernelgan.direct` (CPUs only), or with XLA's convolution and ``reduce_window``, the textbook form; "auto" is
+"""How a convolution is computed: as a product of tiles (see `products.convolve_and_pool`), by
+`kernelgan.ops.cpu` (CPUs only), or with XLA's convolution and ``reduce_window``, the textbook form; "auto" is
 the fastest on the device at hand, see `form_here`."""
 
 
@@ -30,7 +30,7 @@ def form_here(form: str) -> str:
     """What "auto" stands for on JAX's default device; any other form is itself."""
     if form != "auto":
         return form
-    return "direct" if jax.default_backend() == "cpu" and direct.is_available() else "tiles"
+    return "direct" if jax.default_backend() == "cpu" and cpu.is_available() else "tiles"
 
 
 def arithmetic(form: str) -> str:
@@ -38,7 +38,7 @@ def arithmetic(form: str) -> str:
     found = form_here(form)
     if found != "direct":
         return f"{found} on {jax.default_backend()}"
-    from kernelgan.direct.microkernels import WIDTH
+    from kernelgan.ops.cpu.microkernels import WIDTH
 
     return f"direct, vectors of {WIDTH}"
 
@@ -84,7 +84,7 @@ class ConvPool(nn.Module):
         bias = self.param("bias", initialise, (self.filters,))
         form = form_here(self.form)
         if form == "direct":
-            from kernelgan.direct import operation  # numba takes a second to import
+            from kernelgan.ops.cpu import operation  # numba takes a second to import
 
             return operation.convolve_pool_relu(images, kernel, bias, self.first)
         if form == "plain":
@@ -94,12 +94,12 @@ class ConvPool(nn.Module):
                 (1, 1),
                 "VALID",
                 dimension_numbers=("CHWN", "HWIO", "CHWN"),
-                precision=convolution.PRECISION,
+                precision=products.PRECISION,
             )
             activated = nn.relu(convolved + bias[:, None, None, None])
             window = (1, 2, 2, 1)
             return lax.reduce_window(activated, -jnp.inf, lax.max, window, window, "VALID")
-        return nn.relu(convolution.convolve_and_pool(images, kernel) + bias[:, None, None, None])
+        return nn.relu(products.convolve_and_pool(images, kernel) + bias[:, None, None, None])
 
 
 class Dense(nn.Module):
@@ -113,7 +113,7 @@ class Dense(nn.Module):
         initialise = uniform_fan_in(features.shape[-1])
         kernel = self.param("kernel", initialise, (features.shape[-1], self.outputs))
         bias = self.param("bias", initialise, (self.outputs,))
-        return jnp.matmul(features, kernel, precision=convolution.PRECISION) + bias
+        return jnp.matmul(features, kernel, precision=products.PRECISION) + bias
 
 
 class ConvNet(nn.Module):
@@ -146,7 +146,7 @@ class ConvNet(nn.Module):
     def lay_out(self, images: jax.Array) -> jax.Array:
         """Images as the layers take them, the same for every network: batch-minor, or if direct in blocks."""
         if form_here(self.form) == "direct":
-            from kernelgan.direct import operation
+            from kernelgan.ops.cpu import operation
 
             return operation.to_blocks(images)
         return images.transpose(3, 1, 2, 0)
@@ -158,7 +158,7 @@ class ConvNet(nn.Module):
         for layer, filters in enumerate(self.filters, start=1):
             hidden = ConvPool(filters, self.kernel_size, form, layer == 1, name=f"conv{layer}")(hidden)
         if form == "direct":
-            from kernelgan.direct import operation
+            from kernelgan.ops.cpu import operation
 
             features = operation.from_blocks(hidden, count)
         else:
@@ -211,10 +211,10 @@ class VolumeConv(nn.Module):
                 (1, 1, 1),
                 "SAME",
                 dimension_numbers=("CDHWN", "DHWIO", "CDHWN"),
-                precision=convolution.PRECISION,
+                precision=products.PRECISION,
             )
         else:
-            convolved = convolution.convolve_volume(volumes, kernel)
+            convolved = products.convolve_volume(volumes, kernel)
         return convolved + bias[:, None, None, None, None]
 
 
@@ -224,7 +224,7 @@ def _encode_decode(
     """Kernel sets ``(B, O, H, W, I)`` through two convolutions with a leaky ReLU between, channels last."""
     form = form_here(form)
     if form == "direct":
-        from kernelgan.direct import volume_operation
+        from kernelgan.ops.cpu import volume_operation
 
         weights = encode.weights(volumes.shape[-1]), decode.weights(encode.channels)
         found = volume_operation.encode_decode(volume_operation.to_blocks(volumes), *weights, slope)

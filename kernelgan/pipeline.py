@@ -14,31 +14,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from kernelgan import (
-    assemble,
-    cluster,
-    cyclegan,
-    environment,
-    kernels,
-    models,
-    opponents,
-    report,
-    results,
-    zoo,
-)
+from kernelgan import assemble, cluster, environment, kernels, models, report, results, zoo
 from kernelgan import config as config_lib
-from kernelgan import (
-    workdir as workdir_lib,
-)
+from kernelgan import workdir as workdir_lib
+from kernelgan.baselines import trained as trained_lib
 from kernelgan.checkpoint import StageCheckpoint
 from kernelgan.data import quadrants, sources
+from kernelgan.engine import Training
+from kernelgan.generators import cyclegan
 from kernelgan.plan import PairTask, Plan, make_plan, zoo_training
-from kernelgan.population import Training
 from kernelgan.progress import WIDTH, Progress
 from kernelgan.types import Config, Params
 
 if TYPE_CHECKING:
-    from kernelgan.evaluate.methods import Context
+    from kernelgan.baselines.methods import Context
 
 _SHOWN_KERNELS = 4
 _BYTES_A_PARAMETER = 4
@@ -302,7 +291,7 @@ class _Run:
             decay=config.zoo.decay,
         )
         distilled = [
-            opponents.Lesson(
+            trained_lib.Lesson(
                 p.split.name,
                 quadrants.distilled_groups(p.split),
                 (zoos[p.attribute_zoo]["params"], zoos[p.object_zoo]["params"]),
@@ -310,14 +299,14 @@ class _Run:
             for p in plan.pairs
         ]
         taught = [p for p in plan.pairs if p.has_ceiling]
-        ceiling = [opponents.Lesson(p.split.name, quadrants.ceiling_groups(p.split)) for p in taught]
+        ceiling = [trained_lib.Lesson(p.split.name, quadrants.ceiling_groups(p.split)) for p in taught]
         found: dict[str, dict[str, Params]] = {str(p.number): {} for p in plan.pairs}
         train_distilled = functools.partial(
-            opponents.train_distilled, validation_images=config.zoo.validation_images
+            trained_lib.train_distilled, validation_images=config.zoo.validation_images
         )
         for name, train, lessons, pairs in (
             ("distilled", train_distilled, distilled, plan.pairs),
-            ("trained_on_conjunction", opponents.train_on_conjunction, ceiling, taught),
+            ("trained_on_conjunction", trained_lib.train_on_conjunction, ceiling, taught),
         ):
             if not lessons:
                 continue
@@ -325,8 +314,8 @@ class _Run:
             def work(
                 saver: StageCheckpoint,
                 progress: Progress,
-                train: Callable[..., opponents.Trained] = train,
-                lessons: list[opponents.Lesson] = lessons,
+                train: Callable[..., trained_lib.Trained] = train,
+                lessons: list[trained_lib.Lesson] = lessons,
             ) -> dict[str, Any]:
                 trained = train(
                     self.network,
@@ -386,8 +375,8 @@ class _Run:
         generated: dict[str, dict[str, Params]],
     ) -> None:
         """Measures every method on every pair and writes the results."""
+        from kernelgan.baselines.methods import METHODS
         from kernelgan.evaluate import comparison, evaluation  # scipy and sklearn: a second of a start
-        from kernelgan.evaluate.methods import METHODS
 
         pairs: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
@@ -450,7 +439,7 @@ class _Run:
         generated: dict[str, dict[str, Params]],
     ) -> Context:
         """What the methods of a pair are made from."""
-        from kernelgan.evaluate.methods import Context
+        from kernelgan.baselines.methods import Context
 
         config, split = self.config, pair.split
         stream = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"random networks"))

@@ -14,7 +14,7 @@ import numpy as np
 
 from kernelgan import models
 from kernelgan.data.quadrants import Groups
-from kernelgan.population import Population, Saver, Training, binary_metrics, cross_entropy, train
+from kernelgan.engine import Population, Saver, Training, binary_metrics, cross_entropy, train
 from kernelgan.types import Params, UserError
 
 POSITIVE = 1

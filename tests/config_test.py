@@ -5,9 +5,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default
-from configs import reference as reference_config
 from kernelgan import config as config_lib
 from kernelgan.types import UserError
+from studies.jain2024 import config as reference_config
 
 DEFAULTS = dict(config_lib.flatten(default.get_config()))
 REFERENCE = dict(config_lib.flatten(reference_config.get_config()))

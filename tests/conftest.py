@@ -17,8 +17,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from kernelgan import models  # noqa: E402
+from kernelgan.baselines import methods  # noqa: E402
 from kernelgan.data import quadrants  # noqa: E402
-from kernelgan.evaluate import methods  # noqa: E402
 
 IMAGE_SIZE = 16
 

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from kernelgan import cyclegan
+from kernelgan.generators import cyclegan
 from kernelgan.types import UserError
 
 HIDDEN = 4

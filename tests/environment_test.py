@@ -9,7 +9,8 @@ import sys
 import jax
 import pytest
 
-from kernelgan import direct, environment
+from kernelgan import environment
+from kernelgan.ops import cpu
 from kernelgan.types import UserError
 
 
@@ -63,7 +64,7 @@ def _configured(**variables):
     return done.stdout.split()
 
 
-@pytest.mark.skipif(not direct.is_available(), reason="numba or jaxlib's headers are not here")
+@pytest.mark.skipif(not cpu.is_available(), reason="numba or jaxlib's headers are not here")
 def test_every_core_is_a_device_and_programs_are_kept_in_the_users_cache(tmp_path):
     cores = str(len(os.sched_getaffinity(0)))
     assert _configured(XDG_CACHE_HOME=str(tmp_path)) == [cores, str(tmp_path / "kernelgan" / "xla")]

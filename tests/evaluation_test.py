@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from kernelgan.evaluate import clustering, evaluation, features, methods, scores
+from kernelgan.baselines import methods
+from kernelgan.evaluate import clustering, evaluation, features, scores
 
 SETTINGS = evaluation.Settings(
     bootstrap=20,

@@ -9,9 +9,10 @@ import pytest
 
 from configs import tiny
 from kernelgan import assemble, pipeline, results
+from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
 from kernelgan.data.quadrants import Groups, LeakageError
-from kernelgan.evaluate import comparison, evaluation, methods, readouts
+from kernelgan.evaluate import comparison, evaluation
 
 SIZE = 16
 SETTINGS = evaluation.Settings(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kernelgan import models
-from kernelgan.evaluate import features, merges
+from kernelgan.baselines import merges
+from kernelgan.evaluate import features
 
 IMAGE_SIZE = 16
 LAYERS = ("conv1", "conv2")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kernelgan import assemble, models, results
-from kernelgan.evaluate import features, methods
+from kernelgan.baselines import methods
+from kernelgan.evaluate import features
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from PIL import Image
 
 from configs import tiny
 from kernelgan import pipeline, results
+from kernelgan.baselines.methods import METHODS
 from kernelgan.checkpoint import StageCheckpoint
 from kernelgan.data.quadrants import LeakageError
-from kernelgan.evaluate.methods import METHODS
 from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]

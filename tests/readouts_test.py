@@ -1,4 +1,4 @@
-"""Tests for kernelgan.evaluate.readouts: the linear readouts that stand for "no network at all"."""
+"""Tests for kernelgan.baselines.readouts: the linear readouts that stand for "no network at all"."""
 
 import warnings
 
@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from kernelgan import assemble
+from kernelgan.baselines import readouts
 from kernelgan.data.quadrants import ATTRIBUTE_ONLY, CONJUNCTION, NEITHER, OBJECT_ONLY, Groups
-from kernelgan.evaluate import readouts
 from kernelgan.evaluate.features import score
 
 STRENGTHS = readouts.STRENGTHS

@@ -1,4 +1,4 @@
-"""Tests for kernelgan.reference.data: a very small zoo in both layouts, and the reference's own.
+"""Tests for studies.jain2024.data: a very small zoo in both layouts, and the reference's own.
 
 The other tests of the reference write the same zoo with `write_archive`, and compute with `translate_by_hand`
 and `features_by_hand`, which know nothing of the package.
@@ -15,8 +15,8 @@ from PIL import Image
 from scipy import signal
 
 from kernelgan import interop, models
-from kernelgan.reference import data
 from kernelgan.types import UserError
+from studies.jain2024 import data
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(os.environ.get("KERNELGAN_REFERENCE", ROOT.parent / "shared" / "seed_reference"))

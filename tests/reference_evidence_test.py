@@ -1,4 +1,4 @@
-"""Tests for kernelgan.reference.evidence: records from made-up figures."""
+"""Tests for studies.jain2024.evidence: records from made-up figures."""
 
 import json
 
@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from kernelgan.evaluate import null_test
-from kernelgan.reference import evidence
-from kernelgan.reference.data import DOMAINS, ReportedRow
-from kernelgan.reference.protocol import CLUSTERERS, FIGURES
+from studies.jain2024 import evidence
+from studies.jain2024.data import DOMAINS, ReportedRow
+from studies.jain2024.protocol import CLUSTERERS, FIGURES
 
 PRINTED = {"precision": 0.1, "recall": 0.2, "entropy": 0.3, "purity": 0.4}
 SIZES = {

@@ -1,4 +1,4 @@
-"""Tests for kernelgan.reference.measurements: what is kept, found again, and said when a worker dies.
+"""Tests for studies.jain2024.measurements: what is kept, found again, and said when a worker dies.
 
 Nearly all tests measure in threads of this process, or at once; one starts real processes and kills one.
 """
@@ -12,9 +12,9 @@ import threading
 import numpy as np
 import pytest
 
-from kernelgan.reference import measurements, protocol
-from kernelgan.reference.measurements import Measurements
 from kernelgan.types import UserError
+from studies.jain2024 import measurements, protocol
+from studies.jain2024.measurements import Measurements
 
 POSITIVE = np.arange(12) < 5
 SETTINGS = protocol.Settings(kmeans_seeds=(1, 0), radii=(3.0, 2.0), minimum_samples=(3,), nu=0.1)

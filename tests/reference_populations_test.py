@@ -1,4 +1,4 @@
-"""Tests for kernelgan.reference.populations: generated networks by hand, and the nulls."""
+"""Tests for studies.jain2024.populations: generated networks by hand, and the nulls."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from reference_data_test import (
 
 from kernelgan import assemble
 from kernelgan.evaluate import features
-from kernelgan.reference import data, populations
+from studies.jain2024 import data, populations
 
 LAYERS = ("conv1", "conv2")
 DRAWN = 200

@@ -1,4 +1,4 @@
-"""Tests for kernelgan.reference.protocol: the reference's figures written out again, and its clusterers."""
+"""Tests for studies.jain2024.protocol: the reference's figures written out again, and its clusterers."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from sklearn import cluster, metrics, svm
 
 from kernelgan import assemble
 from kernelgan.evaluate import features
-from kernelgan.reference import data, populations, protocol
+from studies.jain2024 import data, populations, protocol
 
 SETTINGS = protocol.Settings(kmeans_seeds=(1, 7), radii=(3.0, 30.0), minimum_samples=(3, 40), nu=0.1)
 POSITIVE = np.arange(30) < 12

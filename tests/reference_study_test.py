@@ -1,4 +1,4 @@
-"""Tests for kernelgan.reference.study: whole runs on a very small zoo, killed, repeated and refused.
+"""Tests for studies.jain2024.study: whole runs on a very small zoo, killed, repeated and refused.
 
 UMAP is replaced by two principal components, and worker processes by this one.
 """
@@ -15,13 +15,13 @@ import pytest
 from reference_data_test import ROOT, edit, edit_array, write_archive
 from reference_measurements_test import AtOnce
 
-from configs import reference as reference_config
 from kernelgan import assemble, report, results, workdir
 from kernelgan.evaluate import features
-from kernelgan.reference import data, evidence, populations, protocol, study
-from kernelgan.reference.measurements import Measurements
-from kernelgan.report import reference as reference_report
 from kernelgan.types import UserError
+from studies.jain2024 import config as reference_config
+from studies.jain2024 import data, evidence, populations, protocol, study
+from studies.jain2024 import report as reference_report
+from studies.jain2024.measurements import Measurements
 
 SMALL = {
     "networks": 3,

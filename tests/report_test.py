@@ -20,9 +20,10 @@ from synthetic_runs import (
 )
 
 from kernelgan import report, results
-from kernelgan.reference import evidence, protocol, study
-from kernelgan.report import figures, reference, tables
+from kernelgan.report import figures, tables
 from kernelgan.types import UserError
+from studies.jain2024 import evidence, protocol, study
+from studies.jain2024 import report as reference_report
 
 
 def rich_pair(attribute="black", thing="cat", **means):
@@ -527,9 +528,9 @@ def _repeated(beaten=(), rows=()):
                 what: _test(0.03 if name in beaten or (name, clusterer, what) in beaten else 0.3)
                 for what in ("best", "mean")
             }
-            for clusterer in reference.CLUSTERERS
+            for clusterer in reference_report.CLUSTERERS
         }
-        for name in reference.COMPARISONS
+        for name in reference_report.COMPARISONS
     }
     populations = ("random", "attribute_only", "object_only", "cyclegan_a2b", "cyclegan_b2a")
     accuracy = {"clustering": {"kmeans": {"accuracy": statistic(0.6)}}}
@@ -567,21 +568,21 @@ def _repeated(beaten=(), rows=()):
 
 def _named(line):
     """Whom the line speaks of."""
-    return {name for name, (others, _) in reference.COMPARISONS.items() if others in line}
+    return {name for name, (others, _) in reference_report.COMPARISONS.items() if others in line}
 
 
 def test_a_run_that_repeated_the_reference_is_told_from_others():
-    assert reference.is_reference(_repeated())
-    assert not reference.is_reference(results.Results({"pairs": []}))
+    assert reference_report.is_reference(_repeated())
+    assert not reference_report.is_reference(results.Results({"pairs": []}))
 
 
 def test_the_report_knows_every_comparison_and_population():
-    assert set(reference.COMPARISONS) == set(reference.SHORT) == set(evidence.COMPARISONS)
-    assert set(reference.CLUSTERERS) == set(protocol.CLUSTERERS)
-    for others, generated in reference.COMPARISONS.values():
+    assert set(reference_report.COMPARISONS) == set(reference_report.SHORT) == set(evidence.COMPARISONS)
+    assert set(reference_report.CLUSTERERS) == set(protocol.CLUSTERERS)
+    for others, generated in reference_report.COMPARISONS.values():
         assert others != generated
-    assert len({others for others, _ in reference.COMPARISONS.values()}) == 4
-    assert set(study.KINDS) < set(reference.POPULATIONS)
+    assert len({others for others, _ in reference_report.COMPARISONS.values()}) == 4
+    assert set(study.KINDS) < set(reference_report.POPULATIONS)
 
 
 @pytest.mark.parametrize(
@@ -601,7 +602,7 @@ def test_the_report_knows_every_comparison_and_population():
 )
 @pytest.mark.parametrize("rows", [[], _rows(9, 1), _rows(1, 9)])
 def test_the_claim_stands_where_random_and_black_kernels_are_beaten(beaten, not_beaten, rows):
-    first = reference.finding(_repeated(beaten, rows))[0]
+    first = reference_report.finding(_repeated(beaten, rows))[0]
     assert ("does not follow" in first) == bool(not_beaten)
     assert ("stands" in first) == (not not_beaten)
     if not_beaten:
@@ -620,7 +621,7 @@ def test_the_claim_stands_where_random_and_black_kernels_are_beaten(beaten, not_
 )
 @pytest.mark.parametrize("beaten", [(), ("random", "black")])
 def test_figures_repeat_where_most_rows_lie_in_our_range(rows, repeats, in_part, beaten):
-    first, *rest = reference.finding(_repeated(beaten, rows))
+    first, *rest = reference_report.finding(_repeated(beaten, rows))
     assert ("figures repeat" in first) == ("repeat" in first) == repeats
     assert ("in part" in first) == in_part
     # What was reported is told only where it was given.
@@ -644,10 +645,10 @@ def test_figures_repeat_where_most_rows_lie_in_our_range(rows, repeats, in_part,
 def test_a_row_is_within_our_range_give_or_take_one_photograph(reported, within):
     row = _row(reported, 0.65, 0.75)
     made = _repeated(rows=[row])
-    assert reference._one_photograph(made) == pytest.approx(ONE, abs=0.002)
-    assert reference._is_within(row, reference._one_photograph(made)) == within
-    assert ("in part" in reference.finding(made)[0]) == (not within)
-    *_, line, _, note = reference.lines(made)
+    assert reference_report._one_photograph(made) == pytest.approx(ONE, abs=0.002)
+    assert reference_report._is_within(row, reference_report._one_photograph(made)) == within
+    assert ("in part" in reference_report.finding(made)[0]) == (not within)
+    *_, line, _, note = reference_report.lines(made)
     assert ("*" in line) == (not within)
     assert "*" in note
 
@@ -656,43 +657,43 @@ def test_one_photograph_is_that_of_the_run():
     made = _repeated()
     for counts, one in (({"a&o": 34, "rest": 55}, 1 / 89), ({"a&o": 2, "rest": 2}, 1 / 4)):
         made.pairs()[0]["data"]["test"] = counts
-        assert one < reference._one_photograph(made) < one + 0.002
+        assert one < reference_report._one_photograph(made) < one + 0.002
 
 
 def test_who_is_beaten_is_said_by_adjusted_p_values_in_best_or_mean_alone():
-    assert reference.beaten(_repeated()) == {name: [] for name in reference.COMPARISONS}
+    assert reference_report.beaten(_repeated()) == {name: [] for name in reference_report.COMPARISONS}
     made = _repeated([("random", "kmeans", "best"), ("random", "dbscan", "mean"), "source_b"])
-    assert reference.beaten(made) == {
+    assert reference_report.beaten(made) == {
         "random": ["K-means", "DBSCAN"],
         "black": [],
         "source_a": [],
-        "source_b": list(reference.CLUSTERERS.values()),
+        "source_b": list(reference_report.CLUSTERERS.values()),
     }
     test = made.document["reference"]["picked"]["random"]["kmeans"]["best"]
     for p_value, beaten in ((0.0499, True), (0.05, False), (None, False), (float("nan"), False)):
         test |= {"holm_p_value": p_value, "p_value": 0.0001}
-        assert ("K-means" in reference.beaten(made)["random"]) == beaten
+        assert ("K-means" in reference_report.beaten(made)["random"]) == beaten
     del made.document["reference"]["picked"]["source_b"]
-    assert reference.beaten(made)["source_b"] == []
-    assert not any(reference.beaten(results.Results({"protocol": "reference", "pairs": []})).values())
+    assert reference_report.beaten(made)["source_b"] == []
+    assert not any(reference_report.beaten(results.Results({"protocol": "reference", "pairs": []})).values())
 
 
 @pytest.mark.parametrize(
     "beaten",
-    [(), ("source_a",), ("source_b",), ("random", "source_a"), tuple(reference.COMPARISONS)],
+    [(), ("source_a",), ("source_b",), ("random", "source_a"), tuple(reference_report.COMPARISONS)],
 )
 def test_the_finding_says_what_is_beaten_and_no_more(beaten):
     made = _repeated(beaten)
-    line = reference._beats(made)
-    assert line in reference.finding(made)[1:]
+    line = reference_report._beats(made)
+    assert line in reference_report.finding(made)[1:]
     assert _named(line) == set(beaten)
     for name in beaten:
-        assert reference.COMPARISONS[name][1] in line
+        assert reference_report.COMPARISONS[name][1] in line
     assert ("K-means" in line) == bool(beaten)
 
 
 def test_the_finding_says_by_which_clusterer_it_is_beaten():
-    line = reference._beats(_repeated([("source_a", "dbscan", "mean")]))
+    line = reference_report._beats(_repeated([("source_a", "dbscan", "mean")]))
     assert _named(line) == {"source_a"}
     assert "DBSCAN" in line
     assert "K-means" not in line
@@ -700,7 +701,7 @@ def test_the_finding_says_by_which_clusterer_it_is_beaten():
 
 @pytest.mark.parametrize("rows", [[], _rows(3, 1)])
 def test_a_finding_has_no_gap(rows):
-    lines = reference.finding(_repeated(("black",), rows))
+    lines = reference_report.finding(_repeated(("black",), rows))
     assert len(set(lines)) == len(lines)
     for line in lines:
         assert line.strip().endswith((".", ")."))
@@ -708,9 +709,9 @@ def test_a_finding_has_no_gap(rows):
 
 
 def test_the_table_of_the_picked_has_every_comparison_by_every_clusterer():
-    text = text_of(reference.picked_table(_repeated(("black",), _rows(1, 0))))
-    for words in reference.SHORT.values():
-        for clusterer in reference.CLUSTERERS.values():
+    text = text_of(reference_report.picked_table(_repeated(("black",), _rows(1, 0))))
+    for words in reference_report.SHORT.values():
+        for clusterer in reference_report.CLUSTERERS.values():
             assert f"{words}: {clusterer}" in text
     assert text.count("0.030") == 2 * 3  # as adjusted: best and mean by three clusterers
     assert text.count("0.300") == 2 * 9
@@ -722,6 +723,6 @@ def test_a_finding_of_a_part_of_the_networks_says_so(networks, few):
     made = _repeated()
     for method in made.pairs()[0]["methods"].values():
         method["networks"] = networks
-    lines = [line for line in reference.finding(made) if "1,749" in line]
+    lines = [line for line in reference_report.finding(made) if "1,749" in line]
     assert len(lines) == few
     assert all(f"{networks:,} of 1,749" in line for line in lines)

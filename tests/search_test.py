@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import reference, tiny
+from configs import tiny
 from kernelgan import plan, search
 from kernelgan.types import UserError
+from studies.jain2024 import config as reference_config
 
 ROOT = Path(__file__).parents[1]
 LISTS = {"learning_rate": [1e-6, 0.01], "batch_size": [], "epochs": [12], "decay": []}
@@ -114,7 +115,7 @@ def test_the_table_has_a_line_for_each_trial(trials):
 
 def test_a_config_that_trains_nothing_is_refused():
     with pytest.raises(UserError, match="trains nothing"):
-        search.search(reference.get_config(), {}, models_a_zoo=2)
+        search.search(reference_config.get_config(), {}, models_a_zoo=2)
 
 
 @pytest.mark.parametrize(

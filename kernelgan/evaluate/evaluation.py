@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from kernelgan.baselines.methods import METHODS, Context, Method, Networks, parameter_count
 from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
 from kernelgan.evaluate import novelty as novelty_lib
-from kernelgan.evaluate.methods import METHODS, Context, Method, Networks, parameter_count
 from kernelgan.results import write_atomically
 from kernelgan.types import Params
 

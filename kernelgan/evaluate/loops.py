@@ -1,6 +1,6 @@
 """Networks dealt to all cores, and the inner loops that numpy would spread over many passes through memory.
 
-Compiled by numba when they are first called, kept as `kernelgan.direct` keeps its code. Importing this takes
+Compiled by numba when they are first called, kept as `kernelgan.ops.cpu` keeps its code. Importing this takes
 about a second (numba), so it is imported where something is computed.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import threadpoolctl
 
 from kernelgan import environment
-from kernelgan.direct.compiler import compiled
+from kernelgan.ops.cpu.compiler import compiled
 
 LANES = 128
 """Resamples handled at a time: their sums stay in a core's first cache, their counts in its second."""

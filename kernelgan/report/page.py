@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernelgan import results as results_lib
-from kernelgan.report import figures, reference, tables, terminal
+from kernelgan.report import figures, tables, terminal
 from kernelgan.report.style import CSS
+from studies.jain2024 import report as reference_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,9 +131,9 @@ def _page(results: results_lib.Results, gallery: _Gallery) -> str:
     document = results.document
     pairs = results.pairs()
     title = results_lib.pair_title(pairs[0]) if len(pairs) == 1 else f"{len(pairs)} concept pairs"
-    if reference.is_reference(results):
+    if reference_report.is_reference(results):
         title = "black cat, as the reference has it"
-        body = reference.sections(results, gallery.show)
+        body = reference_report.sections(results, gallery.show)
     elif len(pairs) == 1:
         body = [
             _verdict(results_lib.verdict(pairs[0]), results_lib.answer(pairs[0])),
@@ -140,12 +141,12 @@ def _page(results: results_lib.Results, gallery: _Gallery) -> str:
         ]
     else:
         body = _several(results, gallery)
-    if not reference.is_reference(results):
+    if not reference_report.is_reference(results):
         body.append(_data(results, gallery))
     body.append(_run(document))
     footer = (
         "Means are over all networks of a population unless it says picked."
-        if reference.is_reference(results)
+        if reference_report.is_reference(results)
         else "Every mean is over all networks of a method (where clustered: the first), never the best one."
     )
     facts = [

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kernelgan import results as results_lib
-from kernelgan.report import reference, tables
+from kernelgan.report import tables
+from studies.jain2024 import report as reference_report
 
 WIDTH = 110
 
@@ -28,8 +29,8 @@ def table(results: results_lib.Results) -> str:
     Returns:
       Lines of at most `WIDTH` characters, joined; no trailing newline. A dash is what was not measured.
     """
-    if reference.is_reference(results):
-        return "\n".join([*wrapped(reference.finding(results)), "", *reference.lines(results)])
+    if reference_report.is_reference(results):
+        return "\n".join([*wrapped(reference_report.finding(results)), "", *reference_report.lines(results)])
     pairs = results.pairs()
     first, *rest = results_lib.summary(results)
     lines = [*wrapped([first]), ""]

@@ -1,0 +1,1 @@
+"""Families of generators: from two populations of parents, new networks."""

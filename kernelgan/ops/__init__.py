@@ -1,0 +1,1 @@
+"""The arithmetic of layers: as matrix products, as vector code for CPUs, as a fused kernel for GPUs."""

@@ -1,0 +1,121 @@
+"""The layer as a differentiable JAX operation, and images in blocks and out of them."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from numba import carray
+
+from kernelgan.ops.cpu import custom_call, layer
+from kernelgan.ops.cpu.custom_call import argument, bytes_at, data, floats_at, is_question, result, size
+from kernelgan.ops.cpu.microkernels import LANES
+
+_FORWARD, _BACKWARD = "kernelgan_direct_forward", "kernelgan_direct_backward"
+
+
+def to_blocks(images: jax.Array) -> jax.Array:
+    """Images ``(B, H, W, C)`` to ``(K, C, H, W, LANES)``; the last block is filled up with zeros."""
+    count = images.shape[0]
+    blocks = -(-count // LANES)
+    filled = jnp.pad(images, ((0, blocks * LANES - count), (0, 0), (0, 0), (0, 0)))
+    return filled.reshape(blocks, LANES, *images.shape[1:]).transpose(0, 4, 2, 3, 1)
+
+
+def from_blocks(blocks: jax.Array, count: int) -> jax.Array:
+    """Pooled blocks ``(K, O, P, Q, LANES)`` to features ``(B, O * P * Q)`` of the first ``count`` images."""
+    return blocks.transpose(0, 4, 1, 2, 3).reshape(blocks.shape[0] * LANES, -1)[:count]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def convolve_pool_relu(images: jax.Array, kernel: jax.Array, bias: jax.Array, first: bool) -> jax.Array:
+    """Valid convolution, bias, 2 x 2 max-pooling with stride 2 and ReLU.
+
+    Args:
+      images: float32 ``(K, I, H, W, LANES)``, see `to_blocks`.
+      kernel: float32 ``(h, k, I, O)``.
+      bias: float32 ``(O,)``.
+      first: whether nothing is asked for the images' gradient, which is then given as zeros.
+
+    Returns:
+      float32 ``(K, O, (H - h + 1) // 2, (W - k + 1) // 2, LANES)``.
+    """
+    return _forward(images, kernel, bias, first)[0]
+
+
+def _forward(
+    images: jax.Array, kernel: jax.Array, bias: jax.Array, first: bool
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    del first
+    _register()
+    blocks, _, height, width, _ = images.shape
+    tall, wide, _, outputs = kernel.shape
+    shape = (blocks, outputs, (height - tall + 1) // 2, (width - wide + 1) // 2, LANES)
+    call = jax.ffi.ffi_call(
+        _FORWARD,
+        (jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)),
+        vmap_method="sequential",
+    )
+    pooled, code = call(images, kernel, bias)
+    return pooled, (code, images, kernel)
+
+
+def _backward(
+    first: bool, kept: tuple[jax.Array, ...], slope: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    code, images, kernel = kept
+    shapes = (kernel.shape, kernel.shape[-1:], (0 if first else images.shape[0], *images.shape[1:]))
+    call = jax.ffi.ffi_call(
+        _BACKWARD, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], vmap_method="sequential"
+    )
+    of_kernel, of_bias, of_images = call(slope, code, images, kernel)
+    return (jnp.zeros_like(images) if first else of_images), of_kernel, of_bias
+
+
+convolve_pool_relu.defvjp(_forward, _backward)
+
+
+def _answer_forward(frame: int) -> int:
+    if is_question(frame):
+        return 0
+    x, w = argument(frame, 0), argument(frame, 1)
+    y = result(frame, 0)
+    blocks, inputs, height, width = size(x, 0), size(x, 1), size(x, 2), size(x, 3)
+    tall, wide, outputs = size(w, 0), size(w, 1), size(w, 3)
+    pooled = (blocks, outputs, size(y, 2), size(y, 3), LANES)
+    layer.forward(
+        carray(floats_at(data(x)), (blocks, inputs, height, width, LANES)),
+        carray(floats_at(data(w)), (tall, wide, inputs, outputs)),
+        carray(floats_at(data(argument(frame, 2))), (outputs,)),
+        carray(floats_at(data(y)), pooled),
+        carray(bytes_at(data(result(frame, 1))), pooled),
+    )
+    return 0
+
+
+def _answer_backward(frame: int) -> int:
+    if is_question(frame):
+        return 0
+    dy, x, w = argument(frame, 0), argument(frame, 2), argument(frame, 3)
+    dx = result(frame, 2)
+    blocks, inputs, height, width = size(x, 0), size(x, 1), size(x, 2), size(x, 3)
+    tall, wide, outputs = size(w, 0), size(w, 1), size(w, 3)
+    pooled = (blocks, outputs, size(dy, 2), size(dy, 3), LANES)
+    layer.backward(
+        carray(floats_at(data(dy)), pooled),
+        carray(bytes_at(data(argument(frame, 1))), pooled),
+        carray(floats_at(data(x)), (blocks, inputs, height, width, LANES)),
+        carray(floats_at(data(w)), (tall, wide, inputs, outputs)),
+        carray(floats_at(data(result(frame, 0))), (tall, wide, inputs, outputs)),
+        carray(floats_at(data(result(frame, 1))), (outputs,)),
+        carray(floats_at(data(dx)), (size(dx, 0), inputs, height, width, LANES)),
+    )
+    return 0
+
+
+@functools.cache
+def _register() -> None:
+    """Compiles both calls, or finds them on disk, and tells XLA of them."""
+    custom_call.register(_FORWARD, _answer_forward)
+    custom_call.register(_BACKWARD, _answer_backward)

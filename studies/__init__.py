@@ -1,0 +1,1 @@
+"""Studies: programs beside the library that repeat the work of others."""
