@@ -20,9 +20,9 @@ from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import trained as trained_lib
 from kernelgan.checkpoint import StageCheckpoint
 from kernelgan.data import quadrants, sources
-from kernelgan.engine import Training
 from kernelgan.generators import cyclegan
 from kernelgan.plan import PairTask, Plan, make_plan, zoo_training
+from kernelgan.population import Training
 from kernelgan.progress import WIDTH, Progress
 from kernelgan.types import Config, Params
 

@@ -13,7 +13,7 @@ from kernelgan import config as config_lib
 from kernelgan import zoo
 from kernelgan.data import quadrants
 from kernelgan.data.images import Source
-from kernelgan.engine import Training
+from kernelgan.population import Training
 from kernelgan.types import Config, UserError
 
 _LISTED_PAIRS = 8

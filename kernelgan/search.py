@@ -20,8 +20,8 @@ from kernelgan import config as config_lib
 from kernelgan import environment, models, zoo
 from kernelgan.command import parse_flags
 from kernelgan.data import sources
-from kernelgan.engine import Training
 from kernelgan.plan import Plan, make_plan, zoo_training
+from kernelgan.population import Training
 from kernelgan.progress import Progress
 from kernelgan.types import Config, UserError
 

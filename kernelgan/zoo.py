@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from kernelgan import models
 from kernelgan.data.quadrants import Groups
-from kernelgan.engine import Population, Saver, Training, binary_metrics, cross_entropy, train
+from kernelgan.engine import NOWHERE, Report, Saver, silent
+from kernelgan.losses import cross_entropy
+from kernelgan.population import Population, Training, binary_metrics, train
 from kernelgan.types import Params, UserError
 
 POSITIVE = 1
@@ -135,9 +137,9 @@ def train_zoos(
     balanced: bool,
     validation_images: int,
     seed: int,
-    chunk_size: int,
-    saver: Saver,
-    progress: Callable[[int, int, dict[str, float]], None],
+    chunk_size: int | None = None,
+    saver: Saver = NOWHERE,
+    progress: Report = silent,
 ) -> list[dict[str, Any]]:
     """Trains every task's networks as one population.
 
@@ -151,7 +153,7 @@ def train_zoos(
       seed: of the run.
       chunk_size: networks in memory at a time.
       saver: keeps the state between epochs.
-      progress: see `population.train`.
+      progress: see `engine.fit`.
 
     Returns:
       For each task, ``{"params": stacked (M, ...), "history": {metric: (M, E)}}``.

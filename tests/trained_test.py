@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from kernelgan import engine, models
+from kernelgan import population, models
 from kernelgan.baselines import trained
 from kernelgan.data.quadrants import ATTRIBUTE_ONLY, CONJUNCTION, NEITHER, OBJECT_ONLY, Groups
 
-AT_REST = engine.Training(epochs=1, images_per_epoch=24, batch_size=24, learning_rate=0.0, shares=(1.0,))
+AT_REST = population.Training(epochs=1, images_per_epoch=24, batch_size=24, learning_rate=0.0, shares=(1.0,))
 
 
 def _indices(*arguments):
@@ -98,7 +98,7 @@ def test_a_student_approaches_its_teachers(distil, network, images, zoos):
 
 @pytest.fixture
 def captured(monkeypatch):
-    """What `engine.train` would be given; its networks are their own numbers."""
+    """What `population.train` would be given; its networks are their own numbers."""
     given = {}
 
     def train(network, images, people, training, **options):
@@ -123,7 +123,7 @@ def test_the_ceiling_learns_the_conjunction_alone_from_all_four_quadrants(captur
     assert people.target.tolist() == people.grouping.tolist() == [0, 0, 0, 1, 1, 1]
     assert people.index.tolist() == [0, 1, 2, 0, 1, 2]
     assert len(set(people.name)) == 2
-    assert captured["loss"] is engine.cross_entropy
+    assert captured["loss"] is losses.cross_entropy
     assert captured["network"].outputs == 2
     assert [params["conv1"]["bias"].tolist() for params, _ in found] == [[0, 1, 2], [3, 4, 5]]
 

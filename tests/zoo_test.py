@@ -3,12 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kernelgan import engine, zoo
+from kernelgan import population, zoo
 from kernelgan.data.quadrants import ATTRIBUTE_ONLY, NEITHER, OBJECT_ONLY, Groups
 from kernelgan.types import UserError
 
 IMAGES = 60
-TRAINING = engine.Training(epochs=1, images_per_epoch=20, batch_size=10, learning_rate=0.01, shares=(1.0,))
+TRAINING = population.Training(epochs=1, images_per_epoch=20, batch_size=10, learning_rate=0.01, shares=(1.0,))
 
 
 def _indices(*arguments):
@@ -140,5 +140,5 @@ def test_each_task_gets_its_own_networks_back(monkeypatch, network, balanced, sh
     assert given["training"] == dataclasses.replace(TRAINING, shares=shares)
     assert len(given["people"].groups[0]) == len(shares)
     assert (given["seed"], given["chunk_size"]) == (5, 2)
-    assert given["loss"] is engine.cross_entropy
+    assert given["loss"] is losses.cross_entropy
     assert given["metrics"] is engine.binary_metrics

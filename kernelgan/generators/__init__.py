@@ -1,1 +1,14 @@
-"""Families of generators: from two populations of parents, new networks."""
+"""Families of generators: from two populations of parents, new networks.
+
+A family is one module with ``make(network, config) -> Generator``, `LABELS` and, where it has settings, a frozen
+dataclass ``Config`` of `kernelgan.fields.setting` fields. Optional are ``problems(config, *, layers, models)``,
+which yields what contradicts the rest of the config (lines that begin with a field's name), ``NOISE`` and
+``SHOWN``, see `cyclegan`.
+"""
+
+from types import ModuleType
+
+from kernelgan.generators import cyclegan, linear
+
+FAMILIES: dict[str, ModuleType] = {"cyclegan": cyclegan, "linear": linear}
+"""A family's module by its name in ``config.generators``."""
