@@ -69,3 +69,15 @@ def heads_for(members: np.ndarray, attribute: Params, objects: Params) -> Params
     """Two-concept heads of parents ``members``, counted round in each zoo."""
     dense = [parents["dense"] for parents in (attribute, objects)]
     return two_concept_head(*(take_members(layer, members % len(layer["bias"])) for layer in dense))
+
+
+def paired(attribute: Params, objects: Params) -> tuple[Params, Params]:
+    """As many parents of the attribute as of the object: those of the smaller zoo."""
+    members = np.arange(min(len(zoo["dense"]["bias"]) for zoo in (attribute, objects)))
+    first, second = (take_members(zoo, members) for zoo in (attribute, objects))
+    return first, second
+
+
+def counted_round(leaf: np.ndarray, count: int) -> np.ndarray:
+    """``count`` members of ``(M, ...)``, beginning anew after the last."""
+    return leaf[np.arange(count) % len(leaf)]

@@ -145,12 +145,19 @@ def gather(value: object) -> list[Any]:
     return [pickle.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
-def leave() -> None:
-    """Ends the common work; process 0 goes on alone, on its own devices. All processes must come here."""
+def leave() -> bool:
+    """Ends the common work; all processes must come here.
+
+    Returns:
+      Whether this is process 0, which goes on alone, on its own devices.
+    """
     global _joined  # noqa: PLW0603
-    if _joined:
-        _joined = False
-        jax.distributed.shutdown()  # waits for the others, who do the same
+    if not _joined:
+        return True
+    goes_on = is_first()
+    _joined = False
+    jax.distributed.shutdown()  # waits for the others, who do the same
+    return goes_on
 
 
 def abandon(status: int) -> None:

@@ -1,8 +1,8 @@
 """Families of generators: from two populations of parents, new networks.
 
-A family is one module with ``make(network, config) -> Generator``, `LABELS` and, where it has settings, a frozen
-dataclass ``Config`` of `kernelgan.fields.setting` fields. Optional are ``problems(config, *, layers, models)``,
-which yields what contradicts the rest of the config (lines that begin with a field's name), ``NOISE`` and
+A family is one module with ``make(network, config) -> Generator``, ``LABELS`` and ``Config``, a frozen
+dataclass of `kernelgan.fields.setting` fields. It may have ``problems(config, *, layers, models)``, which
+yields what contradicts the rest of the config (lines that begin with a field's name), ``NOISE`` and
 ``SHOWN``, see `cyclegan`.
 """
 

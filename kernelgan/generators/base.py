@@ -9,6 +9,7 @@ network, runs it and counts it.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -192,16 +193,68 @@ def _rest(both: Params) -> Params:
     return both
 
 
-def fit(
+class Task(NamedTuple):
+    """What is fitted.
+
+    Attributes:
+      name: of the generator, for errors.
+      generator: of a family.
+      views: what it learns from, for each pair or, of a joint generator, each fold; all of the same shapes.
+      names: of each pair or fold; with the seed they fix its random numbers.
+    """
+
+    name: str
+    generator: Generator
+    views: list[View]
+    names: tuple[str, ...]
+
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
+        steps = self.generator.steps
+        return steps(self.views[0]) if callable(steps) else steps
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """A number for each name, int32."""
+        return np.array([zlib.crc32(name.encode()) & 0x7FFFFFFF for name in self.names], np.int32)
+
+
+def views(
+    name: str,
     generator: Generator,
     parents: Sequence[Parents],
     probes: Sequence[Probes],
-    *,
-    name: str = "",
-    numbers: Sequence[int],
-    names: Sequence[str],
-    seed: int = 0,
     folds: Sequence[Array] = (),
+) -> list[View]:
+    """What a generator learns from, for each pair or fold.
+
+    Args:
+      name: of the generator, for errors.
+      generator: of a family.
+      parents: of each pair ``P``, all of the same shapes.
+      probes: of each pair, all of one shape.
+      folds: of a joint generator, float ``(P,)`` for each fold: the pairs' weights, 0 for those held out.
+
+    Raises:
+      UserError: the generator is joint and there are no folds, or its ``view`` raises.
+    """
+    with check.named(name, "view"):
+        of_pairs = [generator.view(*both) for both in zip(parents, probes, strict=True)]
+    if not generator.joint:
+        return of_pairs
+    if not len(folds):
+        raise UserError(
+            f"the generator {name} is joint: it learns from the other pairs of a fold. Give folds."
+        )
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *of_pairs)
+    return [JointView(stacked, np.asarray(weights, np.float32)) for weights in folds]
+
+
+def fit(
+    task: Task,
+    *,
+    seed: int = 0,
     steps_per_call: int = 25,
     remedy: str = "A smaller learning rate usually helps.",
     saver: engine.Saver = engine.NOWHERE,
@@ -210,44 +263,31 @@ def fit(
     """Trains a generator for every pair in one program, or a joint one for every fold.
 
     Args:
-      generator: of a family.
-      parents: of each pair ``P``, all of the same shapes.
-      probes: of each pair, see `Probes`; all of one shape.
-      name: of the generator, for errors.
-      numbers: of each pair (if joint, fold); with the seed they fix its random numbers.
-      names: of each pair (if joint, fold), for errors.
+      task: what is fitted.
       seed: of the run.
-      folds: of a joint generator, float ``(P,)`` for each fold: the pairs' weights, 0 for those held out.
       steps_per_call: updates between two looks at the metrics and a possible save.
       remedy: what to do about a metric that is not finite, for errors.
       saver: keeps the state between calls.
       progress: is told after each call.
 
     Raises:
-      UserError: a metric is not finite; or the generator is joint and there are no folds.
+      UserError: a metric is not finite, or the generator's own code raises.
     """
-    with check.named(name, "view"):
-        views = [generator.view(*both) for both in zip(parents, probes, strict=True)]
-    if generator.joint:
-        if not folds:
-            raise UserError("a joint generator learns from the other pairs of a fold; expected folds")
-        together = jax.tree.map(lambda *leaves: np.stack(leaves), *views)
-        views = [JointView(together, np.asarray(weights, np.float32)) for weights in folds]
     members = {
-        "number": np.asarray(numbers, np.int32),
-        "view": jax.tree.map(lambda *leaves: np.stack(leaves), *views),
+        "number": task.numbers,
+        "view": jax.tree.map(lambda *leaves: np.stack(leaves), *task.views),
     }
-    steps = generator.steps(views[0]) if callable(generator.steps) else generator.steps
+    steps = task.steps
     per_call = min(steps_per_call, steps)
-    with check.named(name, "init and update"):
+    with check.named(task.name, "init and update"):
         if steps == 0:
-            return Fitted(_untrained(generator, members, seed), {})
+            return Fitted(_untrained(task, seed), {})
         state, history = engine.fit(
-            program(generator, steps, per_call),
+            program(task.generator, steps, per_call),
             members,
             {"seed": np.int32(seed)},
             calls=-(-steps // per_call),
-            names=lambda member: names[member],
+            names=lambda member: f"{task.name}, {task.names[member]}",
             unit="step",
             remedy=remedy,
             saver=saver,
@@ -256,14 +296,28 @@ def fit(
     return Fitted(state, jax.tree.map(lambda values: values[:, :steps], history))
 
 
-def _untrained(generator: Generator, members: Params, seed: int) -> State:
+def _untrained(task: Task, seed: int) -> State:
     """The first state of each member, which is the last."""
-    keys = [pair_key(seed, number) for number in members["number"]]
     states = [
-        generator.keep(generator.init(key, jax.tree.map(lambda leaf, n=n: leaf[n], members["view"])))
-        for n, key in enumerate(keys)
+        task.generator.keep(task.generator.init(pair_key(seed, number), view))
+        for number, view in zip(task.numbers, task.views, strict=True)
     ]
     return jax.device_get(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+
+
+def as_leaves(state: State) -> Params:
+    """A state, which may be any pytree, as a dict of arrays."""
+    return {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}
+
+
+def from_leaves(task: Task, leaves: Params) -> State:
+    """The inverse of `as_leaves`."""
+
+    def first(view: View) -> State:
+        return task.generator.keep(task.generator.init(pair_key(0, 0), view))
+
+    structure = jax.tree.structure(jax.eval_shape(first, task.views[0]))
+    return jax.tree.unflatten(structure, [leaves[name] for name in sorted(leaves)])
 
 
 def generate(
@@ -342,10 +396,12 @@ __all__ = [
     "Networks",
     "Parents",
     "Probes",
+    "Task",
     "Tier",
     "fit",
     "generate",
     "program",
     "row_name",
     "stateless",
+    "views",
 ]

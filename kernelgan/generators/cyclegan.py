@@ -1,8 +1,8 @@
 """CycleGANs in kernel space, the original's generators: for each convolutional layer, a translator.
 
 Losses are those of CycleGAN (Zhu et al., arXiv:1703.10593) as the original (Jain, 2024) uses them: least
-squares on a patch discriminator, L1 cycle consistency times 10, and an identity loss by weight. Domain A is the
-attribute's zoo, domain B the object's. Layers, whose shapes differ, stand side by side in one program.
+squares on a patch discriminator, L1 cycle consistency times 10, and an identity loss by weight. Domain A is
+the attribute's zoo, domain B the object's. Layers, whose shapes differ, are trained side by side.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LABELS = {
 """By key, what a row is for a reader, and a line more."""
 
 NOISE = {"a2b": ("attribute", "noise_a2b"), "b2a": ("object", "noise_b2a")}
-"""By key, the parents that were changed, and the row of these parents with noise of the size of the change."""
+"""By key, the parents that are changed, and the row of these parents with noise of the size of the change."""
 
 SHOWN = "cycle"
 """The metric that the progress shows, of each layer."""

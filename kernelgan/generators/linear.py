@@ -1,14 +1,15 @@
 """A linear map for each layer between kernels that weight matching pairs.
 
-The filters of parent ``i`` of the object's zoo are matched to those of parent ``i`` of the attribute's (Ainsworth
-et al., "Git Re-Basin", arXiv:2209.04836). In each layer an affine map takes a filter of the attribute's zoo to the
-filter that it is matched with; it is fitted by Adam on the mean squared error, over all parents. The networks are
-the attribute's parents with mapped kernels and both heads: the object's head is reordered along.
+The filters of parent ``i`` of the object's zoo are matched to those of parent ``i`` of the attribute's
+(Ainsworth et al., "Git Re-Basin", arXiv:2209.04836). In each layer an affine map takes a filter of the
+attribute's zoo to its match; Adam fits it to the mean squared error over all parents. The networks are the
+attribute's parents with mapped kernels and both heads, the object's in the order of the match.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,7 @@ def make(network: models.ConvNet, config: Config) -> Generator:
 
     def generate(key: Key, state: Params, parents: Parents, probes: Probes) -> Networks:
         del key, probes
-        attribute, matched = _matched(parents)
+        attribute, matched = _matched(parents, layers)
         made = {}
         for layer in layers:
             kernel = attribute[layer]["kernel"]
@@ -99,9 +100,22 @@ def make(network: models.ConvNet, config: Config) -> Generator:
     )
 
 
-def _matched(parents: Parents) -> tuple[Params, Params]:
-    """As many parents of the attribute as of the object, these reordered to match the attribute's filters."""
-    return parents[0], merges.reorder(*parents)
+def _matched(parents: Parents, layers: Sequence[str]) -> tuple[Params, Params]:
+    """As many parents of the attribute as of the object, these with their filters in the matched order."""
+    attribute, objects = assemble.paired(*parents)
+    matched = dict(objects)
+    reads: np.ndarray | None = None
+    for layer, order in merges.match_weights(attribute, objects).items():
+        kernel = np.take_along_axis(objects[layer]["kernel"], order[:, None, None, None, :], axis=4)
+        if reads is not None:
+            kernel = np.take_along_axis(kernel, reads[:, None, None, :, None], axis=3)
+        bias = np.take_along_axis(objects[layer]["bias"], order, axis=1)
+        matched[layer], reads = {"kernel": kernel, "bias": bias}, order
+    assert reads is not None
+    dense = objects["dense"]["kernel"]
+    by_filter = dense.reshape(len(dense), reads.shape[1], -1, dense.shape[-1])  # features are CHW
+    rows = np.take_along_axis(by_filter, reads[:, :, None, None], axis=1).reshape(dense.shape)
+    return attribute, {**matched, "dense": {"kernel": rows, "bias": objects["dense"]["bias"]}}
 
 
 def _filters(kernel: np.ndarray) -> np.ndarray:
