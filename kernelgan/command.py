@@ -9,8 +9,13 @@ from typing import NoReturn
 from absl import flags
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags, of which one is ``--config``; what is wrong with them is told in one line."""
+def parse_flags(argv: list[str], fields: str = "configs/default.py") -> list[str]:
+    """Parses flags, of which one is ``--config``; what is wrong with them is told in one line.
+
+    Args:
+      argv: the command line.
+      fields: the file that lists every field of the config, for the message.
+    """
     try:
         rest = flags.FLAGS(argv)
         flags.FLAGS.config.name  # noqa: B018  (a config file that cannot be loaded says so only when it is read)
@@ -28,10 +33,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         reason: object = error
         while isinstance(reason, BaseException) and reason.args:
             reason = reason.args[0]
-        fail(
-            f"the config has no such field: {' '.join(str(reason).split())} configs/default.py (or "
-            "configs/reference.py) lists them all"
-        )
+        fail(f"the config has no such field: {' '.join(str(reason).split())} {fields} lists them all")
     if len(rest) > 1:
         fail(f"unexpected arguments {' '.join(rest[1:])}; fields are set like --config.zoo.models=64")
     return rest

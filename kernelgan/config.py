@@ -16,7 +16,7 @@ from kernelgan.types import Config, UserError
 SOURCES = ("procedural", "tfds", "folder")
 EXCLUSIONS = ("own", "all", "groups")
 DEVICES = ("auto", "cpu", "gpu")
-HARMLESS = ("checkpoint.", "device", "reference.dir", "reference.processes")
+HARMLESS = ("checkpoint.", "device")
 """Fields that may differ between a run and its resumption: they do not change what is computed."""
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -132,27 +132,6 @@ RULES: dict[str, _Rule] = {
 }
 """What every field must be."""
 
-_SEED: _Rule = RULES["seed"]
-
-REFERENCE_RULES: dict[str, _Rule] = {
-    **{name: RULES[name] for name in ("name", "seed", "device", "checkpoint.seconds")},
-    "reference.dir": _TEXT,
-    "reference.networks": _whole(0),
-    "reference.random_networks": _whole(0),
-    "reference.gaussian_networks": _whole(2),
-    "reference.seeds": _each(_SEED),
-    "reference.tuning_seeds": _whole(1),
-    "reference.kmeans_seeds": _each(_SEED),
-    "reference.radii": _each(_POSITIVE),
-    "reference.minimum_samples": _each(_whole(1)),
-    "reference.svm_nu": RULES["evaluate.svm_nu"],
-    "reference.picked": _whole(1),
-    "reference.draws": _whole(1),
-    "reference.chunk_size": _whole(1),
-    "reference.processes": _whole(0),
-}
-"""The same of ``configs/reference.py``."""
-
 
 def _is_section(value: object) -> bool:
     return hasattr(value, "items")  # a ConfigDict is no Mapping
@@ -167,30 +146,24 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, value
 
 
-def is_reference(config: Config) -> bool:
-    """Whether it asks for the reference to be repeated from its own weights."""
-    return "reference" in config
-
-
 def check(config: Config) -> None:
     """Refuses a config with an unknown, missing or senseless field.
 
     Raises:
       UserError: naming every such field, what it is and what was expected.
     """
-    rules = REFERENCE_RULES if is_reference(config) else RULES
     fields = dict(flatten(config))
-    problems = [f"{name}: unknown field" for name in fields if name not in rules]
+    problems = [f"{name}: unknown field" for name in fields if name not in RULES]
     problems += [
-        f"{name}: missing; expected {words}" for name, (_, words) in rules.items() if name not in fields
+        f"{name}: missing; expected {words}" for name, (_, words) in RULES.items() if name not in fields
     ]
     problems += [
         f"{name} is {fields[name]!r}; expected {words}"
-        for name, (test, words) in rules.items()
+        for name, (test, words) in RULES.items()
         if name in fields and not test(fields[name])
     ]
     if not problems:
-        problems = list((_reference_disagreements if is_reference(config) else _disagreements)(config))
+        problems = list(_disagreements(config))
     if problems:
         raise UserError("The config is not usable:\n  " + "\n  ".join(problems))
 
@@ -231,20 +204,6 @@ def _disagreements(config: Config) -> Iterator[str]:
         )
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
-
-
-def _reference_disagreements(config: Config) -> Iterator[str]:
-    """The same of ``configs/reference.py``."""
-    settings = config.reference
-    if not settings.dir:
-        yield "reference.dir is empty; expected the reference's data: --config.reference.dir=DIR"
-    for name in ("seeds", "kmeans_seeds"):
-        if len(set(settings[name])) < len(settings[name]):
-            yield f"reference.{name} is {tuple(settings[name])}; expected different ones"
-    for name in ("networks", "random_networks"):
-        given = settings[name]  # of each direction, for each is compared with its sources alone too
-        if 0 < given < settings.picked:
-            yield f"reference.{name} gives {given} networks, fewer than reference.picked, {settings.picked}"
 
 
 def zoo_models(config: Config) -> tuple[int, int]:

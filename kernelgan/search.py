@@ -116,8 +116,6 @@ def search(config: Config, lists: Mapping[str, Sequence[Any]], *, models_a_zoo: 
     Raises:
       UserError: as a run would, before anything is trained.
     """
-    if config_lib.is_reference(config):
-        raise UserError("this config trains nothing; give one with zoos, such as configs/black_cat.py.")
     configs = combinations(config, lists)
     progress = Progress("data")
     plan = make_plan(config, sources.load_source(config, progress))

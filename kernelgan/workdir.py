@@ -168,8 +168,8 @@ def read_plan(workdir: Path) -> dict[str, Any]:
         return plan
     except FileNotFoundError:
         raise UserError(
-            f"{workdir} has no {PLAN_FILE}; expected the work directory of a run that has begun to train "
-            "(one that repeats the reference trains nothing). Give another; or, of a run of an earlier "
+            f"{workdir} has no {PLAN_FILE}; expected the work directory of a run that has begun to train. "
+            "Give another; or, of a run of an earlier "
             f"version, delete {RESULTS_FILE} and give its command again: nothing is trained again."
         ) from None
     except (OSError, ValueError) as error:

@@ -7,10 +7,8 @@ from ml_collections import ConfigDict
 from configs import default
 from kernelgan import config as config_lib
 from kernelgan.types import UserError
-from studies.jain2024 import config as reference_config
 
 DEFAULTS = dict(config_lib.flatten(default.get_config()))
-REFERENCE = dict(config_lib.flatten(reference_config.get_config()))
 
 
 def _with(given=None, /, **changes):
@@ -29,12 +27,6 @@ def _planted(field, value, given=None):
     return _with(given, **{field.replace(".", "__"): value})
 
 
-def _reference(**changes):
-    """The config of the reference's repetition, usable, with these fields: ``picked=3``."""
-    fields = {"dir": "somewhere"} | changes
-    return _with(reference_config.get_config(), **{f"reference__{name}": v for name, v in fields.items()})
-
-
 def _bad_values(field, default_value):
     """Values of another type, and of the same type out of range."""
     if field in ("pairs.attributes", "pairs.objects"):
@@ -50,24 +42,16 @@ def _bad_values(field, default_value):
 
 def test_every_field_has_a_rule_and_every_rule_a_field():
     assert set(DEFAULTS) == set(config_lib.RULES)
-    assert set(REFERENCE) == set(config_lib.REFERENCE_RULES)
 
 
 def test_the_default_is_usable():
     config_lib.check(default.get_config())
-    config_lib.check(_reference())
 
 
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        *(pytest.param(None, field, id=field) for field in config_lib.RULES),
-        *(pytest.param(_reference(), field, id=f"reference:{field}") for field in config_lib.REFERENCE_RULES),
-    ],
-)
-def test_each_rule_refuses_bad_values_and_names_the_field(given, field):
-    for value in _bad_values(field, (DEFAULTS if given is None else REFERENCE)[field]):
-        config = _planted(field, value, given)
+@pytest.mark.parametrize("field", config_lib.RULES)
+def test_each_rule_refuses_bad_values_and_names_the_field(field):
+    for value in _bad_values(field, DEFAULTS[field]):
+        config = _planted(field, value)
         planted = dict(config_lib.flatten(config))[
             field
         ]  # a ConfigDict makes a float of -1, of a list a tuple
@@ -158,87 +142,6 @@ def test_fields_that_do_not_fit_each_other_are_refused(changes, message):
         config_lib.check(_with(**changes))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"dir": ""},
-            r"reference\.dir is empty; expected the reference's data: --config\.reference\.dir=DIR",
-        ),
-        ({"seeds": (1, 2, 1)}, r"reference\.seeds is \(1, 2, 1\); expected different ones"),
-        ({"kmeans_seeds": (0, 0)}, r"reference\.kmeans_seeds is \(0, 0\); expected different ones"),
-        (
-            {"networks": 26, "picked": 27},
-            r"reference\.networks gives 26 networks, fewer than reference\.picked, 27",
-        ),
-        (
-            {"random_networks": 26, "picked": 27},
-            r"reference\.random_networks gives 26 networks, fewer than reference\.picked, 27",
-        ),
-    ],
-)
-def test_fields_of_the_reference_that_do_not_fit_each_other_are_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        config_lib.check(_reference(**changes))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("networks", -1),
-        ("gaussian_networks", 1),
-        ("tuning_seeds", 0),
-        ("seeds", (2**31,)),
-        ("seeds", (-1,)),
-        ("kmeans_seeds", (1, 2**31)),
-        ("kmeans_seeds", (-1,)),
-        ("kmeans_seeds", ()),
-        ("kmeans_seeds", 1),
-        ("radii", (3.0, 0.0)),
-        ("minimum_samples", (3, 0)),
-        ("minimum_samples", (3.0,)),
-        ("svm_nu", 0.0),
-        ("svm_nu", 1.5),
-        ("picked", 0),
-        ("draws", 0),
-        ("chunk_size", 0),
-        ("processes", -1),
-    ],
-)
-def test_values_of_the_reference_just_out_of_range_are_refused(field, value):
-    with pytest.raises(UserError, match=rf"reference\.{field} is .*; expected"):
-        config_lib.check(_reference(**{field: value}))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"networks": 27, "random_networks": 27},
-        {"networks": 0, "random_networks": 0, "processes": 0},
-        {"seeds": [0], "kmeans_seeds": [0], "radii": [0.5], "minimum_samples": [1], "tuning_seeds": 1},
-        {"svm_nu": 1, "picked": 1, "draws": 1},
-    ],
-)
-def test_values_of_the_reference_just_in_range_are_taken(changes):
-    config_lib.check(_reference(**changes))
-
-
-def test_fields_of_a_run_that_trains_are_unknown_to_the_reference_and_the_other_way_round():
-    with pytest.raises(UserError, match=r"zoo\.models: unknown field"):
-        config_lib.check(_with(_reference(), zoo=ConfigDict({"models": 3})))
-    config = default.get_config()
-    assert not config_lib.is_reference(config)
-    with config.unlocked():
-        config.reference = reference_config.get_config().reference
-    assert config_lib.is_reference(config)
-
-
-@pytest.mark.parametrize(("field", "harmless"), [("dir", True), ("processes", True), ("draws", False)])
-def test_where_the_reference_is_and_how_many_processes_embed_may_change(field, harmless):
-    theirs, ours = (config_lib.to_json(_reference(**{field: value})) for value in ("3", "4"))
-    assert (config_lib.differences(ours, theirs) == []) == harmless
-
-
 @pytest.mark.parametrize("size", [16, 17, 32])
 def test_the_smallest_images_are_those_that_leave_a_pixel(size):
     config_lib.check(_with(data__image_size=size))
@@ -284,11 +187,7 @@ def _shipped():
 @pytest.mark.parametrize(("module", "variant"), _shipped())
 def test_every_shipped_config_is_usable(module, variant):
     config = module.get_config(variant) if variant else module.get_config()
-    if config_lib.is_reference(config):  # the user has it
-        with pytest.raises(UserError, match=r"--config\.reference\.dir=DIR"):
-            config_lib.check(config)
-        config.reference.dir = "somewhere"
-    elif config.data.source == "folder":  # the user names it
+    if config.data.source == "folder":  # the user names it
         with pytest.raises(UserError, match=r"--config\.data\.folder=DIR"):
             config_lib.check(config)
         config.data.folder = "somewhere"
@@ -300,9 +199,7 @@ def test_shipped_configs_have_names_of_their_own():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize(
-    ("name", "known"), [("black_cat", "photos"), ("pair_matrix", "photos"), ("reference", "quick")]
-)
+@pytest.mark.parametrize(("name", "known"), [("black_cat", "photos"), ("pair_matrix", "photos")])
 def test_an_unknown_variant_is_refused_with_the_known_ones(name, known):
     module = importlib.import_module(f"configs.{name}")
     with pytest.raises(ValueError, match=rf"no variant 'nosuch'; known .*'{known}'"):

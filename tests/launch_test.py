@@ -47,10 +47,6 @@ def _launch(*flags, options=()):
             ["--config=configs/tiny.py", "--processes=2", "--process=0"],
             "--processes and --process go with --coordinator=HOST:PORT, which was not given",
         ),
-        (
-            ["--config=configs/reference.py", "--config.reference.dir=x", "--distributed"],
-            "this config trains nothing",
-        ),
         (["--config=configs/black_cat.py:white"], "no variant 'white'; known are 'photos', 'folder', 'full'"),
         (["--config=configs/pair_matrix.py:white"], "no variant 'white'; known are 'photos', 'photos_full'"),
     ],
