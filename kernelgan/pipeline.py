@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from kernelgan import assemble, cluster, environment, kernels, models, report, results, zoo
+from kernelgan import assemble, cluster, environment, fields, kernels, models, report, results, zoo
 from kernelgan import config as config_lib
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import trained as trained_lib
@@ -42,7 +42,7 @@ def run(config: Config, workdir: Path, *, stage: str = "report", command: str = 
     """Runs an experiment, or what is missing of it.
 
     Args:
-      config: see ``configs/default.py``.
+      config: see `kernelgan.config`.
       workdir: where everything is kept.
       stage: stop after this one.
       command: as the user gave it, for the report.
@@ -53,7 +53,7 @@ def run(config: Config, workdir: Path, *, stage: str = "report", command: str = 
     Raises:
       UserError: whatever the user can mend; nothing that was finished is lost.
     """
-    config_lib.check(config)
+    config = config_lib.parse(config)
     with workdir_lib.claimed(workdir, config):
         if results.is_complete(workdir):
             print(
@@ -125,14 +125,14 @@ class _Run:
             lambda: models.initialise_convnet(self.network, self.config.data.image_size, key)
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-        networks = sum(task.models for task in plan.zoos) + len(plan.zoos) * self.config.opponents.models
+        networks = sum(task.models for task in plan.zoos) + len(plan.zoos) * self.config.baselines.models
         derived = len(plan.pairs) * (
-            sum(config_lib.zoo_models(self.config)) + 2 * self.config.opponents.models
+            sum(config_lib.zoo_models(self.config)) + 2 * self.config.baselines.models
         )
         weights = parameters * (networks * (1 + 2 * (1 + _ADAM_COPIES)) + derived)
         answers = sum(int((pair.split.test != quadrants.LEFT_OUT).sum()) for pair in plan.pairs) * (
             _ROWS_OF_PARENTS * max(config_lib.zoo_models(self.config))
-            + 2 * self.config.evaluate.random_networks
+            + 2 * self.config.baselines.random_networks
         )
         return _BYTES_A_PARAMETER * (weights + answers) + _DISK_MARGIN
 
@@ -145,7 +145,7 @@ class _Run:
 
     def half_width(self, plan: Plan) -> list[dict[str, Any]]:
         """The same at half width, as many networks of each zoo as there are of an opponent."""
-        tasks = [dataclasses.replace(task, models=self.config.opponents.models) for task in plan.zoos]
+        tasks = [dataclasses.replace(task, models=self.config.baselines.models) for task in plan.zoos]
         return self._trained_zoos(plan, tasks, self.half_network, "half_width", "opponents")
 
     def _parts(self, plan: Plan, name: str) -> list[tuple[str, Training, list[int]]]:
@@ -225,7 +225,7 @@ class _Run:
         self, plan: Plan, zoos: list[dict[str, Any]]
     ) -> list[dict[str, tuple[kernels.Normaliser, kernels.Normaliser]]]:
         """For each pair and layer, the normalisers of its two zoos."""
-        kind = self.config.kernels.normalisation
+        kind = self.config.generators["cyclegan"].normalisation
         fitted = [
             {
                 layer: kernels.fit_normaliser(volumes, kind)
@@ -245,7 +245,7 @@ class _Run:
     def _train_translators(
         self, plan: Plan, zoos: list[dict[str, Any]], saver: StageCheckpoint, progress: Progress
     ) -> dict[str, Any]:
-        settings = self.config.cyclegan
+        settings = self.config.generators["cyclegan"]
         normalisers = self._normalisers(plan, zoos)
         sets = [kernels.extract(one["params"], self.layers) for one in zoos]
         volumes = {
@@ -262,7 +262,12 @@ class _Run:
         translations = {
             layer: cyclegan.Translation(*values)
             for layer, *values in zip(
-                self.layers, settings.epochs, settings.batch_size, settings.learning_rate, strict=True
+                self.layers,
+                *(
+                    fields.each_layer(value, len(self.layers))
+                    for value in (settings.epochs, settings.batch_size, settings.learning_rate)
+                ),
+                strict=True,
             )
         }
         generators, history = cyclegan.train(
@@ -272,7 +277,7 @@ class _Run:
             hidden=settings.hidden,
             cycle=settings.cycle_weight,
             identity=settings.identity_weight,
-            steps_per_call=settings.steps_per_call,
+            steps_per_call=self.config.checkpoint.steps,
             seed=self.config.seed,
             saver=saver,
             progress=progress,
@@ -281,7 +286,7 @@ class _Run:
 
     def opponents(self, plan: Plan, zoos: list[dict[str, Any]]) -> dict[str, dict[str, Params]]:
         """Per pair number, the networks trained by gradient; a ceiling that cannot be trained is missing."""
-        settings, config = self.config.opponents, self.config
+        settings, config = self.config.baselines, self.config
         training = Training(
             epochs=settings.epochs,
             images_per_epoch=settings.images_per_epoch,
@@ -355,8 +360,8 @@ class _Run:
                         zoos[pair.object_zoo]["params"],
                         generators,
                         normalisers[pair.number],
-                        hidden=self.config.cyclegan.hidden,
-                        bias=self.config.assemble.bias,
+                        hidden=self.config.generators["cyclegan"].hidden,
+                        bias=self.config.generators["cyclegan"].bias,
                     )
                     for direction in ("a2b", "b2a")
                 }
@@ -456,8 +461,8 @@ class _Run:
             seen=quadrants.distilled_groups(split),
             attribute_images=plan.zoos[attribute].groups,
             object_images=plan.zoos[objects].groups,
-            random_networks=config.evaluate.random_networks,
-            bias=config.assemble.bias,
+            random_networks=config.baselines.random_networks,
+            bias=config.baselines.random_bias,
             seed=config.seed,
             key=jax.random.fold_in(stream, zlib.crc32(split.name.encode())),
         )
@@ -470,7 +475,7 @@ class _Run:
         config, split = self.config, pair.split
         test = np.flatnonzero(split.test != quadrants.LEFT_OUT)
         settings = evaluation.Settings(
-            **{name: value for name, value in config.evaluate.items() if name != "random_networks"},
+            **fields.plain(config.evaluate),
             chunk_size=config.zoo.chunk_size,
             seed=config.seed,
         )
@@ -522,7 +527,7 @@ class _Run:
             f"history/cyclegan/{layer}/{name}": values[pair.number]
             for layer, losses in translators["history"].items()
             for name, values in losses.items()
-            if self.config.cyclegan.identity_weight or name != "identity"
+            if self.config.generators["cyclegan"].identity_weight or name != "identity"
         }
 
     def _shown_kernels(

@@ -94,8 +94,7 @@ def combinations(config: Config, lists: Mapping[str, Sequence[Any]]) -> list[tup
     for values in itertools.product(*(lists[name] or [config.zoo[name]] for name in lists)):
         settings, one = dict(zip(lists, values, strict=True)), config.copy_and_resolve_references()
         one.zoo.update(settings)
-        config_lib.check(one)
-        found.append((settings, one))
+        found.append((settings, config_lib.parse(one)))
     return found
 
 

@@ -43,7 +43,7 @@ class Context:
       attribute_images: what the attribute's zoo reads, positives first.
       object_images: what the object's zoo reads, positives first.
       random_networks: how many of each null.
-      bias: of generated networks, ``zero`` or ``parent``; random ones have the attribute's parents' then.
+      bias: of random networks, ``zero`` or ``parent``: of the attribute's parents.
       seed: of the run.
       key: for random networks.
     """

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,9 +21,59 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import cluster, models, parallel
+from kernelgan import assemble, cluster, fields, kernels, models, parallel
 from kernelgan.engine import Saver
+from kernelgan.fields import per_layer, setting
 from kernelgan.types import Array, Key, Params, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The fields of ``config.generators.cyclegan``."""
+
+    normalisation: str = setting(
+        "range",
+        fields.one_of(*kernels.NORMALISATIONS),
+        "of each layer's kernels in each zoo: 'none' (the original), 'standard' (zero mean, 3 sd to 1) or "
+        "'range' (into [-1, 1])",
+    )
+    bias: str = setting(
+        "zero",
+        fields.one_of(*assemble.BIASES),
+        "biases of generated networks: 'zero' (the original), or 'parent': of the translated parent",
+    )
+    hidden: int = setting(
+        64, fields.whole(1), "channels between the two convolutions of generator and discriminator"
+    )
+    epochs: tuple[int, ...] = setting((250,), per_layer(fields.whole(1)), "passes over the larger zoo")
+    batch_size: tuple[int, ...] = setting(
+        (16,), per_layer(fields.whole(1)), "kernel sets of each zoo in a batch"
+    )
+    learning_rate: tuple[float, ...] = setting((2e-4,), per_layer(fields.positive), "of Adam")
+    cycle_weight: float = setting(10.0, fields.not_negative, "weight of the cycle loss")
+    identity_weight: float = setting(
+        0.0, fields.not_negative, "weight of the identity loss; the original defines it and never uses it"
+    )
+
+
+def problems(config: Config, *, layers: int, models: tuple[int, int]) -> Iterator[str]:
+    """Fields that contradict the rest of the config.
+
+    Args:
+      config: of this family.
+      layers: convolutional layers ``L``.
+      models: networks in an attribute's and in an object's zoo.
+
+    Yields:
+      Lines that begin with a field's name.
+    """
+    for layer, batch in enumerate(fields.each_layer(config.batch_size, layers), start=1):
+        if batch > min(models):
+            yield (
+                f"batch_size is {batch} for layer {layer}, but the smaller zoo has {min(models)} networks; "
+                "expected a batch of at most that, or a larger zoo.models"
+            )
+
 
 LOSSES = ("generator_a2b", "generator_b2a", "cycle", "identity", "discriminator_a", "discriminator_b")
 
@@ -361,7 +411,7 @@ def _check_finite(values: np.ndarray, layer: str, name: str, begin: int, saver: 
         raise UserError(
             f"the {name} loss of the CycleGAN of {layer} is {values[pair, offset]} in step "
             f"{begin + offset + 1} (pair {pair}), so the run stopped. Last good checkpoint: "
-            f"{saver.last_good}. A smaller cyclegan.learning_rate, or kernels.normalisation='range', usually "
-            "mends it: delete checkpoints/cyclegan in the work directory and run again with that; the zoos "
+            f"{saver.last_good}. In config.generators.cyclegan, a smaller learning_rate or "
+            "normalisation='range' usually mends it: delete checkpoints/cyclegan in the work directory and run again with that; the zoos "
             "are kept."
         )
