@@ -24,8 +24,8 @@ HARMLESS = ("checkpoint.seconds", "device")
 FamilyConfig = Any
 """The ``Config`` dataclass of a family of generators."""
 
-_BATCH = fields.whole(6)._replace(
-    words="a whole number of at least 6: a smaller batch has no place for one of the 4 quadrants that "
+_BATCH = fields.whole(5)._replace(
+    words="a whole number of at least 5: a smaller batch has no place for one of the 4 quadrants that "
     "`trained_on_conjunction` draws from, in the shares 3 : 1 : 1 : 1"
 )
 _FAMILIES = fields.Rule(

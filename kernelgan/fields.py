@@ -165,16 +165,17 @@ def problems(kind: type, values: Any, prefix: str = "") -> list[str]:  # noqa: A
         if name not in known:
             unknown.append(f"{prefix}{name}: unknown field; known are {', '.join(known)}")
     for name, metadata in known.items():
-        inner, rule = metadata.get("section"), metadata.get("rule")
+        inner = metadata.get("section")
+        if inner:
+            words = f"the fields {', '.join(field.name for field in dataclasses.fields(inner))}"
+        else:
+            words = metadata["rule"].words
         if name not in values:
-            words = (
-                f"the fields {', '.join(f.name for f in dataclasses.fields(inner))}" if inner else rule.words
-            )
             missing.append(f"{prefix}{name}: missing; expected {words}")
         elif inner:
             wrong += problems(inner, values[name], f"{prefix}{name}.")
-        elif not rule.test(values[name]):
-            wrong.append(f"{prefix}{name} is {values[name]!r}; expected {rule.words}")
+        elif not metadata["rule"].test(values[name]):
+            wrong.append(f"{prefix}{name} is {values[name]!r}; expected {words}")
     return unknown + missing + wrong
 
 
@@ -224,8 +225,8 @@ def layer_problems(config: Any, layers: int, prefix: str = "") -> Iterator[str]:
         value = getattr(config, field.name)
         if field.metadata["rule"].layered and isinstance(value, tuple) and len(value) not in (1, layers):
             yield (
-                f"{prefix}{field.name} is {value}; expected 1 value for all layers, or {layers} values, 1 for "
-                "each layer"
+                f"{prefix}{field.name} is {value}; expected 1 value for all layers, or {layers} values, "
+                "1 for each layer"
             )
 
 

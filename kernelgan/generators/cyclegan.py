@@ -412,6 +412,6 @@ def _check_finite(values: np.ndarray, layer: str, name: str, begin: int, saver: 
             f"the {name} loss of the CycleGAN of {layer} is {values[pair, offset]} in step "
             f"{begin + offset + 1} (pair {pair}), so the run stopped. Last good checkpoint: "
             f"{saver.last_good}. In config.generators.cyclegan, a smaller learning_rate or "
-            "normalisation='range' usually mends it: delete checkpoints/cyclegan in the work directory and run again with that; the zoos "
-            "are kept."
+            "normalisation='range' usually mends it: delete checkpoints/cyclegan in the work directory and "
+            "run again with that; the zoos are kept."
         )
