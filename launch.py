@@ -41,24 +41,15 @@ def main(argv: list[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
     from kernelgan import cluster, environment  # here, so that --help need not wait for JAX
-    from kernelgan.config import is_reference
+    from kernelgan.pipeline import run
     from kernelgan.types import UserError
 
     config = _CONFIG.value
-    if is_reference(config):
-        from studies.jain2024.study import run
-    else:
-        from kernelgan.pipeline import run
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     try:
         if _COORDINATOR.value == "" and (_PROCESSES.value or _PROCESS.value >= 0):
             raise UserError("--processes and --process go with --coordinator=HOST:PORT, which was not given.")
         if _DISTRIBUTED.value or _COORDINATOR.value:
-            if is_reference(config):
-                raise UserError(
-                    "this config trains nothing, so several processes are of no use to it; give "
-                    "it one, without --distributed and --coordinator."
-                )
             environment.configure(config.device)
             cluster.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
             if not cluster.is_first():

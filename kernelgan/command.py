@@ -9,8 +9,13 @@ from typing import NoReturn
 from absl import flags
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags, of which one is ``--config``; what is wrong with them is told in one line."""
+def parse_flags(argv: list[str], fields: str = "python -m kernelgan.config") -> list[str]:
+    """Parses flags, of which one is ``--config``; what is wrong with them is told in one line.
+
+    Args:
+      argv: the command line.
+      fields: what lists every field of the config, for the message.
+    """
     try:
         rest = flags.FLAGS(argv)
         flags.FLAGS.config.name  # noqa: B018  (a config file that cannot be loaded says so only when it is read)
@@ -24,14 +29,12 @@ def parse_flags(argv: list[str]) -> list[str]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         own = re.sub(r"^\w+Error: ", "", lines[-1])
         fail(own if any("Traceback" in line for line in lines) else " ".join(lines))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason: object = error
         while isinstance(reason, BaseException) and reason.args:
             reason = reason.args[0]
-        fail(
-            f"the config has no such field: {' '.join(str(reason).split())} configs/default.py (or "
-            "configs/reference.py) lists them all"
-        )
+        words = " ".join(str(reason).split())
+        fail(f"the config has no such field: {words} ({fields} lists all fields; a tuple is set as a whole)")
     if len(rest) > 1:
         fail(f"unexpected arguments {' '.join(rest[1:])}; fields are set like --config.zoo.models=64")
     return rest

@@ -35,7 +35,6 @@ from kernelgan.evaluate.comparison import CEILING, FLOOR
 from kernelgan.report.terminal import WIDTH, wrapped
 from kernelgan.results import Interval
 from kernelgan.types import UserError
-from studies.jain2024 import report as reference_report
 
 CSV_COLUMNS = ("run", "pair", "method", "kind", "metric", "mean", "low", "high")
 
@@ -45,7 +44,7 @@ _MARK = "*"
 _DRAWINGS = 1000
 _NO_SPREAD = 1e-9
 _OF_IMAGES = (
-    *("data.image_size", "data.procedural.test", "data.maximum_test", "data.tfds.name", "data.folder"),
+    *("data.image_size", "data.rendered.test", "data.maximum_test", "data.tfds.name", "data.folder"),
 )
 """Config fields that choose the test images, beside the seed."""
 
@@ -516,8 +515,6 @@ def text(runs: Sequence[Run], *, metric: str | None = None, pair_by_pair: bool =
 
 
 def _verdict(run: Run) -> str:
-    if reference_report.is_reference(run.results):
-        return reference_report.finding(run.results)[0]
     return results_lib.summary(run.results)[0]
 
 

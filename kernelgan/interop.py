@@ -300,7 +300,7 @@ def generator_from_torch(
     Raises:
       UserError: as `convnet_from_torch`.
     """
-    advice = "Give another file, or set cyclegan.hidden and model.filters to this generator's"
+    advice = "Give another file, or set generators.cyclegan.hidden and model.filters to this generator's"
     return _from_torch(arrays, _generator_shapes(channels, hidden), source, advice)
 
 

@@ -27,16 +27,17 @@ _EVERYTHING = (CHECKPOINTS, EVALUATION, IMAGES_FILE, RESULTS_FILE)
 _MEASURED = (EVALUATION, RESULTS_FILE)
 _TRANSLATED = ("checkpoints/cyclegan", "checkpoints/generate", *_MEASURED)
 _AFFECTED = {
-    "cyclegan.": _TRANSLATED,
-    "kernels.": _TRANSLATED,
-    "assemble.": ("checkpoints/generate", *_MEASURED),
-    "opponents.": (
+    "generators.cyclegan.bias": ("checkpoints/generate", *_MEASURED),
+    "generators.": _TRANSLATED,
+    "checkpoint.steps": _TRANSLATED,
+    "baselines.random_": _MEASURED,
+    "baselines.": (
         *("checkpoints/distilled", "checkpoints/half_width*"),
         *("checkpoints/trained_on_conjunction", *_MEASURED),
     ),
     "evaluate.": _MEASURED,
 }
-"""What must not be there yet for a field of this section to be changed; for other fields: anything.
+"""What must not be there yet for a field that begins so to be changed; for other fields: anything.
 
 They are patterns, for a stage may be in parts, such as ``half_width-0``.
 """
@@ -101,8 +102,11 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
 
 def _built_on(changed: list[str], workdir: Path) -> list[str]:
     """What is in a work directory that was made with the old values of the changed fields."""
-    sections = [field.partition(":")[0].partition(".")[0] + "." for field in changed]
-    patterns = [pattern for section in sections for pattern in _AFFECTED.get(section, _EVERYTHING)]
+    patterns = [
+        pattern
+        for field in changed
+        for pattern in next((of for start, of in _AFFECTED.items() if field.startswith(start)), _EVERYTHING)
+    ]
     found = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
     return list(dict.fromkeys(path.relative_to(workdir).as_posix() for path in found))
 
@@ -168,8 +172,8 @@ def read_plan(workdir: Path) -> dict[str, Any]:
         return plan
     except FileNotFoundError:
         raise UserError(
-            f"{workdir} has no {PLAN_FILE}; expected the work directory of a run that has begun to train "
-            "(one that repeats the reference trains nothing). Give another; or, of a run of an earlier "
+            f"{workdir} has no {PLAN_FILE}; expected the work directory of a run that has begun to train. "
+            "Give another; or, of a run of an earlier "
             f"version, delete {RESULTS_FILE} and give its command again: nothing is trained again."
         ) from None
     except (OSError, ValueError) as error:

@@ -231,8 +231,8 @@ MATRIX = {
     "pairs.attributes": ("black", "red"),
     "pairs.objects": ("cat", "car"),
     "data.image_size": SIZE,
-    "data.procedural.train": 480,
-    "data.procedural.test": 160,
+    "data.rendered.train": 480,
+    "data.rendered.test": 160,
     "data.minimum_train": 2,
     "data.minimum_test": 1,
 }

@@ -36,6 +36,9 @@ def _launch(*flags, options=()):
         ),
         (["--config=configs/tiny.py", "--config.zoo.balanced=maybe"], "Non-boolean argument"),
         (["--config=configs/tiny.py", "--config.zoo=3"], "`3` is not a dict"),
+        (["--config=configs/tiny.py", "--config.cyclegan.hidden=3"], "no such field: 'cyclegan'"),
+        (["--config=configs/tiny.py", "--config.generators.cyclegan.epochs[0]=7"], "epochs[0]"),
+        (["--config=configs/tiny.py", "--config.zoo.=7"], "no such field"),
         (["--config=configs/tiny.py", "--stage=train"], "--stage=train: value should be one of <data|zoo|"),
         (["--config=configs/tiny.py", "--folder=here"], "Unknown command line flag 'folder'"),
         (
@@ -46,10 +49,6 @@ def _launch(*flags, options=()):
         (
             ["--config=configs/tiny.py", "--processes=2", "--process=0"],
             "--processes and --process go with --coordinator=HOST:PORT, which was not given",
-        ),
-        (
-            ["--config=configs/reference.py", "--config.reference.dir=x", "--distributed"],
-            "this config trains nothing",
         ),
         (["--config=configs/black_cat.py:white"], "no variant 'white'; known are 'photos', 'folder', 'full'"),
         (["--config=configs/pair_matrix.py:white"], "no variant 'white'; known are 'photos', 'photos_full'"),

@@ -346,16 +346,16 @@ MATRIX = {
     "pairs.attributes": ("black", "red"),
     "pairs.objects": ("cat", "car"),
     "pairs.exclude": "all",
-    "data.procedural.train": 480,
-    "data.procedural.test": 160,
+    "data.rendered.train": 480,
+    "data.rendered.test": 160,
     "data.minimum_train": 4,
     "data.minimum_test": 2,
     "zoo.models": 2,
     "zoo.epochs": 1,
-    "opponents.epochs": 1,
-    "opponents.models": 1,
-    "cyclegan.epochs": (1, 1),
-    "evaluate.random_networks": 2,
+    "baselines.epochs": 1,
+    "baselines.models": 1,
+    "generators.cyclegan.epochs": (1,),
+    "baselines.random_networks": 2,
 }
 
 
@@ -388,9 +388,9 @@ FOLDER = {
     "data.minimum_test": 4,
     "zoo.images_per_epoch": 32,
     "zoo.epochs": 1,
-    "opponents.epochs": 1,
-    "opponents.models": 1,
-    "evaluate.random_networks": 2,
+    "baselines.epochs": 1,
+    "baselines.models": 1,
+    "baselines.random_networks": 2,
 }
 
 
@@ -488,13 +488,13 @@ def _refused(config, workdir, message):
         ({"zoo.chunk_size": 0}, r"zoo\.chunk_size is 0; expected"),
         ({"zoo.learning_rate": -1.0}, r"zoo\.learning_rate is -1\.0; expected a positive number"),
         ({"data.image_size": 0}, r"data\.image_size is 0; expected"),
-        ({"data.procedural.train": 0}, r"data\.procedural\.train is 0; expected"),
+        ({"data.rendered.train": 0}, r"data\.rendered\.train is 0; expected"),
         ({"data.image_size": 4}, r"image_size is 4: nothing is left"),
         ({"data.validation_share": 1.0}, r"validation_share is 1\.0; expected"),
         ({"model.filters": (0, 2)}, r"model\.filters is \(0, 2\); expected"),
-        ({"model.filters": (2, 2, 2)}, r"expected the filters of 2 layers"),
-        ({"cyclegan.epochs": (3,)}, r"cyclegan\.epochs is \(3,\); expected 2 values"),
-        ({"opponents.models": 0}, r"opponents\.models is 0; expected"),
+        ({"model.filters": (2, 2, 2)}, r"data\.image_size is 32: nothing is left .* 3 convolutions"),
+        ({"generators.cyclegan.epochs": (3, 1, 1)}, r"cyclegan\.epochs is \(3, 1, 1\); expected .* 2 values"),
+        ({"baselines.models": 0}, r"baselines\.models is 0; expected"),
         ({"evaluate.bootstrap": 0}, r"evaluate\.bootstrap is 0; expected"),
         ({"checkpoint.seconds": -1.0}, r"checkpoint\.seconds is -1\.0; expected"),
         ({"device": "tpu"}, r"device is 'tpu'; expected one of 'auto', 'cpu', 'gpu'"),
@@ -502,7 +502,10 @@ def _refused(config, workdir, message):
         ({"pairs.attributes": ()}, r"pairs\.attributes is \(\); expected"),
         ({"pairs.objects": ("cat", "cat")}, r"pairs\.objects is .*; expected a tuple of different names"),
         ({"pairs.objects": ("unicorn",)}, r"no object 'unicorn'; it knows .*cat"),
-        ({"cyclegan.batch_size": (2, 5)}, r"batch_size is 5 for layer 2, but the smaller zoo has 4"),
+        (
+            {"generators.cyclegan.batch_size": (2, 5)},
+            r"batch_size is 5 for layer 2, but the smaller zoo has 4",
+        ),
         ({"zoo.object_models": 1}, r"zoo\.object_models is 1; expected 0 or a whole number of at least 2"),
         ({"zoo.batch_size": 65}, r"zoo\.batch_size is 65, more than the 64 images of an epoch"),
         (
@@ -524,8 +527,10 @@ def test_what_cannot_work_is_refused_before_training(fields, message, tmp_path):
 def test_unknown_and_missing_fields_are_all_named(tmp_path):
     config = _config()
     config.zoo.modells = 3
-    del config.cyclegan.hidden
-    _refused(config, tmp_path / "run", r"zoo\.modells: unknown field\n  cyclegan\.hidden: missing; expected")
+    del config.generators.cyclegan["hidden"]
+    _refused(
+        config, tmp_path / "run", r"zoo\.modells: unknown field.*\n  generators\.cyclegan\.hidden: missing"
+    )
     assert not (tmp_path / "run").exists()
 
 

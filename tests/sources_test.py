@@ -17,8 +17,8 @@ def config():
     config = default.get_config()
     config.seed = 5
     config.data.image_size = 8
-    config.data.procedural.train = 6
-    config.data.procedural.test = 4
+    config.data.rendered.train = 6
+    config.data.rendered.test = 4
     config.pairs.attributes = ("black", "red")
     return config
 

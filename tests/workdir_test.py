@@ -31,7 +31,7 @@ def _refused(workdir, config, message):
 def test_a_new_directory_remembers_the_config(claimed):
     found = json.loads((claimed / "config.json").read_text())
     assert found["zoo"]["models"] == 4
-    assert found["cyclegan"]["epochs"] == [3, 2]
+    assert found["generators"]["cyclegan"]["epochs"] == [3, 2]
 
 
 def test_the_same_config_may_come_back(claimed, config):
@@ -46,9 +46,11 @@ def test_the_same_config_may_come_back(claimed, config):
 def test_differences_are_named_once_something_was_built(claimed, config):
     (claimed / "checkpoints" / "cyclegan").mkdir(parents=True)
     config.zoo.models = 9
-    config.cyclegan.epochs = (3, 7)
+    config.generators.cyclegan.epochs = (3, 7)
     _refused(
-        claimed, config, r"cyclegan\.epochs: \[3, 2\] there, \[3, 7\] now\n  zoo\.models: 4 there, 9 now\n"
+        claimed,
+        config,
+        r"generators\.cyclegan\.epochs: \[3, 2\] there, \[3, 7\] now\n  zoo\.models: 4 there, 9 now\n",
     )
 
 
@@ -69,7 +71,7 @@ def test_a_refused_start_can_be_mended_in_the_same_directory(claimed, config):
 
 def test_a_later_stage_may_still_change_while_it_was_not_built(claimed, config):
     (claimed / "checkpoints" / "zoo").mkdir(parents=True)
-    config.cyclegan.learning_rate = (1e-5, 1e-5)
+    config.generators.cyclegan.learning_rate = (1e-5, 1e-5)
     with workdir_lib.claimed(claimed, config):
         pass
     config.zoo.learning_rate = 0.5
@@ -87,7 +89,7 @@ def test_a_later_stage_may_still_change_while_it_was_not_built(claimed, config):
 def test_a_stage_in_parts_was_built_too_and_only_what_is_there_is_named(claimed, config, built, named):
     for name in built:
         (claimed / "checkpoints" / name).mkdir(parents=True)
-    config.opponents.epochs = 9
+    config.baselines.epochs = 9
     _refused(claimed, config, f"; or delete {named} in it\\.$")
     for name in named.split(", "):
         (claimed / name).rmdir()

@@ -19,11 +19,11 @@ def load_source(config: Config, progress: Progress) -> Source:
     """
     data, pairs = config.data, config.pairs
     concepts = {"attributes": tuple(pairs.attributes), "objects": tuple(pairs.objects)}
-    if data.source == "procedural":
+    if data.source == "rendered":
         return procedural.load(
             **concepts,
-            train=data.procedural.train,
-            test=data.procedural.test,
+            train=data.rendered.train,
+            test=data.rendered.test,
             image_size=data.image_size,
             seed=config.seed,
             progress=progress,
@@ -54,7 +54,7 @@ def contact_sheet(
     Returns:
       uint8 ``(rows, columns, H, W, 3)``, the rows' names and the columns' names.
     """
-    if config.data.source == "procedural":
+    if config.data.source == "rendered":
         return procedural.contact_sheet(config.seed, config.data.image_size)
     rows, names = [], []
     for number, quadrant in enumerate((*quadrants.QUADRANTS, "rest")):

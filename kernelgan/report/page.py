@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from kernelgan import results as results_lib
 from kernelgan.report import figures, tables, terminal
 from kernelgan.report.style import CSS
-from studies.jain2024 import report as reference_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,24 +130,16 @@ def _page(results: results_lib.Results, gallery: _Gallery) -> str:
     document = results.document
     pairs = results.pairs()
     title = results_lib.pair_title(pairs[0]) if len(pairs) == 1 else f"{len(pairs)} concept pairs"
-    if reference_report.is_reference(results):
-        title = "black cat, as the reference has it"
-        body = reference_report.sections(results, gallery.show)
-    elif len(pairs) == 1:
+    if len(pairs) == 1:
         body = [
             _verdict(results_lib.verdict(pairs[0]), results_lib.answer(pairs[0])),
             *_full_pair(results, pairs[0], gallery),
         ]
     else:
         body = _several(results, gallery)
-    if not reference_report.is_reference(results):
-        body.append(_data(results, gallery))
+    body.append(_data(results, gallery))
     body.append(_run(document))
-    footer = (
-        "Means are over all networks of a population unless it says picked."
-        if reference_report.is_reference(results)
-        else "Every mean is over all networks of a method (where clustered: the first), never the best one."
-    )
+    footer = "Every mean is over all networks of a method (where clustered: the first), never the best one."
     facts = [
         f"run {document['name']}" if document.get("name") else "",
         f"seed {document['seed']}" if document.get("seed") is not None else "",

@@ -9,7 +9,6 @@ from typing import Any
 
 from kernelgan import results as results_lib
 from kernelgan.report import tables
-from studies.jain2024 import report as reference_report
 
 WIDTH = 110
 
@@ -29,8 +28,6 @@ def table(results: results_lib.Results) -> str:
     Returns:
       Lines of at most `WIDTH` characters, joined; no trailing newline. A dash is what was not measured.
     """
-    if reference_report.is_reference(results):
-        return "\n".join([*wrapped(reference_report.finding(results)), "", *reference_report.lines(results)])
     pairs = results.pairs()
     first, *rest = results_lib.summary(results)
     lines = [*wrapped([first]), ""]
