@@ -14,7 +14,7 @@ import numpy as np
 
 from kernelgan import models
 from kernelgan.assemble import take_members
-from kernelgan.data.quadrants import CONJUNCTION, Groups
+from kernelgan.data.quadrants import Groups
 from kernelgan.engine import (
     Population,
     Saver,
@@ -26,7 +26,7 @@ from kernelgan.engine import (
     train,
 )
 from kernelgan.evaluate.features import population_logits
-from kernelgan.types import Params
+from kernelgan.types import Params, Quadrant
 from kernelgan.zoo import slice_members, some_of_each
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -136,7 +136,7 @@ def train_on_conjunction(
     """
     targets = np.zeros((len(lessons), len(images)), np.int8)
     for number, lesson in enumerate(lessons):
-        targets[number, lesson.groups.train[lesson.groups.quadrants.index(CONJUNCTION)]] = 1
+        targets[number, lesson.groups.train[lesson.groups.quadrants.index(Quadrant.CONJUNCTION)]] = 1
     nothing = np.zeros(0, np.int32)
     rows = np.repeat(np.arange(len(lessons), dtype=np.int32), count)
     params, history = train(
