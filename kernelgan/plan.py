@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Sequence
 
-import numpy as np
-
 from kernelgan import config as config_lib
 from kernelgan import zoo
+from kernelgan.data import leakage as leakage_lib
 from kernelgan.data import quadrants
 from kernelgan.data.images import Source
 from kernelgan.population import Training
-from kernelgan.types import Config, UserError
+from kernelgan.types import Config, Quadrant, UserError
 
 _LISTED_PAIRS = 8
 
@@ -37,7 +35,7 @@ class PairTask:
     attribute_zoo: int
     object_zoo: int
     has_ceiling: bool
-    leakage: quadrants.LeakageReport
+    leakage: leakage_lib.LeakageReport
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,20 +93,19 @@ def make_plan(config: Config, source: Source) -> Plan:
     zoos, served = zoo.shared(tasks)
     for task in zoos:
         zoo.check_fits(task, zoo_training(config, task.kind))
-    ceilings = [quadrants.has_ceiling(part, split) for split in splits]
-    leakage = quadrants.check_leakage(part, _readers(zoos, served, splits, ceilings))
+    leakage = leakage_lib.check_leakage(part, _readers(part, zoos, served, splits))
     pairs = tuple(
         PairTask(
             number,
             split,
             served[2 * number],
             served[2 * number + 1],
-            ceilings[number],
+            quadrants.has_ceiling(part, split),
             leakage[split.attribute, split.object_name],
         )
         for number, split in enumerate(splits)
     )
-    return Plan(source, _digest(part), tuple(zoos), pairs, tuple(skipped))
+    return Plan(source, quadrants.digest(part), tuple(zoos), pairs, tuple(skipped))
 
 
 def _divided(
@@ -143,23 +140,14 @@ def _divided(
 
 
 def _conjunctions(pair: PairTask) -> int:
-    return int((pair.split.test == quadrants.CONJUNCTION).sum())
+    return int((pair.split.test == Quadrant.CONJUNCTION).sum())
 
 
 def _quadrant_words(split: quadrants.PairSplit) -> dict[str, str]:
     """The quadrants of `quadrants.counts` in words."""
     attribute, thing = split.attribute, split.object_name
-    words = (split.name, f"other {attribute} things", f"other {thing}s", "neither")
-    return {**dict(zip(quadrants.QUADRANTS, words, strict=True)), "rest": "anything else"}
-
-
-def _digest(part: quadrants.Partition) -> str:
-    """Of the content and the labels of all images."""
-    digest = hashlib.sha256("".join((*part.train_hashes, *part.test_hashes)).encode())
-    for images in (part.source.train, part.source.test):
-        for labels in (*images.attributes.values(), *images.objects.values(), images.rest):
-            digest.update(np.ascontiguousarray(labels).tobytes())
-    return digest.hexdigest()
+    words = (split.name, f"other {attribute} things", f"other {thing}s", "neither", "anything else")
+    return {quadrant.label: word for quadrant, word in zip(Quadrant, words, strict=True)}
 
 
 def zoo_training(config: Config, kind: str) -> Training:
@@ -220,22 +208,18 @@ def _zoo_tasks(
 
 
 def _readers(
-    zoos: list[zoo.ZooTask], served: list[int], splits: list[quadrants.PairSplit], ceilings: list[bool]
-) -> list[quadrants.Reader]:
-    """Everyone who reads images, with the pairs whose conjunction they must not have seen."""
+    part: quadrants.Partition,
+    zoos: list[zoo.ZooTask],
+    served: list[int],
+    splits: list[quadrants.PairSplit],
+) -> list[leakage_lib.Reader]:
+    """Everything that reads images, with the pairs whose conjunction it must not have seen."""
     readers = [
-        quadrants.Reader(
+        leakage_lib.Reader(
             task.label.removeprefix("the "),
             task.groups,
             tuple(splits[place // 2] for place, of in enumerate(served) if of == number),
         )
         for number, task in enumerate(zoos)
     ]
-    for split, ceiling in zip(splits, ceilings, strict=True):
-        readers.append(
-            quadrants.Reader(f"distillation for {split.name}", quadrants.distilled_groups(split), (split,))
-        )
-        if ceiling:
-            groups = quadrants.ceiling_groups(split)
-            readers.append(quadrants.Reader(f"ceiling of {split.name}", groups, (split,), is_ceiling=True))
-    return readers
+    return readers + [reader for split in splits for reader in leakage_lib.pair_readers(part, split)]

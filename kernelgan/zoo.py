@@ -55,18 +55,14 @@ class ZooTask:
 def shared(tasks: Sequence[ZooTask]) -> tuple[list[ZooTask], list[int]]:
     """Tasks without repeats, and for each given task the number of the one that serves it."""
     distinct: list[ZooTask] = []
+    numbers: dict[tuple[str, str, int, str], int] = {}
     served = []
     for task in tasks:
-        same = [
-            number
-            for number, other in enumerate(distinct)
-            if (other.kind, other.concept, other.models, other.groups.key)
-            == (task.kind, task.concept, task.models, task.groups.key)
-        ]
-        if not same:
-            same = [len(distinct)]
+        same = (task.kind, task.concept, task.models, task.groups.key)
+        if same not in numbers:
+            numbers[same] = len(distinct)
             distinct.append(task)
-        served.append(same[0])
+        served.append(numbers[same])
     return distinct, served
 
 

@@ -24,7 +24,7 @@ from configs import tiny
 from kernelgan import pipeline, results
 from kernelgan.baselines.methods import METHODS
 from kernelgan.checkpoint import StageCheckpoint
-from kernelgan.data.quadrants import LeakageError
+from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,8 @@ import pytest
 
 from kernelgan import population, models
 from kernelgan.baselines import trained
-from kernelgan.data.quadrants import ATTRIBUTE_ONLY, CONJUNCTION, NEITHER, OBJECT_ONLY, Groups
+from kernelgan.data.quadrants import Groups
+from kernelgan.types import Quadrant
 
 AT_REST = population.Training(epochs=1, images_per_epoch=24, batch_size=24, learning_rate=0.0, shares=(1.0,))
 
@@ -18,7 +19,7 @@ def _indices(*arguments):
 def _seen(start):
     """Three quadrants of 8 images, and 4 of each to validate."""
     return Groups(
-        (ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER),
+        (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER),
         tuple(_indices(start + 8 * g, start + 8 * g + 8) for g in range(3)),
         tuple(_indices(48 + 4 * g, 52 + 4 * g) for g in range(3)),
     )
@@ -28,7 +29,7 @@ def _all(start):
     """The same with a conjunction, which is never validated on."""
     seen = _seen(start)
     return Groups(
-        (CONJUNCTION, *seen.quadrants),
+        (Quadrant.CONJUNCTION, *seen.quadrants),
         (_indices(start + 24, start + 30), *seen.train),
         (_indices(0), *seen.validation),
     )

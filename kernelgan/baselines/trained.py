@@ -14,12 +14,12 @@ import numpy as np
 
 from kernelgan import models
 from kernelgan.assemble import take_members
-from kernelgan.data.quadrants import CONJUNCTION, Groups
+from kernelgan.data.quadrants import Groups
 from kernelgan.engine import NOWHERE, Report, Saver, silent
 from kernelgan.evaluate.features import population_logits
 from kernelgan.losses import cross_entropy, squared_error
 from kernelgan.population import Population, Training, binary_metrics, loss_metrics, train
-from kernelgan.types import Params
+from kernelgan.types import Params, Quadrant
 from kernelgan.zoo import slice_members, some_of_each
 
 Trained = list[tuple[Params, dict[str, np.ndarray]]]
@@ -128,7 +128,7 @@ def train_on_conjunction(
     """
     targets = np.zeros((len(lessons), len(images)), np.int8)
     for number, lesson in enumerate(lessons):
-        targets[number, lesson.groups.train[lesson.groups.quadrants.index(CONJUNCTION)]] = 1
+        targets[number, lesson.groups.train[lesson.groups.quadrants.index(Quadrant.CONJUNCTION)]] = 1
     nothing = np.zeros(0, np.int32)
     rows = np.repeat(np.arange(len(lessons), dtype=np.int32), count)
     params, history = train(

@@ -16,7 +16,7 @@ from kernelgan.baselines.methods import METHODS, Context, Method, Networks, para
 from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
 from kernelgan.evaluate import novelty as novelty_lib
 from kernelgan.results import write_atomically
-from kernelgan.types import Params
+from kernelgan.types import Params, Quadrant
 
 Record = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -224,7 +224,7 @@ def novelty(
     kernels = [np.concatenate([zoo[layer]["kernel"] for zoo in parents]) for layer in layers]
     own = [networks[0].params[layer]["kernel"][:_MATCHED] for layer in layers]
     found = novelty_lib.novelty(*own, *kernels)
-    truth = quadrant == scores.CONJUNCTION
+    truth = quadrant == Quadrant.CONJUNCTION
     wrong = _answered(answers)[:_MATCHED] != truth
     parents_wrong = np.concatenate([_answered(rival) != truth for rival in rivals])
     record = {

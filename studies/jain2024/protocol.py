@@ -19,7 +19,8 @@ import threadpoolctl
 from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
-from kernelgan.evaluate import clustering, scores
+from kernelgan.evaluate import clustering
+from kernelgan.types import Quadrant
 
 CLUSTERERS = ("kmeans", "one_class_svm", "dbscan")
 """In the order of the reference's report."""
@@ -129,7 +130,7 @@ def judge(labels: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """
     named = Counter(labels[positive].tolist()).most_common(1)[0][0]
     _, clusters = np.unique(labels, return_inverse=True)  # noise is a cluster like others here
-    quadrant = np.where(positive, scores.CONJUNCTION, scores.REST)
+    quadrant = np.where(positive, Quadrant.CONJUNCTION, Quadrant.REST)
     found = clustering.cluster_scores(
         clusters, quadrant, conjunction=int(clusters[np.argmax(labels == named)])
     )

@@ -15,9 +15,9 @@ from kernelgan import assemble, environment, models, report, results
 from kernelgan import config as config_lib
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines.methods import parameter_count
-from kernelgan.evaluate import bootstrap, features, scores, similarity
+from kernelgan.evaluate import bootstrap, features, similarity
 from kernelgan.progress import WIDTH, Progress
-from kernelgan.types import Config, Params, UserError
+from kernelgan.types import Config, Params, Quadrant, UserError
 from studies.jain2024 import data, evidence, populations, protocol
 from studies.jain2024.measurements import Measurements
 
@@ -411,7 +411,7 @@ class _Study:
 
     @property
     def _quadrant(self) -> np.ndarray:
-        return np.where(self.reference.positive, scores.CONJUNCTION, scores.REST)
+        return np.where(self.reference.positive, Quadrant.CONJUNCTION, Quadrant.REST)
 
     def _planes(
         self, whose: np.ndarray, where: np.ndarray, screened: np.ndarray, reported: Record | None
