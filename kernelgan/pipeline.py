@@ -18,10 +18,11 @@ from kernelgan import assemble, cluster, environment, kernels, models, report, r
 from kernelgan import config as config_lib
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import trained as trained_lib
-from kernelgan.checkpoint import StageCheckpoint
+from kernelgan.checkpoint import Stage
 from kernelgan.data import quadrants, sources
 from kernelgan.engine import Training
 from kernelgan.generators import cyclegan
+from kernelgan.keys import StageKey, of_source, of_values
 from kernelgan.plan import PairTask, Plan, make_plan, zoo_training
 from kernelgan.progress import WIDTH, Progress
 from kernelgan.types import Config, Params
@@ -35,7 +36,12 @@ _ADAM_COPIES = 3  # the weights and two moments
 _ROWS_OF_PARENTS = 12  # methods with a network for each parent, whose answers are kept
 _DISK_MARGIN = 50 * 2**20
 
-Work = Callable[[StageCheckpoint, Progress], dict[str, Any]]
+_PACE = ("zoo.chunk_size", "cyclegan.steps_per_call", "data.folder", "data.tfds.data_dir")
+"""Fields of the sections below that decide no numbers."""
+_ZOO = ("seed", "pairs.", "data.", "model.", "zoo.")
+_CODE = tuple(f"kernelgan.{name}" for name in ("data", "engine", "kernels", "models", "ops", "plan", "zoo"))
+
+Work = Callable[[Stage, Progress], dict[str, Any]]
 
 
 def run(config: Config, workdir: Path, *, stage: str = "report", command: str = "") -> Path | None:
@@ -55,7 +61,9 @@ def run(config: Config, workdir: Path, *, stage: str = "report", command: str = 
     """
     config_lib.check(config)
     with workdir_lib.claimed(workdir, config):
-        if results.is_complete(workdir):
+        if results.is_complete(workdir) and not config_lib.differences(
+            config_lib.to_json(config), results.read_results(workdir).document["config"]
+        ):
             print(
                 f"{config.name}: finished before, nothing was run; work directory {workdir}", file=sys.stderr
             )
@@ -74,6 +82,8 @@ class _Run:
         self.network = models.ConvNet(tuple(config.model.filters), config.model.kernel_size)
         self.half_network = self.network.clone(filters=tuple(max(1, n // 2) for n in self.network.filters))
         self.layers = models.layer_names(config.model.filters)
+        self.images = ""
+        self.digests: dict[str, str] = {}
 
     def until(self, stage: str) -> Path | None:
         """Runs the stages up to this one."""
@@ -112,7 +122,7 @@ class _Run:
             source = sources.load_source(self.config, progress)
             plan = make_plan(self.config, source)
             workdir_lib.check_disk(self.workdir, self._bytes_needed(plan))
-            workdir_lib.check_images(self.workdir, plan.digest)
+            self.images = plan.digest
         for note in source.notes:
             print(f"{'':{WIDTH}s} {note}", file=sys.stderr)
         for line in plan.words():
@@ -165,7 +175,8 @@ class _Run:
         for checkpoint, training, members in self._parts(plan, name):
             chosen = [tasks[number] for number in members]
             work = functools.partial(self._train_zoos, plan, chosen, training, network)
-            found = self._once(checkpoint, work, stage=stage)
+            sections = _ZOO if stage == "zoo" else (*_ZOO, "opponents.")
+            found = self._once(checkpoint, work, self._key(sections), stage=stage)
             trained |= {number: found[f"{place:04d}"] for place, number in enumerate(members)}
         return [trained[number] for number in range(len(tasks))]
 
@@ -203,7 +214,7 @@ class _Run:
         tasks: list[zoo.ZooTask],
         training: Training,
         network: models.ConvNet,
-        saver: StageCheckpoint,
+        saver: Stage,
         progress: Progress,
     ) -> dict[str, Any]:
         config = self.config
@@ -240,10 +251,11 @@ class _Run:
 
     def translators(self, plan: Plan, zoos: list[dict[str, Any]]) -> dict[str, Any]:
         """``{"generators": {layer: {direction: (P, ...)}}, "history": {layer: {loss: (P, S)}}}``."""
-        return self._once("cyclegan", functools.partial(self._train_translators, plan, zoos))
+        key = self._key(("seed", "cyclegan.", "kernels."), ("zoo",), ("kernelgan.generators",))
+        return self._once("cyclegan", functools.partial(self._train_translators, plan, zoos), key)
 
     def _train_translators(
-        self, plan: Plan, zoos: list[dict[str, Any]], saver: StageCheckpoint, progress: Progress
+        self, plan: Plan, zoos: list[dict[str, Any]], saver: Stage, progress: Progress
     ) -> dict[str, Any]:
         settings = self.config.cyclegan
         normalisers = self._normalisers(plan, zoos)
@@ -312,7 +324,7 @@ class _Run:
                 continue
 
             def work(
-                saver: StageCheckpoint,
+                saver: Stage,
                 progress: Progress,
                 train: Callable[..., trained_lib.Trained] = train,
                 lessons: list[trained_lib.Lesson] = lessons,
@@ -330,7 +342,8 @@ class _Run:
                 )
                 return {f"{n:04d}": {"params": params, "history": h} for n, (params, h) in enumerate(trained)}
 
-            trained = self._once(name, work, stage="opponents")
+            key = self._key((*_ZOO, "opponents."), ("zoo",), ("kernelgan.baselines.trained",))
+            trained = self._once(name, work, key, stage="opponents")
             for place, pair in enumerate(pairs):
                 found[str(pair.number)][name] = trained[f"{place:04d}"]["params"]
         return found
@@ -343,7 +356,7 @@ class _Run:
         """Per pair number and direction, the generated networks."""
         normalisers = self._normalisers(plan, zoos)
 
-        def work(saver: StageCheckpoint, progress: Progress) -> dict[str, Any]:
+        def work(saver: Stage, progress: Progress) -> dict[str, Any]:
             del saver
             found: dict[str, Any] = {}
             for pair in plan.pairs:
@@ -363,7 +376,9 @@ class _Run:
                 progress(pair.number + 1, len(plan.pairs))
             return found
 
-        return self._once("generate", work)
+        code = ("kernelgan.generators", "kernelgan.assemble")
+        key = self._key(("cyclegan.hidden", "kernels.", "assemble."), ("zoo", "cyclegan"), code)
+        return self._once("generate", work, key)
 
     def evaluate(
         self,
@@ -474,12 +489,16 @@ class _Run:
             chunk_size=config.zoo.chunk_size,
             seed=config.seed,
         )
+        sections = (*_ZOO, "kernels.", "assemble.", "evaluate.")
+        code = ("kernelgan.assemble", "kernelgan.baselines", "kernelgan.evaluate")
+        key = self._key(sections, tuple(self.digests), code)
         record, arrays = evaluation.evaluate_pair(
             context,
             plan.source.test.images[test],
             split.test[test],
             settings,
             directory=self.workdir / workdir_lib.EVALUATION / f"{split.attribute}_{split.object_name}",
+            keys=lambda name: StageKey({**key.parts, "method": name}),
             progress=progress,
         )
         of_data = {
@@ -541,19 +560,33 @@ class _Run:
 
     # -- bookkeeping --------------------------------------------------------------------------------------
 
-    def _once(self, name: str, work: Work, *, stage: str = "") -> dict[str, Any]:
+    def _key(
+        self, sections: tuple[str, ...], inputs: tuple[str, ...] = (), code: tuple[str, ...] = ()
+    ) -> StageKey:
+        """Of fields that start with these, the images, results that start with these, and code."""
+        fields = config_lib.flatten(self.config)
+        config = {name: value for name, value in fields if name.startswith(sections) and name not in _PACE}
+        parts = {
+            f"inputs/{name}": of for name, of in self.digests.items() if inputs and name.startswith(inputs)
+        }
+        parts |= {"config": of_values(config), "images": self.images, "code": of_source(*_CODE, *code)}
+        return StageKey(parts)
+
+    def _once(self, name: str, work: Work, key: StageKey, *, stage: str = "") -> dict[str, Any]:
         """The result of a stage: from its checkpoint, or worked out and kept."""
-        checkpoint = StageCheckpoint(
-            self.workdir / workdir_lib.CHECKPOINTS / name, seconds=self.config.checkpoint.seconds
-        )
+        directory = self.workdir / workdir_lib.CHECKPOINTS / name
+        checkpoint = Stage(directory, key, seconds=self.config.checkpoint.seconds)
         try:
             found = checkpoint.result()
             if found is not None:
                 print(f"{name:{WIDTH}s} done before", file=sys.stderr)
-                return found
-            with self._stage(name, stage) as progress:
-                found = jax.device_get(work(checkpoint, progress))
-                checkpoint.finish(found)
+            else:
+                if checkpoint.why():
+                    print(f"{name:{WIDTH}s} made again: {checkpoint.why()}", file=sys.stderr)
+                with self._stage(name, stage) as progress:
+                    found = jax.device_get(work(checkpoint, progress))
+                    checkpoint.finish(found)
+            self.digests[name] = checkpoint.digest
             return found
         finally:
             checkpoint.close()

@@ -55,10 +55,7 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / LOCK_FILE).open("w")
     except OSError as error:
-        raise UserError(
-            f"--workdir={workdir} cannot be written ({error.strerror}); expected a directory that can be. "
-            "Give another --workdir."
-        ) from error
+        raise _unwritable(workdir, error) from error
     with lock:
         _lock(lock, workdir)
         changed = config_lib.differences(ours, theirs) if theirs else []
@@ -68,8 +65,18 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
                 file=sys.stderr,
             )
         if ours != theirs:
-            write_atomically(workdir / CONFIG_FILE, json.dumps(ours, indent=1).encode())
+            try:
+                write_atomically(workdir / CONFIG_FILE, json.dumps(ours, indent=1).encode())
+            except OSError as error:
+                raise _unwritable(workdir, error) from error
         yield
+
+
+def _unwritable(workdir: Path, error: OSError) -> UserError:
+    return UserError(
+        f"--workdir={workdir} cannot be written ({error.strerror}); expected a directory that can be. "
+        "Give another --workdir."
+    )
 
 
 def _check_path(workdir: Path) -> None:
@@ -143,7 +150,7 @@ def check_disk(workdir: Path, needed: int) -> None:
     """
     kept = 0
     for stage in (workdir / CHECKPOINTS).glob("*"):
-        kept += max(map(_size, stage.iterdir()), default=0)  # of results of several keys one at most counts
+        kept += max(map(_size, stage.glob("*")), default=0)  # of results of several keys one at most counts
     needed -= min(kept, needed)
     free = shutil.disk_usage(workdir).free
     if free < needed:

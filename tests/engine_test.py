@@ -8,7 +8,8 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from kernelgan import engine, models
-from kernelgan.checkpoint import StageCheckpoint
+from kernelgan.checkpoint import Stage
+from kernelgan.keys import StageKey
 from kernelgan.types import UserError
 
 TRAINING = engine.Training(
@@ -222,15 +223,15 @@ def test_a_killed_training_goes_on_to_the_same_end(
 
 
 def test_a_killed_training_goes_on_from_the_disk(trained, run, killed, assert_trees_equal, tmp_path):
-    class Interrupted(StageCheckpoint):
+    class Interrupted(Stage):
         def save(self, make_tree, step):
             super().save(make_tree, step)
             if step == 4:
                 raise killed(step)
 
     with pytest.raises(killed):
-        run(_population(["bright"] * 4), saver=Interrupted(tmp_path, seconds=0))
-    again = StageCheckpoint(tmp_path, seconds=0)
+        run(_population(["bright"] * 4), saver=Interrupted(tmp_path, StageKey({}), seconds=0))
+    again = Stage(tmp_path, StageKey({}), seconds=0)
     found = run(_population(["bright"] * 4), saver=again)
     again.close()
     assert_trees_equal(found, trained)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +17,13 @@ from kernelgan import config as config_lib
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines.methods import parameter_count
 from kernelgan.evaluate import bootstrap, features, scores, similarity
+from kernelgan.keys import StageKey, of_values
 from kernelgan.progress import WIDTH, Progress
 from kernelgan.types import Config, Params, UserError
 from studies.jain2024 import data, evidence, populations, protocol
 from studies.jain2024.measurements import Measurements
 
+_KEY_FILE = "key.json"
 STAGES = ("data", "generate", "evaluate", "report")
 TOLERANCE = 1e-4
 """Largest absolute difference from an independent computation that counts as rounding."""
@@ -61,13 +64,35 @@ def run(config: Config, workdir: Path, *, stage: str = "report", command: str = 
     with workdir_lib.claimed(workdir, config):
         if results.is_complete(workdir):
             recorded = results.read_results(workdir).document["config"]["reference"]["dir"]
-            if recorded != config.reference.dir:
-                workdir_lib.check_images(
-                    workdir, data.load(Path(config.reference.dir), lambda *_: None).digest
-                )
+            moved = recorded != config.reference.dir
+            _check_same(
+                *(workdir, config),
+                data.load(Path(config.reference.dir), lambda *_: None).digest if moved else None,
+            )
             return report.show(workdir)
         environment.select_device(config.device)
         return _Study(config, workdir, command).until(stage)
+
+
+def _check_same(workdir: Path, config: Config, digest: str | None) -> None:
+    """Refuses a directory whose figures are of another config or of other data; ``digest`` None: the same.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    fields = config_lib.flatten(config_lib.to_json(config))
+    parts = {name: of_values(of) for name, of in fields if not name.startswith(config_lib.HARMLESS)}
+    file = workdir / _KEY_FILE
+    if file.exists():
+        before = json.loads(file.read_text())
+        changed = StageKey({**parts, "data": digest or before["data"]}).changes(before)
+        if changed:
+            raise UserError(
+                f"{workdir} was made with other values of {', '.join(changed)}. Give the earlier ones, or "
+                "another --workdir."
+            )
+    if digest is not None:
+        results.write_atomically(file, json.dumps({**parts, "data": digest}).encode())
 
 
 class _Study:
@@ -94,7 +119,7 @@ class _Study:
         )
         with self._staged("data") as progress:
             self.reference = data.load(Path(self.settings.dir), progress)
-            workdir_lib.check_images(self.workdir, self.reference.digest)
+            _check_same(self.workdir, self.config, self.reference.digest)
         for note in self.reference.notes:
             print(f"{'':{WIDTH}s} {note}", file=sys.stderr)
         self._check_numbers()
