@@ -22,7 +22,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,8 @@ class _Steps:
         path, content = self.directory / str(step), of_arrays(tree)
         with _writing(path):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self.sums_file(step).unlink(missing_ok=True)
+            self._drop(number for number in self._numbers() if number >= step)  # of what starts over
             manager = self._open()
-            if step in manager.all_steps():
-                manager.delete(step)
             manager.save(step, args=ocp.args.StandardSave(tree), force=True)
             manager.wait_until_finished()
         with _reading(path):
@@ -95,10 +93,14 @@ class _Steps:
             }
             text = json.dumps({"content": content, "files": files}, indent=1)
             write_atomically(self.sums_file(step), text.encode())
-            for other in self._numbers():
-                if not (self.directory / str(other)).exists():
-                    self.sums_file(other).unlink()
+            self._drop(number for number in self._numbers() if not (self.directory / str(number)).exists())
         return content
+
+    def _drop(self, steps: Iterable[int]) -> None:
+        for step in steps:
+            self.close()  # for the manager remembers which steps there are
+            self.sums_file(step).unlink(missing_ok=True)
+            shutil.rmtree(self.directory / str(step), ignore_errors=True)
 
     def _numbers(self) -> list[int]:
         """Of all steps that have files, sums or both; ascending."""
@@ -145,7 +147,7 @@ class _Steps:
             with _reading(self.sums_file(step)):
                 finished = self.sums_file(step).exists()
             if not finished:  # the process ended between the save and its sums
-                shutil.rmtree(self.directory / str(step), ignore_errors=True)
+                self._drop([step])
                 continue
             try:
                 return step, *self.read(step)

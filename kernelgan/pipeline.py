@@ -36,7 +36,7 @@ _ADAM_COPIES = 3  # the weights and two moments
 _ROWS_OF_PARENTS = 12  # methods with a network for each parent, whose answers are kept
 _DISK_MARGIN = 50 * 2**20
 
-_PACE = ("zoo.chunk_size", "cyclegan.steps_per_call", "data.folder", "data.tfds.data_dir")
+_PACE = ("zoo.chunk_size", "data.folder", "data.tfds.data_dir")
 """Fields of the sections below that decide no numbers."""
 _ZOO = ("seed", "pairs.", "data.", "model.", "zoo.")
 _CODE = tuple(f"kernelgan.{name}" for name in ("data", "engine", "kernels", "models", "ops", "plan", "zoo"))

@@ -163,6 +163,12 @@ def test_a_step_may_be_saved_again(open_stage):
     _assert_is(open_stage().restore(), 6)
 
 
+def test_states_of_a_training_that_starts_over_replace_later_ones(open_stage):
+    _save(open_stage(), 7, 8)
+    _save(open_stage(), 1)
+    _assert_is(open_stage().restore(), 1)
+
+
 def test_saves_are_no_more_frequent_than_asked(open_stage, monkeypatch):
     now = 50.0
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
@@ -371,6 +377,7 @@ def test_a_save_that_reads_back_differently_does_not_count(open_stage, monkeypat
     assert again.restore() is None
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what tensorstore leaves
 def test_arrays_that_orbax_loses_are_missed(open_stage, tmp_path):
     stage = open_stage(directory=tmp_path / "a[b]c")
     with pytest.raises(UserError, match="cannot be read"):
