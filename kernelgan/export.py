@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import jax
 
 from kernelgan import assemble, interop, workdir
-from kernelgan.checkpoint import StageCheckpoint
+from kernelgan.checkpoint import has_result, read_result
 from kernelgan.types import Params, UserError
 
 _Place = tuple[str | int, ...]
@@ -66,7 +66,7 @@ def networks(run: Path) -> list[str]:
     Raises:
       UserError: it is not a run, or has not come to train anything.
     """
-    return [name for name, (checkpoint, _) in _planned(run).items() if _is_finished(checkpoint)]
+    return [name for name, (checkpoint, _) in _planned(run).items() if has_result(checkpoint)]
 
 
 def _planned(run: Path) -> dict[str, tuple[Path, _Place]]:
@@ -79,29 +79,18 @@ def _planned(run: Path) -> dict[str, tuple[Path, _Place]]:
     }
 
 
-def _is_finished(checkpoint: Path) -> bool:
-    """Whether its sums are there: to open a stage that another process is writing would disturb it."""
-    return any((checkpoint / "result").glob("sha256-*.json"))
-
-
 def _take(run: Path, name: str) -> Params:
     """The networks of this name, stacked, or the generator."""
     planned = _planned(run)
     again = f"give the run's command again (python launch.py --config=... --workdir={run})"
     if name not in planned:
         raise UserError(f"{run} has no {name!r}; it has {_list(run)}. Name one of these.")
-    if not _is_finished(planned[name][0]):
+    if not has_result(planned[name][0]):
         raise UserError(
             f"{run} has not come to {name!r}; it has {_list(run)}. Name one of these, or {again}."
         )
     checkpoint, keys = planned[name]
-    stage = StageCheckpoint(checkpoint, seconds=0.0)
-    try:
-        tree = stage.result()
-    finally:
-        stage.close()
-    if tree is None:
-        raise UserError(f"{checkpoint} is damaged; {again}: what is missing is made again.")
+    tree = read_result(checkpoint)
     for key in keys:
         tree = tree[key] if isinstance(key, str) else assemble.take_members(tree, key)
     return tree

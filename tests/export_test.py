@@ -13,7 +13,8 @@ import pytest
 
 from configs import tiny
 from kernelgan import export, interop, models, pipeline, workdir
-from kernelgan.checkpoint import StageCheckpoint
+from kernelgan.checkpoint import Stage
+from kernelgan.keys import StageKey
 from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def _refused(message, call, *args, **kwargs):
 
 
 def _finish(run, stage, tree):
-    checkpoint = StageCheckpoint(run / workdir.CHECKPOINTS / stage, seconds=0.0)
+    checkpoint = Stage(run / workdir.CHECKPOINTS / stage, StageKey({}), seconds=0.0)
     checkpoint.finish(tree)
     checkpoint.close()
 
@@ -150,7 +151,7 @@ def test_an_export_leaves_the_run_as_it_is(run, tmp_path):
 
 
 def test_a_stage_that_is_being_written_is_not_touched(run, tmp_path):
-    result = run / workdir.CHECKPOINTS / "distilled/result"
+    result = run / workdir.CHECKPOINTS / "distilled/0123456789ab/result"
     (result / "0.orbax-checkpoint-tmp").mkdir(parents=True)
     with pytest.raises(UserError, match="has not come to 'distilled'"):
         export.export(run, tmp_path / "d.npz", network="distilled")
@@ -205,9 +206,15 @@ def test_damaged_networks_are_named(make_parents, tmp_path):
     zoo = {"kind": "object", "concept": "cat", "excluded": [], "checkpoint": ["zoo", "0000"]}
     workdir.write_plan(tmp_path, plan | {"zoos": [zoo]})
     _finish(tmp_path, "zoo", {"0000": {"params": make_parents(2)}})
-    files = (tmp_path / "checkpoints/zoo/result/0").rglob("*")
+    files = (tmp_path / "checkpoints/zoo").glob("*/result/0/**/*")
     max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size).write_bytes(b"?")
-    _refused(r"checkpoints/zoo is damaged; give", export.export, tmp_path, tmp_path / "x.npz", network="cat")
+    _refused(
+        r"checkpoints/zoo/\w+ is damaged .* Give the run",
+        export.export,
+        tmp_path,
+        tmp_path / "x.npz",
+        network="cat",
+    )
 
 
 def test_zoos_are_named_apart():
@@ -252,7 +259,7 @@ def test_every_name_leads_to_what_the_pipeline_keeps_there(exclude, parts, tmp_p
         leaf = np.full((count, 1, 1), next(numbers), np.float32)
         return {"conv1": {"kernel": leaf, "bias": leaf[:, 0]}}
 
-    def once(self, name, work, *, stage=""):
+    def once(self, name, work, key, *, stage=""):
         if stage == "zoo" or name.startswith("half_width"):
             tasks = work.args[1]
             made = {f"{n:04d}": {"params": network(), "history": {}} for n in range(len(tasks))}
