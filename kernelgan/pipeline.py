@@ -121,7 +121,7 @@ def run(
 
 
 def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> str:
-    """Digest of what a finished run's results are made from; the images aside, which are then not read again."""
+    """Digest of what a finished run's results are made from, but for its images, which are not loaded."""
     fixed = stages.without_pace(settings, "device", "checkpoint")
     own = {loaded.name: [loaded.code, loading.settings_of(loaded)] for loaded in generators}
     return keys.of_values([fixed, own, keys.of_source("kernelgan")])
@@ -193,11 +193,9 @@ def train_zoos(of: Run, plan: Plan) -> Zoos:
     """The zoos, trained here or read from the files that the config names."""
     distributed.first(lambda: workdir_lib.write_plan(of.stages.workdir, _plan_record(of, plan)))
     given = {"attribute": of.settings.zoo.attribute_file, "object": of.settings.zoo.object_file}
-    found = dict(
-        enumerate(_trained_zoos(of, plan, [task for task in plan.zoos if not given[task.kind]], "zoo"))
-    )
     own = [number for number, task in enumerate(plan.zoos) if not given[task.kind]]
-    zoos = {number: found[place] for place, number in enumerate(own)}
+    zoos = dict(zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True))
+    
     for number, task in enumerate(plan.zoos):
         if given[task.kind]:
             params = interop.load_parents(
@@ -328,13 +326,14 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
             trained.Lesson(pair.split.name, quadrants.ceiling_groups(pair.split)) for pair in taught
         ],
     }
-    made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
+        made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
+    validation = of.settings.zoo.validation_images
+
     for name, loss in (("distilled", squared_error), ("trained_on_conjunction", cross_entropy)):
         pairs = plan.pairs if name == "distilled" else taught
         if not pairs:
             continue
-        validation = of.settings.zoo.validation_images
-        key = {
+                key = {
             "config": keys.of_values(
                 [of.settings.seed, training, settings.models, validation, of.network.filters]
             ),
@@ -544,7 +543,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
                 _evaluation_settings(of),
                 directory=of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names),
                 keys=functools.partial(_measurement_key, of, plan, pair, rows),
-                progress=lambda done, before=pair.number * len(rows): progress(before + done, total),
+                progress=functools.partial(_evaluated, progress, pair.number * len(rows), total),
                 methods=rows,
             )
             record = {"pair": dict(zip(("attribute", "object"), pair.names, strict=True)), **record}
@@ -559,14 +558,20 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
             pairs.append(record)
             found |= _histories(pair, networks) | _shown_kernels(of, pair, networks)
             arrays |= {f"{results.pair_key(record)}/{name}": value for name, value in found.items()}
-        sheet, sheet_rows, sheet_columns = sources.contact_sheet(
-            of.settings, plan.source, plan.pairs[0].split
-        )
-        arrays["contact_sheet"] = sheet
+        first = plan.pairs[0].split
+        arrays["contact_sheet"], shown, columns = sources.contact_sheet(of.settings, plan.source, first)
+        
         comparison.adjust(pairs)
-        overall = comparison.overall_of(
-            pairs, resamples=of.settings.evaluate.bootstrap, seed=of.settings.seed
-        )
+        merits = {evaluation.merit_of(next(iter(pair["methods"].values()))) for pair in pairs}
+        overall = None  # of pairs with different figures of merit there is no mean
+        if len(merits) == 1:
+            overall = comparison.overall(
+                pairs,
+                merit=merits.pop(),
+                resamples=of.settings.evaluate.bootstrap,
+                seed=of.settings.seed,
+            )
+    
     document = {
         "name": of.settings.name,
         "config": config_lib.to_json(of.settings),
@@ -577,7 +582,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "data": {
             "source": plan.source.name,
             "notes": list(plan.source.notes),
-            "contact_sheet": {"rows": list(sheet_rows), "columns": list(sheet_columns)},
+            "contact_sheet": {"rows": list(shown), "columns": list(columns)},
         },
         "timings": workdir_lib.timings(of.stages.workdir),
         "pairs": pairs,
@@ -590,13 +595,16 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     results.write_results(of.stages.workdir, document, arrays)
 
 
+def _evaluated(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
 def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
     rows: dict[str, methods.Method] = {}
     for loaded in of.generators:
-        keys_of = [
-            row.removeprefix(loaded.name).removeprefix("_") for row in networks.generated[loaded.name][0]
-        ]
-        rows |= methods.generated_rows(loaded.name, keys_of, loaded.generator.reads, loaded.module)
+        made = networks.generated[loaded.name][0]
+        own = [row.removeprefix(loaded.name).removeprefix("_") for row in made]
+        rows |= methods.generated_rows(loaded.name, own, loaded.generator.reads, loaded.module)
     return rows
 
 

@@ -6,13 +6,15 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+
 from kernelgan import config as config_lib
 from kernelgan import zoo
 from kernelgan.data import leakage as leakage_lib
 from kernelgan.data import quadrants
 from kernelgan.data.images import Source
 from kernelgan.population import Training
-from kernelgan.types import Config, Quadrant, UserError
+from kernelgan.types import LEFT_OUT, Config, Quadrant, UserError
 
 _LISTED_PAIRS = 8
 
@@ -37,6 +39,16 @@ class PairTask:
     has_ceiling: bool
     leakage: leakage_lib.LeakageReport
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """The attribute and the object."""
+        return self.split.attribute, self.split.object_name
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Indices of the test images that the pair is scored on."""
+        return np.flatnonzero(self.split.test != LEFT_OUT)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -47,6 +59,7 @@ class Plan:
       digest: of all images' content and labels, so that a resumed run can tell whether they are the same.
       zoos: each distinct zoo, once.
       pairs: what is composed.
+      part: the images by content, for the gate of joint generators.
       skipped: attribute, object and reason of each pair that has too few images.
     """
 
@@ -54,7 +67,46 @@ class Plan:
     digest: str
     zoos: tuple[zoo.ZooTask, ...]
     pairs: tuple[PairTask, ...]
+    part: quadrants.Partition
     skipped: tuple[tuple[str, str, str], ...] = ()
+
+    def folds(self, generator: str) -> tuple[leakage_lib.Fold, ...]:
+        """Folds for a joint generator: every pair is held out in exactly one, a diagonal of the matrix.
+
+        Args:
+          generator: its name, for errors.
+
+        Raises:
+          UserError: there is only one fold's worth of pairs.
+          LeakageError: something behind a fold's networks reads a conjunction that the fold holds out.
+        """
+        attributes = list(dict.fromkeys(pair.names[0] for pair in self.pairs))
+        objects = list(dict.fromkeys(pair.names[1] for pair in self.pairs))
+        count = max(len(attributes), len(objects))
+
+        def fold_of(pair: PairTask) -> int:
+            return (attributes.index(pair.names[0]) + objects.index(pair.names[1])) % count
+
+        held_out = sorted({fold_of(pair) for pair in self.pairs})
+        if len(held_out) < 2:
+            raise UserError(
+                f"the generator {generator} is joint: it learns from some pairs and is judged on others, but "
+                f"this run has {len(self.pairs)} pair(s). Name more in pairs.attributes and pairs.objects."
+            )
+        folds = tuple(
+            leakage_lib.Fold(
+                f"fold {number + 1}", {pair.names: float(fold_of(pair) != number) for pair in self.pairs}
+            )
+            for number in held_out
+        )
+        labels = [task.label.removeprefix("the ") for task in self.zoos]
+        served: dict[leakage_lib.PairName, list[str]] = {}
+        names = [f"{label} ({number + 1})" for number, label in enumerate(labels)]
+        read = {name: task.groups.read() for name, task in zip(names, self.zoos, strict=True)}
+        for pair in self.pairs:
+            served[pair.names] = [names[pair.attribute_zoo], names[pair.object_zoo]]
+        leakage_lib.check_folds(self.part, folds, served, read)
+        return folds
 
     def words(self) -> list[str]:
         """The test images of each pair, or of many pairs how many there are; line by line, for a terminal."""
@@ -105,7 +157,7 @@ def make_plan(config: Config, source: Source) -> Plan:
         )
         for number, split in enumerate(splits)
     )
-    return Plan(source, quadrants.digest(part), tuple(zoos), pairs, tuple(skipped))
+    return Plan(source, quadrants.digest(part), tuple(zoos), pairs, part, tuple(skipped))
 
 
 def _divided(

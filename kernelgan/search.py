@@ -68,18 +68,6 @@ class Trial:
         return float(np.mean([score["balanced_accuracy"] for score in self.scores.values()]))
 
 
-class _Unsaved:
-    """A `population.Saver` of trials too short to be kept."""
-
-    last_good = "nowhere"
-
-    def restore(self) -> None:
-        return None
-
-    def save(self, make_tree: Callable[[], dict[str, Any]], step: int) -> None:
-        pass
-
-
 def combinations(config: Config, lists: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Config]]:
     """Settings, and the config with them, for each combination of values.
 
@@ -156,7 +144,6 @@ def _train(config: Config, plan: Plan, progress: Progress) -> dict[str, dict[str
             validation_images=config.zoo.validation_images,
             seed=config.seed,
             chunk_size=config.zoo.chunk_size,
-            saver=_Unsaved(),
             progress=progress,
         )
         for task, one in zip(tasks, trained, strict=True):

@@ -1,4 +1,4 @@
-"""Stages of a run: each result is kept with the key of what it was made from, and used again under that key alone."""
+"""Stages of a run: a result is kept with the key of what it was made from, and used again under that key."""
 
 from __future__ import annotations
 

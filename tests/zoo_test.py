@@ -8,7 +8,9 @@ from kernelgan.data.quadrants import Groups
 from kernelgan.types import Quadrant, UserError
 
 IMAGES = 60
-TRAINING = population.Training(epochs=1, images_per_epoch=20, batch_size=10, learning_rate=0.01, shares=(1.0,))
+TRAINING = population.Training(
+    epochs=1, images_per_epoch=20, batch_size=10, learning_rate=0.01, shares=(1.0,)
+)
 
 
 def _indices(*arguments):

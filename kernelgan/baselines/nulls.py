@@ -1,4 +1,4 @@
-"""Networks that know nothing: what generation must beat. Generators that learn nothing, with the parents' heads."""
+"""Networks that know nothing but the parents' heads: what generation must beat."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ def random(network: models.ConvNet, image_size: int, *, count: int, bias: str) -
 
 
 def gaussian(network: models.ConvNet, *, count: int) -> Generator:
-    """Each parameter drawn with its own mean and standard deviation over a zoo, even networks the
-    attribute's.
+    """Each parameter drawn with its mean and standard deviation over a zoo, even networks the attribute's.
 
     Args:
       network: the module.

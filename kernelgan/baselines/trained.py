@@ -81,7 +81,7 @@ def train_distilled(
                 network,
                 take_members(zoo, np.arange(count) % len(zoo["dense"]["bias"])),
                 images[read],
-                chunk_size=chunk_size,
+                chunk_size=chunk_size or count,
             )
             for zoo in lesson.parents or ()
         ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kernelgan.baselines.methods import METHODS, Context, Method, Networks, parameter_count
+from kernelgan.baselines.methods import Context, Method, Networks, parameter_count
 from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
 from kernelgan.evaluate import novelty as novelty_lib
 from kernelgan.keys import StageKey, kept
@@ -86,7 +86,10 @@ def evaluate_method(
     answers, threshold = features.score(np.concatenate(logits))
     record: Record = {
         "kind": method.kind,
+        "label": method.label,
         "description": method.description,
+        "family": method.family,
+        "tier": method.tier,
         "networks": len(answers),
         "parameters": parameter_count(networks),
     }
@@ -296,7 +299,7 @@ def evaluate_pair(
     directory: Path,
     keys: Callable[[str], StageKey],
     progress: Callable[[int], None],
-    methods: Mapping[str, Method] = METHODS,
+    methods: Mapping[str, Method],
 ) -> tuple[Record, Arrays]:
     """Measures every method on one pair.
 

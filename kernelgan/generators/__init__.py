@@ -9,6 +9,9 @@ yields what contradicts the rest of the config (lines that begin with a field's 
 from types import ModuleType
 
 from kernelgan.generators import cyclegan, linear
+from kernelgan.generators.base import Generator, Parents, stateless
 
 FAMILIES: dict[str, ModuleType] = {"cyclegan": cyclegan, "linear": linear}
 """A family's module by its name in ``config.generators``."""
+
+__all__ = ["FAMILIES", "Generator", "Parents", "stateless"]

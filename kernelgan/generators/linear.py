@@ -20,12 +20,12 @@ from kernelgan import assemble, fields, kernels, models
 from kernelgan.baselines import merges
 from kernelgan.fields import setting
 from kernelgan.generators.base import Generator, Metrics, Networks, Parents, Probes
-from kernelgan.types import Key, Params
+from kernelgan.types import Array, Key, Params
 
 LABELS = {
     "": (
         "{attribute} kernels mapped linearly",
-        "the attribute's kernels by a linear map to matched ones of the object",
+        "the attribute's kernels, mapped linearly to the object's that they match, both heads",
     )
 }
 NOISE = {"": ("attribute", "noise_linear")}
@@ -51,10 +51,8 @@ def make(network: models.ConvNet, config: Config) -> Generator:
 
     def view(parents: Parents, probes: Probes) -> Params:
         del probes
-        attribute, matched = _matched(parents)
-        return {
-            layer: tuple(_filters(zoo[layer]["kernel"]) for zoo in (attribute, matched)) for layer in layers
-        }
+        both = _matched(parents, layers)
+        return {layer: tuple(_filters(zoo[layer]["kernel"]) for zoo in both) for layer in layers}
 
     def init(key: Key, view: Params) -> Params:
         del key
@@ -118,11 +116,11 @@ def _matched(parents: Parents, layers: Sequence[str]) -> tuple[Params, Params]:
     return attribute, {**matched, "dense": {"kernel": rows, "bias": objects["dense"]["bias"]}}
 
 
-def _filters(kernel: np.ndarray) -> np.ndarray:
+def _filters(kernel: Array) -> Array:
     """``(M, h, w, I, O)`` as a row for each filter, ``(M, O, h * w * I)``."""
     volumes = kernels.to_volume(kernel)
     return volumes.reshape(*volumes.shape[:2], -1)
 
 
-def _mapped(affine: Params, filters: np.ndarray) -> jax.Array:
+def _mapped(affine: Params, filters: Array) -> jax.Array:
     return jnp.matmul(filters, affine["kernel"]) + affine["bias"]

@@ -105,8 +105,8 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
         generator = module.make(network, config)
     if not isinstance(generator, Generator):
         raise UserError(
-            f"{flag}: make gives a {type(generator).__name__}; expected a kernelgan.generators.Generator, such "
-            "as kernelgan.generators.stateless(generate)."
+            f"{flag}: make gives a {type(generator).__name__}; expected a kernelgan.generators.Generator, "
+            "such as kernelgan.generators.stateless(generate)."
         )
     _check(generator, path.name)
     return Loaded(path.stem, module, config, generator, code)
