@@ -20,7 +20,6 @@ from kernelgan import (
     environment,
     fields,
     files,
-    interop,
     keys,
     models,
     report,
@@ -195,9 +194,11 @@ def train_zoos(of: Run, plan: Plan) -> Zoos:
     given = {"attribute": of.settings.zoo.attribute_file, "object": of.settings.zoo.object_file}
     own = [number for number, task in enumerate(plan.zoos) if not given[task.kind]]
     zoos = dict(zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True))
-    
+
     for number, task in enumerate(plan.zoos):
         if given[task.kind]:
+            from kernelgan import interop
+
             params = interop.load_parents(
                 Path(given[task.kind]), of.network, of.settings.data.image_size, task.models
             )
@@ -326,14 +327,14 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
             trained.Lesson(pair.split.name, quadrants.ceiling_groups(pair.split)) for pair in taught
         ],
     }
-        made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
+    made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
     validation = of.settings.zoo.validation_images
 
     for name, loss in (("distilled", squared_error), ("trained_on_conjunction", cross_entropy)):
         pairs = plan.pairs if name == "distilled" else taught
         if not pairs:
             continue
-                key = {
+        key = {
             "config": keys.of_values(
                 [of.settings.seed, training, settings.models, validation, of.network.filters]
             ),
@@ -560,7 +561,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
             arrays |= {f"{results.pair_key(record)}/{name}": value for name, value in found.items()}
         first = plan.pairs[0].split
         arrays["contact_sheet"], shown, columns = sources.contact_sheet(of.settings, plan.source, first)
-        
+
         comparison.adjust(pairs)
         merits = {evaluation.merit_of(next(iter(pair["methods"].values()))) for pair in pairs}
         overall = None  # of pairs with different figures of merit there is no mean
@@ -571,7 +572,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
                 resamples=of.settings.evaluate.bootstrap,
                 seed=of.settings.seed,
             )
-    
+
     document = {
         "name": of.settings.name,
         "config": config_lib.to_json(of.settings),

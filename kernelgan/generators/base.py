@@ -379,7 +379,8 @@ def _compiled(generator: Generator, pairs: int) -> Callable[..., Any]:
     def one(member: tuple[Array, State, Parents, Params], shared: Params) -> Networks:
         del shared
         key, state, parents, probes = member
-        return generator.generate(jax.random.wrap_key_data(jnp.asarray(key)), state, parents, probes.get("images"))
+        typed = jax.random.wrap_key_data(jnp.asarray(key))
+        return generator.generate(typed, state, parents, probes.get("images"))
 
     return parallel.Spread(pairs).map(one)
 
