@@ -47,10 +47,9 @@ class _DamagedError(Exception):
 class _Steps:
     """Numbered nested dicts of numpy arrays in one directory, each with its sums."""
 
-    def __init__(self, directory: Path, keep: int, *, read_only: bool = False) -> None:
+    def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
         self._keep = keep
-        self._read_only = read_only
         self._manager: ocp.CheckpointManager | None = None
 
     def _open(self) -> ocp.CheckpointManager:
@@ -60,7 +59,6 @@ class _Steps:
                 preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
                 enable_async_checkpointing=False,
                 create=False,
-                read_only=self._read_only,
                 multiprocessing_options=ocp.options.MultiprocessingOptions(here, active_processes={here}),
             )
             self._manager = ocp.CheckpointManager(self.directory.absolute(), options=options)
@@ -401,7 +399,7 @@ def read_result(directory: Path) -> dict[str, Any]:
         raise UserError(
             f"{directory} has no result; expected a stage that has finished. Let the run finish it."
         )
-    steps = _Steps(paths[-1] / "result", 1, read_only=True)
+    steps = _Steps(paths[-1] / "result", 1)
     try:
         return steps.read(_RESULT)[0]
     except _DamagedError as error:

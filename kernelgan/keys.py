@@ -122,9 +122,8 @@ def _leaves(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tu
             yield (*path, name), tree[name]
 
 
-@functools.cache
 def of_source(*modules: str) -> str:
-    """Digest of the code of modules and packages, as it was when this process first asked.
+    """Digest of the code of modules and packages; of each file, as it was when this process first asked.
 
     Comments, docstrings and formatting do not count. Nothing is imported.
 
@@ -135,7 +134,12 @@ def of_source(*modules: str) -> str:
       ModuleNotFoundError: there is no such module, or its source is not there.
     """
     files = dict(file for module in modules for file in _files(module))
-    return of_values({name: _code(path.read_bytes(), path.suffix) for name, path in files.items()})
+    return of_values({name: _source(path) for name, path in files.items()})
+
+
+@functools.cache
+def _source(path: Path) -> str:
+    return _code(path)
 
 
 def of_file(path: str | Path) -> str:
@@ -146,7 +150,7 @@ def of_file(path: str | Path) -> str:
     """
     path = Path(path)
     try:
-        return _code(path.read_bytes(), path.suffix)
+        return _code(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); expected a Python file.") from error
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -170,10 +174,10 @@ def _files(module: str) -> list[tuple[str, Path]]:
     raise ModuleNotFoundError(f"{module} has no source files here")
 
 
-def _code(content: bytes, suffix: str) -> str:
-    if suffix == ".cu":
-        return of_values(_without_comments(content.decode()))
-    return of_values(_tree(ast.parse(content)))
+def _code(path: Path) -> str:
+    content = path.read_bytes()
+    code = _without_comments(content.decode()) if path.suffix == ".cu" else _tree(ast.parse(content))
+    return hashlib.sha256(repr(code).encode()).hexdigest()
 
 
 def _without_comments(text: str) -> list[str]:

@@ -115,7 +115,7 @@ def _other_sums(step):
 
 def _content(directory):
     return {
-        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else path.stat().st_mtime_ns
         for path in directory.rglob("*")
     }
 
