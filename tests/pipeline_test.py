@@ -495,7 +495,7 @@ def _refused(config, workdir, message):
         ({"data.image_size": 4}, r"image_size is 4: nothing is left"),
         ({"data.validation_share": 1.0}, r"validation_share is 1\.0; expected"),
         ({"model.filters": (0, 2)}, r"model\.filters is \(0, 2\); expected"),
-        ({"model.filters": (2, 2, 2)}, r"data\.image_size is 32: nothing is left .* 3 convolutions"),
+        ({"model.filters": (2, 2, 2)}, r"data\.image_size is 16: nothing is left .* 3 convolutions"),
         ({"generators.cyclegan.epochs": (3, 1, 1)}, r"cyclegan\.epochs is \(3, 1, 1\); expected .* 2 values"),
         ({"baselines.models": 0}, r"baselines\.models is 0; expected"),
         ({"evaluate.bootstrap": 0}, r"evaluate\.bootstrap is 0; expected"),
