@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from kernelgan import population, models
+from kernelgan import losses, models, population
 from kernelgan.baselines import trained
 from kernelgan.data.quadrants import Groups
 from kernelgan.types import Quadrant
@@ -134,7 +134,7 @@ def test_half_of_the_ceilings_batch_is_the_conjunction(captured, network, images
         network, images, [trained.Lesson("pair", _all(0))], AT_REST,
         count=1, seed=0, chunk_size=4, saver=None, progress=None,
     )  # fmt: skip
-    pattern = engine.batch_pattern(captured["training"].shares, 24)
+    pattern = population.batch_pattern(captured["training"].shares, 24)
     assert np.bincount(pattern).tolist() == [12, 4, 4, 4]
 
 
@@ -143,7 +143,7 @@ def test_a_student_sees_each_quadrant_as_often(captured, network, images, zoos):
         network, images, [trained.Lesson("pair", _seen(0), zoos[0])], AT_REST,
         count=2, validation_images=6, seed=0, chunk_size=4, saver=None, progress=None,
     )  # fmt: skip
-    assert np.bincount(engine.batch_pattern(captured["training"].shares, 24)).tolist() == [8, 8, 8]
+    assert np.bincount(population.batch_pattern(captured["training"].shares, 24)).tolist() == [8, 8, 8]
     assert [len(group) for group in captured["people"].validation[0]] == [2, 2, 2]
     assert captured["network"].outputs == 4
     never = np.setdiff1d(np.arange(64), _seen(0).read())

@@ -154,4 +154,4 @@ def test_each_task_gets_its_own_networks_back(monkeypatch, network, balanced, sh
     assert len(given["people"].groups[0]) == len(shares)
     assert (given["seed"], given["chunk_size"]) == (5, 2)
     assert given["loss"] is losses.cross_entropy
-    assert given["metrics"] is engine.binary_metrics
+    assert given["metrics"] is population.binary_metrics

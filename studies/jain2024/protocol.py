@@ -18,6 +18,7 @@ from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
 from kernelgan.evaluate import clustering
+from kernelgan.types import Quadrant
 
 CLUSTERERS = ("kmeans", "one_class_svm", "dbscan")
 """In the order of the original's report."""

@@ -18,9 +18,9 @@ from kernelgan import assemble, environment, interop, models
 from kernelgan import config as config_lib
 from kernelgan import workdir as workdir_lib
 from kernelgan.evaluate import bootstrap, features, similarity
-from kernelgan.progress import Progress
 from kernelgan.files import write_atomically
-from kernelgan.types import Config, Params, UserError
+from kernelgan.progress import Progress
+from kernelgan.types import Config, Params, Quadrant, UserError
 from studies.jain2024 import config as settings_lib
 from studies.jain2024 import data, evidence, measurements, populations, protocol, report
 
