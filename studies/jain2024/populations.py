@@ -6,10 +6,11 @@ import jax
 import numpy as np
 
 from kernelgan import assemble, kernels, models
+from kernelgan.generators import Parents, cyclegan
 from kernelgan.types import Key, Params
 from studies.jain2024.data import DOMAINS, HIDDEN, IMAGE_SIZE, LAYERS, NETWORK, Reference
 
-_UNCHANGED = kernels.Normaliser(0.0, 1.0)
+_CONFIG = cyclegan.Config(normalisation="none", bias="zero", hidden=HIDDEN)
 
 
 def generate(reference: Reference, domain: str, count: int) -> Params:
@@ -18,16 +19,9 @@ def generate(reference: Reference, domain: str, count: int) -> Params:
     Network ``i`` of domain A is B2A of cat network ``i``, of domain B it is A2B of black network ``i``. The
     original's own have no heads: its output is the features. The heads only serve to ask the networks.
     """
-    members = np.arange(count)
-    return assemble.generate(
-        DOMAINS[domain],
-        assemble.take_members(reference.black, members),
-        assemble.take_members(reference.cat, members),
-        reference.generators,
-        dict.fromkeys(LAYERS, (_UNCHANGED, _UNCHANGED)),
-        hidden=HIDDEN,
-        bias="zero",
-    )
+    zoos = (assemble.take_members(zoo, np.arange(count)) for zoo in (reference.black, reference.cat))
+    networks = cyclegan.translate(DOMAINS[domain], reference.generators, Parents(*zoos), _CONFIG)
+    return jax.device_get(networks)
 
 
 def untranslated(reference: Reference, domain: str, count: int) -> Params:
