@@ -156,19 +156,25 @@ def pair_key(seed: int | Array, number: int | Array) -> Key:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), number)
 
 
-def program(generator: Generator, steps: int, steps_per_call: int) -> engine.Program:
+def program(generator: Generator, name: str, steps: int, steps_per_call: int) -> engine.Program:
     """How one pair's (or fold's) generator is trained; a member is ``{"number": int32, "view": view}``.
 
     Args:
       generator: of one pair.
+      name: of the generator, for errors.
       steps: updates in all; in the last call what is over them changes nothing.
       steps_per_call: updates in a call.
     """
 
+    def updated(key: Key, state: State, view: View) -> tuple[State, Metrics]:
+        with check.named(name, "update"):
+            return generator.update(key, state, view)
+
     def init(member: Params, shared: Params) -> Params:
         key = pair_key(shared["seed"], member["number"])
-        state = generator.init(key, member["view"])
-        metrics = jax.eval_shape(generator.update, key, state, member["view"])[1]
+        with check.named(name, "init"):
+            state = generator.init(key, member["view"])
+        metrics = jax.eval_shape(updated, key, state, member["view"])[1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
         return {"state": state, "metrics": zeros}
 
@@ -178,7 +184,7 @@ def program(generator: Generator, steps: int, steps_per_call: int) -> engine.Pro
         def step(both: Params, number: jax.Array) -> tuple[Params, Metrics]:
             def work(both: Params) -> Params:
                 fresh = jax.random.fold_in(key, 1 + number)
-                state, metrics = generator.update(fresh, both["state"], member["view"])
+                state, metrics = updated(fresh, both["state"], member["view"])
                 return {"state": state, "metrics": metrics}
 
             both = work(both) if steps % steps_per_call == 0 else lax.cond(number < steps, work, _rest, both)
@@ -279,20 +285,20 @@ def fit(
     }
     steps = task.steps
     per_call = min(steps_per_call, steps)
-    with check.named(task.name, "init and update"):
-        if steps == 0:
+    if steps == 0:
+        with check.named(task.name, "init"):
             return Fitted(_untrained(task, seed), {})
-        state, history = engine.fit(
-            program(task.generator, steps, per_call),
-            members,
-            {"seed": np.int32(seed)},
-            calls=-(-steps // per_call),
-            names=lambda member: f"{task.name}, {task.names[member]}",
-            unit="step",
-            remedy=remedy,
-            saver=saver,
-            progress=progress,
-        )
+    state, history = engine.fit(
+        program(task.generator, task.name, steps, per_call),
+        members,
+        {"seed": np.int32(seed)},
+        calls=-(-steps // per_call),
+        names=lambda member: f"{task.name}, {task.names[member]}",
+        unit="step",
+        remedy=remedy,
+        saver=saver,
+        progress=progress,
+    )
     return Fitted(state, jax.tree.map(lambda values: values[:, :steps], history))
 
 
