@@ -14,6 +14,7 @@ from kernelgan.data import quadrants, sources
 from kernelgan.data.leakage import LeakageError
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluate import comparison, evaluation
+from kernelgan.keys import StageKey
 from kernelgan.types import Quadrant
 
 SIZE = 16
@@ -70,8 +71,8 @@ def judge(context, tmp_path_factory):
     """``judge(networks)``: the record of a run whose only generated method makes these, and its verdict."""
     others = {
         name: method
-        for name, method in methods.METHODS.items()
-        if method.kind not in ("generated", "trained apart", "ceiling") and not name.startswith("noise")
+        for name, method in methods.table({}).items()
+        if method.kind not in ("trained apart", "ceiling")
     }
     images, quadrant = _scenes(50, seed=2)
     kept = tmp_path_factory.mktemp("kept")
@@ -80,13 +81,14 @@ def judge(context, tmp_path_factory):
         directory = tmp_path_factory.mktemp("planted")
         for file in kept.iterdir():
             (directory / file.name).hardlink_to(file)
-        table = {**others, "planted": methods.Method("generated", "planted", networks)}
+        table = {**others, "planted": methods.Method("generated", "planted", "planted", networks)}
         found, _ = evaluation.evaluate_pair(
             context,
             images,
             quadrant,
             SETTINGS,
             directory=directory,
+            keys=lambda name: StageKey({"row": name}),
             progress=lambda done: None,
             methods=table,
         )
@@ -173,7 +175,7 @@ def test_chance_is_not_taken_for_composition(judge, context):
     outcomes = []
     for seed in range(12):
         drawn = dataclasses.replace(context, key=jax.random.key(seed), random_networks=6)
-        record, answer, _ = judge(lambda context, drawn=drawn: methods.random(drawn))
+        record, answer, _ = judge(lambda context, drawn=drawn: methods.BASELINES["random"].networks(drawn))
         assert answer != "yes"
         outcomes.append(_outcome(record, "random"))
     assert outcomes.count("above") <= 1  # of twelve, at a level of 0.05
