@@ -62,12 +62,19 @@ def write_repository(archive, root, write):
 # What is read ---------------------------------------------------------------------------------------------
 
 
-def test_both_layouts_hold_the_same(archive, tmp_path, assert_trees_equal):
-    torch = pytest.importorskip("torch", minversion="2.10", reason="needs PyTorch 2.10 or newer")
-
+@pytest.mark.parametrize("files", ["pth", "npz in disguise"])
+def test_both_layouts_hold_the_same(archive, tmp_path, assert_trees_equal, monkeypatch, files):
     def write(path, arrays):
-        torch.save({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, path)
+        if files == "pth":
+            torch.save({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, path)
+        else:
+            with path.open("wb") as file:
+                np.savez(file, **arrays)
 
+    if files == "pth":
+        torch = pytest.importorskip("torch", minversion="2.10", reason="needs PyTorch 2.10 or newer")
+    else:
+        monkeypatch.setattr(interop, "read_arrays", lambda path: dict(np.load(path)))
     told = []
     found = data.load(
         write_repository(archive, tmp_path / "repository", write),
