@@ -106,7 +106,7 @@ def test_a_damaged_file_or_another_s_counts_as_nothing(measure, tmp_path, damage
     else:
         shape = (COUNT + (damage == "another shape"), *SETTINGS.shape)
         np.save(file, np.zeros(shape, float if damage == "another shape" else np.float32))
-    found, done = measure()
+    _, done = measure()
     assert len(done) == COUNT
     np.testing.assert_array_equal(np.load(file), expected)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -65,14 +66,17 @@ def run(config: Config, root: Path, workdir: Path, *, processes: int = 0, comman
             write_atomically(results, json.dumps(document, indent=1).encode())
         try:
             document, arrays = json.loads(results.read_text()), interop.read_arrays(arrays_file)
-            page, finding = report.page(document, arrays), "\n".join(document["finding"])
+            page, lines = (
+                report.page(document, arrays),
+                [textwrap.fill(line, 100) for line in document["finding"]],
+            )
         except (ValueError, TypeError, LookupError, OSError, UserError) as error:
             raise UserError(
                 f"the results in {workdir} are damaged ({error}). Delete {results} and give the same command "
                 "again: no network is measured again."
             ) from error
         path = write_atomically(workdir / REPORT_FILE, page.encode())
-    print(finding, f"report: {path}", sep="\n\n")
+    print(*lines, f"report: {path}", sep="\n\n")
     return path
 
 
