@@ -18,9 +18,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _DIR = flags.DEFINE_string("dir", None, "The original's weights and photographs, see docs/jain2024.md.")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where figures and the report go; default runs/<config name>."
-)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where all results go; default runs/<config name>.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "Processes that run UMAP; 0: one for each core.", 0)
 _COMMAND = shlex.join(["python", "-m", "studies.jain2024", *sys.argv[1:]])
 

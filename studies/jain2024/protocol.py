@@ -28,7 +28,7 @@ FIGURES = (
 )
 """Standard definitions first. What is printed as "precision" is recall, and the other way round."""
 
-_SETTLED = 1e-12
+_SETTLED = 1e-12  # a spread of features below it is none
 
 
 @dataclasses.dataclass(frozen=True)
