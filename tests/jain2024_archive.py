@@ -1,6 +1,6 @@
 """A very small copy of the original's data for the tests of the study, and its arithmetic by hand.
 
-`translate_by_hand` and `features_by_hand` know nothing of the package.
+`translate_by_hand` knows nothing of the package.
 """
 
 import concurrent.futures
@@ -111,18 +111,6 @@ def translate_by_hand(generators, layer, way, weight):
             )
         )
     return maps.swapaxes(0, 1)
-
-
-def features_by_hand(weights, images):
-    """Features ``(N, 400)`` of images ``(N, 3, 32, 32)`` by the weights of two layers, without biases."""
-    found = []
-    for maps in np.float64(images):
-        for weight in weights:
-            maps = np.stack([signal.correlate(maps, one, mode="valid", method="direct")[0] for one in weight])
-            outputs, height, width = maps.shape
-            maps = np.maximum(maps, 0).reshape(outputs, height // 2, 2, width // 2, 2).max(axis=(2, 4))
-        found.append(maps.reshape(-1))
-    return np.stack(found)
 
 
 def generate_by_hand(zoos, generators, domain, number):

@@ -58,15 +58,6 @@ def test_kmeans_and_dbscan_are_at_their_best_for_each_network_and_umap_seed(lead
             np.testing.assert_array_equal(ours, part[best])
 
 
-def test_a_network_under_all_seeds_is_tuned_in_its_radii_alone():
-    figures = _figures(4, KMEANS + 1 + 5)
-    found = {name: evidence.spread(figures, name, KMEANS) for name in CLUSTERERS}
-    pairs = [figures[umap, seed] for umap in range(4) for seed in range(KMEANS)]
-    np.testing.assert_array_equal(found["kmeans"], pairs)
-    np.testing.assert_array_equal(found["one_class_svm"], figures[:, KMEANS])
-    np.testing.assert_array_equal(found["dbscan"][:, 0], figures[:, KMEANS + 1 :, 0].max(axis=1))
-
-
 def test_the_tail_and_its_p_value_by_a_table_of_hand():
     accuracy = {
         "generated_b": np.array([0.9, 0.8, 0.5, 0.4]),
@@ -86,12 +77,10 @@ def test_the_tail_and_its_p_value_by_a_table_of_hand():
     assert shares["random"]["p_value"] == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize("better", ["neither", "generated", "others"])
+@pytest.mark.parametrize("better", [0, 1, -1])  # generated networks, so that a side's picks are far down
 def test_those_that_can_be_picked_are_all_that_the_tests_need(populations, better):
     whose, screened, judged = populations
-    generated = np.isin(whose, tuple(BOTH))
-    if better != "neither":  # so that the other side's picks are far down
-        screened = {n: values + (generated == (better == "generated")) for n, values in screened.items()}
+    screened = {n: values + better * np.isin(whose, tuple(BOTH)) for n, values in screened.items()}
     chosen = evidence.can_be_picked(whose, screened, count=3, seed=5)
     assert (np.diff(chosen) > 0).all()
     assert len(chosen) < np.sum(whose != "gaussian")
@@ -143,6 +132,9 @@ def test_the_reported_rows_beside_ours():
     assert evidence.reported_best([]) == {}
     measured = {("A", 5): _figures(4, KMEANS + 1 + 2), ("B", 5): _figures(1, KMEANS + 1 + 2)}
     found = evidence.rows_beside(rows, measured, KMEANS, 100)
+    for row, clusterer in zip(found, ("dbscan", "kmeans", "one_class_svm"), strict=True):
+        accuracy, reported = row["ours"]["accuracy"], row["reported"]["accuracy"]  # give or take a photograph
+        assert row["within"] == (accuracy["min"] - 0.011 <= reported <= accuracy["max"] + 0.011), clusterer
     assert [(row["clusterer"], row["network"]) for row in found] == [
         *(("dbscan", "A5"), ("kmeans", "A5"), ("one_class_svm", "B5")),
     ]
@@ -159,15 +151,6 @@ def test_the_reported_rows_beside_ours():
     assert only["mean"] == measured["B", 5][0, KMEANS, 2]
 
 
-@pytest.mark.parametrize(("reported", "within"), [(0.61, True), (0.62, False), (0.49, True), (0.48, False)])
-def test_a_reported_accuracy_may_be_one_photograph_outside(reported, within):
-    measured = np.full((2, 1 + 1 + 1, 7), 0.5)
-    measured[1] = 0.6
-    (row,) = evidence.rows_beside([_row("kmeans", 0, "A", reported)], {("A", 0): measured}, 1, 100)
-    assert row["within"] == within
-    assert row["first"] == (abs(reported - 0.5) < 0.011)
-
-
 def test_central_brightness():
     images = np.full((4, 32, 32, 3), 255, np.uint8)  # the borders tell nothing
     for image, level in zip(images, (10, 200, 90, 30), strict=True):
@@ -176,4 +159,3 @@ def test_central_brightness():
     assert evidence.central_brightness(images, np.array([True, False, True, False])) == 0.75
     # Where dark says nothing, the best is to call none, or all, a black cat.
     assert evidence.central_brightness(images, np.array([False, True, False, False])) == 0.75
-    assert evidence.central_brightness(images, np.array([False, True, True, True])) == 0.75

@@ -5,16 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from jain2024_archive import (
-    REFERENCE,
-    features_by_hand,
-    generate_by_hand,
-    make_arrays,
-    needs_reference,
-    preprocess_by_hand,
-    silent,
-    write_archive,
-)
+from jain2024_archive import REFERENCE, generate_by_hand, make_arrays, needs_reference, silent, write_archive
 
 from kernelgan import assemble, interop
 from kernelgan.evaluate import features
@@ -44,7 +35,7 @@ def _has_no_bias(params):
 
 
 @pytest.mark.parametrize("domain", ["A", "B"])
-def test_generated_networks_are_those_computed_by_hand(archive, reference, domain):
+def test_generated_networks_are_those_computed_by_hand(reference, domain):
     zoos, generators = make_arrays()
     found = populations.generate(reference, domain, 3)
     assert _has_no_bias(found)
@@ -52,10 +43,6 @@ def test_generated_networks_are_those_computed_by_hand(archive, reference, domai
         weights = generate_by_hand(zoos, generators, domain, number)
         for layer, weight in zip(LAYERS, weights, strict=True):
             np.testing.assert_allclose(_pytorch(found, layer)[number], weight, atol=1e-5)
-    chosen = assemble.take_members(found, np.array([2]))
-    ((_, _, ours),) = features.population_outputs(data.NETWORK, chosen, reference.images, chunk_size=1)
-    images = preprocess_by_hand(archive / "test_images")
-    np.testing.assert_allclose(ours[0], features_by_hand(weights, images), atol=1e-4)
 
 
 @pytest.mark.parametrize("domain", ["A", "B"])
@@ -66,14 +53,6 @@ def test_networks_carry_the_heads_of_both_parents_of_their_number(reference, dom
         for name in ("kernel", "bias"):
             expected = [reference.black["dense"][name][:pairs], reference.cat["dense"][name]]
             np.testing.assert_array_equal(found["dense"][name], np.concatenate(expected, axis=-1))
-
-
-def test_untranslated_networks_are_a_zoo_s_without_its_biases(reference):
-    for domain, zoo in (("A", reference.black), ("B", reference.cat)):
-        found = populations.untranslated(reference, domain, 3)
-        assert _has_no_bias(found)
-        for layer in LAYERS:
-            np.testing.assert_array_equal(found[layer]["kernel"], zoo[layer]["kernel"][:3])
 
 
 @pytest.mark.parametrize("make", [populations.random, populations.gaussian])
@@ -88,15 +67,6 @@ def test_drawn_networks_are_the_key_s_and_have_parents_heads(reference, make, as
     # Counted round: the fifth has the first cat's, for there are four.
     np.testing.assert_array_equal(found["dense"]["bias"][4, 2:], reference.cat["dense"]["bias"][0])
     np.testing.assert_array_equal(found["dense"]["bias"][4, :2], reference.black["dense"]["bias"][4])
-
-
-def test_random_kernels_are_uniform_as_the_initialiser_s(reference):
-    found = populations.random(reference, DRAWN, jax.random.key(0))
-    for layer, fan_in in (("conv1", 75), ("conv2", 150)):
-        scaled = found[layer]["kernel"] * np.sqrt(fan_in)
-        assert 0.999 < np.abs(scaled).max() <= 1
-        assert scaled.mean() == pytest.approx(0, abs=0.01)
-        assert scaled.var() == pytest.approx(1 / 3, abs=0.01)
 
 
 def test_gaussian_kernels_have_each_parameter_s_mean_and_spread_black_and_cat_in_turn(reference):

@@ -87,8 +87,8 @@ def picked_tests(
       screened: for each clusterer, accuracy under the fixed protocol, ``(T,)``.
       judged: for each clusterer, accuracy as tuned, ``(T,)``, NaN where not known.
       count: networks picked.
-      draws: relabellings, drawn with `seed`.
-      seed: of the draws.
+      draws: relabellings.
+      seed: of them.
 
     Returns:
       For each of `COMPARISONS` and each clusterer the record, its ``best`` and ``mean`` with a
