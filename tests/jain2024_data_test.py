@@ -65,9 +65,7 @@ def test_both_layouts_hold_the_same(archive, tmp_path, assert_trees_equal, monke
         assert_trees_equal(getattr(found, name), getattr(expected, name))
     np.testing.assert_array_equal(found.images, expected.images)
     assert (found.names, found.reported, found.digest) == (expected.names, expected.reported, expected.digest)
-    assert told == [(n, made.BLACK) for n in range(1, made.BLACK + 1)] + [
-        (n, made.CAT) for n in range(1, made.CAT + 1)
-    ]
+    assert told == [(n, count) for count in (made.BLACK, made.CAT) for n in range(1, count + 1)]
 
 
 def test_a_complete_archive(archive):
@@ -110,32 +108,23 @@ def test_the_reported_table(own):
     assert data.load(own, made.silent).reported == ()
 
 
-def _reprint(root):
-    table = root / "reported_results.csv"
-    table.write_text(table.read_text().replace("0.75", "0.76"))
-
-
-def _nudge(file, name):
-    def change(root):
-        made.edit_array(root / file, name, lambda array: np.add.at(array.reshape(-1), -1, np.float32(1e-3)))
-
-    return change
-
-
-CHANGES = {
-    "label": lambda root: (root / "test_images/0/wide.jpg").rename(root / "test_images/1/wide.jpg"),
-    "table": _reprint,
-    "black": _nudge("zoo_black.npz", "conv1.weight"),
-    "cat": _nudge("zoo_cat.npz", "fc1.bias"),
-    "generator": _nudge("generators.npz", "conv2/B2A/main.2.bias"),
-}
-
-
-@pytest.mark.parametrize("what", CHANGES)
-def test_the_digest_is_of_everything(own, what):
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("zoo_black.npz", "conv1.weight"),
+        ("zoo_cat.npz", "fc1.bias"),
+        ("generators.npz", "conv2/B2A/main.2.bias"),
+        ("reported_results.csv", ""),
+        ("test_images/0/wide.jpg", ""),
+    ],
+)
+def test_the_digest_is_of_everything(own, file, name):
     before = data.load(own, made.silent).digest
     assert data.load(own, made.silent).digest == before
-    CHANGES[what](own)
+    if name:
+        made.edit_array(own / file, name, lambda array: array + np.float32(1e-3))
+    else:
+        (own / file).unlink()
     assert data.load(own, made.silent).digest != before
 
 

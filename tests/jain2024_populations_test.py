@@ -81,15 +81,6 @@ def test_gaussian_kernels_have_each_parameter_s_mean_and_spread_black_and_cat_in
             assert np.std(ours.std(axis=0) / sd) < 0.08
 
 
-def test_similarity_with_the_sources(reference):
-    own = {domain: populations.untranslated(reference, domain, 3) for domain in ("A", "B")}
-    swapped = {"A": own["B"], "B": own["A"]}  # domain A is made from cat
-    same = populations.source_similarity(reference, swapped)
-    assert same == pytest.approx({"conv1": 1, "conv2": 1})
-    negative = jax.tree.map(lambda leaf: -2 * leaf, swapped)
-    assert populations.source_similarity(reference, negative) == pytest.approx({"conv1": -1, "conv2": -1})
-
-
 @needs_reference
 @pytest.mark.parametrize("name", ["A229", "A1234", "B229"])
 def test_the_originals_networks_are_those_that_pytorch_computed(name):

@@ -19,8 +19,7 @@ from sklearn import svm
 
 from kernelgan.evaluate import clustering, scores
 
-CLUSTERERS = ("kmeans", "one_class_svm", "dbscan")
-"""In the order of the original's report."""
+CLUSTERERS = ("kmeans", "one_class_svm", "dbscan")  # in the order of the original's report
 
 FIGURES = (
     *("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity"),
