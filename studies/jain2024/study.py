@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -20,7 +21,7 @@ from kernelgan import workdir as workdir_lib
 from kernelgan.evaluate import bootstrap, features, similarity
 from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
-from kernelgan.types import Config, Params, Quadrant, UserError
+from kernelgan.types import Config, Params, UserError
 from studies.jain2024 import config as settings_lib
 from studies.jain2024 import data, evidence, measurements, populations, protocol, report
 
@@ -44,7 +45,7 @@ def run(config: Config, root: Path, workdir: Path, *, processes: int = 0, comman
       command: as the user gave it, for the report, whose path is returned.
 
     Raises:
-      UserError: whatever the user can mend; nothing that was finished is lost.
+      UserError: for what the user can mend; finished figures are kept.
     """
     settings_lib.check(config)
     environment.select_device(config.device)
@@ -65,14 +66,15 @@ def run(config: Config, root: Path, workdir: Path, *, processes: int = 0, comman
             write_atomically(results, json.dumps(document, indent=1).encode())
         try:
             document, arrays = json.loads(results.read_text()), interop.read_arrays(arrays_file)
-            page, finding = report.page(document, arrays), "\n".join(document["finding"])
+            page = report.page(document, arrays)
+            lines = [textwrap.fill(line, 100) for line in document["finding"]]
         except (ValueError, TypeError, LookupError, OSError, UserError) as error:
             raise UserError(
                 f"the results in {workdir} are damaged ({error}). Delete {results} and give the same command "
                 "again: no network is measured again."
             ) from error
         path = write_atomically(workdir / REPORT_FILE, page.encode())
-    print(finding, f"report: {path}", sep="\n\n")
+    print(*lines, f"report: {path}", sep="\n\n")
     return path
 
 
@@ -108,6 +110,11 @@ class Study:
     params: dict[str, Params]
     sizes: dict[str, int]  # how many of each population are looked at
     settings: protocol.Settings  # with all seeds
+
+    @property
+    def quadrant(self) -> np.ndarray:
+        """Of each photograph, ``(N,)``."""
+        return np.where(self.reference.positive, scores.CONJUNCTION, scores.REST)
 
     def features(self, name: str, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Features of a population's networks, or the pixels; see `measurements.Features`."""
@@ -260,7 +267,7 @@ def _population(study: Study, name: str, fixed: np.ndarray) -> Record:
     seed = study.config.seed
     convolutions = jax.tree.leaves([study.params[name][layer] for layer in data.LAYERS])
     cosines = [
-        similarity.cosine_similarity(values, _quadrant(study))
+        similarity.cosine_similarity(values, study.quadrant)
         for _, values in study.features(name, np.arange(study.sizes[name]))
     ]
     return {
@@ -292,15 +299,11 @@ def _asked(study: Study) -> Record:
     for name, values in logits.items():
         answers, threshold = features.score(values)
         intervals = bootstrap.score_intervals(
-            answers, _quadrant(study), threshold=threshold, resamples=300, seed=study.config.seed
+            answers, study.quadrant, threshold=threshold, resamples=300, seed=study.config.seed
         )
         record[name] = {"networks": len(answers), "auroc": intervals["auroc"]["vs_rest"]}
         record[name]["balanced_accuracy"] = intervals["balanced_accuracy"]
     return record
-
-
-def _quadrant(study: Study) -> np.ndarray:
-    return np.where(study.reference.positive, Quadrant.CONJUNCTION, Quadrant.REST)
 
 
 def _shown(
