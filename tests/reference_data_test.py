@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy import signal
 
-from kernelgan import interop, models
+from kernelgan import interop, models, weights
 from kernelgan.types import UserError
 from studies.jain2024 import data
 
@@ -210,8 +210,8 @@ def repository(request, archive, tmp_path, monkeypatch):
         reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
         pytest.importorskip("torch", minversion="2.10", reason=reason)
     else:
-        monkeypatch.setitem(interop._READERS, ".pth", interop._read_npz)
-        monkeypatch.setitem(interop._WRITERS, ".pth", interop._npz_bytes)
+        monkeypatch.setitem(weights._READERS, ".pth", weights._read_npz)
+        monkeypatch.setitem(weights._WRITERS, ".pth", weights._npz_bytes)
     return write_repository(archive, tmp_path / "repository")
 
 
@@ -251,7 +251,7 @@ def test_a_complete_archive(archive):
         for ours, theirs in (("a2b", "A2B"), ("b2a", "B2A")):
             given = {
                 f"{layer}/{theirs}/{n}": a
-                for n, a in interop.generator_to_torch(found.generators[layer][ours]).items()
+                for n, a in interop.to_torch(found.generators[layer][ours]).items()
             }
             for name, array in given.items():
                 np.testing.assert_array_equal(array, generators[name])
