@@ -6,7 +6,10 @@ The public names are imported when they are first used, so that ``import kernelg
 from __future__ import annotations
 
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the module typing takes longer to import than this one
+    from typing import Any
 
 _PUBLIC = {
     "ConvNet": "kernelgan.models",

@@ -66,8 +66,8 @@ def load_zoo(
       network: what the shapes must be; by default they are read off the (first) file.
       image_size: pixels a side, checked against the dense layer; by default any.
       name: of a file that holds several sets of networks, which to read, such as ``"a2b"``.
-      positive: the logit, 0 or 1, that says in the file that the concept holds. PyTorch's image folders
-        usually make it 1, the original's files have 0: the two logits then change places.
+      positive: the logit, 0 or 1, that says in the file that the concept holds; at 0 the two change places.
+        torchvision's ``ImageFolder`` numbers classes by name: 0 for ``black`` of ``black`` and ``random``.
       progress: called with the numbers of files read and of all files.
 
     Returns:
@@ -85,6 +85,9 @@ def load_zoo(
         arrays = read_arrays(file)
         if name:
             chosen = [key for key in arrays if key.startswith(f"{name}.")]
+            if not chosen:
+                sets = list(dict.fromkeys(key.partition(".")[0] for key in arrays))
+                raise UserError(f"{file} has no set {name!r}; it has {some(sets)}. Name one of these.")
             arrays = {key.removeprefix(f"{name}."): arrays[key] for key in chosen}
         arrays, aliases = _recognised(arrays, str(file))
         network = network or _network_of(arrays, str(file))

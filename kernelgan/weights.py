@@ -50,7 +50,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         reason = error.strerror or error
         raise UserError(f"{path} cannot be read ({reason}). Mend it, or give another.") from error
     except Exception as error:  # each library raises its own kinds for a broken file
-        if "allow_pickle" in str(error):
+        if "Object arrays" in str(error):
             raise UserError(
                 f"{path} holds Python objects, which were not loaded. Expected arrays of numbers alone."
             ) from error

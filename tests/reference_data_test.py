@@ -250,8 +250,7 @@ def test_a_complete_archive(archive):
     for layer in ("conv1", "conv2"):
         for ours, theirs in (("a2b", "A2B"), ("b2a", "B2A")):
             given = {
-                f"{layer}/{theirs}/{n}": a
-                for n, a in interop.to_torch(found.generators[layer][ours]).items()
+                f"{layer}/{theirs}/{n}": a for n, a in interop.to_torch(found.generators[layer][ours]).items()
             }
             for name, array in given.items():
                 np.testing.assert_array_equal(array, generators[name])
