@@ -114,10 +114,11 @@ def _by_pair(
     """The prefix of each pair's names, and its share of a result kept by number or stacked ``(P, ...)``."""
     tree = {key: inner for key, inner in tree.items() if key != "history"}
     prefixes = [f"{pair['attribute']}_{pair['object']}/" if len(pairs) > 1 else "" for pair in pairs]
-    if all(key.isdecimal() for key in tree):
-        if len(tree) < len(pairs):  # ceilings, where they could be trained
-            prefixes = [prefix for prefix, pair in zip(prefixes, pairs, strict=True) if pair["has_ceiling"]]
-        yield from zip(prefixes, (tree[key] for key in sorted(tree, key=int)), strict=True)
+    if tree and all(key.isdecimal() for key in tree):
+        taught = prefixes
+        if len(tree) < len(pairs) and "0000" in tree:  # ceilings, counted over the pairs that have them
+            taught = [prefix for prefix, pair in zip(prefixes, pairs, strict=True) if pair["has_ceiling"]]
+        yield from ((taught[int(key)], share) for key, share in tree.items())
     elif {np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)} == {(len(pairs),)}:
         for number, prefix in enumerate(prefixes):
             yield prefix, jax.tree.map(lambda leaf, n=number: leaf[n], tree)
@@ -127,17 +128,22 @@ def _by_pair(
 
 def _parts(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Params]]:
     """Networks, generators and other groups of arrays in a tree, with the keys that lead to them."""
-    if _is_layered(tree) or any(not isinstance(inner, Mapping) for inner in tree.values()):
+    if _is_layered(tree):
         yield keys, dict(tree)
         return
+    arrays = {key: leaf for key, leaf in tree.items() if not isinstance(leaf, Mapping)}
+    if arrays:
+        yield keys, arrays
     for key, inner in tree.items():
-        if key != "history":
+        if key not in arrays and key != "history":
             yield from _parts(inner, keys if key in _NAMELESS else (*keys, key))
 
 
 def _is_layered(tree: Mapping[str, Any]) -> bool:
     """Whether these are parameters of layers, which PyTorch has names for."""
-    return all(isinstance(layer, Mapping) and set(layer) == {"kernel", "bias"} for layer in tree.values())
+    return bool(tree) and all(
+        isinstance(layer, Mapping) and set(layer) == {"kernel", "bias"} for layer in tree.values()
+    )
 
 
 def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, Any]) -> list[str]:
@@ -187,9 +193,10 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None) -> 
         arrays = {name: array[member] for name, array in arrays.items()}
     stem = network.replace("/", "_")
     if to_directory and count is not None:
+        width = max(4, len(str(count - 1)))
         for number in range(count) if member is None else [member]:
             single = arrays if member is not None else {name: a[number] for name, a in arrays.items()}
-            weights.write_arrays(out / f"{stem}_{number:04d}.safetensors", single)
+            weights.write_arrays(out / f"{stem}_{number:0{width}d}.safetensors", single)
     else:
         weights.write_arrays(out / f"{stem}.safetensors" if to_directory else out, arrays)
     written = count if member is None else 1

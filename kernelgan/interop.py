@@ -78,6 +78,8 @@ def load_zoo(
         not finite; or the directory is empty or mixed.
     """
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; expected a file of weights, or a directory of such files.")
     files = _network_files(path) if path.is_dir() else [path]
     shapes: _Shapes | None = None
     loaded = []
@@ -277,6 +279,7 @@ def _recognised(arrays: Mapping[str, np.ndarray], source: str) -> tuple[dict[str
     ordered = _in_order(convolutions, source)
     names = {name: f"conv{number}" for number, name in enumerate(ordered, start=1)}
     names |= dict.fromkeys(dense, "fc1")
+    names |= {name: f"{name} (another)" for name in layers if name not in names and name in names.values()}
     aliases = [f"{new} is {old}" for old, new in names.items() if old != new]
     return {
         f"{names.get(name, name)}.{leaf}".lstrip("."): array
@@ -308,7 +311,7 @@ def _network_of(arrays: Mapping[str, np.ndarray], source: str) -> models.ConvNet
     weights: list[np.ndarray] = []
     while (name := f"conv{len(weights) + 1}.weight") in arrays:
         weights.append(arrays[name])
-    if not weights or "fc1.weight" not in arrays:
+    if not weights or "fc1.weight" not in arrays or any(weight.size == 0 for weight in weights):
         raise UserError(
             f"{source} holds no network: expected convolutions and a dense layer, as weight and bias "
             f"(PyTorch's) or kernel and bias; it has {some(list(arrays)) or 'nothing'}."

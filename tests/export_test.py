@@ -244,13 +244,22 @@ def test_every_pair_family_and_generator_has_its_name(tmp_path):
     made = {str(n): {way: _marked(10 + n) for way in ("a2b", "b2a")} for n in range(3)}
     _finish(tmp_path, "generate/reduce", made)
     _finish(tmp_path, "generate/mine", {str(n): _marked(20 + n) for n in range(3)})  # a family of one row
+    _finish(tmp_path, "fit/mixed", {"scale": np.full(1, 70.0), "net": _marked(71, lead=()), "history": {}})
     matrices = {"conv1": {"matrix": np.arange(3.0)[:, None, None]}}
     _finish(tmp_path, "fit/reduce", {"maps": matrices, "history": {"loss": np.zeros((3, 5))}})  # (P, ...)
     _finish(tmp_path, "fit/joint", {"params": _marked(40, lead=())})  # one state for all pairs
     _finish(tmp_path, "fit/each", {str(n): {"a2b": _marked(50 + n, lead=())} for n in range(3)})
     _finish(tmp_path, "trained_on_conjunction", {f"{n:04d}": {"params": _marked(60 + n)} for n in range(2)})
 
-    expected = {"a": 0, "b": 1, "a_half_width": 2, "b_half_width": 3, "fit_joint": 40}
+    expected = {
+        "a": 0,
+        "b": 1,
+        "a_half_width": 2,
+        "b_half_width": 3,
+        "fit_joint": 40,
+        "fit_mixed": 70,
+        "fit_mixed_net": 71,
+    }
     for n, (attribute, thing, _) in enumerate(pairs):
         prefix = f"{attribute}_{thing}/"
         expected |= {f"{prefix}reduce_{way}": 10 + n for way in ("a2b", "b2a")}
