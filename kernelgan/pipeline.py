@@ -435,7 +435,7 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
                 saver=saver,
                 progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
             )
-            return {"state": base.as_leaves(made.state), "history": made.history}
+            return {"state": base.as_tree(made.state), "history": made.history}
 
         if task.steps == 0:
             state, history = base.fit(task, seed=of.settings.seed)
@@ -443,7 +443,7 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
             key = _generator_key(of, plan, loaded, probes)
             key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
             found = of.stages.once(f"fit/{loaded.name}", key, work, timing="fit")
-            state, history = base.from_leaves(task, found["state"]), found["history"]
+            state, history = base.from_tree(task, found["state"]), found["history"]
         if folds:  # each pair is judged by the fold that holds it out
             of_pair = [
                 next(n for n, fold in enumerate(folds) if pair.names in fold.held_out) for pair in plan.pairs

@@ -29,6 +29,8 @@ unlabelled training images of the three seen quadrants."""
 Probes = Array | None
 """Images uint8 ``(N, H, W, C)`` in random order, or None in tier W."""
 
+_LEAVES = "leaves of the state"
+
 View = Any
 State = Any
 Metrics = dict[str, Any]
@@ -311,19 +313,29 @@ def _untrained(task: Task, seed: int) -> State:
     return jax.device_get(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
 
 
-def as_leaves(state: State) -> Params:
-    """A state, which may be any pytree, as a dict of arrays."""
-    return {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}
+def as_tree(state: State) -> Params:
+    """A state, which may be any pytree, as the nested dicts of arrays that a checkpoint holds."""
+    if _is_nested(state):
+        return state
+    return {_LEAVES: {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}}
 
 
-def from_leaves(task: Task, leaves: Params) -> State:
-    """The inverse of `as_leaves`."""
+def from_tree(task: Task, tree: Params) -> State:
+    """The inverse of `as_tree`."""
+    if set(tree) != {_LEAVES}:
+        return tree
 
     def first(view: View) -> State:
         return task.generator.keep(task.generator.init(pair_key(0, 0), view))
 
     structure = jax.tree.structure(jax.eval_shape(first, task.views[0]))
-    return jax.tree.unflatten(structure, [leaves[name] for name in sorted(leaves)])
+    return jax.tree.unflatten(structure, [tree[_LEAVES][name] for name in sorted(tree[_LEAVES])])
+
+
+def _is_nested(state: State) -> bool:
+    if not isinstance(state, dict):
+        return isinstance(state, np.ndarray)
+    return all(isinstance(name, str) and _is_nested(value) for name, value in state.items())
 
 
 def generate(

@@ -114,7 +114,7 @@ class Study:
     @property
     def quadrant(self) -> np.ndarray:
         """Of each photograph, ``(N,)``."""
-        return np.where(self.reference.positive, scores.CONJUNCTION, scores.REST)
+        return np.where(self.reference.positive, Quadrant.CONJUNCTION, Quadrant.REST)
 
     def features(self, name: str, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Features of a population's networks, or the pixels; see `measurements.Features`."""
