@@ -5,7 +5,9 @@ JAX is imported when a run begins, so that ``--help`` need not wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import re
 import shlex
 import sys
@@ -16,7 +18,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-STAGES = ("data", "zoo", "cyclegan", "opponents", "generate", "evaluate", "report")
+from kernelgan.progress import STAGES
 
 
 def main() -> None:
@@ -38,6 +40,12 @@ def _define_flags() -> None:
         "workdir", None, "Where checkpoints, results and the report go; default runs/<config name>."
     )
     flags.DEFINE_enum("stage", "report", STAGES, "Run what is missing up to this stage, then stop.")
+    flags.DEFINE_multi_string(
+        "generator",
+        [],
+        "A generator beside those of the config: a Python file with make(network, config), or the name of a "
+        "family. May be repeated.",
+    )
     flags.DEFINE_bool(
         "distributed", False, "This is one of several processes that Slurm or Open MPI started for one run."
     )
@@ -56,7 +64,7 @@ def _run(argv: list[str]) -> int:
     given = flags.FLAGS
     if not given["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
-    from kernelgan import cluster, environment
+    from kernelgan import distributed, environment
     from kernelgan.pipeline import run
     from kernelgan.types import UserError
 
@@ -67,11 +75,18 @@ def _run(argv: list[str]) -> int:
             raise UserError("--processes and --process go with --coordinator=HOST:PORT, which was not given.")
         if given.distributed or given.coordinator:
             environment.configure(given.config.device)
-            cluster.join(given.coordinator, given.processes, given.process)
-            if not cluster.is_first():
-                cluster.follow()
-                return 0
-        run(given.config, workdir, stage=given.stage, command=shlex.join([*program, *sys.argv[1:]]))
+            distributed.join(given.coordinator, given.processes, given.process)
+        with contextlib.ExitStack() as stack:
+            if not distributed.is_first():  # the others have nothing to say but their own errors
+                quiet = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(contextlib.redirect_stderr(quiet))
+            run(
+                given.config,
+                workdir,
+                stage=given.stage,
+                command=shlex.join([*program, *sys.argv[1:]]),
+                generators=given.generator,
+            )
         status = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -88,7 +103,7 @@ def _run(argv: list[str]) -> int:
     except Exception:
         traceback.print_exc()
         status = 1
-    cluster.leave(status)
+    distributed.abandon(status)
     return status
 
 

@@ -105,8 +105,8 @@ def batch_pattern(
         while len(np.unique(_interleaved(shares, least))) < len(shares):
             least += 1
         raise UserError(
-            f"zoo.batch_size is {batch_size} and an epoch has {images_per_epoch or batch_size} images, too few "
-            f"for {len(shares)} groups of images in the shares {parts}: a group would never be drawn. "
+            f"zoo.batch_size is {batch_size} and an epoch has {images_per_epoch or batch_size} images, too "
+            f"few for {len(shares)} groups of images in the shares {parts}: a group would never be drawn. "
             f"Expected at least {least} of both."
         )
     return pattern

@@ -21,7 +21,7 @@ from kernelgan import workdir as workdir_lib
 from kernelgan.evaluate import bootstrap, features, similarity
 from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
-from kernelgan.types import Config, Params, UserError
+from kernelgan.types import Config, Params, Quadrant, UserError
 from studies.jain2024 import config as settings_lib
 from studies.jain2024 import data, evidence, measurements, populations, protocol, report
 
