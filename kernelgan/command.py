@@ -16,7 +16,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-STAGES = ("data", "zoo", "cyclegan", "opponents", "generate", "evaluate", "report")
+STAGES = ("data", "zoo", "fit", "baselines", "generate", "evaluate", "report")  # `pipeline.STAGES`
 
 
 def main() -> None:
@@ -38,6 +38,9 @@ def _define_flags() -> None:
         "workdir", None, "Where checkpoints, results and the report go; default runs/<config name>."
     )
     flags.DEFINE_enum("stage", "report", STAGES, "Run what is missing up to this stage, then stop.")
+    flags.DEFINE_multi_string(
+        "generator", [], "A generator of your own, a .py file, beside those of the config; may be repeated."
+    )
     flags.DEFINE_bool(
         "distributed", False, "This is one of several processes that Slurm or Open MPI started for one run."
     )
@@ -71,7 +74,8 @@ def _run(argv: list[str]) -> int:
             if not cluster.is_first():
                 cluster.follow()
                 return 0
-        run(given.config, workdir, stage=given.stage, command=shlex.join([*program, *sys.argv[1:]]))
+        command = shlex.join([*program, *sys.argv[1:]])
+        run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
         status = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -116,12 +120,12 @@ def _with_installed_configs(argv: list[str]) -> list[str]:
     return full_names
 
 
-def parse_flags(argv: list[str], fields: str = "configs/default.py") -> list[str]:
+def parse_flags(argv: list[str], fields: str = "python -m kernelgan.config") -> list[str]:
     """Parses flags, of which one is ``--config``; what is wrong with them is told in one line.
 
     Args:
       argv: the command line.
-      fields: the file that lists every field of the config, for the message.
+      fields: what lists every field of the config, for the message.
     """
     try:
         rest = flags.FLAGS(_with_installed_configs(argv))
@@ -136,11 +140,12 @@ def parse_flags(argv: list[str], fields: str = "configs/default.py") -> list[str
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         own = re.sub(r"^\w+Error: ", "", lines[-1])
         fail(own if any("Traceback" in line for line in lines) else " ".join(lines))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason: object = error
         while isinstance(reason, BaseException) and reason.args:
             reason = reason.args[0]
-        fail(f"the config has no such field: {' '.join(str(reason).split())} {fields} lists them all")
+        words = " ".join(str(reason).split())
+        fail(f"the config has no such field: {words} ({fields} lists all fields; a tuple is set as a whole)")
     if len(rest) > 1:
         fail(f"unexpected arguments {' '.join(rest[1:])}; fields are set like --config.zoo.models=64")
     return rest

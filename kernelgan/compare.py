@@ -44,7 +44,7 @@ _MARK = "*"
 _DRAWINGS = 1000
 _NO_SPREAD = 1e-9
 _OF_IMAGES = (
-    *("data.image_size", "data.procedural.test", "data.maximum_test", "data.tfds.name", "data.folder"),
+    *("data.image_size", "data.rendered.test", "data.maximum_test", "data.tfds.name", "data.folder"),
 )
 """Config fields that choose the test images, beside the seed."""
 

@@ -89,13 +89,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from kernelgan.types import UserError
+from kernelgan.types import Quadrant, UserError
 
 SCHEMA = 1
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "arrays.npz"
 
-QUADRANTS = ("a&o", "a&!o", "!a&o", "!a&!o", "rest")
+QUADRANTS = tuple(quadrant.label for quadrant in Quadrant)
 """The quadrants in the order of the numbers in ``test_quadrant`` and ``embedding_quadrant``."""
 
 KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "two nets", "ceiling")

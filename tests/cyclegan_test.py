@@ -269,4 +269,4 @@ def test_a_loss_that_is_not_finite_names_layer_step_pair_and_checkpoint(run, new
     with pytest.raises(UserError, match=r"CycleGAN of conv2 is nan in step 1 \(pair 1\)") as caught:
         run((7, 9), volumes=volumes, saver=new_saver())
     assert "memory/latest" in str(caught.value)
-    assert "cyclegan.learning_rate" in str(caught.value)
+    assert "learning_rate" in str(caught.value)

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from kernelgan import keys
 from kernelgan.baselines import methods
 from kernelgan.evaluate import clustering, evaluation, features, scores
 
@@ -277,7 +278,13 @@ def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure
 def evaluate(context, pictures):
     def run(directory, progress=lambda done: None):
         return evaluation.evaluate_pair(
-            context, pictures, QUADRANT, SETTINGS, directory=directory, progress=progress
+            context,
+            pictures,
+            QUADRANT,
+            SETTINGS,
+            directory=directory,
+            keys=lambda name: keys.StageKey({"method": name}),
+            progress=progress,
         )
 
     return run

@@ -11,8 +11,10 @@ from configs import tiny
 from kernelgan import assemble, pipeline, results
 from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
-from kernelgan.data.quadrants import Groups, LeakageError
+from kernelgan.data.leakage import LeakageError
+from kernelgan.data.quadrants import Groups
 from kernelgan.evaluate import comparison, evaluation
+from kernelgan.types import Quadrant
 
 SIZE = 16
 SETTINGS = evaluation.Settings(
@@ -107,8 +109,8 @@ def test_a_leak_stops_a_run_before_anything_trains(tmp_path, monkeypatch):
 
     def leaking(config, progress):
         source = real(config, progress)
-        held = quadrants.quadrant_of(source.test, "black", "cat") == quadrants.CONJUNCTION
-        alone = quadrants.quadrant_of(source.train, "black", "cat") == quadrants.OBJECT_ONLY
+        held = quadrants.quadrant_of(source.test, "black", "cat") == Quadrant.CONJUNCTION
+        alone = quadrants.quadrant_of(source.train, "black", "cat") == Quadrant.OBJECT_ONLY
         images = source.train.images.copy()
         images[np.flatnonzero(alone)[0]] = source.test.images[np.flatnonzero(held)[0]]
         return dataclasses.replace(source, train=dataclasses.replace(source.train, images=images))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelgan import command
+from kernelgan import command, pipeline
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +39,9 @@ def _launch(*flags, options=()):
         ),
         (["--config=configs/tiny.py", "--config.zoo.balanced=maybe"], "Non-boolean argument"),
         (["--config=configs/tiny.py", "--config.zoo=3"], "`3` is not a dict"),
+        (["--config=configs/tiny.py", "--config.cyclegan.hidden=3"], "no such field: 'cyclegan'"),
+        (["--config=configs/tiny.py", "--config.generators.cyclegan.epochs[0]=7"], "epochs[0]"),
+        (["--config=configs/tiny.py", "--config.zoo.=7"], "no such field"),
         (["--config=configs/tiny.py", "--stage=train"], "--stage=train: value should be one of <data|zoo|"),
         (["--config=configs/tiny.py", "--folder=here"], "Unknown command line flag 'folder'"),
         (
@@ -119,3 +122,7 @@ def test_the_console_command_is_the_same_from_another_directory(tmp_path):
     refused = call("--config=tiny.py", f"--workdir={tmp_path}")
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"error: --workdir={tmp_path} holds files")
+
+
+def test_the_stages_are_the_pipelines():
+    assert command.STAGES == pipeline.STAGES

@@ -31,7 +31,7 @@ def test_every_combination_is_the_config_with_its_settings(config):
         for decay in (False, True)
     ]
     for settings, one in found:
-        assert {name: one.zoo[name] for name in settings} == settings
+        assert {name: getattr(one.zoo, name) for name in settings} == settings
         assert one.zoo.learning_rate == config.zoo.learning_rate
     assert config.zoo.decay is False  # the given one is as it was
 

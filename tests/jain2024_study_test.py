@@ -485,15 +485,13 @@ def test_a_run_does_not_go_on_with_other_data_or_another_protocol(own, tmp_path,
     folder = tmp_path / "run"
     study.run(_config(own), folder, stage="generate")
     (folder / workdir.EVALUATION).mkdir()
-    with pytest.raises(
-        UserError, match=r"was made with another config:\n  reference\.draws: 50 there, 51 now"
-    ):
+    with pytest.raises(UserError, match=r"was made with other values of reference\.draws"):
         study.run(_config(own, draws=51), folder)
     (folder / workdir.EVALUATION).rmdir()
     moved = own.rename(tmp_path / "moved")
     study.run(_config(moved, processes=1), folder, stage="data")  # the same data, elsewhere
     edit_array(moved / "zoo_cat.npz", "conv1.weight", _shift)
-    _refused(_config(moved), folder, r"are not those that .* was started with", in_this_process)
+    _refused(_config(moved), folder, r"was made with other values of data", in_this_process)
 
 
 # launch.py ------------------------------------------------------------------------------------------------
