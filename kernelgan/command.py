@@ -59,7 +59,7 @@ def _run(argv: list[str]) -> int:
     given = flags.FLAGS
     if not given["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
-    from kernelgan import cluster, environment
+    from kernelgan import distributed, environment
     from kernelgan.pipeline import run
     from kernelgan.types import UserError
 
@@ -70,10 +70,7 @@ def _run(argv: list[str]) -> int:
             raise UserError("--processes and --process go with --coordinator=HOST:PORT, which was not given.")
         if given.distributed or given.coordinator:
             environment.configure(given.config.device)
-            cluster.join(given.coordinator, given.processes, given.process)
-            if not cluster.is_first():
-                cluster.follow()
-                return 0
+            distributed.join(given.coordinator, given.processes, given.process)
         command = shlex.join([*program, *sys.argv[1:]])
         run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
         status = 0
@@ -92,7 +89,7 @@ def _run(argv: list[str]) -> int:
     except Exception:
         traceback.print_exc()
         status = 1
-    cluster.leave(status)
+    distributed.abandon(status)
     return status
 
 
