@@ -5,9 +5,7 @@ JAX is imported when a run begins, so that ``--help`` need not wait for it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
 import re
 import shlex
 import sys
@@ -41,10 +39,7 @@ def _define_flags() -> None:
     )
     flags.DEFINE_enum("stage", "report", STAGES, "Run what is missing up to this stage, then stop.")
     flags.DEFINE_multi_string(
-        "generator",
-        [],
-        "A generator beside those of the config: a Python file with make(network, config), or the name of a "
-        "family. May be repeated.",
+        "generator", [], "A generator of your own, a .py file, beside those of the config; may be repeated."
     )
     flags.DEFINE_bool(
         "distributed", False, "This is one of several processes that Slurm or Open MPI started for one run."
@@ -76,17 +71,8 @@ def _run(argv: list[str]) -> int:
         if given.distributed or given.coordinator:
             environment.configure(given.config.device)
             distributed.join(given.coordinator, given.processes, given.process)
-        with contextlib.ExitStack() as stack:
-            if not distributed.is_first():  # the others have nothing to say but their own errors
-                quiet = stack.enter_context(Path(os.devnull).open("w"))
-                stack.enter_context(contextlib.redirect_stderr(quiet))
-            run(
-                given.config,
-                workdir,
-                stage=given.stage,
-                command=shlex.join([*program, *sys.argv[1:]]),
-                generators=given.generator,
-            )
+        command = shlex.join([*program, *sys.argv[1:]])
+        run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
         status = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,10 +16,10 @@ import numpy as np
 from absl import logging
 
 from kernelgan import interop, weights, workdir
-from kernelgan.checkpoint import read_result
+from kernelgan.checkpoint import has_result, read_result
 from kernelgan.types import Params, UserError
 
-_NAMELESS = ("params", "generators")
+_NAMELESS = ("params", "state")
 """Keys of a stage's result that are no part of a name."""
 
 _CHOICE = (
@@ -31,20 +31,13 @@ _HALF = "_half_width"
 """What the name of a zoo at half width has after that of the zoo whose images it learned from."""
 
 
-def stage_result(run: Path, stage: str) -> dict[str, Any]:
-    """What a stage of a run ended in, nested dicts of arrays; for readers beside the run.
-
-    Raises:
-      UserError: it is damaged, or cannot be read.
-    """
-    return read_result(run / workdir.CHECKPOINTS / stage)
-
-
 def finished_stages(run: Path) -> list[str]:
-    """Names of the stages that have a whole result; to open one that is being written would disturb it."""
+    """Names of the stages of a run that have a result, such as ``zoo`` and ``generate/cyclegan``."""
     root = run / workdir.CHECKPOINTS
-    sums = root.rglob("result/sha256-*.json")
-    return sorted({file.parents[2].relative_to(root).as_posix() for file in sums})
+    directories = (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())
+    stages = [path.relative_to(root) for path in directories if has_result(path)]
+    # A stage's result is in a directory for its key, which has a result too.
+    return sorted(stage.as_posix() for stage in stages if stage.parent not in stages)
 
 
 def networks(run: Path) -> dict[str, Params]:
@@ -65,13 +58,13 @@ def networks(run: Path) -> dict[str, Params]:
     results: dict[str, dict[str, Any]] = {}
     for stage in finished_stages(run):
         try:
-            results[stage] = stage_result(run, stage)
+            results[stage] = read_result(run / workdir.CHECKPOINTS / stage)
         except UserError as error:
             logging.warning("%s", error)
     of_zoos = {zoo["checkpoint"][0] for zoo in plan["zoos"]}
     of_zoos |= {_half(stage) for stage in of_zoos}
     rows = {
-        "_".join([prefix + _first_name(stage), *keys]): params
+        prefix + "_".join([*_first_name(stage), *keys]): params
         for stage, tree in results.items()
         if stage not in of_zoos
         for prefix, share in _by_pair(tree, plan["pairs"])
@@ -91,10 +84,10 @@ def _half(stage: str) -> str:
     return stage.replace("zoo", "half_width", 1)
 
 
-def _first_name(stage: str) -> str:
-    """How names of what a stage made begin: with the row's or the family's name."""
-    kind, _, family = stage.rpartition("/")
-    return f"fit_{family}" if kind == "fit" else family
+def _first_name(stage: str) -> list[str]:
+    """How names of what a stage made begin; the results of ``generate/...`` have their rows' names."""
+    kind, _, name = stage.rpartition("/")
+    return [] if kind == "generate" else [f"fit_{name}" if kind == "fit" else name]
 
 
 def _by_pair(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from flax import serialization
 
 from kernelgan import config as config_lib
 from kernelgan import (
@@ -20,6 +21,7 @@ from kernelgan import (
     environment,
     fields,
     files,
+    interop,
     keys,
     models,
     report,
@@ -37,14 +39,12 @@ from kernelgan.generators.base import Parents
 from kernelgan.losses import cross_entropy, squared_error
 from kernelgan.plan import PairTask, Plan, make_plan, zoo_training
 from kernelgan.population import Training
-from kernelgan.progress import WIDTH, Progress
+from kernelgan.progress import STAGES, WIDTH, Progress
 from kernelgan.stages import CODE, Stages
 from kernelgan.types import LEFT_OUT, Config, Key, Params
 
 if TYPE_CHECKING:
     from kernelgan.evaluate import evaluation
-
-STAGES = ("data", "zoo", "fit", "baselines", "generate", "evaluate", "report")
 
 _SHOWN_KERNELS = 4
 _BYTES_A_PARAMETER = 4
@@ -191,20 +191,27 @@ def _bytes_needed(of: Run, plan: Plan) -> int:
 def train_zoos(of: Run, plan: Plan) -> Zoos:
     """The zoos, trained here or read from the files that the config names."""
     distributed.first(lambda: workdir_lib.write_plan(of.stages.workdir, _plan_record(of, plan)))
-    given = {"attribute": of.settings.zoo.attribute_file, "object": of.settings.zoo.object_file}
-    own = [number for number, task in enumerate(plan.zoos) if not given[task.kind]]
+    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
     zoos = dict(zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True))
-
     for number, task in enumerate(plan.zoos):
-        if given[task.kind]:
-            from kernelgan import interop
-
-            params = interop.load_parents(
-                Path(given[task.kind]), of.network, of.settings.data.image_size, task.models
-            )
-            zoos[number] = {"params": params, "history": {}}
-            of.stages.digests[f"zoo-{task.kind}-file"] = keys.of_arrays(params)
+        if number not in zoos:
+            zoos[number] = _read_zoo(of, task)
     return [zoos[number] for number in range(len(plan.zoos))]
+
+
+def _file_of(of: Run, task: zoo.ZooTask) -> str:
+    """The file that gives a zoo instead of training; empty where it is trained."""
+    return of.settings.zoo.attribute_file if task.kind == "attribute" else of.settings.zoo.object_file
+
+
+def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
+    """A zoo that was trained elsewhere; kept as a stage, so that it can be exported like the others."""
+    path = Path(_file_of(of, task))
+    params = interop.load_parents(path, of.network, of.settings.data.image_size, task.models)
+    print(f"{'':{WIDTH}s} {task.label}: {path}; what it was trained on is not known here", file=sys.stderr)
+    key = {"content": keys.of_arrays(params)}
+    kept = of.stages.once(f"zoo-{task.kind}", key, lambda *_: {"0000": {"params": params}}, timing="zoo")
+    return {"params": kept["0000"]["params"], "history": {}}
 
 
 def train_half_width(of: Run, plan: Plan) -> Zoos:
@@ -272,9 +279,10 @@ def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) 
 
 def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
     """Which zoo and which pair is which, for `export`; the zoos of a part share a checkpoint."""
+    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
     kept = {
-        place: (stage, f"{number:04d}")
-        for stage, _, places in _parts(of, plan.zoos, "zoo")
+        own[place]: (stage, f"{number:04d}")
+        for stage, _, places in _parts(of, [plan.zoos[number] for number in own], "zoo")
         for number, place in enumerate(places)
     }
     return {
@@ -285,7 +293,7 @@ def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
                 "kind": task.kind,
                 "concept": task.concept,
                 "excluded": task.excluded,
-                "checkpoint": kept[number],
+                "checkpoint": kept.get(number, (f"zoo-{task.kind}", "0000")),
             }
             for number, task in enumerate(plan.zoos)
         ],
@@ -435,7 +443,7 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
                 saver=saver,
                 progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
             )
-            return {"state": base.as_tree(made.state), "history": made.history}
+            return {"state": serialization.to_state_dict(made.state), "history": made.history}
 
         if task.steps == 0:
             state, history = base.fit(task, seed=of.settings.seed)
@@ -443,7 +451,7 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
             key = _generator_key(of, plan, loaded, probes)
             key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
             found = of.stages.once(f"fit/{loaded.name}", key, work, timing="fit")
-            state, history = base.from_tree(task, found["state"]), found["history"]
+            state, history = base.from_dict(task, found["state"]), found["history"]
         if folds:  # each pair is judged by the fold that holds it out
             of_pair = [
                 next(n for n, fold in enumerate(folds) if pair.names in fold.held_out) for pair in plan.pairs

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from kernelgan import export, interop, models, weights, workdir
-from kernelgan.checkpoint import StageCheckpoint
+from kernelgan.checkpoint import Stage
+from kernelgan.keys import StageKey
 from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +48,7 @@ def _refused(message, call, *args, **kwargs):
 
 
 def _finish(run, stage, tree):
-    checkpoint = StageCheckpoint(run / workdir.CHECKPOINTS / stage, seconds=0.0)
+    checkpoint = Stage(run / workdir.CHECKPOINTS / stage, StageKey({}), seconds=0.0)
     checkpoint.finish(tree)
     checkpoint.close()
 
@@ -72,7 +73,7 @@ def run(tmp_path_factory, make_parents, generator):
     _finish(run, "zoo", zoos)
     ways = {"a2b": jax.tree.map(lambda leaf: leaf[None], generator)}
     ways["b2a"] = jax.tree.map(lambda leaf: 2 * leaf, ways["a2b"])
-    _finish(run, "cyclegan", {"generators": {"conv1": ways, "conv2": ways}, "history": history})
+    _finish(run, "fit/cyclegan", {"state": {"conv1": ways, "conv2": ways}, "history": history})
     return run
 
 
@@ -146,7 +147,7 @@ def test_an_export_leaves_the_run_as_it_is(run, tmp_path):
 
 
 def test_a_stage_that_is_being_written_is_not_touched(run, tmp_path):
-    result = run / workdir.CHECKPOINTS / "distilled/result"
+    result = run / workdir.CHECKPOINTS / "distilled/0123456789ab/result"
     (result / "0.orbax-checkpoint-tmp").mkdir(parents=True)
     with pytest.raises(UserError, match="has no 'distilled'"):
         export.export(run, tmp_path / "d.npz", network="distilled")
@@ -201,10 +202,10 @@ def test_a_damaged_plan_is_named(content, tmp_path):
 
 def test_a_damaged_stage_hides_nothing_else(run, tmp_path, caplog):
     shutil.copytree(run, tmp_path / "run")
-    files = (tmp_path / "run/checkpoints/cyclegan/result/0").rglob("*")
+    files = (tmp_path / "run/checkpoints/fit/cyclegan").glob("*/result/0/**/*")
     max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size).write_bytes(b"?")
     assert list(export.networks(tmp_path / "run")) == ["black", "cat"]
-    assert "checkpoints/cyclegan" in caplog.text
+    assert "checkpoints/fit/cyclegan" in caplog.text
 
 
 def test_zoos_are_named_apart():
@@ -241,9 +242,9 @@ def test_every_pair_family_and_generator_has_its_name(tmp_path):
     workdir.write_plan(tmp_path, plan)
     for number, stage in enumerate(("zoo-0", "zoo-1", "half_width-0", "half_width-1")):
         _finish(tmp_path, stage, {"0000": {"params": _marked(number), "history": {"loss": np.zeros(3)}}})
-    made = {str(n): {way: _marked(10 + n) for way in ("a2b", "b2a")} for n in range(3)}
+    made = {str(n): {f"reduce_{way}": _marked(10 + n) for way in ("a2b", "b2a")} for n in range(3)}
     _finish(tmp_path, "generate/reduce", made)
-    _finish(tmp_path, "generate/mine", {str(n): _marked(20 + n) for n in range(3)})  # a family of one row
+    _finish(tmp_path, "generate/mine", {str(n): {"mine": _marked(20 + n)} for n in range(3)})
     _finish(tmp_path, "fit/mixed", {"scale": np.full(1, 70.0), "net": _marked(71, lead=()), "history": {}})
     matrices = {"conv1": {"matrix": np.arange(3.0)[:, None, None]}}
     _finish(tmp_path, "fit/reduce", {"maps": matrices, "history": {"loss": np.zeros((3, 5))}})  # (P, ...)

@@ -83,7 +83,7 @@ def test_a_complete_archive(archive):
         np.testing.assert_array_equal(ours["dense"]["bias"], theirs["fc1.bias"][:, ::-1])
     for layer in LAYERS:
         for ours, theirs in (("a2b", "A2B"), ("b2a", "B2A")):
-            for name, array in interop.generator_to_torch(found.generators[layer][ours]).items():
+            for name, array in interop.to_torch(found.generators[layer][ours]).items():
                 np.testing.assert_array_equal(array, generators[f"{layer}/{theirs}/{name}"])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelgan import command
+from kernelgan import command, pipeline
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,3 +122,7 @@ def test_the_console_command_is_the_same_from_another_directory(tmp_path):
     refused = call("--config=tiny.py", f"--workdir={tmp_path}")
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"error: --workdir={tmp_path} holds files")
+
+
+def test_the_stages_are_the_pipelines():
+    assert command.STAGES == pipeline.STAGES

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import serialization
 from jax import lax
 
 from kernelgan import engine, models, parallel
@@ -28,8 +29,6 @@ unlabelled training images of the three seen quadrants."""
 
 Probes = Array | None
 """Images uint8 ``(N, H, W, C)`` in random order, or None in tier W."""
-
-_LEAVES = "leaves of the state"
 
 View = Any
 State = Any
@@ -313,29 +312,13 @@ def _untrained(task: Task, seed: int) -> State:
     return jax.device_get(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
 
 
-def as_tree(state: State) -> Params:
-    """A state, which may be any pytree, as the nested dicts of arrays that a checkpoint holds."""
-    if _is_nested(state):
-        return state
-    return {_LEAVES: {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}}
-
-
-def from_tree(task: Task, tree: Params) -> State:
-    """The inverse of `as_tree`."""
-    if set(tree) != {_LEAVES}:
-        return tree
+def from_dict(task: Task, saved: Params) -> State:
+    """A state from the nested dicts that `flax.serialization.to_state_dict` made of it."""
 
     def first(view: View) -> State:
         return task.generator.keep(task.generator.init(pair_key(0, 0), view))
 
-    structure = jax.tree.structure(jax.eval_shape(first, task.views[0]))
-    return jax.tree.unflatten(structure, [tree[_LEAVES][name] for name in sorted(tree[_LEAVES])])
-
-
-def _is_nested(state: State) -> bool:
-    if not isinstance(state, dict):
-        return isinstance(state, np.ndarray)
-    return all(isinstance(name, str) and _is_nested(value) for name, value in state.items())
+    return serialization.from_state_dict(jax.eval_shape(first, task.views[0]), saved)
 
 
 def generate(

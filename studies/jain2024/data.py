@@ -121,7 +121,7 @@ def _layout(root: Path) -> str:
 
 
 def _zoo(path: Path, progress: Progress) -> Params:
-    """A zoo; the reference's class 0 is the concept, ours is class 1."""
+    """A zoo; the original's class 0 is the concept, ours is class 1."""
     return interop.load_zoo(
         path, network=NETWORK, image_size=IMAGE_SIZE, positive=0, progress=progress
     ).params
