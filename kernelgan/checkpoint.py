@@ -20,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from kernelgan.results import write_atomically
+from kernelgan.files import write_atomically
 from kernelgan.types import UserError
 
 KEPT_STATES = 2

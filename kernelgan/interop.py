@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernelgan import models
-from kernelgan.results import write_atomically
+from kernelgan.files import write_atomically
 from kernelgan.types import Array, Params, UserError
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")

@@ -376,7 +376,11 @@ class _Run:
     ) -> None:
         """Measures every method on every pair and writes the results."""
         from kernelgan.baselines.methods import METHODS
-        from kernelgan.evaluate import comparison, evaluation  # scipy and sklearn: a second of a start
+        from kernelgan.evaluate import (
+            comparison,
+            evaluation,
+            verdict,
+        )  # scipy and sklearn: a second of a start
 
         pairs: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
@@ -427,7 +431,8 @@ class _Run:
             ],
             "overall": overall,
         }
-        results.write_results(self.workdir, document, arrays)
+        run = verdict.judged(results.from_document(document))
+        results.write_results(self.workdir, run, arrays)
 
     def _context(
         self,

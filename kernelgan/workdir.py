@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kernelgan import config as config_lib
+from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
-from kernelgan.results import RESULTS_FILE, write_atomically
+from kernelgan.results import RESULTS_FILE
 from kernelgan.types import Config, UserError
 
 CONFIG_FILE = "config.json"

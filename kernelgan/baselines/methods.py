@@ -89,11 +89,17 @@ class Method:
         ``ceiling``.
       description: in one line.
       networks: makes them; None if what it needs is missing.
+      label: what it is, for a reader who knows no names; ``{attribute}`` and ``{object}`` are filled in.
+      family: of generators; "" for a baseline.
+      tier: what it reads, "W", "S", "U" or "G"; "" where that is not recorded.
     """
 
     kind: str
     description: str
     networks: Callable[[Context], Networks | None]
+    label: str = ""
+    family: str = ""
+    tier: str = ""
 
 
 def random(context: Context) -> Networks:
@@ -202,54 +208,118 @@ def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
 
 
 METHODS: dict[str, Method] = {
-    "attribute_only": Method("parent", "the attribute's networks, untranslated", attribute_only),
-    "object_only": Method("parent", "the object's networks, untranslated", object_only),
-    "random": Method("null", "kernels drawn from the initialiser, parents' heads", random),
+    "attribute_only": Method(
+        "parent",
+        "the attribute's networks, untranslated",
+        attribute_only,
+        "the {attribute} parents alone",
+    ),
+    "object_only": Method(
+        "parent",
+        "the object's networks, untranslated",
+        object_only,
+        "the {object} parents alone",
+    ),
+    "random": Method(
+        "null",
+        "kernels drawn from the initialiser, parents' heads",
+        random,
+        "random networks",
+    ),
     "gaussian": Method(
-        "null", "each parameter drawn with its mean and spread over a parent's zoo, parents' heads", gaussian
+        "null",
+        "each parameter drawn with its mean and spread over a parent's zoo, parents' heads",
+        gaussian,
+        "random networks with the parents' means and spreads",
     ),
     "pixels": Method(
-        "null", "no network: linear classifiers of both concepts on the pixels", _readout(readouts.pixels)
+        "null",
+        "no network: linear classifiers of both concepts on the pixels",
+        _readout(readouts.pixels),
+        "linear classifiers of the pixels",
     ),
     "colour_histogram": Method(
         "null",
         "no network: linear classifiers of both concepts on the histogram of colours",
         _readout(readouts.colour_histogram),
+        "linear classifiers of the colours",
     ),
-    "average": Method("merge", "mean of both parents' weights, both heads", _merged(merges.average)),
+    "average": Method(
+        "merge",
+        "mean of both parents' weights, both heads",
+        _merged(merges.average),
+        "the average of both parents' weights",
+    ),
     "rebasin_average": Method(
-        "merge", "the same after matching the parents' filters by weight", _merged(merges.rebasin_average)
+        "merge",
+        "the same after matching the parents' filters by weight",
+        _merged(merges.rebasin_average),
+        "the average of weights after matching filters",
     ),
     "concatenate": Method(
-        "merge", "half the filters of each parent, those of largest norm", _merged(merges.concatenate)
+        "merge",
+        "half the filters of each parent, those of largest norm",
+        _merged(merges.concatenate),
+        "a network of half the filters of each parent",
     ),
-    "zipit": Method("merge", "features of both parents that correlate are merged", zipit),
+    "zipit": Method(
+        "merge",
+        "features of both parents that correlate are merged",
+        zipit,
+        "a merge of both parents' correlated filters",
+    ),
     "noise_a2b": Method(
-        "merge", "the attribute's kernels with noise of the size of their translation", _noise("a2b")
+        "merge",
+        "the attribute's kernels with noise of the size of their translation",
+        _noise("a2b"),
+        "the {attribute} parents with noise",
     ),
     "noise_b2a": Method(
-        "merge", "the object's kernels with noise of the size of their translation", _noise("b2a")
+        "merge",
+        "the object's kernels with noise of the size of their translation",
+        _noise("b2a"),
+        "the {object} parents with noise",
     ),
     "cyclegan_a2b": Method(
-        "generated", "the attribute's kernels translated to the object's zoo, both heads", _generated("a2b")
+        "generated",
+        "the attribute's kernels translated to the object's zoo, both heads",
+        _generated("a2b"),
+        "{attribute} kernels translated",
+        family="cyclegan",
     ),
     "cyclegan_b2a": Method(
-        "generated", "the object's kernels translated to the attribute's zoo, both heads", _generated("b2a")
+        "generated",
+        "the object's kernels translated to the attribute's zoo, both heads",
+        _generated("b2a"),
+        "{object} kernels translated",
+        family="cyclegan",
     ),
     "distilled": Method(
         "trained apart",
         "one network trained to give both parents' logits on the seen quadrants",
         _opponent("distilled"),
+        "one network trained to imitate both parents",
     ),
     "half_width_pair": Method(
-        "same size", "two parents trained at half width, side by side", half_width_pair
+        "same size",
+        "two parents trained at half width, side by side",
+        half_width_pair,
+        "two parents of half the width side by side",
     ),
-    "and_ensemble": Method("two nets", "both parents run, product of probabilities", and_ensemble),
+    "and_ensemble": Method(
+        "two nets",
+        "both parents run, product of probabilities",
+        and_ensemble,
+        "both parents run side by side",
+    ),
     "trained_on_conjunction": Method(
-        "ceiling", "the same network trained on all four quadrants", _opponent("trained_on_conjunction")
+        "ceiling",
+        "the same network trained on all four quadrants",
+        _opponent("trained_on_conjunction"),
+        "networks trained on the conjunction itself",
     ),
 }
-"""The parents come first: the novelty of the others is taken against them. Tables have their own order."""
+"""The parents come first: the novelty of the others is taken against them. Tables group by kind, in this order."""
 
 
 def parameter_count(networks: Networks) -> int:

@@ -15,7 +15,7 @@ from absl import logging
 from kernelgan.baselines.methods import METHODS, Context, Method, Networks, parameter_count
 from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
 from kernelgan.evaluate import novelty as novelty_lib
-from kernelgan.results import write_atomically
+from kernelgan.files import write_atomically
 from kernelgan.types import Params
 
 Record = dict[str, Any]
@@ -89,7 +89,6 @@ def evaluate_method(
     answers, threshold = features.score(np.concatenate(logits))
     record: Record = {
         "kind": method.kind,
-        "description": method.description,
         "networks": len(answers),
         "parameters": parameter_count(networks),
     }
@@ -329,6 +328,8 @@ def evaluate_pair(
         kept = _kept(directory / f"{name}.npz", work)
         if kept is not None:
             records[name], outcomes[name] = kept
+            told = ("label", "description", "family", "tier")
+            records[name] |= {field: getattr(method, field) for field in told}
         progress(done)
     for name, share in recovered(records).items():
         records[name]["recovered"] = share

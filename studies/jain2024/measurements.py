@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernelgan.results import write_atomically
+from kernelgan.files import write_atomically
 from kernelgan.types import UserError
 from studies.jain2024 import protocol
 
