@@ -319,7 +319,7 @@ METHODS: dict[str, Method] = {
         "networks trained on the conjunction itself",
     ),
 }
-"""The parents come first: the novelty of the others is taken against them. Tables group by kind, in this order."""
+"""The parents come first: the novelty of the others is taken against them. Tables group them by kind."""
 
 
 def parameter_count(networks: Networks) -> int:

@@ -41,9 +41,9 @@ def judged(run: Run) -> Run:
 def judge(record: Measured) -> Verdict:
     """The verdict on one pair, or on all of them together."""
     scored = [row for row in record.of_kind("generated") if record.figure(row.name).known]
-    roles = {"floor": FLOOR, "yardstick": YARDSTICK, "ceiling": CEILING}
+    empty = Verdict(floor=FLOOR, yardstick=YARDSTICK, ceiling=CEILING)
     if not scored:
-        return Verdict(**roles)
+        return empty
     best = max(scored, key=lambda row: record.figure(row.name).mean).name
     comparisons = _comparisons(record, best)
     copies = record.methods[best].novelty.get("distance", Statistic()).mean < COPY
@@ -56,8 +56,15 @@ def judge(record: Measured) -> Verdict:
     else:
         above = all(outcome == "above" for outcome in outcomes)
         answer = "yes" if above and not unfit else "cannot tell"
-    null = _null_p_value(record, best)
-    return Verdict(answer, best, comparisons, copies, unfit, null, **roles)
+    return dataclasses.replace(
+        empty,
+        answer=answer,
+        best=best,
+        comparisons=comparisons,
+        copies=copies,
+        unfit=unfit,
+        null_p_value=_null_p_value(record, best),
+    )
 
 
 def _null_p_value(record: Measured, best: str) -> float:

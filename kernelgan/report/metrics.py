@@ -49,13 +49,16 @@ METRICS = {
         "counting the same, so that always answering “no” scores {chance:g}.",
     ),
     "average_precision": Metric(
-        "average precision", "avg. prec.", "Average precision: chance is the conjunction's share of the images{share}."
+        "average precision",
+        "avg. prec.",
+        "Average precision: chance is the conjunction's share of the images{share}.",
     ),
     "recall": Metric("recall", "recall", "Recall: the share of the conjunction's images answered “yes”."),
     "recovered": Metric(
         "recovered",
         "recov",
-        "Recovered: the share of the way from random networks (0) to networks trained on the conjunction (1).",
+        "Recovered: the share of the way from random networks (0) to networks trained on the conjunction "
+        "(1).",
     ),
     "novelty.distance": Metric(
         "novelty: distance",
