@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -267,6 +267,8 @@ def generator_curves(run: Run, pair: Pair, family: str) -> Figure:
         everything = np.concatenate([_finite(values) for _, values in losses])
         if everything.size and everything.min() > 0:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:.2g}")
         axes.set(title=layer, xlabel="step")
         axes.grid(axis="y")
         axes.legend(ncols=2, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
@@ -742,14 +744,16 @@ def _heat_maps(
 
 
 def _scatter(
-    axes: Axes, points: np.ndarray, numbers: np.ndarray, groups: Sequence[tuple[Any, str, tuple[str, str]]]
+    axes: Axes, points: np.ndarray, numbers: np.ndarray, groups: Iterable[tuple[Any, str, tuple[str, str]]]
 ) -> None:
     """Points by group, in the group's colour and marker."""
     for number, told, (color, marker) in groups:
         here = points[numbers == number]
         if len(here):
             width = 0.7 if marker == "x" else 0
-            axes.scatter(*here.T, s=11, color=color, marker=marker, alpha=0.75, lw=width, label=told)
+            axes.scatter(
+                here[:, 0], here[:, 1], s=11, color=color, marker=marker, alpha=0.75, lw=width, label=told
+            )
     _bare(axes, frame=True)
 
 

@@ -101,7 +101,10 @@ def _drawn(
         drawn.add_row(*(Text(texts[place], "bold" if row.emphasis else "") for place in places))
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(drawn)
-    return [line.rstrip() for line in stream.getvalue().rstrip("\n").split("\n")]
+    return [
+        line.replace("\N{NO-BREAK SPACE}", " ").rstrip()
+        for line in stream.getvalue().rstrip("\n").split("\n")
+    ]
 
 
 def _text(cell: Cell, column: Column) -> str:
