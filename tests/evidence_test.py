@@ -12,7 +12,8 @@ from kernelgan import assemble, pipeline, results
 from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
 from kernelgan.data.quadrants import Groups, LeakageError
-from kernelgan.evaluate import comparison, evaluation
+from kernelgan.evaluate import comparison, evaluation, verdict
+from kernelgan.report import prose
 
 SIZE = 16
 SETTINGS = evaluation.Settings(
@@ -93,13 +94,22 @@ def judge(context, tmp_path_factory):
                 (kept / file.name).hardlink_to(file)
         record = {"pair": {"attribute": "red", "object": "square"}, "data": {"leaked": 0}, **found}
         comparison.adjust([record])
-        return record, results.answer(record), " ".join(results.verdict(record))
+        return record, *_judged(record)
 
     return run
 
 
+def _comparisons(record):
+    return verdict.judged(results.from_document({"pairs": [record]})).verdict.comparisons
+
+
+def _judged(record):
+    run = verdict.judged(results.from_document({"pairs": [record]}))
+    return run.verdict.answer, " ".join(prose.summary(run))
+
+
 def _outcome(record, rival):
-    return next(one.outcome for one in results.comparisons(record) if one.rival == rival)
+    return next(one.outcome for one in _comparisons(record) if one.rival == rival)
 
 
 def test_a_leak_stops_a_run_before_anything_trains(tmp_path, monkeypatch):
@@ -122,8 +132,9 @@ def test_a_leak_stops_a_run_before_anything_trains(tmp_path, monkeypatch):
 def test_figures_of_a_run_that_leaked_do_not_count(judge, composing):
     record, _, _ = judge(composing)
     record["data"]["leaked"] = 3
-    assert results.answer(record) == "cannot tell"
-    assert "3 images of the conjunction were read" in results.verdict(record)[0]
+    answer, words = _judged(record)
+    assert answer == "cannot tell"
+    assert "3 images of the conjunction were read" in words
 
 
 def test_a_copy_of_a_parent_is_called_one(judge, context):
@@ -204,7 +215,7 @@ def composing(make_parents):
 def test_what_does_compose_is_found_to(judge, composing):
     record, answer, words = judge(composing)
     assert record["methods"]["planted"]["auroc"]["worst"]["mean"] > 0.95
-    outcomes = {one.rival: one.outcome for one in results.comparisons(record) if one.required}
+    outcomes = {one.rival: one.outcome for one in _comparisons(record) if one.required}
     assert set(outcomes) >= {"random", "gaussian", "pixels", "colour_histogram", "zipit", "rebasin_average"}
     assert set(outcomes.values()) == {"above"}
     assert answer == "yes"
@@ -216,7 +227,7 @@ def test_it_is_found_to_on_each_of_many_pairs_too(judge, composing):
     record, _, _ = judge(composing)
     pairs = [copy.deepcopy(record) for _ in range(60)]
     comparison.adjust(pairs)
-    assert {results.answer(pair) for pair in pairs} == {"yes"}
+    assert {_judged(pair)[0] for pair in pairs} == {"yes"}
 
 
 def test_two_networks_are_not_taken_for_one_that_composes(judge, composing):
@@ -232,7 +243,7 @@ def test_two_networks_are_not_taken_for_one_that_composes(judge, composing):
 
     for networks in (larger, _as_readout):
         record, answer, words = judge(networks)
-        assert {one.outcome for one in results.comparisons(record) if one.required} == {"above"}
+        assert {one.outcome for one in _comparisons(record) if one.required} == {"above"}
         assert answer == "cannot tell"
         assert "above all that they must beat, but" in words
     with pytest.raises(ValueError, match="2 or 4 outputs"):

@@ -65,20 +65,15 @@ def test_outcomes_are_those_of_the_tests_not_of_the_intervals(difference, p_adju
 
 
 def test_losing_to_one_of_many_is_corrected_for_their_number():
-    made = pair_result(zipit=0.55, concatenate=0.55)
-    made["tests"]["cyclegan_b2a"]["zipit"] |= {"difference": {"mean": -0.1}, "p_adjusted": 0.02}
-    verdict = verdict_on(made)
-    zipit = next(one for one in verdict.comparisons if one.rival == "zipit")
-    assert (zipit.outcome, zipit.p_value > 0.05) == ("cannot tell", False) or zipit.p_value == pytest.approx(
-        0.02
-    )
-    made["tests"]["cyclegan_b2a"] |= {
-        name: {"difference": {"mean": 0.1}, "p_adjusted": 0.5}
-        for name in ("average", "concatenate", "random")
-    }
-    zipit = next(one for one in verdict_on(made).comparisons if one.rival == "zipit")
-    assert zipit.p_value == pytest.approx(0.08)  # four at least as large, Holm
-    assert zipit.outcome == "cannot tell"
+    made = pair_result(zipit=0.55)
+    for p_value, corrected, outcome in ((0.02, 0.10, "cannot tell"), (0.002, 0.01, "below")):
+        made["tests"]["cyclegan_b2a"] |= {
+            name: {"difference": {"mean": 0.1}, "p_adjusted": 0.5}
+            for name in ("random", "attribute_only", "object_only", "average")
+        }
+        made["tests"]["cyclegan_b2a"]["zipit"] = {"difference": {"mean": -0.1}, "p_adjusted": p_value}
+        zipit = next(one for one in verdict_on(made).comparisons if one.rival == "zipit")
+        assert (zipit.p_value, zipit.outcome) == (pytest.approx(corrected), outcome)  # of five, Holm
 
 
 def test_the_null_test_of_many_pairs_counts_as_corrected():
@@ -88,10 +83,7 @@ def test_the_null_test_of_many_pairs_counts_as_corrected():
     assert verdict.null_p_value == 0.3
     random = next(found for found in verdict.comparisons if found.rival == "random")
     assert (random.outcome, random.p_value) == ("cannot tell", 0.3)
-    assert (
-        "(random, p = 0.300)" in prose.summary(run_of(made))[0]
-        or "random (p = 0.300)" in prose.summary(run_of(made))[0]
-    )
+    assert "random (p = 0.300)" in prose.summary(run_of(made))[0]
 
 
 @pytest.mark.parametrize(("distance", "copied"), [(0.2, True), (0.25, False), (1.0, False), (None, False)])
@@ -182,9 +174,9 @@ def test_the_summary_of_several_pairs_counts_the_answers():
 @pytest.mark.parametrize(
     ("means", "expected", "first"),
     [
-        ({}, "cannot tell", "(concatenate, p = 1.000)|concatenate (p = 1.000)"),
+        ({}, "cannot tell", "concatenate (p = 1.000)"),
         ({"hypernetwork": 0.9}, "yes", "compose, over 55 pairs. They are above all 12"),
-        ({"zipit": 0.9}, "no", "(zipit, p = 0.012)|zipit (p = 0.012)"),
+        ({"zipit": 0.9}, "no", "zipit (p = 0.012)"),
     ],
 )
 def test_the_answer_over_many_pairs_is_that_of_their_tests(means, expected, first):
@@ -201,7 +193,7 @@ def test_the_answer_over_many_pairs_is_that_of_their_tests(means, expected, firs
     lines = prose.summary(run)
     assert run.verdict.answer == expected
     assert lines[0].lower().startswith(expected)
-    assert any(words in lines[0] for words in first.split("|"))
+    assert first in lines[0]
     assert any(", over 55 pairs." in line for line in lines[1:])
     assert not any("Against chance" in line for line in lines)
 
