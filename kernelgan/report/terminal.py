@@ -13,6 +13,7 @@ from kernelgan.report.tables import DASH, Cell, Column, Table
 from kernelgan.results import Run
 
 WIDTH = 80
+_NAME_WIDTH = 24
 _SCREEN = 24  # lines
 
 
@@ -60,7 +61,7 @@ def text(shown: Table, color: bool = False) -> str:
     ]
     heads = [column.short or column.heading for column in shown.columns]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    widths[0] = min(widths[0], WIDTH // 2)
+    widths[0] = min(widths[0], _NAME_WIDTH)
     parts: list[list[int]] = [[0]]
     for place in range(1, len(heads)):
         if sum(widths[one] + 1 for one in parts[-1]) + widths[place] > WIDTH and len(parts[-1]) > 1:
