@@ -1,4 +1,4 @@
-"""Results that no run made: plain documents of one pair, and of many with an ``overall``, from planted means."""
+"""Results that no run made: plain documents of one pair, and of many pairs, from planted means."""
 
 import numpy as np
 

@@ -29,7 +29,7 @@ _FEW_RIVALS = 3
 
 
 def in_words(row: Row | None, name: str = "", more: Sequence[str] = ()) -> str:
-    """``both parents run side by side (and_ensemble)``; the name alone where there is no label.
+    """``both parents run side by side (its_name)``; the name alone where there is no label.
 
     Args:
       row: the method; None where it was not measured.
