@@ -42,7 +42,7 @@ _LONGEST_HEAD = 21
 _MARK, _NO_MARK = "*", "\N{NO-BREAK SPACE}"
 _DRAWINGS = 1000
 _NO_SPREAD = 1e-9
-_OF_IMAGES = ("data.image_size", "data.procedural.test", "data.maximum_test", "data.tfds.name", "data.folder")
+_OF_IMAGES = ("data.image_size", "data.rendered.test", "data.maximum_test", "data.tfds.name", "data.folder")
 """Config fields that choose the test images, beside the seed."""
 
 _P_VALUES = (

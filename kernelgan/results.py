@@ -39,13 +39,13 @@ import numpy as np
 
 from kernelgan.files import replacing, write_atomically
 from kernelgan.records import from_json, plain, to_json
-from kernelgan.types import UserError
+from kernelgan.types import Quadrant, UserError
 
 SCHEMA = 2
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "arrays.npz"
 
-QUADRANTS = ("a&o", "a&!o", "!a&o", "!a&!o", "rest")
+QUADRANTS = tuple(quadrant.label for quadrant in Quadrant)
 """The quadrants in the order of the numbers in ``test_quadrant`` and ``embedding_quadrant``."""
 
 KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "two nets", "ceiling")

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from kernelgan import models
 from kernelgan.data.quadrants import Groups
-from kernelgan.engine import Population, Saver, Training, binary_metrics, cross_entropy, train
+from kernelgan.engine import NOWHERE, Report, Saver, silent
+from kernelgan.losses import cross_entropy
+from kernelgan.population import Population, Training, binary_metrics, train
 from kernelgan.types import Params, UserError
 
 POSITIVE = 1
@@ -53,18 +55,14 @@ class ZooTask:
 def shared(tasks: Sequence[ZooTask]) -> tuple[list[ZooTask], list[int]]:
     """Tasks without repeats, and for each given task the number of the one that serves it."""
     distinct: list[ZooTask] = []
+    numbers: dict[tuple[str, str, int, str], int] = {}
     served = []
     for task in tasks:
-        same = [
-            number
-            for number, other in enumerate(distinct)
-            if (other.kind, other.concept, other.models, other.groups.key)
-            == (task.kind, task.concept, task.models, task.groups.key)
-        ]
-        if not same:
-            same = [len(distinct)]
+        same = (task.kind, task.concept, task.models, task.groups.key)
+        if same not in numbers:
+            numbers[same] = len(distinct)
             distinct.append(task)
-        served.append(same[0])
+        served.append(numbers[same])
     return distinct, served
 
 
@@ -135,9 +133,9 @@ def train_zoos(
     balanced: bool,
     validation_images: int,
     seed: int,
-    chunk_size: int,
-    saver: Saver,
-    progress: Callable[[int, int, dict[str, float]], None],
+    chunk_size: int | None = None,
+    saver: Saver = NOWHERE,
+    progress: Report = silent,
 ) -> list[dict[str, Any]]:
     """Trains every task's networks as one population.
 
@@ -151,7 +149,7 @@ def train_zoos(
       seed: of the run.
       chunk_size: networks in memory at a time.
       saver: keeps the state between epochs.
-      progress: see `population.train`.
+      progress: see `engine.fit`.
 
     Returns:
       For each task, ``{"params": stacked (M, ...), "history": {metric: (M, E)}}``.

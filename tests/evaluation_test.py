@@ -4,8 +4,9 @@ import json
 import jax
 import numpy as np
 import pytest
+from rows import ROWS
 
-from kernelgan.baselines import methods
+from kernelgan import keys
 from kernelgan.evaluate import clustering, evaluation, features, scores
 
 SETTINGS = evaluation.Settings(
@@ -30,7 +31,7 @@ def pictures(images):
 
 @pytest.fixture(scope="module")
 def context(make_context, make_parents):
-    return make_context(objects=4, opponents={"trained_on_conjunction": make_parents(2, seed=6)})
+    return make_context(objects=4, trained={"trained_on_conjunction": make_parents(2, seed=6)})
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def measure(context, pictures):
     """``measure(name)``: the record and arrays of a method of the table."""
 
     def run(name, settings=SETTINGS, networks=None):
-        method = methods.METHODS[name]
+        method = ROWS[name]
         return evaluation.evaluate_method(
             method, networks or method.networks(context), pictures, QUADRANT, settings
         )
@@ -264,7 +265,7 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
 
 @pytest.mark.parametrize("name", ["pixels", "half_width_pair", "and_ensemble"])
 def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure, name):
-    networks = methods.METHODS[name].networks(context)
+    networks = ROWS[name].networks(context)
     outcome = measure(name)[1]
     parents = (context.attribute, context.objects)
     assert evaluation.novelty(networks, parents, outcome, [outcome] * 2, QUADRANT, SETTINGS) is None
@@ -277,7 +278,13 @@ def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure
 def evaluate(context, pictures):
     def run(directory, progress=lambda done: None):
         return evaluation.evaluate_pair(
-            context, pictures, QUADRANT, SETTINGS, directory=directory, progress=progress
+            context,
+            pictures,
+            QUADRANT,
+            SETTINGS,
+            directory=directory,
+            keys=lambda name: keys.StageKey({"method": name}),
+            progress=progress,
         )
 
     return run
@@ -292,8 +299,8 @@ def pair(evaluate, tmp_path_factory):
 def test_a_pair_has_a_record_of_every_method_that_could_be_made(pair):
     _, (record, arrays), seen = pair
     records = record["methods"]
-    assert set(records) == set(methods.METHODS) - {"distilled"}
-    assert seen == list(range(1, len(methods.METHODS) + 1))
+    assert set(records) == set(ROWS) - {"distilled"}
+    assert seen == list(range(1, len(ROWS) + 1))
     assert all("recovered" in one for one in records.values())
     without = {
         "attribute_only",
@@ -345,6 +352,6 @@ def test_damaged_measurements_are_taken_again(pair, evaluate, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate_method", count)
     assert evaluate(directory)[0] == record
-    assert measured == [methods.METHODS["average"]]
+    assert measured == [ROWS["average"]]
     evaluate(directory)
     assert len(measured) == 1

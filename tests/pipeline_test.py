@@ -23,8 +23,8 @@ from PIL import Image
 from configs import tiny
 from kernelgan import pipeline, results
 from kernelgan.baselines.methods import METHODS
-from kernelgan.checkpoint import StageCheckpoint
-from kernelgan.data.quadrants import LeakageError
+from kernelgan.checkpoint import Stage, read_result
+from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -157,11 +157,13 @@ def _assert_same_results(workdir, expected):
 
 
 def _result(workdir, stage):
-    checkpoint = StageCheckpoint(workdir / "checkpoints" / stage, seconds=0)
-    try:
-        return checkpoint.result()
-    finally:
-        checkpoint.close()
+    return read_result(_place(workdir, stage))
+
+
+def _place(workdir, stage):
+    """Where a stage that ran with one key keeps what it has."""
+    (key_file,) = (workdir / "checkpoints" / stage).glob("*/key.json")
+    return key_file.parent
 
 
 def _assert_same_stage(workdir, expected, stage):
@@ -263,14 +265,15 @@ def _damage_sums(directory):
 @pytest.mark.parametrize("damage", [_flip, _truncate, _delete, _damage_sums])
 def test_a_damaged_result_is_named_and_made_again(damage, finished, unfinished, caplog):
     del caplog.records[:]
-    damage(unfinished / "checkpoints/zoo/result/0")
+    place = _place(unfinished, "zoo")
+    damage(place / "result/0")
     pipeline.run(_config(), unfinished, stage="zoo")
-    assert f"{unfinished}/checkpoints/zoo/result/0 is damaged" in caplog.text
+    assert f"{place}/result/0 is damaged" in caplog.text
     _assert_same_stage(unfinished, finished, "zoo")
 
 
 def test_a_result_without_sums_was_not_finished(finished, unfinished):
-    _delete_sums(unfinished / "checkpoints/zoo/result/0")
+    _delete_sums(_place(unfinished, "zoo") / "result/0")
     pipeline.run(_config(), unfinished, stage="zoo")
     _assert_same_stage(unfinished, finished, "zoo")
 
@@ -279,12 +282,12 @@ def test_damage_everywhere_is_told_to_the_user_and_changes_nothing(finished, unf
     shutil.copytree(finished / "evaluation", unfinished / "evaluation")
     _truncate(unfinished / "evaluation")
     for stage in ("cyclegan", "generate"):
-        _flip(unfinished / "checkpoints" / stage / "result/0")
+        _flip(_place(unfinished, stage) / "result/0")
     run = launch(unfinished)
     assert run.returncode == 0, run.stderr
     assert "Traceback" not in run.stderr
-    for damaged in ("checkpoints/cyclegan/result/0", "checkpoints/generate/result/0"):
-        assert f"{unfinished}/{damaged} is damaged" in run.stderr
+    for stage in ("cyclegan", "generate"):
+        assert f"{_place(unfinished, stage)}/result/0 is damaged" in run.stderr
     assert re.search(r"evaluation/black_cat/\w+\.npz is damaged", run.stderr)
     assert re.search("^zoo +done before", run.stderr, re.MULTILINE)
     assert not re.search("^cyclegan +done before", run.stderr, re.MULTILINE)
@@ -295,7 +298,7 @@ def test_damage_everywhere_is_told_to_the_user_and_changes_nothing(finished, unf
 def cut_off(cache, tmp_path_factory):
     """A run that ended in the middle of the zoo, after its fifth state."""
     workdir = tmp_path_factory.mktemp("runs") / "cut_off"
-    save = StageCheckpoint.save
+    save = Stage.save
 
     def save_some(self, make_tree, step):
         if step > 5:
@@ -303,7 +306,7 @@ def cut_off(cache, tmp_path_factory):
         save(self, make_tree, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StageCheckpoint, "save", save_some)
+        patch.setattr(Stage, "save", save_some)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(_config(), workdir, stage="zoo")
     return workdir
@@ -316,7 +319,7 @@ def test_of_damaged_states_the_one_before_is_used(
 ):
     workdir = tmp_path / "run"
     shutil.copytree(cut_off, workdir)
-    states = workdir / "checkpoints/zoo/state"
+    states = _place(workdir, "zoo") / "state"
     for step in damaged:
         damage(states / str(step))
     pipeline.run(_config(), workdir, stage="zoo")
@@ -350,16 +353,16 @@ MATRIX = {
     "pairs.attributes": ("black", "red"),
     "pairs.objects": ("cat", "car"),
     "pairs.exclude": "all",
-    "data.procedural.train": 480,
-    "data.procedural.test": 160,
+    "data.rendered.train": 480,
+    "data.rendered.test": 160,
     "data.minimum_train": 4,
     "data.minimum_test": 2,
     "zoo.models": 2,
     "zoo.epochs": 1,
-    "opponents.epochs": 1,
-    "opponents.models": 1,
-    "cyclegan.epochs": (1, 1),
-    "evaluate.random_networks": 2,
+    "baselines.epochs": 1,
+    "baselines.models": 1,
+    "generators.cyclegan.epochs": (1,),
+    "baselines.random_networks": 2,
 }
 
 
@@ -393,9 +396,9 @@ FOLDER = {
     "data.minimum_test": 4,
     "zoo.images_per_epoch": 32,
     "zoo.epochs": 1,
-    "opponents.epochs": 1,
-    "opponents.models": 1,
-    "evaluate.random_networks": 2,
+    "baselines.epochs": 1,
+    "baselines.models": 1,
+    "baselines.random_networks": 2,
 }
 
 
@@ -493,13 +496,13 @@ def _refused(config, workdir, message):
         ({"zoo.chunk_size": 0}, r"zoo\.chunk_size is 0; expected"),
         ({"zoo.learning_rate": -1.0}, r"zoo\.learning_rate is -1\.0; expected a positive number"),
         ({"data.image_size": 0}, r"data\.image_size is 0; expected"),
-        ({"data.procedural.train": 0}, r"data\.procedural\.train is 0; expected"),
+        ({"data.rendered.train": 0}, r"data\.rendered\.train is 0; expected"),
         ({"data.image_size": 4}, r"image_size is 4: nothing is left"),
         ({"data.validation_share": 1.0}, r"validation_share is 1\.0; expected"),
         ({"model.filters": (0, 2)}, r"model\.filters is \(0, 2\); expected"),
-        ({"model.filters": (2, 2, 2)}, r"expected the filters of 2 layers"),
-        ({"cyclegan.epochs": (3,)}, r"cyclegan\.epochs is \(3,\); expected 2 values"),
-        ({"opponents.models": 0}, r"opponents\.models is 0; expected"),
+        ({"model.filters": (2, 2, 2)}, r"data\.image_size is 16: nothing is left .* 3 convolutions"),
+        ({"generators.cyclegan.epochs": (3, 1, 1)}, r"cyclegan\.epochs is \(3, 1, 1\); expected .* 2 values"),
+        ({"baselines.models": 0}, r"baselines\.models is 0; expected"),
         ({"evaluate.bootstrap": 0}, r"evaluate\.bootstrap is 0; expected"),
         ({"checkpoint.seconds": -1.0}, r"checkpoint\.seconds is -1\.0; expected"),
         ({"device": "tpu"}, r"device is 'tpu'; expected one of 'auto', 'cpu', 'gpu'"),
@@ -507,7 +510,10 @@ def _refused(config, workdir, message):
         ({"pairs.attributes": ()}, r"pairs\.attributes is \(\); expected"),
         ({"pairs.objects": ("cat", "cat")}, r"pairs\.objects is .*; expected a tuple of different names"),
         ({"pairs.objects": ("unicorn",)}, r"no object 'unicorn'; it knows .*cat"),
-        ({"cyclegan.batch_size": (2, 5)}, r"batch_size is 5 for layer 2, but the smaller zoo has 4"),
+        (
+            {"generators.cyclegan.batch_size": (2, 5)},
+            r"batch_size is 5 for layer 2, but the smaller zoo has 4",
+        ),
         ({"zoo.object_models": 1}, r"zoo\.object_models is 1; expected 0 or a whole number of at least 2"),
         ({"zoo.batch_size": 65}, r"zoo\.batch_size is 65, more than the 64 images of an epoch"),
         (
@@ -529,8 +535,10 @@ def test_what_cannot_work_is_refused_before_training(fields, message, tmp_path):
 def test_unknown_and_missing_fields_are_all_named(tmp_path):
     config = _config()
     config.zoo.modells = 3
-    del config.cyclegan.hidden
-    _refused(config, tmp_path / "run", r"zoo\.modells: unknown field\n  cyclegan\.hidden: missing; expected")
+    del config.generators.cyclegan["hidden"]
+    _refused(
+        config, tmp_path / "run", r"zoo\.modells: unknown field.*\n  generators\.cyclegan\.hidden: missing"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -575,18 +583,15 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     _refused(_config(), tmp_path / "run", r"need about \d+ MiB and the disk of .* has 1 MiB free")
 
 
-def test_other_images_than_the_run_started_with_are_refused(folder, tmp_path):
-    assert pipeline.run(_folder_config(folder), tmp_path / "run", stage="data") is None
-    _picture(folder / "cat/cat/another.png", 1000, 120)
-    _refused(_folder_config(folder), tmp_path / "run", r"the data are not those that .* was started with")
-
-
-def test_another_config_is_refused_but_not_another_pace(cut_off, tmp_path):
+def test_a_stage_is_made_again_with_another_config_and_not_at_another_pace(cut_off, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(cut_off, workdir)
-    with pytest.raises(UserError, match=r"another config:\n  zoo\.epochs: 2 there, 3 now\nGive another"):
-        pipeline.run(_config({"zoo.epochs": 3}), workdir)
-    assert pipeline.run(_config({"checkpoint.seconds": 9.0}), workdir, stage="data") is None
+    pipeline.run(_config({"checkpoint.seconds": 9.0, "zoo.chunk_size": 3}), workdir, stage="zoo")
+    assert "resuming from" in capsys.readouterr().err
+    pipeline.run(_config({"zoo.epochs": 3}), workdir, stage="zoo")
+    assert re.search("^zoo +made again: its config changed since", capsys.readouterr().err, re.MULTILINE)
+    pipeline.run(_config(), workdir, stage="zoo")
+    assert re.search("^zoo +done before", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_second_run_in_the_same_directory_is_refused(finished):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
-from kernelgan.baselines.methods import METHODS, Context, Method, Networks, parameter_count
+from kernelgan.baselines.methods import Context, Method, Networks, parameter_count
 from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
 from kernelgan.evaluate import novelty as novelty_lib
-from kernelgan.files import write_atomically
-from kernelgan.types import Params
+from kernelgan.keys import StageKey, kept
+from kernelgan.types import Params, Quadrant
 
 Record = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -89,6 +86,10 @@ def evaluate_method(
     answers, threshold = features.score(np.concatenate(logits))
     record: Record = {
         "kind": method.kind,
+        "label": method.label,
+        "description": method.description,
+        "family": method.family,
+        "tier": method.tier,
         "networks": len(answers),
         "parameters": parameter_count(networks),
     }
@@ -223,7 +224,7 @@ def novelty(
     kernels = [np.concatenate([zoo[layer]["kernel"] for zoo in parents]) for layer in layers]
     own = [networks[0].params[layer]["kernel"][:_MATCHED] for layer in layers]
     found = novelty_lib.novelty(*own, *kernels)
-    truth = quadrant == scores.CONJUNCTION
+    truth = quadrant == Quadrant.CONJUNCTION
     wrong = _answered(answers)[:_MATCHED] != truth
     parents_wrong = np.concatenate([_answered(rival) != truth for rival in rivals])
     record = {
@@ -296,8 +297,9 @@ def evaluate_pair(
     settings: Settings,
     *,
     directory: Path,
+    keys: Callable[[str], StageKey],
     progress: Callable[[int], None],
-    methods: Mapping[str, Method] = METHODS,
+    methods: Mapping[str, Method],
 ) -> tuple[Record, Arrays]:
     """Measures every method on one pair.
 
@@ -306,7 +308,8 @@ def evaluate_pair(
       images: uint8 ``(N, H, W, C)``, the pair's test images.
       quadrant: int8 ``(N,)``.
       settings: see there.
-      directory: each method's measurements are kept here, and found again by a resumed run.
+      directory: each method's measurements are kept here, and used by a resumed run.
+      keys: what a method of this name and its measurements are made from.
       progress: called with the number of methods done.
       methods: the table; the parents come first, for the novelty of others is taken against them.
 
@@ -325,11 +328,9 @@ def evaluate_pair(
             record, arrays = evaluate_method(method, networks, images, quadrant, settings)
             return _with_novelty(record, arrays, networks, context, outcomes, quadrant, settings)
 
-        kept = _kept(directory / f"{name}.npz", work)
-        if kept is not None:
-            records[name], outcomes[name] = kept
-            told = ("label", "description", "family", "tier")
-            records[name] |= {field: getattr(method, field) for field in told}
+        found = kept(directory / f"{name}.npz", keys(name), work)
+        if found is not None:
+            records[name], outcomes[name] = found
         progress(done)
     for name, share in recovered(records).items():
         records[name]["recovered"] = share
@@ -370,27 +371,6 @@ def _with_novelty(
     return {**record, "novelty": found[0]}, {**arrays, "novelty": found[1]}
 
 
-def _kept(file: Path, work: Callable[[], tuple[Record, Arrays] | None]) -> tuple[Record, Arrays] | None:
-    """Measurements read back if they were written whole, else taken and written; None if there are none."""
-    try:
-        with np.load(file) as saved:
-            arrays = {name: saved[name] for name in saved.files if name != "record"}
-            return json.loads(str(saved["record"])), arrays
-    except FileNotFoundError:
-        pass
-    except Exception as error:  # whatever a broken file makes zipfile or numpy raise
-        logging.warning("%s is damaged (%s); it is measured again", file, error)
-    found = work()
-    if found is None:
-        return None
-    record, arrays = found
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, buffer.getvalue())
-    return record, arrays
-
-
 def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndarray) -> Arrays:
     """What the report's figures need of a pair's evaluation."""
     present = np.unique(quadrant)
@@ -398,9 +378,9 @@ def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndar
     shown = np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present])
     arrays = {"test_images": images[shown], "test_quadrant": quadrant[shown]}
     for name, found in outcomes.items():
-        for kept in ("worst", "replicates", "novelty"):
-            if kept in found:
-                arrays[f"{kept}/{name}"] = found[kept]
+        for figure in ("worst", "replicates", "novelty"):
+            if figure in found:
+                arrays[f"{figure}/{name}"] = found[figure]
         arrays[f"cosine/{name}"] = found["cosine"]
         answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
         arrays[f"answers/{name}"] = answers.astype(np.float32)

@@ -430,8 +430,8 @@ def pairs(records: Sequence[Pair]) -> Table:
         )
     caption = (
         f"Figures: {prose.merit_title(records[0])}, means over networks. Floor: {verdict.floor}; "
-        f"yardstick: {verdict.yardstick}; ceiling: {verdict.ceiling}. All measurements of each pair are in the "
-        "report."
+        f"yardstick: {verdict.yardstick}; ceiling: {verdict.ceiling}. All measurements of each pair are in "
+        "the report."
     )
     return table(columns, rows, caption=caption)
 
