@@ -22,7 +22,6 @@ from PIL import Image
 
 from configs import tiny
 from kernelgan import pipeline, results
-from kernelgan.baselines.methods import METHODS
 from kernelgan.checkpoint import Stage, read_result
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
@@ -34,6 +33,7 @@ SMALL = {
     "model.kernel_size": 3,
     "evaluate.bootstrap": 10,
 }
+METHODS = {*BASELINES, "cyclegan_a2b", "cyclegan_b2a", "noise_a2b", "noise_b2a"}
 STAGES = ("zoo", "cyclegan", "distilled", "trained_on_conjunction", "generate")
 
 # Ends the process when a file or directory whose path matches is about to take its place, or to be removed.

@@ -21,7 +21,19 @@ from synthetic_runs import (
 )
 
 from kernelgan import report, results
-from kernelgan.report import contents, figures, metrics, page, prose, sections, tables, terminal
+from kernelgan.report import (
+    contents,
+    drawing,
+    figures,
+    metrics,
+    page,
+    pair_figures,
+    prose,
+    run_figures,
+    sections,
+    tables,
+    terminal,
+)
 from kernelgan.types import UserError
 
 
@@ -82,7 +94,7 @@ def many():
 @pytest.fixture
 def flat_figures(monkeypatch):
     """Figures are not drawn: each is the same bytes, 40 kB of them."""
-    monkeypatch.setattr(figures, "png", lambda draw: bytes(40_000))
+    monkeypatch.setattr(drawing, "png", lambda draw: bytes(40_000))
 
 
 def images_of(text):
@@ -314,9 +326,9 @@ def test_the_figures_in_a_page_are_as_many_as_fit(four_pairs, flat_figures, monk
 
 def test_the_text_of_a_page_of_many_pairs_is_small(many, tmp_path, monkeypatch):
     def missing(*_, **__):
-        raise figures.MissingError("not here")
+        raise drawing.MissingError("not here")
 
-    monkeypatch.setattr(figures, "png", missing)
+    monkeypatch.setattr(drawing, "png", missing)
     text = page.render("many", sections.run_sections(many, page.Gallery(tmp_path)))
     assert len(text.encode()) < 2_500_000  # of 4 MB: the rest is for figures
     assert text.count('<details class="pair">') == 55
@@ -521,17 +533,17 @@ def test_kernels_and_histories_are_those_of_the_arrays_whatever_they_are_called(
     (pair,) = run.pairs
     run.arrays["black_cat/kernels/conv1/my_generator"] = np.ones((2, 5, 5, 3, 6))
     run.arrays["black_cat/history/my_family/loss"] = np.linspace(1, 0.1, 20)
-    titles = [axes.get_title() for axes in figures.kernels(run, pair, "conv1").axes]
+    titles = [axes.get_title() for axes in pair_figures.kernels(run, pair, "conv1").axes]
     assert [title for title in titles if title] == [
         *("attribute parent", "object parent", "cyclegan_a2b", "cyclegan_b2a", "my generator")
     ]
-    assert figures.families(run, pair) == ["cyclegan", "my_family"]
-    (axes,) = figures.generator_curves(run, pair, "my_family").axes
+    assert pair_figures.families(run, pair) == ["cyclegan", "my_family"]
+    (axes,) = pair_figures.generator_curves(run, pair, "my_family").axes
     assert axes.get_title() == "my_family"
 
 
 def test_a_matrix_leaves_pairs_that_were_not_run_blank(many):
-    figure = figures.matrix(many)
+    figure = run_figures.matrix(many)
     assert len(figure.axes) >= 5
     for axes in figure.axes:
         assert len(axes.texts) == 55
@@ -548,7 +560,7 @@ def test_differences_are_the_best_generated_minus_the_other_about_zero(many, tog
     assert set(own) != {best}
     run = many if together else run_of(**{**many_pairs(), "overall": None})
     title, chosen = (best, [best] * len(own)) if together else ("best of each pair", own)
-    first, *_, axes = figures.differences(run).axes
+    first, *_, axes = run_figures.differences(run).axes
     (image,) = axes.images
     assert axes.get_title() == f"{title} minus and_ensemble"
     assert image.norm.vmin == -image.norm.vmax
@@ -565,7 +577,7 @@ def test_labels_of_the_novelty_plot_do_not_overlap(many, of):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     run = run_of(full_pair())
-    figure = figures.novelty(run, run.pairs[0]) if of == "pair" else figures.novelty_overall(many)
+    figure = pair_figures.novelty(run, run.pairs[0]) if of == "pair" else run_figures.novelty_overall(many)
     (axes,) = figure.axes
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
@@ -578,23 +590,23 @@ def test_labels_of_the_novelty_plot_do_not_overlap(many, of):
 
 
 def test_the_leaderboard_figure_has_every_method_and_the_lines(many):
-    (axes,) = figures.leaderboard(many).axes
+    (axes,) = run_figures.leaderboard(many).axes
     written = [text.get_text() for text in axes.texts]
     for row in many.overall.methods.values():
         assert prose.in_words(row) in written
     told = axes.get_legend_handles_labels()[1]
     assert told[:2] == ["both parents run side by side", "networks trained on the conjunction itself"]
-    with pytest.raises(figures.MissingError):
-        figures.leaderboard(run_of(full_pair()))
+    with pytest.raises(drawing.MissingError):
+        run_figures.leaderboard(run_of(full_pair()))
 
 
 def test_no_file_of_the_report_names_a_method_or_a_family():
     from pathlib import Path
 
-    from kernelgan.baselines.methods import METHODS
+    from kernelgan.baselines.methods import BASELINES
 
     english = {"random", "gaussian", "average", "pixels", "concatenate"}
-    names = set(METHODS) - english | {"cyclegan"}
+    names = set(BASELINES) - english | {"cyclegan"}
     folder = Path(report.__file__).parent
     for path in [*folder.rglob("*.py"), *folder.rglob("*.j2"), folder.parent / "results.py"]:
         text = path.read_text()

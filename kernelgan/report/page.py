@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernelgan.files import write_atomically
-from kernelgan.report import figures
+from kernelgan.report import drawing
 from kernelgan.report.tables import Table
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class Gallery:
           caption: plain text.
         """
         try:
-            image = figures.png(draw)
-        except figures.MissingError as missing:
+            image = drawing.png(draw)
+        except drawing.MissingError as missing:
             return Text(f"Figure left out: {missing.args[0]}.", note=True)
         except (ValueError, TypeError, IndexError, KeyError) as error:
             # Arrays of an unexpected shape must not cost the reader the rest of the report.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kernelgan.files import write_atomically
 from kernelgan.report import contents, page, prose
-from kernelgan.report.figures import FIGURES, Entry, best_over_pairs
+from kernelgan.report.figures import FIGURES, Entry
 from kernelgan.report.page import Block, Box, Code, Fold, Gallery, Items, Links, Picture, Section, Text
 from kernelgan.results import Pair, Row, Run, Skipped, read_results
 
@@ -176,7 +176,7 @@ def _drawn(run: Run, pair: Pair, gallery: Gallery, name: str, entry: Entry) -> l
 
 def _picture(run: Run, gallery: Gallery, name: str, entry: Entry) -> Block:
     """A figure of all pairs, or of the run."""
-    best = best_over_pairs(run)
+    best = run.overall.verdict.best if run.overall else ""
     whose = (
         f"{best}, the generated method that is best over all pairs,"
         if best
