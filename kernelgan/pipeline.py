@@ -398,6 +398,7 @@ def _probes(of: Run, plan: Plan, generator: base.Generator) -> list[base.Probes]
             plan.source.train.images,
             quadrants.distilled_groups(pair.split),
             _pair_key(of, pair.split.name),
+            pair.names,
         )
         for pair in plan.pairs
     ]
@@ -645,6 +646,7 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks) -> methods
         random_bias=of.settings.baselines.random_bias,
         seed=of.settings.seed,
         key=_pair_key(of, pair.split.name),
+        names=pair.names,
     )
 
 

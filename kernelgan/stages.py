@@ -27,7 +27,12 @@ CODE = {
     "zoo": ("kernelgan.zoo", *_ENGINE),
     "baselines": ("kernelgan.baselines.trained", "kernelgan.zoo", *_ENGINE),
     "generator": (
-        *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels", "kernelgan.baselines"),
+        *(
+            "kernelgan.generators.base",
+            "kernelgan.assemble",
+            "kernelgan.kernels",
+            "kernelgan.baselines.merges",
+        ),
         *_ENGINE,
     ),
     "evaluate": (

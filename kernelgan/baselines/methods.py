@@ -15,7 +15,7 @@ from types import ModuleType
 import jax
 import numpy as np
 
-from kernelgan import assemble, models
+from kernelgan import assemble, models, probes
 from kernelgan.baselines import merges, nulls, readouts
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluate.features import ConvNets, Population
@@ -52,6 +52,7 @@ class Context:
       random_bias: their biases, "zero" or "parent".
       seed: of the run.
       key: of the run and the pair.
+      names: of the attribute and the object.
     """
 
     network: models.ConvNet
@@ -69,6 +70,7 @@ class Context:
     random_bias: str
     seed: int
     key: Key
+    names: tuple[str, str] = ("attribute", "object")
 
     @property
     def parents(self) -> Parents:
@@ -84,23 +86,28 @@ class Context:
 
     def probes(self, generator: Generator) -> base.Probes:
         """The images that a generator is handed, a copy."""
-        return probes_for(generator, self.images, self.seen, self.key)
+        return probes_for(generator, self.images, self.seen, self.key, self.names)
 
 
-def probes_for(generator: Generator, images: np.ndarray, seen: Groups, key: Key) -> base.Probes:
-    """The images that a generator is handed: in tier U training images of the seen quadrants, unlabelled.
+def probes_for(
+    generator: Generator, images: np.ndarray, seen: Groups, key: Key, names: tuple[str, str]
+) -> base.Probes:
+    """The images that a generator is handed: rendered ones (tier S), or unlabelled training images (tier U).
 
     Args:
       generator: of any tier.
       images: training images, uint8 ``(N, H, W, C)``.
       seen: the three seen quadrants of the pair.
       key: of the run and the pair; it chooses them.
+      names: of the pair's attribute and object, which are never rendered together.
 
     Returns:
-      A copy, equally many of each quadrant, in random order; None in tier W.
+      In tier U a copy, equally many of each seen quadrant, in random order. None in tier W.
     """
     if generator.reads == "W":
         return None
+    if generator.reads == "S":
+        return probes.rendered(generator.images, size=images.shape[1], exclude=names)
     rng = nulls.numpy_generator(key, 3)
     each = -(-generator.images // len(seen.train))
     chosen = np.concatenate([rng.permutation(group)[:each] for group in seen.train])
@@ -142,7 +149,7 @@ def _by(make: Callable[[Context], Generator]) -> Callable[[Context], Networks]:
 
 
 def _merge(merge: Callable[[Params, Params], Params]) -> Callable[[Context], Networks]:
-    generator = stateless(lambda key, parents, probes: merge(*assemble.paired(*parents)))
+    generator = stateless(lambda key, parents, images: merge(*assemble.paired(*parents)))
     return _by(lambda context: generator)
 
 
@@ -159,7 +166,7 @@ def _gaussian(context: Context) -> Generator:
 def _zipit(context: Context) -> Generator:
     del context
     return stateless(
-        lambda key, parents, probes: merges.zipit(*assemble.paired(*parents), probes),
+        lambda key, parents, images: merges.zipit(*assemble.paired(*parents), images),
         reads="U",
         images=_ALIGNING_IMAGES,
     )

@@ -303,6 +303,44 @@ def fit(
     return Fitted(state, jax.tree.map(lambda values: values[:, :steps], history))
 
 
+def fit_pair(
+    generator: Generator,
+    parents: Parents,
+    *,
+    probes: Probes = None,
+    name: str = "pair",
+    seed: int = 0,
+    steps_per_call: int = 25,
+    saver: engine.Saver = engine.NOWHERE,
+    progress: engine.Report = engine.silent,
+) -> Fitted:
+    """Trains a generator for one pair of zoos.
+
+    Args:
+      generator: of a family, not joint.
+      parents: the two zoos, as numpy arrays.
+      probes: images uint8 ``(N, H, W, C)`` for a generator of tier S or U, such as `kernelgan.probes` makes.
+      name: of the pair; with the seed it fixes the random numbers.
+      seed: an integer.
+      steps_per_call: updates between two looks at the metrics and a possible save.
+      saver: keeps the state between calls.
+      progress: is told after each call.
+
+    Returns:
+      The state for ``generator.generate``, and the metrics ``(S,)``; without an axis of pairs.
+
+    Raises:
+      UserError: a metric is not finite, the generator's own code raises, or it needs probes.
+    """
+    if generator.reads != "W" and probes is None:
+        raise UserError(f"this generator reads images (tier {generator.reads}); give probes.")
+    given = None if generator.reads == "W" else probes
+    task = Task("generator", generator, views("generator", generator, [parents], [given]), (name,))
+    fitted = fit(task, seed=seed, steps_per_call=steps_per_call, saver=saver, progress=progress)
+    state, history = jax.tree.map(lambda leaf: leaf[0], tuple(fitted))
+    return Fitted(state, history)
+
+
 def _untrained(task: Task, seed: int) -> State:
     """The first state of each member, which is the last."""
     states = [
