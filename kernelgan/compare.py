@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import functools
 import io
 import math
 import sys
@@ -64,7 +65,7 @@ class Compared:
     path: Path
     run: Run
 
-    @property
+    @functools.cached_property
     def config(self) -> dict[str, Any]:
         """The config's fields by their dotted names."""
         return dict(config_lib.flatten(self.run.config))
@@ -74,15 +75,19 @@ class Compared:
         """Its seed; None where none is recorded."""
         return self.run.config.get("seed") if self.run.seed is None else self.run.seed
 
-    @property
+    @functools.cached_property
     def pairs(self) -> dict[str, Pair]:
         """Its pairs by title, such as ``black cat``."""
         return {pair.title: pair for pair in self.run.pairs}
 
+    @functools.cached_property
+    def _statistics(self) -> dict[tuple[str, str], dict[str, Statistic]]:
+        rows = ((title, row) for title, pair in self.pairs.items() for row in pair.methods.values())
+        return {(title, row.name): statistics(row) for title, row in rows}
+
     def figure(self, title: str, method: str, metric: str) -> Statistic:
         """A statistic of a method on a pair; empty where it was not measured."""
-        row = self.pairs[title].methods.get(method)
-        return statistics(row).get(metric, Statistic()) if row else Statistic()
+        return self._statistics.get((title, method), {}).get(metric, Statistic())
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from configs import tiny
 from kernelgan import pipeline, results
+from kernelgan.baselines.methods import BASELINES
 from kernelgan.checkpoint import Stage, read_result
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
