@@ -538,7 +538,7 @@ class Networks:
 
 def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     """Measures every method on every pair and writes the results."""
-    from kernelgan.evaluate import comparison, evaluation  # scipy and sklearn: a second of a start
+    from kernelgan.evaluate import comparison, evaluation, verdict  # scipy and sklearn: a second of a start
 
     rows = methods.table(_generated_rows(of, networks))
     pairs: list[dict[str, Any]] = []
@@ -602,7 +602,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         ],
         "overall": overall,
     }
-    results.write_results(of.stages.workdir, document, arrays)
+    run = verdict.judged(results.from_document(document))
+    results.write_results(of.stages.workdir, run, arrays)
 
 
 def _evaluated(progress: Progress, before: int, total: int, done: int) -> None:

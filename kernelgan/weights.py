@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from kernelgan.results import write_atomically
+from kernelgan.files import write_atomically
 from kernelgan.types import Array, UserError
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
