@@ -28,6 +28,7 @@ from kernelgan.types import Config, Params
 
 if TYPE_CHECKING:
     from kernelgan.baselines.methods import Context
+    from kernelgan.baselines.readouts import Fits
 
 _SHOWN_KERNELS = 4
 _BYTES_A_PARAMETER = 4
@@ -375,20 +376,22 @@ class _Run:
         generated: dict[str, dict[str, Params]],
     ) -> None:
         """Measures every method on every pair and writes the results."""
-        from kernelgan.baselines.methods import METHODS
+        from kernelgan.baselines import readouts
         from kernelgan.evaluate import comparison, evaluation  # scipy and sklearn: a second of a start
 
         pairs: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
         with self._stage("evaluate") as progress:
-            total = len(plan.pairs) * len(METHODS)
-            for pair in plan.pairs:
-                record, found = self._evaluate_pair(
-                    plan,
-                    pair,
-                    self._context(plan, pair, zoos, trained, halves, generated),
-                    functools.partial(self._evaluated, progress, pair.number * len(METHODS), total),
-                )
+            fits = readouts.Fits()
+
+            def work(
+                pair: PairTask, measured: Callable[[int], None]
+            ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+                context = self._context(plan, pair, zoos, trained, halves, generated, fits)
+                return self._evaluate_pair(plan, pair, context, measured)
+
+            evaluated = evaluation.evaluate_pairs(work, plan.pairs, progress=progress)
+            for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
                 record["zoo"] = self._zoo_record(zoos[pair.attribute_zoo], zoos[pair.object_zoo])
                 pairs.append(record)
                 prefix = results.pair_key(record)
@@ -397,7 +400,7 @@ class _Run:
                 arrays |= {f"{prefix}/{name}": value for name, value in found.items()}
             sheet, rows, columns = sources.contact_sheet(self.config, plan.source, plan.pairs[0].split)
             comparison.adjust(pairs)
-            merits = {evaluation.merit_of(pair["methods"]["random"]) for pair in pairs}
+            merits = {evaluation.merit_of(pair["methods"][comparison.FLOOR]) for pair in pairs}
             overall = None  # of pairs with different figures of merit there is no mean
             if len(merits) == 1:
                 overall = comparison.overall(
@@ -437,6 +440,7 @@ class _Run:
         trained: dict[str, dict[str, Params]],
         halves: list[dict[str, Any]],
         generated: dict[str, dict[str, Params]],
+        fits: Fits,
     ) -> Context:
         """What the methods of a pair are made from."""
         from kernelgan.baselines.methods import Context
@@ -456,6 +460,7 @@ class _Run:
             seen=quadrants.distilled_groups(split),
             attribute_images=plan.zoos[attribute].groups,
             object_images=plan.zoos[objects].groups,
+            fits=fits,
             random_networks=config.evaluate.random_networks,
             bias=config.assemble.bias,
             seed=config.seed,
@@ -505,10 +510,6 @@ class _Run:
             for kind, one in (("attribute", attribute), ("object", objects))
             if "validation_auroc" in one["history"]
         }
-
-    @staticmethod
-    def _evaluated(progress: Progress, before: int, total: int, done: int) -> None:
-        progress(before + done, total)
 
     def _histories(
         self, pair: PairTask, zoos: list[dict[str, Any]], translators: dict[str, Any]

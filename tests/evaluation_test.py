@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernelgan.baselines import methods
-from kernelgan.evaluate import clustering, evaluation, features, scores
+from kernelgan.evaluate import clustering, comparison, evaluation, features, scores
 
 SETTINGS = evaluation.Settings(
     bootstrap=20,
@@ -249,16 +249,16 @@ def test_there_is_no_null_test_without_both_sides(missing):
 
 
 def test_a_copy_of_a_parent_is_not_new(context, measure):
-    parents = (context.attribute, context.objects)
-    rivals = [measure(name)[1] for name in ("attribute_only", "object_only")]
+    rivals = [measure(name)[1] for name in comparison.PARENTS]
+    parents = evaluation.parentage((context.attribute, context.objects), rivals, QUADRANT)
     copy, distances = evaluation.novelty(
-        context.convnets(context.objects), parents, rivals[1], rivals, QUADRANT, SETTINGS
+        context.convnets(context.objects), parents, rivals[1], QUADRANT, SETTINGS
     )
     assert copy["distance"]["mean"] == pytest.approx(0, abs=1e-3)
     assert copy["error_overlap"]["mean"] == 1
     assert distances.shape == (4,)
     turned = context.convnets(jax.tree.map(lambda leaf: -leaf, context.objects))
-    fresh, _ = evaluation.novelty(turned, parents, rivals[1], rivals, QUADRANT, SETTINGS)
+    fresh, _ = evaluation.novelty(turned, parents, rivals[1], QUADRANT, SETTINGS)
     assert fresh["distance"]["mean"] > 0.5
 
 
@@ -266,8 +266,8 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
 def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure, name):
     networks = methods.METHODS[name].networks(context)
     outcome = measure(name)[1]
-    parents = (context.attribute, context.objects)
-    assert evaluation.novelty(networks, parents, outcome, [outcome] * 2, QUADRANT, SETTINGS) is None
+    parents = evaluation.parentage((context.attribute, context.objects), [outcome] * 2, QUADRANT)
+    assert evaluation.novelty(networks, parents, outcome, QUADRANT, SETTINGS) is None
 
 
 # One pair.

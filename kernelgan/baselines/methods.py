@@ -9,6 +9,7 @@ between two methods can be taken network by network.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -42,6 +43,7 @@ class Context:
       seen: the three seen quadrants of the pair.
       attribute_images: what the attribute's zoo reads, positives first.
       object_images: what the object's zoo reads, positives first.
+      fits: makes the readouts, one fit for all pairs with a zoo in common.
       random_networks: how many of each null.
       bias: of generated networks, ``zero`` or ``parent``; random ones have the attribute's parents' then.
       seed: of the run.
@@ -63,6 +65,7 @@ class Context:
     bias: str
     seed: int
     key: Key
+    fits: readouts.Fits = dataclasses.field(default_factory=readouts.Fits)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -99,14 +102,18 @@ class Method:
 def random(context: Context) -> Networks:
     """Kernels drawn from the initialiser, with the parents' heads: what generation must beat."""
     keys = jax.random.split(context.key, context.random_networks)
-    drawn = jax.jit(jax.vmap(lambda key: models.initialise_convnet(context.network, context.image_size, key)))
-    params = jax.device_get(drawn(keys))
+    params = jax.device_get(_initialise(context.network, context.image_size, keys))
     members = np.arange(context.random_networks)
     biased = assemble.take_members(context.attribute, members % len(context.attribute["dense"]["bias"]))
     for name in context.layers:
         bias = biased[name]["bias"]
         params[name] = {**params[name], "bias": np.zeros_like(bias) if context.bias == "zero" else bias}
     return context.convnets({**{name: params[name] for name in context.layers}, "dense": _heads(context)})
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initialise(network: models.ConvNet, image_size: int, keys: Key) -> Params:
+    return jax.vmap(lambda key: models.initialise_convnet(network, image_size, key))(keys)
 
 
 def gaussian(context: Context) -> Networks:
@@ -192,7 +199,7 @@ def _opponent(name: str) -> Callable[[Context], Networks | None]:
 def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
     def networks(context: Context) -> Networks:
         heads = [
-            readouts.fit(describe, context.images, groups, most=_READOUT_IMAGES, seed=context.seed)
+            context.fits(describe, context.images, groups, most=_READOUT_IMAGES, seed=context.seed)
             for groups in (context.attribute_images, context.object_images)
         ]
         attribute, objects = (jax.tree.map(lambda leaf: leaf[None], head) for head in heads)

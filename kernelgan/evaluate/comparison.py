@@ -32,6 +32,8 @@ Tests = dict[str, dict[str, Record]]
 YARDSTICK = "and_ensemble"
 """What every method is compared with: both parents run, at twice the parameters."""
 FLOOR, CEILING = "random", "trained_on_conjunction"
+PARENTS = ("attribute_only", "object_only")
+"""The attribute's and the object's zoo as they are: the novelty of every method is taken against them."""
 
 
 def difference(mean: float, other: float, replicates: np.ndarray, others: np.ndarray) -> Record:
