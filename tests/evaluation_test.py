@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import threading
+import time
 
 import jax
 import numpy as np
@@ -318,6 +320,57 @@ def test_a_pair_s_tests_are_of_its_means(pair):
     for rival, test in tests["cyclegan_a2b"].items():
         means = [arrays[f"worst/{name}"].mean() for name in ("cyclegan_a2b", rival)]
         assert test["difference"]["mean"] == pytest.approx(means[0] - means[1])
+
+
+def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypatch):
+    ran, real = [], features.population_outputs
+
+    def count(network, params, *arguments, **options):
+        ran.append(len(params["dense"]["bias"]))
+        return real(network, params, *arguments, **options)
+
+    monkeypatch.setattr(features, "population_outputs", count)
+    chosen = {name: methods.METHODS[name] for name in (*comparison.PARENTS, comparison.YARDSTICK, "average")}
+    found, _ = evaluation.evaluate_pair(
+        context, pictures, QUADRANT, SETTINGS, directory=tmp_path, progress=lambda done: None, methods=chosen
+    )
+    sizes = [found["methods"][name]["networks"] for name in (*comparison.PARENTS, "average")]
+    assert ran == sizes  # nothing ran for the ensemble
+    assert found["methods"][comparison.YARDSTICK]["networks"] == min(sizes)
+
+
+def test_pairs_come_in_order_and_progress_counts_all(context):
+    seen, several = [], {"x": methods.METHODS["random"], "y": methods.METHODS["gaussian"]}
+
+    def work(pair, progress):
+        for done in (1, 2):
+            progress(done)
+        return pair.upper()
+
+    found = evaluation.evaluate_pairs(
+        work, "abc", progress=lambda done, total: seen.append((done, total)), methods=several
+    )
+    assert found == ["A", "B", "C"]
+    assert seen == [(done, 6) for done in range(1, 7)]
+
+
+def test_an_error_in_one_pair_stops_the_others():
+    started, failed = threading.Event(), threading.Event()
+
+    def work(pair, progress):
+        if pair == "bad":
+            started.wait(2)
+            raise ValueError("of this pair")
+        started.set()
+        for done in range(100_000):
+            progress(done)
+            time.sleep(0.001)
+        failed.set()
+
+    pairs = ["bad", *["good"] * 50]
+    with pytest.raises(ValueError, match="of this pair"):
+        evaluation.evaluate_pairs(work, pairs, progress=lambda done, total: None)
+    assert not failed.is_set()
 
 
 def test_a_repeated_evaluation_reads_what_was_measured(pair, evaluate, monkeypatch):
