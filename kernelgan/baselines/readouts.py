@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from kernelgan.data import quadrants
+from kernelgan.evaluate import clustering
 from kernelgan.evaluate.features import Outputs
 from kernelgan.types import Params
 from kernelgan.zoo import some_of_each
@@ -145,7 +146,7 @@ def fit(describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, mos
     standard = (trained - mean) / scale
     found = []
     # One thread, so that sums are in one order however many cores there are.
-    with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
+    with threadpoolctl.threadpool_limits(1), clustering.ALONE, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fit cut short is one more candidate
         model = LogisticRegression(class_weight="balanced", warm_start=True, tol=_TOLERANCE, max_iter=_STEPS)
         for strength in STRENGTHS:

@@ -12,6 +12,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -111,10 +112,10 @@ def evaluate_method(
     record |= figures
     if "vs_rest" in record["auroc"]:
         del record["auroc"]["worst"]  # of one number; there are no quadrants
-    clusterings = {"kmeans_raw": _joined(raw)}
+    clusterings = {"kmeans_raw": jax.tree.map(lambda *parts: np.concatenate(parts), *raw)}
     for clusterer in embedded[0].scores if embedded else ():
         if clusterer != "kmeans_raw":
-            clusterings[clusterer] = _stacked([one.scores[clusterer] for one in embedded])
+            clusterings[clusterer] = clustering.stack([one.scores[clusterer] for one in embedded])
     record["clustering"] = {name: _summaries(values, settings) for name, values in clusterings.items()}
     record["cosine_similarity"] = {
         figure: _summary(np.concatenate([getattr(part, figure) for part in cosines]), settings)
@@ -162,26 +163,6 @@ def _cluster(found: np.ndarray, quadrant: np.ndarray, settings: Settings) -> clu
     )
 
 
-def _stacked(records: list[Record]) -> Record:
-    """Records of numbers, one a network, as one record of ``(M,)`` arrays."""
-    return {
-        key: _stacked([one[key] for one in records])
-        if isinstance(value, dict)
-        else np.array([one[key] for one in records])
-        for key, value in records[0].items()
-    }
-
-
-def _joined(records: list[Record]) -> Record:
-    """Records of ``(m,)`` arrays, one a chunk, as one record of ``(M,)`` arrays."""
-    return {
-        key: _joined([one[key] for one in records])
-        if isinstance(value, dict)
-        else np.concatenate([one[key] for one in records])
-        for key, value in records[0].items()
-    }
-
-
 def _summary(values: np.ndarray, settings: Settings) -> Record:
     return bootstrap.summary(values, resamples=settings.bootstrap, seed=settings.seed)
 
@@ -189,7 +170,8 @@ def _summary(values: np.ndarray, settings: Settings) -> Record:
 def _summaries(values: Record, settings: Settings) -> Record:
     """Each array of a clusterer's record as a mean with its interval."""
     found = {key: _summary(values[key], settings) for key in _CLUSTER_FIGURES}
-    printed = {key: _summary(value, settings) for key, value in values["as_printed"].items()}
+    as_printed = values["as_printed"]
+    printed = {key: _summary(as_printed[key], settings) for key in _CLUSTER_FIGURES if key in as_printed}
     return {**found, "as_printed": printed}
 
 
