@@ -30,7 +30,7 @@ from kernelgan import (
     zoo,
 )
 from kernelgan import workdir as workdir_lib
-from kernelgan.baselines import methods, trained
+from kernelgan.baselines import methods, readouts, trained
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants, sources
 from kernelgan.engine import Saver
@@ -544,27 +544,9 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
-        total = len(plan.pairs) * len(rows)
-        for pair in plan.pairs:
-            record, found = evaluation.evaluate_pair(
-                _context(of, plan, pair, networks),
-                plan.source.test.images[pair.scored],
-                pair.split.test[pair.scored],
-                _evaluation_settings(of),
-                directory=of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names),
-                keys=functools.partial(_measurement_key, of, plan, pair, rows),
-                progress=functools.partial(_evaluated, progress, pair.number * len(rows), total),
-                methods=rows,
-            )
-            record = {"pair": dict(zip(("attribute", "object"), pair.names, strict=True)), **record}
-            record["data"] = {
-                "source": plan.source.name,
-                "train": quadrants.counts(pair.split.train),
-                "validation": quadrants.counts(pair.split.validation),
-                "test": quadrants.counts(pair.split.test),
-                **dataclasses.asdict(pair.leakage),
-            }
-            record["zoo"] = _zoo_record(networks.zoos[pair.attribute_zoo], networks.zoos[pair.object_zoo])
+        work = functools.partial(_measured, of, plan, networks, rows, readouts.Fits())
+        evaluated = evaluation.evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
+        for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
             found |= _histories(pair, networks) | _shown_kernels(of, pair, networks)
             arrays |= {f"{results.pair_key(record)}/{name}": value for name, value in found.items()}
@@ -606,8 +588,38 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     results.write_results(of.stages.workdir, run, arrays)
 
 
-def _evaluated(progress: Progress, before: int, total: int, done: int) -> None:
-    progress(before + done, total)
+def _measured(
+    of: Run,
+    plan: Plan,
+    networks: Networks,
+    rows: dict[str, methods.Method],
+    fits: readouts.Fits,
+    pair: PairTask,
+    progress: Callable[[int], None],
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The record of one pair, and its arrays."""
+    from kernelgan.evaluate import evaluation
+
+    record, arrays = evaluation.evaluate_pair(
+        _context(of, plan, pair, networks, fits),
+        plan.source.test.images[pair.scored],
+        pair.split.test[pair.scored],
+        _evaluation_settings(of),
+        directory=of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names),
+        keys=functools.partial(_measurement_key, of, plan, pair, rows),
+        progress=progress,
+        methods=rows,
+    )
+    data = {
+        "source": plan.source.name,
+        "train": quadrants.counts(pair.split.train),
+        "validation": quadrants.counts(pair.split.validation),
+        "test": quadrants.counts(pair.split.test),
+        **dataclasses.asdict(pair.leakage),
+    }
+    zoos = _zoo_record(networks.zoos[pair.attribute_zoo], networks.zoos[pair.object_zoo])
+    names = dict(zip(("attribute", "object"), pair.names, strict=True))
+    return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
 
 
 def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
@@ -619,7 +631,7 @@ def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
     return rows
 
 
-def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks) -> methods.Context:
+def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: readouts.Fits) -> methods.Context:
     """What the methods of a pair are made from."""
     attribute, objects = pair.attribute_zoo, pair.object_zoo
     return methods.Context(
@@ -647,6 +659,7 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks) -> methods
         seed=of.settings.seed,
         key=_pair_key(of, pair.split.name),
         names=pair.names,
+        fits=fits,
     )
 
 

@@ -192,6 +192,15 @@ def test_cluster_embeds_scores_and_repeats_itself_without_a_warning():
     assert found.scores["one_class_svm"]["precision"] == 1
 
 
+def test_threads_embed_as_one_does():
+    features, quadrant = _blobs(networks=4)
+    alone = [clustering.cluster(one, quadrant, **SETTINGS) for one in features[:2]]
+    together = loops.on_all_cores(lambda m: clustering.cluster(features[m], quadrant, **SETTINGS), range(4))
+    for ours, theirs in zip(together[:2], alone, strict=True):
+        np.testing.assert_array_equal(ours.embedding, theirs.embedding)
+        assert ours.scores == theirs.scores
+
+
 def test_radius_is_in_standard_deviations():
     rng = np.random.default_rng(0)
     embedding = rng.normal(size=(60, 2)).astype(np.float32)

@@ -1,12 +1,14 @@
 import dataclasses
 import json
+import threading
+import time
 
 import jax
 import numpy as np
 import pytest
 from rows import ROWS
 
-from kernelgan import keys
+from kernelgan import baselines, keys
 from kernelgan.evaluate import clustering, evaluation, features, scores
 
 SETTINGS = evaluation.Settings(
@@ -250,16 +252,16 @@ def test_there_is_no_null_test_without_both_sides(missing):
 
 
 def test_a_copy_of_a_parent_is_not_new(context, measure):
-    parents = (context.attribute, context.objects)
-    rivals = [measure(name)[1] for name in ("attribute_only", "object_only")]
+    rivals = [measure(name)[1] for name in baselines.PARENTS]
+    parents = evaluation.parentage((context.attribute, context.objects), rivals, QUADRANT)
     copy, distances = evaluation.novelty(
-        context.convnets(context.objects), parents, rivals[1], rivals, QUADRANT, SETTINGS
+        context.convnets(context.objects), parents, rivals[1], QUADRANT, SETTINGS
     )
     assert copy["distance"]["mean"] == pytest.approx(0, abs=1e-3)
     assert copy["error_overlap"]["mean"] == 1
     assert distances.shape == (4,)
     turned = context.convnets(jax.tree.map(lambda leaf: -leaf, context.objects))
-    fresh, _ = evaluation.novelty(turned, parents, rivals[1], rivals, QUADRANT, SETTINGS)
+    fresh, _ = evaluation.novelty(turned, parents, rivals[1], QUADRANT, SETTINGS)
     assert fresh["distance"]["mean"] > 0.5
 
 
@@ -267,8 +269,8 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
 def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure, name):
     networks = ROWS[name].networks(context)
     outcome = measure(name)[1]
-    parents = (context.attribute, context.objects)
-    assert evaluation.novelty(networks, parents, outcome, [outcome] * 2, QUADRANT, SETTINGS) is None
+    parents = evaluation.parentage((context.attribute, context.objects), [outcome] * 2, QUADRANT)
+    assert evaluation.novelty(networks, parents, outcome, QUADRANT, SETTINGS) is None
 
 
 # One pair.
@@ -285,6 +287,7 @@ def evaluate(context, pictures):
             directory=directory,
             keys=lambda name: keys.StageKey({"method": name}),
             progress=progress,
+            methods=ROWS,
         )
 
     return run
@@ -325,6 +328,64 @@ def test_a_pair_s_tests_are_of_its_means(pair):
     for rival, test in tests["cyclegan_a2b"].items():
         means = [arrays[f"worst/{name}"].mean() for name in ("cyclegan_a2b", rival)]
         assert test["difference"]["mean"] == pytest.approx(means[0] - means[1])
+
+
+def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypatch):
+    ran, real = [], features.population_outputs
+
+    def count(network, params, *arguments, **options):
+        ran.append(len(params["dense"]["bias"]))
+        return real(network, params, *arguments, **options)
+
+    monkeypatch.setattr(features, "population_outputs", count)
+    chosen = {name: ROWS[name] for name in (*baselines.PARENTS, baselines.YARDSTICK, "average")}
+    found, _ = evaluation.evaluate_pair(
+        context,
+        pictures,
+        QUADRANT,
+        SETTINGS,
+        directory=tmp_path,
+        keys=lambda name: keys.StageKey({"row": name}),
+        progress=lambda done: None,
+        methods=chosen,
+    )
+    sizes = [found["methods"][name]["networks"] for name in (*baselines.PARENTS, "average")]
+    assert ran == sizes  # nothing ran for the ensemble
+    assert found["methods"][baselines.YARDSTICK]["networks"] == min(sizes)
+
+
+def test_pairs_come_in_order_and_progress_counts_all(context):
+    seen, several = [], {"x": ROWS["random"], "y": ROWS["gaussian"]}
+
+    def work(pair, progress):
+        for done in (1, 2):
+            progress(done)
+        return pair.upper()
+
+    found = evaluation.evaluate_pairs(
+        work, "abc", progress=lambda done, total: seen.append((done, total)), methods=several
+    )
+    assert found == ["A", "B", "C"]
+    assert seen == [(done, 6) for done in range(1, 7)]
+
+
+def test_an_error_in_one_pair_stops_the_others():
+    started, failed = threading.Event(), threading.Event()
+
+    def work(pair, progress):
+        if pair == "bad":
+            started.wait(2)
+            raise ValueError("of this pair")
+        started.set()
+        for done in range(100_000):
+            progress(done)
+            time.sleep(0.001)
+        failed.set()
+
+    pairs = ["bad", *["good"] * 50]
+    with pytest.raises(ValueError, match="of this pair"):
+        evaluation.evaluate_pairs(work, pairs, progress=lambda done, total: None, methods={})
+    assert not failed.is_set()
 
 
 def test_a_repeated_evaluation_reads_what_was_measured(pair, evaluate, monkeypatch):
