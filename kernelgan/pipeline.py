@@ -123,7 +123,7 @@ def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> str:
     """Digest of what a finished run's results are made from, but for its images, which are not loaded."""
     fixed = stages.without_pace(settings, "device", "checkpoint")
     own = {loaded.name: [loaded.code, loading.settings_of(loaded)] for loaded in generators}
-    return keys.of_values([fixed, own, keys.of_source("kernelgan")])
+    return keys.of_values([fixed, own, keys.of_source("kernelgan"), sources.fingerprint(settings)])
 
 
 def _is_finished(workdir: Path, recipe: str) -> bool:

@@ -16,9 +16,9 @@ _NAMES = {"automobile": "car"}
 @functools.lru_cache(maxsize=4)
 def _rendered(count: int, seed: int, size: int, exclude: tuple[str, str] | None) -> np.ndarray:
     rng = np.random.default_rng([seed, 1])
-    choices = [
-        pair for pair in itertools.product(rendered_lib.COLOURS, rendered_lib.OBJECTS) if pair != exclude
-    ]
+    never = exclude and (exclude[0], _NAMES.get(exclude[1], exclude[1]))
+    every = itertools.product(rendered_lib.COLOURS, rendered_lib.OBJECTS)
+    choices = [pair for pair in every if pair != never]
     images = np.empty((count, size, size, 3), np.uint8)
     for number in range(count):
         colour, thing = choices[rng.integers(len(choices))]

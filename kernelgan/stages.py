@@ -27,12 +27,8 @@ CODE = {
     "zoo": ("kernelgan.zoo", *_ENGINE),
     "baselines": ("kernelgan.baselines.trained", "kernelgan.zoo", *_ENGINE),
     "generator": (
-        *(
-            "kernelgan.generators.base",
-            "kernelgan.assemble",
-            "kernelgan.kernels",
-            "kernelgan.baselines.merges",
-        ),
+        *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels"),
+        "kernelgan.baselines.merges",
         *_ENGINE,
     ),
     "evaluate": (

@@ -80,7 +80,7 @@ def test_the_results_hold_every_population_and_comparison(finished):
     assert {name: entry["networks"] for name, entry in document["populations"].items()} == SIZES
     for name, entry in document["populations"].items():
         assert entry["parameters"] == 456 + 2416
-        kept = np.load(finished / f"evaluation/screened_{name}.npy")[: SIZES[name]]
+        kept = np.load(_kept(finished, f"screened_{name}"))[: SIZES[name]]
         for place, clusterer in enumerate(protocol.CLUSTERERS):
             values = evidence.by_clusterer(kept, 1)[:, 0, place, 0]
             np.testing.assert_allclose(arrays[f"accuracy/{clusterer}/{name}"], values, atol=1e-6)
@@ -116,7 +116,7 @@ def test_each_network_is_tuned_over_every_seed_and_judged_in_its_own_place(finis
     names = [name for name in SIZES if name != "gaussian"]
     whose = np.repeat(names, [SIZES[name] for name in names])
     kept = {
-        kind: [np.load(finished / f"evaluation/{kind}_{name}.npy")[: SIZES[name]] for name in names]
+        kind: [np.load(_kept(finished, f"{kind}_{name}"))[: SIZES[name]] for name in names]
         for kind in ("screened", "judged")
     }
     screened = evidence.by_clusterer(np.concatenate(kept["screened"]), 1)[:, 0, :, 0].T
@@ -184,6 +184,11 @@ def test_a_killed_run_goes_on_to_equal_results(archive, finished, tmp_path, monk
     assert _document(folder) == _document(finished)
 
 
+def _kept(folder, name):
+    (file,) = folder.glob(f"evaluation/*/{name}.npy")
+    return file
+
+
 # What is refused ------------------------------------------------------------------------------------------
 
 
@@ -211,18 +216,37 @@ def test_numbers_that_do_not_fit_are_refused_before_any_work(archive, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_other_data_settings_tables_and_damaged_results_are_refused(finished, archive, tmp_path):
+def test_other_data_and_settings_are_measured_apart_and_the_same_data_elsewhere_is_not(
+    finished, archive, tmp_path, monkeypatch
+):
     own = Path(shutil.copytree(archive, tmp_path / "own"))
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
-    with pytest.raises(UserError, match=r"draws: 50 there, 51 now"):
-        study.run(_config(draws=51), own, folder)
+    made = []
+
+    def evaluated(prepared):
+        made.append(prepared.config.draws)
+        raise UserError("measured")
+
+    monkeypatch.setattr(study, "evaluate", evaluated)
     study.run(_config(), own, folder)  # the same data, elsewhere
-    (folder / study.RESULTS_FILE).write_text("{}")
-    with pytest.raises(UserError, match=r"damaged .*jain2024\.json"):
-        study.run(_config(), own, folder)
+    study.run(_config(chunk_size=3), own, folder)
+    assert made == []
+    with pytest.raises(UserError, match="measured"):
+        study.run(_config(draws=51), own, folder)
     edit_array(own / "zoo_cat.npz", "conv1.weight", lambda array: array + 1)
-    with pytest.raises(UserError, match=r"data_sha256"):
+    with pytest.raises(UserError, match="measured"):
         study.run(_config(), own, folder)
+    assert made == [51, 50]
+
+
+def test_results_that_cannot_be_read_are_made_again_and_a_wrong_table_is_refused(finished, archive, tmp_path):
+    own = Path(shutil.copytree(archive, tmp_path / "own"))
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = (folder / study.RESULTS_FILE).read_text()
+    (folder / study.RESULTS_FILE).write_text("{}")
+    study.run(_config(), own, folder)
+    again = (folder / study.RESULTS_FILE).read_text()
+    assert json.loads(again)["finding"] == json.loads(before)["finding"]
     table = own / "reported_results.csv"
     table.write_text(table.read_text().replace("kmeans,3,B", "kmeans,4,B"))
     with pytest.raises(UserError, match=r"reported_results\.csv names network 4"):
