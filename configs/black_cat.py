@@ -1,17 +1,17 @@
 """The headline experiment: *black* (attribute) with *cat* (object).
 
     python launch.py --config=configs/black_cat.py
-        Procedural images; no download. About 5 minutes on 2 CPU cores, 2.5 once compiled.
+        Rendered images; no download. About 5 minutes on 2 CPU cores, 2.5 once compiled.
     python launch.py --config=configs/black_cat.py:photos
         CIFAR-10 photographs through TFDS, prepared beforehand (TFDS_DATA_DIR).
     python launch.py --config=configs/black_cat.py:folder --config.data.folder=DIR
         Your own images; README.md describes the layout.
     python launch.py --config=configs/black_cat.py:full
-        The reference's scale and hyper-parameters, 2,749 + 1,749 networks, on procedural images: its own are
+        The reference's scale and hyper-parameters, 2,749 + 1,749 networks, on rendered images: its own are
         not distributed. For a GPU. Your images: --config.data.source=folder --config.data.folder=DIR.
 
 What to expect: the CycleGANs do not compose. Their networks' worst-quadrant AUROC is that of random kernels
-(0.42 on procedural images), `and_ensemble` has 0.64 and the ceiling 0.92; on photographs 0.35, 0.76 and 0.76.
+(0.42 on rendered images), `and_ensemble` has 0.64 and the ceiling 0.92; on photographs 0.35, 0.76 and 0.76.
 """
 
 from ml_collections import ConfigDict
@@ -37,13 +37,13 @@ def get_config(variant: str = "") -> ConfigDict:
         config.zoo.batch_size = 64
         config.zoo.learning_rate = 0.004
         config.zoo.decay = True
-        config.opponents.epochs = 50
-        config.opponents.images_per_epoch = 2560
-        config.opponents.learning_rate = 0.004
+        config.baselines.epochs = 50
+        config.baselines.images_per_epoch = 2560
+        config.baselines.learning_rate = 0.004
     if variant == "folder":
         config.data.source = "folder"
     if variant == "full":
-        config.data.procedural.train = 12_000
+        config.data.rendered.train = 12_000
         config.zoo.models = 2749
         config.zoo.object_models = 1749
         config.zoo.epochs = 20
@@ -51,11 +51,11 @@ def get_config(variant: str = "") -> ConfigDict:
         config.zoo.object_images_per_epoch = 3000
         config.zoo.learning_rate = 0.01
         config.zoo.balanced = False
-        config.opponents.images_per_epoch = 3000
+        config.baselines.images_per_epoch = 3000
         config.zoo.chunk_size = 512
-        config.kernels.normalisation = "none"
-        config.cyclegan.epochs = (2000, 200)
-        config.cyclegan.batch_size = (10, 64)
-        config.cyclegan.learning_rate = (2e-5, 2e-4)
-        config.evaluate.random_networks = 2749
+        config.generators.cyclegan.normalisation = "none"
+        config.generators.cyclegan.epochs = (2000, 200)
+        config.generators.cyclegan.batch_size = (10, 64)
+        config.generators.cyclegan.learning_rate = (2e-5, 2e-4)
+        config.baselines.random_networks = 2749
     return config

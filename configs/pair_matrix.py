@@ -1,7 +1,7 @@
 """Several attributes by several objects in one program: zoos shared, CycleGANs mapped over the pairs.
 
     python launch.py --config=configs/pair_matrix.py
-        Procedural images, 2 x 2 pairs; small. About 6 minutes on 2 CPU cores.
+        Rendered images, 2 x 2 pairs; small. About 6 minutes on 2 CPU cores.
     python launch.py --config=configs/pair_matrix.py:photos
         CIFAR-10 through TFDS, prepared beforehand: every colour with every class that has at least 30 test
         photographs of the two together, 55 pairs. About an hour on 2 CPU cores.
@@ -38,9 +38,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.pairs.exclude = "all"
     config.zoo.models = 16
     config.zoo.images_per_epoch = 1024
-    config.cyclegan.epochs = (40, 40)
-    config.opponents.models = 4
-    config.evaluate.random_networks = 64
+    config.generators.cyclegan.epochs = 40
+    config.baselines.models = 4
+    config.baselines.random_networks = 64
     config.evaluate.umap_networks = 1
     return config
 
@@ -65,13 +65,12 @@ def _photos(config: ConfigDict, *, full: bool) -> ConfigDict:
     config.zoo.decay = True
     config.zoo.chunk_size = 2048 if full else 32
     config.zoo.validation_images = 512
-    config.opponents.models = 16 if full else 4
-    config.opponents.epochs = 20
-    config.opponents.images_per_epoch = 6400 if full else 3200
-    config.opponents.learning_rate = 0.004
-    config.cyclegan.epochs = (250, 250)
-    config.cyclegan.batch_size = (16, 16) if full else (8, 8)
-    config.evaluate.random_networks = 256 if full else 32
+    config.baselines.models = 16 if full else 4
+    config.baselines.epochs = 20
+    config.baselines.images_per_epoch = 6400 if full else 3200
+    config.baselines.learning_rate = 0.004
+    config.generators.cyclegan.batch_size = 16 if full else 8
+    config.baselines.random_networks = 256 if full else 32
     config.evaluate.umap_networks = 1 if full else 0  # 0.6 s a network
     config.evaluate.umap_images = 480 if full else 240
     return config

@@ -9,11 +9,11 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """A very small run on procedural images."""
+    """A very small run on rendered images."""
     config = default.get_config()
     config.name = "tiny"
-    config.data.procedural.train = 320
-    config.data.procedural.test = 96
+    config.data.rendered.train = 320
+    config.data.rendered.test = 96
     config.data.minimum_train = 8
     config.data.minimum_test = 4
     config.zoo.models = 4
@@ -22,14 +22,14 @@ def get_config() -> ConfigDict:
     config.zoo.batch_size = 32
     config.zoo.validation_images = 32
     config.zoo.chunk_size = 2
-    config.cyclegan.hidden = 4
-    config.cyclegan.epochs = (3, 2)
-    config.cyclegan.batch_size = (2, 2)
-    config.cyclegan.steps_per_call = 2
-    config.opponents.models = 2
-    config.opponents.epochs = 2
-    config.opponents.images_per_epoch = 64
-    config.evaluate.random_networks = 8
+    config.generators.cyclegan.hidden = 4
+    config.generators.cyclegan.epochs = (3, 2)
+    config.generators.cyclegan.batch_size = 2
+    config.checkpoint.steps = 2
+    config.baselines.models = 2
+    config.baselines.epochs = 2
+    config.baselines.images_per_epoch = 64
+    config.baselines.random_networks = 8
     config.evaluate.bootstrap = 50
     config.evaluate.umap_networks = 0  # UMAP alone takes 20 s to load
     config.checkpoint.seconds = 0.0

@@ -1,6 +1,6 @@
-"""Assemble networks from translated kernels: pure functions, no gradient, no image.
+"""Assemble networks from kernels and heads: pure functions, no gradient, no image.
 
-Everything takes stacked parameters, a leading ``M`` on each leaf, so that all networks are made at once.
+Everything takes stacked parameters, a leading ``M`` on each leaf, numpy arrays or traced ones.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernelgan import kernels, models
+from kernelgan import kernels
 from kernelgan.types import Array, Params
 
 BIASES = ("zero", "parent")
-_TRANSLATED_AT_ONCE = 256
 
 
 def two_concept_head(attribute: Params, objects: Params) -> Params:
@@ -28,7 +27,9 @@ def two_concept_head(attribute: Params, objects: Params) -> Params:
     Returns:
       A dense layer ``{"kernel": (M, F, 4), "bias": (M, 4)}``.
     """
-    return {name: np.concatenate([attribute[name], objects[name]], axis=-1) for name in ("kernel", "bias")}
+    traced = not isinstance(attribute["bias"], np.ndarray)
+    concatenate = jnp.concatenate if traced else np.concatenate
+    return {name: concatenate([attribute[name], objects[name]], axis=-1) for name in ("kernel", "bias")}
 
 
 def take_members(params: Params, members: np.ndarray | int) -> Params:
@@ -58,83 +59,25 @@ def assemble(
         raise ValueError(f"unknown bias {bias!r}; known are {', '.join(BIASES)}")
     network = kernels.insert({layer: parents[layer] for layer in layers}, volumes)
     if bias == "zero":
-        network = {
-            layer: {**network[layer], "bias": jnp.zeros_like(network[layer]["bias"])} for layer in layers
-        }
+        network = {layer: {**network[layer], "bias": 0 * parents[layer]["bias"]} for layer in layers}
     if head is not None:
         network = {**network, "dense": head}
-    return jax.device_get(network)
-
-
-def translate(
-    volumes: Array,
-    generator: Params,
-    *,
-    hidden: int,
-    source: kernels.Normaliser,
-    target: kernels.Normaliser,
-) -> np.ndarray:
-    """Kernel sets of one zoo as those of the other: normalise, generate, undo the other zoo's normalisation.
-
-    Args:
-      volumes: ``(M, O, h, w, I)`` at network scale.
-      generator: of this layer and direction.
-      hidden: channels of the generator.
-      source: fitted to the zoo that ``volumes`` come from.
-      target: fitted to the zoo that they are translated to.
-
-    Returns:
-      ``(M, O, h, w, I)`` at network scale.
-    """
-    run = jax.jit(models.generate_volumes, static_argnums=0)
-    parts = [
-        run(hidden, generator, source.apply(volumes[start : start + _TRANSLATED_AT_ONCE]))
-        for start in range(0, len(volumes), _TRANSLATED_AT_ONCE)
-    ]
-    return np.asarray(target.invert(np.concatenate([np.asarray(part) for part in parts])))
-
-
-def generate(
-    direction: str,
-    attribute: Params,
-    objects: Params,
-    generators: dict[str, Params],
-    normalisers: dict[str, tuple[kernels.Normaliser, kernels.Normaliser]],
-    *,
-    hidden: int,
-    bias: str,
-) -> Params:
-    """Generates networks from every parent of one zoo.
-
-    Network ``i`` comes from parent ``i`` of the translated zoo and carries the heads of parent ``i`` of both
-    (counted round, if the zoos differ in size).
-
-    Args:
-      direction: ``"a2b"`` translates the attribute's zoo, ``"b2a"`` the object's.
-      attribute: stacked parents of the attribute's zoo.
-      objects: stacked parents of the object's zoo.
-      generators: for each layer ``{"a2b": ..., "b2a": ...}``.
-      normalisers: for each layer, those of the attribute's and of the object's zoo.
-      hidden: channels of the generators.
-      bias: see `assemble`.
-
-    Returns:
-      Stacked parameters with two-concept heads.
-    """
-    parents = attribute if direction == "a2b" else objects
-    layers = tuple(generators)
-    members = np.arange(len(parents["dense"]["bias"]))
-    volumes = {}
-    for layer, volume in kernels.extract(parents, layers).items():
-        of_attribute, of_object = normalisers[layer]
-        source, target = (of_attribute, of_object) if direction == "a2b" else (of_object, of_attribute)
-        volumes[layer] = translate(
-            volume, generators[layer][direction], hidden=hidden, source=source, target=target
-        )
-    return assemble(parents, volumes, heads_for(members, attribute, objects), bias=bias, layers=layers)
+    return network
 
 
 def heads_for(members: np.ndarray, attribute: Params, objects: Params) -> Params:
     """Two-concept heads of parents ``members``, counted round in each zoo."""
     dense = [parents["dense"] for parents in (attribute, objects)]
     return two_concept_head(*(take_members(layer, members % len(layer["bias"])) for layer in dense))
+
+
+def paired(attribute: Params, objects: Params) -> tuple[Params, Params]:
+    """As many parents of the attribute as of the object: those of the smaller zoo."""
+    members = np.arange(min(len(zoo["dense"]["bias"]) for zoo in (attribute, objects)))
+    first, second = (take_members(zoo, members) for zoo in (attribute, objects))
+    return first, second
+
+
+def counted_round(leaf: np.ndarray, count: int) -> np.ndarray:
+    """``count`` members of ``(M, ...)``, beginning anew after the last."""
+    return leaf[np.arange(count) % len(leaf)]

@@ -1,18 +1,28 @@
-"""What a stage leaves on disk: its state while it runs and its result; the only file that imports orbax.
+"""What a stage leaves on disk: its state while it runs, and its result; the only file that imports Orbax.
 
-Every saved step is followed by a list of its files' SHA-256 sums. A step without that list was not finished
-and does not count; a step that no longer fits it is damaged, is named in a warning and does not count
-either, so that the one before it, or the stage before it, is used.
+A stage's directory has a directory for each key that it ran with, so that going back to an earlier config
+brings the earlier result back::
+
+    zoo/3f9a0c51d2e7/key.json             every part of the key
+                     state/5/...          states, while it runs
+                     state/sha256-5.json  the digest of the content, and the sum of each of its files
+                     result/0/...         the result
+                     result/sha256-0.json
+                     damaged-result-0/    what was damaged
+
+A step without its sums was not finished and does not count. A step that does not fit its sums is damaged: it
+is named in a warning and moved aside. What cannot be read is an error, and stays as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +30,22 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from kernelgan.results import write_atomically
+from kernelgan.files import write_atomically
+from kernelgan.keys import StageKey, damaged_name, in_words, of_arrays, reason
 from kernelgan.types import UserError
 
 KEPT_STATES = 2
+KEY_FILE = "key.json"
+_RESULT = 0  # the number of a result's only step
+_AGAIN = "the same command then goes on where it was"
+
+
+class _DamagedError(Exception):
+    """The files of a step are not what was saved."""
 
 
 class _Steps:
-    """Numbered pytrees of numpy arrays in one directory, each with its list of sums."""
+    """Numbered nested dicts of numpy arrays in one directory, each with its sums."""
 
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
@@ -36,7 +54,6 @@ class _Steps:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            self.directory.mkdir(parents=True, exist_ok=True)
             here = jax.process_index()  # of several processes the one that writes; it waits for no other
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
@@ -47,57 +64,105 @@ class _Steps:
             self._manager = ocp.CheckpointManager(self.directory.absolute(), options=options)
         return self._manager
 
-    def _sums_file(self, step: int) -> Path:
+    def sums_file(self, step: int) -> Path:
         return self.directory / f"sha256-{step}.json"
 
-    def _sums(self, step: int) -> dict[str, str]:
-        root = self.directory / str(step)
-        files = sorted(path for path in root.rglob("*") if path.is_file())
-        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-    def save(self, step: int, tree: dict[str, Any]) -> None:
-        manager = self._open()
-        if step in manager.all_steps():
-            manager.delete(step)
-        try:
+    def save(self, step: int, tree: dict[str, Any]) -> str:
+        """Writes a step, reads it back, and only then writes its sums; gives its content's digest."""
+        path, content = self.directory / str(step), of_arrays(tree)
+        with _writing(path):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._drop(number for number in self._numbers() if number >= step)  # of what starts over
+            manager = self._open()
             manager.save(step, args=ocp.args.StandardSave(tree), force=True)
             manager.wait_until_finished()
-            write_atomically(self._sums_file(step), json.dumps(self._sums(step)).encode())
-        except (OSError, ValueError) as error:
-            # Tensorstore says by a ValueError that the disk is full.
-            if isinstance(error, ValueError) and "writing" not in str(error):
-                raise
+        with _reading(path):
+            back = of_arrays(self._restore(step))
+        if back != content:
             raise UserError(
-                f"could not write the checkpoint {self.directory / str(step)} ({_first_line(error)}). "
-                "Make room on the disk; the same command then goes on where it was."
-            ) from error
-        for stale in self.directory.glob("sha256-*.json"):
-            if not (self.directory / stale.stem.removeprefix("sha256-")).exists():
-                stale.unlink()
+                f"the checkpoint {path} was written, but what is read back is not what was saved. Check the "
+                "disk, or give another --workdir."
+            )
+        with _writing(path):
+            files = {
+                file.relative_to(path).as_posix(): _sum(file)
+                for file in sorted(path.rglob("*"))
+                if file.is_file()
+            }
+            text = json.dumps({"content": content, "files": files}, indent=1)
+            write_atomically(self.sums_file(step), text.encode())
+            self._drop(number for number in self._numbers() if not (self.directory / str(number)).exists())
+        return content
 
-    def latest(self) -> tuple[int, dict[str, Any]] | None:
-        """The last whole step, dropping on the way every one that is not."""
-        if not self.directory.is_dir():
-            return None
-        for step in sorted(self._open().all_steps(), reverse=True):
-            sums = self._sums_file(step)
-            if not sums.exists():  # the process ended between the save and its sums
-                self._open().delete(step)
+    def _drop(self, steps: Iterable[int]) -> None:
+        for step in steps:
+            self.close()  # for the manager remembers which steps there are
+            self.sums_file(step).unlink(missing_ok=True)
+            shutil.rmtree(self.directory / str(step), ignore_errors=True)
+
+    def _numbers(self) -> list[int]:
+        """Of all steps that have files, sums or both; ascending."""
+        paths = self.directory.iterdir() if self.directory.is_dir() else ()
+        numbers = {path.name.removeprefix("sha256-").removesuffix(".json") for path in paths}
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def _restore(self, step: int) -> dict[str, Any]:
+        return self._open().restore(step, args=ocp.args.StandardRestore())
+
+    def read(self, step: int) -> tuple[dict[str, Any], str]:
+        """A step and its content's digest.
+
+        Raises:
+          _DamagedError: it is not what was saved.
+          UserError: it cannot be read.
+        """
+        path = self.directory / str(step)
+        with _reading(path):
+            try:
+                listed = json.loads(self.sums_file(step).read_text())
+                content, files = str(listed["content"]), dict(listed["files"])
+            except (ValueError, TypeError, KeyError):
+                raise _DamagedError(f"{self.sums_file(step).name} is not a list of sums") from None
+            for name, expected in files.items():
+                try:
+                    found = _sum(path / name)
+                except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                    raise _DamagedError(f"{name} is missing") from None
+                if found != expected:
+                    raise _DamagedError(f"{name} is not what was saved")
+            if not files:
+                raise _DamagedError(f"{self.sums_file(step).name} lists no files")
+            tree = self._restore(step)
+            if of_arrays(tree) != content:
+                raise _DamagedError("its arrays are not what was saved")
+        return tree, content
+
+    def latest(self) -> tuple[int, dict[str, Any], str] | None:
+        """Number, content and digest of the last whole step; damaged steps on the way are moved aside."""
+        with _reading(self.directory):
+            numbers = self._numbers()
+        for step in reversed(numbers):
+            with _reading(self.sums_file(step)):
+                finished = self.sums_file(step).exists()
+            if not finished:  # the process ended between the save and its sums
+                self._drop([step])
                 continue
             try:
-                if json.loads(sums.read_text()) != self._sums(step):
-                    raise ValueError("its files are not those that were saved")
-                return step, self._open().restore(step, args=ocp.args.StandardRestore())
-            except Exception as error:  # whatever a broken file makes orbax raise
-                logging.warning(
-                    "checkpoint %s is damaged (%s); it is not used",
-                    self.directory / str(step),
-                    _first_line(error),
-                )
-                shutil.rmtree(self.directory / str(step), ignore_errors=True)
-                sums.unlink()
-                self.close()
+                return step, *self.read(step)
+            except _DamagedError as error:
+                self._move_aside(step, error)
         return None
+
+    def _move_aside(self, step: int, error: _DamagedError) -> None:
+        self.close()
+        path = self.directory / str(step)
+        aside = damaged_name(self.directory.parent, f"{self.directory.name}-{step}")
+        with _writing(aside):
+            aside.mkdir()
+            for part in (path, self.sums_file(step)):
+                if part.exists():
+                    part.rename(aside / part.name)
+        logging.warning("checkpoint %s is damaged (%s); it is not used, and kept as %s", path, error, aside)
 
     def remove(self) -> None:
         self.close()
@@ -109,33 +174,95 @@ class _Steps:
             self._manager = None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _sum(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-class StageCheckpoint:
-    """The saved state and result of one stage.
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever cannot be read is an error that the user is told; it is not damage."""
+    try:
+        yield
+    except (UserError, _DamagedError):
+        raise
+    except Exception as error:
+        named = error.filename if isinstance(error, OSError) and error.filename else path
+        raise UserError(
+            f"{named} cannot be read ({reason(error)}). It stays as it is: free memory, or mend the disk or "
+            f"the permissions, and give the same command again; or move {path} away, and it is made again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # Tensorstore says by a ValueError that the disk is full.
+        if isinstance(error, ValueError) and "writing" not in str(error):
+            raise
+        raise UserError(
+            f"could not write the checkpoint {path} ({reason(error)}). Make room on the disk; {_AGAIN}."
+        ) from error
+
+
+def _parts(path: Path) -> dict[str, str] | None:
+    """The key of a directory of results; None if it is missing or damaged."""
+    try:
+        found = json.loads((path / KEY_FILE).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _finished(directory: Path) -> list[Path]:
+    """The directories of a stage that have a result, one for each key; the latest last."""
+    paths = sorted(directory.iterdir()) if directory.is_dir() else []
+    sums = [
+        _Steps(path / "result", 1).sums_file(_RESULT)
+        for path in (directory, *paths)
+        if not path.name.startswith("damaged-") and path.is_dir()
+    ]
+    dated = [(file.stat().st_mtime_ns, file.parent.parent) for file in sums if file.exists()]
+    return [path for _, path in sorted(dated)]
+
+
+class Stage:
+    """The saved state and result of one stage that runs with one key.
 
     Attributes:
-      directory: where they are kept.
+      directory: of the stage, whatever its key.
+      path: where state and result of this key are, below ``directory``.
+      key: what the result is made from.
     """
 
-    def __init__(self, directory: Path, *, seconds: float) -> None:
-        """Opens the stage's directory; nothing is created before the first save.
+    def __init__(self, directory: Path, key: StageKey, *, seconds: float) -> None:
+        """Opens a stage; nothing is created before the first save.
 
         Args:
           directory: of this stage alone.
+          key: what the result is made from.
           seconds: least time between two saves of the state.
         """
         self.directory = directory
+        self.key = key
+        self.path = directory / key.digest[:12]
         self._seconds = seconds
-        self._states = _Steps(directory / "state", KEPT_STATES)
-        self._result = _Steps(directory / "result", 1)
+        self._states = _Steps(self.path / "state", KEPT_STATES)
+        self._result = _Steps(self.path / "result", 1)
         self._last_save = time.monotonic()
         self._last_step: int | None = None
+        self._digest: str | None = None
+        self._damaged = False
 
     def restore(self) -> dict[str, Any] | None:
-        """The last state that was saved whole, or None."""
+        """The last state that was saved whole with this key, or None.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        self._check_key()
         found = self._states.latest()
         if found is None:
             return None
@@ -143,16 +270,22 @@ class StageCheckpoint:
         print(f"resuming from {self.last_good}", file=sys.stderr)
         return found[1]
 
-    def save(self, make_tree: Callable[[], dict[str, Any]], step: int) -> None:
-        """Saves the state, if the last save is ``seconds`` ago.
+    def is_due(self) -> bool:
+        """Whether the last save is ``seconds`` ago."""
+        return time.monotonic() - self._last_save >= self._seconds
+
+    def save(self, tree: dict[str, Any], step: int) -> None:
+        """Saves the state.
 
         Args:
-          make_tree: called only if it is time; nested dicts of numpy arrays.
+          tree: nested dicts of numpy arrays.
           step: a number that grows.
+
+        Raises:
+          UserError: it cannot be written, or what is read back differs.
         """
-        if time.monotonic() - self._last_save < self._seconds:
-            return
-        self._states.save(step, make_tree())
+        self._write_key()
+        self._states.save(step, tree)
         self._last_step = step
         self._last_save = time.monotonic()
 
@@ -164,16 +297,114 @@ class StageCheckpoint:
         return str(self._states.directory / str(self._last_step))
 
     def result(self) -> dict[str, Any] | None:
-        """What the stage ended in, or None if it has not, or that is damaged."""
+        """What the stage ended in with this key; None if it did not end, or its result is damaged.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        self._check_key()
+        with _reading(self.path):
+            started = self._result.sums_file(_RESULT).exists()
         found = self._result.latest()
-        return None if found is None else found[1]
+        if found is None:
+            self._damaged |= started
+            return None
+        self._digest = found[2]
+        return found[1]
+
+    @property
+    def digest(self) -> str:
+        """Of the result's content, for the keys of later stages; known after `result` or `finish`."""
+        if self._digest is None:
+            raise RuntimeError(f"{self.directory} has no result yet")
+        return self._digest
+
+    def why(self) -> str:
+        """Why no earlier result is used, such as ``"its config changed since"``; ``""`` if there is none.
+
+        To be asked after `result`.
+        """
+        if self._digest is not None:
+            return ""
+        if self._damaged:
+            return "it is damaged"
+        with contextlib.suppress(OSError):
+            others = [path for path in _finished(self.directory) if path != self.path]
+            parts = _parts(others[-1]) if others else None
+            if parts is not None:
+                return in_words(self.key.changes(parts))
+        return ""
 
     def finish(self, tree: dict[str, Any]) -> None:
-        """Saves the result, then drops the states that led to it."""
-        self._result.save(0, tree)
+        """Saves the result, then drops the states that led to it.
+
+        Raises:
+          UserError: it cannot be written, or what is read back differs.
+        """
+        self._write_key()
+        self._digest = self._result.save(_RESULT, tree)
         self._states.remove()
 
     def close(self) -> None:
-        """Waits for whatever is being written."""
+        """Lets go of the files."""
         self._states.close()
         self._result.close()
+
+    def _check_key(self) -> None:
+        """Moves aside what is in this key's place without saying that it is of this key."""
+        with _reading(self.path / KEY_FILE):
+            parts = _parts(self.path)
+            if parts is not None and not self.key.changes(parts):
+                return
+            if not any((self.path / name).exists() for name in ("state", "result")):
+                return
+        aside = damaged_name(self.directory, self.path.name)
+        with _writing(aside):
+            self.path.rename(aside)
+        self._damaged = True
+        logging.warning(
+            "checkpoint %s is damaged (%s is not its key); it is not used, and kept as %s",
+            *(self.path, KEY_FILE, aside),
+        )
+
+    def _write_key(self) -> None:
+        with _writing(self.path / KEY_FILE):
+            self.path.mkdir(parents=True, exist_ok=True)
+            parts = json.dumps(dict(self.key.parts), indent=1, sort_keys=True)
+            write_atomically(self.path / KEY_FILE, parts.encode())
+
+
+def has_result(directory: Path) -> bool:
+    """Whether there is something to read for `read_result`; it may be damaged.
+
+    Raises:
+      UserError: the directory cannot be read.
+    """
+    with _reading(directory):
+        return bool(_finished(directory))
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """The result in a stage's directory, for readers beside the run; nothing is written, moved or deleted.
+
+    Args:
+      directory: `Stage.path`, the place of one key; or `Stage.directory`, whose latest result is read.
+
+    Raises:
+      UserError: there is none, or it is damaged or cannot be read.
+    """
+    with _reading(directory):
+        paths = _finished(directory)
+    if not paths:
+        raise UserError(
+            f"{directory} has no result; expected a stage that has finished. Let the run finish it."
+        )
+    steps = _Steps(paths[-1] / "result", 1)
+    try:
+        return steps.read(_RESULT)[0]
+    except _DamagedError as error:
+        raise UserError(
+            f"{paths[-1]} is damaged ({error}). Give the run's command again: what is damaged is made again."
+        ) from error
+    finally:
+        steps.close()

@@ -1,250 +1,297 @@
-"""Checks of a config before any work starts, and its comparison with the one that a work directory has.
+"""The config of a run: every field with its default, check and meaning, and the checks across fields.
 
-A config is any nested mapping with attribute access (an ``ml_collections.ConfigDict`` from ``configs/``).
+A run is given an ``ml_collections.ConfigDict`` from ``configs/``; `parse` makes `Settings` of it. Both have
+the same attributes, such as ``config.zoo.models``. ``python -m kernelgan.config`` lists every field.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kernelgan import assemble, kernels
+from ml_collections import ConfigDict
+
+from kernelgan import assemble, fields
+from kernelgan.fields import flatten, section, setting
+from kernelgan.generators import FAMILIES
 from kernelgan.types import Config, UserError
 
-SOURCES = ("procedural", "tfds", "folder")
-EXCLUSIONS = ("own", "all", "groups")
-DEVICES = ("auto", "cpu", "gpu")
-HARMLESS = ("checkpoint.", "device", "reference.dir", "reference.processes")
+HARMLESS = ("checkpoint.seconds", "device")
 """Fields that may differ between a run and its resumption: they do not change what is computed."""
 
-_Rule = tuple[Callable[[Any], bool], str]
+FamilyConfig = Any
+"""The ``Config`` dataclass of a family of generators."""
+
+_BATCH = fields.whole(5)._replace(
+    words="a whole number of at least 5: a smaller batch has no place for one of the 4 quadrants that "
+    "`trained_on_conjunction` draws from, in the shares 3 : 1 : 1 : 1"
+)
+_FAMILIES = fields.Rule(
+    lambda value: fields.is_section(value) and len(value) > 0,
+    f"at least one family of generators, with its fields; known are {', '.join(FAMILIES)}",
+)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """What is composed: every attribute with every object."""
 
-
-def _whole(least: int) -> _Rule:
-    return (
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least,
-        f"a whole number of at least {least}",
+    attributes: tuple[str, ...] = setting(("black",), fields.names, "attributes; a single one is usual")
+    objects: tuple[str, ...] = setting(("cat",), fields.names, "objects; a single one is usual")
+    exclude: str = setting(
+        "own",
+        fields.one_of("own", "all", "groups"),
+        "which objects an attribute's zoo never sees, and which attributes an object's: 'own': the pair's; "
+        "'all': all of the config, so that one zoo serves all pairs of its concept; 'groups': pairs.group at "
+        "once, so that one zoo serves the pairs with any of these",
+    )
+    group: int = setting(2, fields.whole(1), "concepts that a zoo excludes at once, for exclude='groups'")
+    skip_rare: bool = setting(
+        False,
+        fields.truth,
+        "leave out a pair with fewer images than data.minimum_train or data.minimum_test; False: refuse it",
     )
 
 
-def _one_of(*known: str) -> _Rule:
-    return (lambda value: value in known, f"one of {', '.join(map(repr, known))}")
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """The images that the package renders."""
+
+    train: int = setting(6000, fields.whole(1), "images for training and validation")
+    test: int = setting(1200, fields.whole(1), "images for the test")
 
 
-def _between(low: float, high: float) -> _Rule:
-    return (lambda value: _is_number(value) and low < value < high, f"a number above {low} and below {high}")
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """Photographs from TensorFlow Datasets."""
 
-
-def _each(rule: _Rule) -> _Rule:
-    test, words = rule
-    return (
-        lambda values: isinstance(values, (tuple, list)) and bool(values) and all(test(v) for v in values),
-        f"a tuple, each of it {words}",
+    name: str = setting("cifar10", fields.text, "a name in kernelgan.data.tfds.SPECS")
+    data_dir: str = setting(
+        "", fields.text, "where the data set is prepared; '': $TFDS_DATA_DIR, or the default of TFDS"
     )
 
 
-_POSITIVE: _Rule = (lambda value: _is_number(value) and 0 < value < float("inf"), "a positive number")
-_NOT_NEGATIVE: _Rule = (
-    lambda value: _is_number(value) and 0 <= value < float("inf"),
-    "0 or a positive number",
-)
-_TRUTH: _Rule = (lambda value: isinstance(value, bool), "True or False")
-_TEXT: _Rule = (lambda value: isinstance(value, str), "a string")
-_NAMES: _Rule = (
-    lambda values: (
-        isinstance(values, (tuple, list))
-        and bool(values)
-        and all(isinstance(value, str) and value and "/" not in value for value in values)
-        and len(set(values)) == len(values)
-    ),
-    "a tuple of different names, such as ('black',)",
-)
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The images."""
 
-RULES: dict[str, _Rule] = {
-    "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
-    "seed": (
-        lambda value: _whole(0)[0](value) and value < 2**31,
-        "a whole number from 0 to 2**31 - 1",
-    ),
-    "device": _one_of(*DEVICES),
-    "pairs.attributes": _NAMES,
-    "pairs.objects": _NAMES,
-    "pairs.exclude": _one_of(*EXCLUSIONS),
-    "pairs.group": _whole(1),
-    "pairs.skip_rare": _TRUTH,
-    "data.source": _one_of(*SOURCES),
-    "data.image_size": _whole(1),
-    "data.validation_share": _between(0, 1),
-    "data.minimum_train": _whole(1),
-    "data.minimum_test": _whole(2),
-    "data.maximum_train": _whole(0),
-    "data.maximum_test": _whole(0),
-    "data.folder": _TEXT,
-    "data.broken_share": (lambda value: _is_number(value) and 0 <= value < 1, "a share from 0 to below 1"),
-    "data.procedural.train": _whole(1),
-    "data.procedural.test": _whole(1),
-    "data.tfds.name": _TEXT,
-    "data.tfds.data_dir": _TEXT,
-    "model.filters": _each(_whole(1)),
-    "model.kernel_size": _whole(1),
-    "zoo.models": _whole(2),
-    "zoo.object_models": (
-        lambda value: _whole(0)[0](value) and value != 1,
-        "0 or a whole number of at least 2",
-    ),
-    "zoo.epochs": _whole(1),
-    "zoo.images_per_epoch": _whole(1),
-    "zoo.object_images_per_epoch": _whole(0),
-    "zoo.batch_size": _whole(2),
-    "zoo.learning_rate": _POSITIVE,
-    "zoo.decay": _TRUTH,
-    "zoo.balanced": _TRUTH,
-    "zoo.validation_images": _whole(2),
-    "zoo.chunk_size": _whole(1),
-    "kernels.normalisation": _one_of(*kernels.NORMALISATIONS),
-    "cyclegan.hidden": _whole(1),
-    "cyclegan.epochs": _each(_whole(1)),
-    "cyclegan.batch_size": _each(_whole(1)),
-    "cyclegan.learning_rate": _each(_POSITIVE),
-    "cyclegan.cycle_weight": _NOT_NEGATIVE,
-    "cyclegan.identity_weight": _NOT_NEGATIVE,
-    "cyclegan.steps_per_call": _whole(1),
-    "assemble.bias": _one_of(*assemble.BIASES),
-    "opponents.models": _whole(1),
-    "opponents.epochs": _whole(1),
-    "opponents.images_per_epoch": _whole(1),
-    "opponents.learning_rate": _POSITIVE,
-    "evaluate.random_networks": _whole(2),
-    "evaluate.bootstrap": _whole(1),
-    "evaluate.umap_networks": _whole(0),
-    "evaluate.umap_images": _whole(16),
-    "evaluate.umap_neighbours": _whole(2),
-    "evaluate.dbscan_radius": _POSITIVE,
-    "evaluate.dbscan_minimum_samples": _whole(1),
-    "evaluate.svm_nu": (lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
-    "checkpoint.seconds": _NOT_NEGATIVE,
-}
-"""What every field must be."""
-
-_SEED: _Rule = RULES["seed"]
-
-REFERENCE_RULES: dict[str, _Rule] = {
-    **{name: RULES[name] for name in ("name", "seed", "device", "checkpoint.seconds")},
-    "reference.dir": _TEXT,
-    "reference.networks": _whole(0),
-    "reference.random_networks": _whole(0),
-    "reference.gaussian_networks": _whole(2),
-    "reference.seeds": _each(_SEED),
-    "reference.tuning_seeds": _whole(1),
-    "reference.kmeans_seeds": _each(_SEED),
-    "reference.radii": _each(_POSITIVE),
-    "reference.minimum_samples": _each(_whole(1)),
-    "reference.svm_nu": RULES["evaluate.svm_nu"],
-    "reference.picked": _whole(1),
-    "reference.draws": _whole(1),
-    "reference.chunk_size": _whole(1),
-    "reference.processes": _whole(0),
-}
-"""The same of ``configs/reference.py``."""
+    source: str = setting("rendered", fields.one_of("rendered", "tfds", "folder"), "where images come from")
+    image_size: int = setting(
+        32, fields.whole(1), "pixels a side; images of another size are resized (bilinear)"
+    )
+    validation_share: float = setting(
+        0.15, fields.between(0, 1), "share of the training images kept for validation"
+    )
+    minimum_train: int = setting(
+        32, fields.whole(1), "fewest training images in each quadrant that a zoo learns from"
+    )
+    minimum_test: int = setting(20, fields.whole(2), "fewest test images in a quadrant that is scored")
+    maximum_train: int = setting(0, fields.whole(0), "most training images in a quadrant; 0: all")
+    maximum_test: int = setting(0, fields.whole(0), "most test images in a quadrant; 0: all")
+    folder: str = setting(
+        "", fields.text, "for source='folder': a directory in the layout that README.md describes"
+    )
+    broken_share: float = setting(
+        0.05,
+        fields.between(0, 1, with_low=True),
+        "for source='folder': largest share of unreadable files that is skipped",
+    )
+    rendered: Rendered = section(Rendered)
+    tfds: Tfds = section(Tfds)
 
 
-def _is_section(value: object) -> bool:
-    return hasattr(value, "items")  # a ConfigDict is no Mapping
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The networks of all zoos."""
+
+    filters: tuple[int, ...] = setting(
+        (6, 16), fields.each(fields.whole(1)), "filters of each convolutional layer"
+    )
+    kernel_size: int = setting(5, fields.whole(1), "pixels a side of each kernel")
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``("zoo.models", 32)`` and so on, in the config's order."""
-    for name, value in config.items():
-        if _is_section(value):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+@dataclasses.dataclass(frozen=True)
+class Zoo:
+    """The parents: a population of networks for each concept."""
+
+    models: int = setting(32, fields.whole(2), "networks in the zoo of each attribute")
+    object_models: int = setting(
+        0, fields.whole_or_zero(2), "networks in the zoo of each object; 0: as many as for an attribute"
+    )
+    epochs: int = setting(15, fields.whole(1), "epochs")
+    images_per_epoch: int = setting(
+        1280,
+        fields.whole(1),
+        "images drawn anew for each network and epoch; a class that is used up is used again",
+    )
+    object_images_per_epoch: int = setting(
+        0, fields.whole(0), "the same for zoos of objects; 0: as many as for an attribute"
+    )
+    batch_size: int = setting(128, _BATCH, "images in a batch, of zoos and of baselines")
+    learning_rate: float = setting(0.002, fields.positive, "of Adam")
+    decay: bool = setting(
+        False,
+        fields.truth,
+        "the learning rate falls linearly to zero over the epochs, of zoos and of baselines",
+    )
+    balanced: bool = setting(
+        True, fields.truth, "half of each batch holds the concept; False: as the data come (the original)"
+    )
+    validation_images: int = setting(512, fields.whole(2), "most images that are read after each epoch")
+    chunk_size: int = setting(32, fields.whole(1), "networks in memory at a time, over all devices")
+    attribute_file: str = setting(
+        "",
+        fields.text,
+        "weights of an attribute's zoo trained elsewhere (.safetensors, .npz or a directory of .pth), used "
+        "instead of training; '': train",
+    )
+    object_file: str = setting("", fields.text, "the same for an object's zoo")
 
 
-def is_reference(config: Config) -> bool:
-    """Whether it asks for the reference to be repeated from its own weights."""
-    return "reference" in config
+@dataclasses.dataclass(frozen=True)
+class Baselines:
+    """Random networks and networks trained by gradient, which generated networks are compared with."""
+
+    models: int = setting(8, fields.whole(1), "networks of each baseline that is trained by gradient")
+    epochs: int = setting(30, fields.whole(1), "epochs of `distilled` and `trained_on_conjunction`")
+    images_per_epoch: int = setting(1280, fields.whole(1), "images of an epoch of these two")
+    learning_rate: float = setting(
+        0.002, fields.positive, "of Adam, for these two; batch size and decay are those of the zoo"
+    )
+    random_networks: int = setting(256, fields.whole(2), "networks of each of `random` and `gaussian`")
+    random_bias: str = setting(
+        "zero", fields.one_of(*assemble.BIASES), "biases of these: 'zero', or 'parent': of the parents"
+    )
 
 
-def check(config: Config) -> None:
-    """Refuses a config with an unknown, missing or senseless field.
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Intervals and clusterings."""
+
+    bootstrap: int = setting(1000, fields.whole(1), "resamples behind each 95% interval")
+    umap_networks: int = setting(
+        3, fields.whole(0), "networks of each method that are embedded: the first, not the best"
+    )
+    umap_images: int = setting(
+        480, fields.whole(16), "test images that are embedded, the same number of each quadrant"
+    )
+    umap_neighbours: int = setting(15, fields.whole(2), "neighbours of UMAP")
+    dbscan_radius: float = setting(
+        0.2, fields.positive, "radius of DBSCAN, in standard deviations of the embedding"
+    )
+    dbscan_minimum_samples: int = setting(5, fields.whole(1), "minimum samples of DBSCAN")
+    svm_nu: float = setting(0.1, fields.between(0, 1, with_high=True), "nu of the one-class SVM")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Saves in the middle of a stage."""
+
+    seconds: float = setting(20.0, fields.not_negative, "least time between two saves, in seconds")
+    steps: int = setting(
+        25, fields.whole(1), "generator steps between two looks at the losses and a possible save"
+    )
+
+
+def _cyclegan() -> dict[str, FamilyConfig]:
+    return {"cyclegan": FAMILIES["cyclegan"].Config()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The config of a run."""
+
+    name: str = setting("default", fields.title, "names the default work directory, runs/<name>")
+    seed: int = setting(0, fields.whole(0, 2**31 - 1), "every random number of the run is derived from it")
+    device: str = setting(
+        "auto", fields.one_of("auto", "cpu", "gpu"), "an absent device that is asked for is an error"
+    )
+    pairs: Pairs = section(Pairs)
+    data: Data = section(Data)
+    model: Model = section(Model)
+    zoo: Zoo = section(Zoo)
+    generators: dict[str, FamilyConfig] = dataclasses.field(
+        default_factory=_cyclegan, metadata={"rule": _FAMILIES}
+    )
+    baselines: Baselines = section(Baselines)
+    evaluate: Evaluate = section(Evaluate)
+    checkpoint: Checkpoint = section(Checkpoint)
+
+
+def default(*families: str) -> ConfigDict:
+    """The default of every field.
+
+    Values are checked by `parse` and not by the ``ConfigDict``, so that a number may become a tuple.
+
+    Args:
+      families: names in ``kernelgan.generators.FAMILIES``; none: the CycleGANs.
+    """
+    settings = Settings()
+    if families:
+        settings = dataclasses.replace(
+            settings, generators={name: FAMILIES[name].Config() for name in families}
+        )
+    return ConfigDict(fields.plain(settings), type_safe=False)
+
+
+def parse(config: Config) -> Settings:
+    """Checks a config.
+
+    Args:
+      config: a ``ConfigDict`` or another nested mapping, or `Settings`.
 
     Raises:
-      UserError: naming every such field, what it is and what was expected.
+      UserError: with every field that is unknown, missing or out of range, or, if there is none, with all
+        fields that contradict each other: what each is and what was expected.
     """
-    rules = REFERENCE_RULES if is_reference(config) else RULES
-    fields = dict(flatten(config))
-    problems = [f"{name}: unknown field" for name in fields if name not in rules]
-    problems += [
-        f"{name}: missing; expected {words}" for name, (_, words) in rules.items() if name not in fields
-    ]
-    problems += [
-        f"{name} is {fields[name]!r}; expected {words}"
-        for name, (test, words) in rules.items()
-        if name in fields and not test(fields[name])
-    ]
+    values = fields.plain(config)
+    problems = fields.problems(Settings, values)
+    families = values.get("generators")
+    if fields.is_section(families):
+        for name, given in families.items():
+            if name in FAMILIES:
+                problems += fields.problems(FAMILIES[name].Config, given, f"generators.{name}.")
+            else:
+                problems.append(f"generators.{name}: unknown family; known are {', '.join(FAMILIES)}")
     if not problems:
-        problems = list((_reference_disagreements if is_reference(config) else _disagreements)(config))
+        built = {name: fields.build(FAMILIES[name].Config, given) for name, given in families.items()}
+        settings = dataclasses.replace(fields.build(Settings, values), generators=built)
+        problems = list(_disagreements(settings))
     if problems:
         raise UserError("The config is not usable:\n  " + "\n  ".join(problems))
+    return settings
 
 
-def _disagreements(config: Config) -> Iterator[str]:
-    """Fields that are sound alone and do not fit each other."""
-    layers = len(config.model.filters)
-    if layers != 2:
-        yield f"model.filters is {tuple(config.model.filters)}; expected the filters of 2 layers"
-    for name in ("epochs", "batch_size", "learning_rate"):
-        values = config.cyclegan[name]
-        if len(values) != layers:
-            yield f"cyclegan.{name} is {tuple(values)}; expected {layers} values, one for each layer"
-    size = config.data.image_size
+def _disagreements(config: Settings) -> Iterator[str]:
+    """Fields that are sound alone and contradict each other."""
+    layers, size = len(config.model.filters), config.data.image_size
     for _ in range(layers):
         size = (size - config.model.kernel_size + 1) // 2
     if size < 1:
         yield (
             f"data.image_size is {config.data.image_size}: nothing is left of an image after {layers} "
-            f"convolutions of {config.model.kernel_size} pixels and poolings; expected a larger image_size "
-            "or a smaller model.kernel_size"
+            f"convolutions of {config.model.kernel_size} pixels and poolings; expected a larger image_size, "
+            "a smaller model.kernel_size or fewer model.filters"
         )
     pairs = [f"{a}_{o}" for a in config.pairs.attributes for o in config.pairs.objects]
     if len(set(pairs)) < len(pairs):
         yield "pairs.attributes and pairs.objects join to the same name twice; expected names that do not"
-    smaller = min(zoo_models(config))
-    for layer, batch in enumerate(config.cyclegan.batch_size, start=1):
-        if batch > smaller:
-            yield (
-                f"cyclegan.batch_size is {batch} for layer {layer}, but the smaller zoo has {smaller} "
-                "networks; expected a batch of at most that, or a larger zoo.models"
-            )
-    fewest = min(*images_per_epoch(config), config.opponents.images_per_epoch)
+    fewest = min(*images_per_epoch(config), config.baselines.images_per_epoch)
     if config.zoo.batch_size > fewest:
         yield (
             f"zoo.batch_size is {config.zoo.batch_size}, more than the {fewest} images of an epoch "
-            "(zoo.images_per_epoch, opponents.images_per_epoch)"
+            "(zoo.images_per_epoch, baselines.images_per_epoch)"
         )
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
-
-
-def _reference_disagreements(config: Config) -> Iterator[str]:
-    """The same of ``configs/reference.py``."""
-    settings = config.reference
-    if not settings.dir:
-        yield "reference.dir is empty; expected the reference's data: --config.reference.dir=DIR"
-    for name in ("seeds", "kmeans_seeds"):
-        if len(set(settings[name])) < len(settings[name]):
-            yield f"reference.{name} is {tuple(settings[name])}; expected different ones"
-    for name in ("networks", "random_networks"):
-        given = settings[name]  # of each direction, for each is compared with its sources alone too
-        if 0 < given < settings.picked:
-            yield f"reference.{name} gives {given} networks, fewer than reference.picked, {settings.picked}"
+    for name, family in config.generators.items():
+        wrong = list(fields.layer_problems(family, layers))
+        check = getattr(FAMILIES[name], "problems", None)
+        if check and not wrong:
+            wrong = list(check(family, layers=layers, models=zoo_models(config)))
+        yield from (f"generators.{name}.{line}" for line in wrong)
 
 
 def zoo_models(config: Config) -> tuple[int, int]:
@@ -258,14 +305,8 @@ def images_per_epoch(config: Config) -> tuple[int, int]:
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """The config as plain nested dicts."""
-    return json.loads(json.dumps(_plain(config)))
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    if _is_section(value):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    """A config, or `Settings`, as nested dicts of what JSON knows: tuples become lists."""
+    return json.loads(json.dumps(fields.plain(config)))
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -276,3 +317,14 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
         for name in sorted(a.keys() | b.keys())
         if a.get(name, "absent") != b.get(name, "absent") and not name.startswith(HARMLESS)
     ]
+
+
+def listing() -> str:
+    """Every field, a paragraph each: its name, default, meaning and what it accepts."""
+    families = {name: module.Config() for name, module in FAMILIES.items()}
+    found = fields.documented(Settings(generators=families))
+    return "\n".join(f"{name} = {value!r}\n    {doc}\n    ({words})" for name, value, doc, words in found)
+
+
+if __name__ == "__main__":
+    print(listing())

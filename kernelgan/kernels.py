@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from kernelgan.types import Array, Params
@@ -46,8 +48,8 @@ def insert(params: Params, volumes: Mapping[str, Array]) -> Params:
 class Normaliser:
     """An affine map of one layer's kernel sets of one zoo, and its inverse."""
 
-    shift: float
-    scale: float
+    shift: Array | float
+    scale: Array | float
 
     def apply(self, volumes: Array) -> Array:
         """Network weights to what the translator sees."""
@@ -72,8 +74,14 @@ def fit_normaliser(volumes: Array, kind: str) -> Normaliser:
     """
     if kind == "none":
         return Normaliser(0.0, 1.0)
+    xp: Any = np if isinstance(volumes, np.ndarray) else jnp
     if kind == "standard":
-        return Normaliser(float(np.mean(volumes)), 3.0 * float(np.std(volumes)) or 1.0)
+        return Normaliser(xp.mean(volumes), _or_one(3.0 * xp.std(volumes), xp))
     if kind == "range":
-        return Normaliser(0.0, float(np.max(np.abs(volumes))) or 1.0)
+        return Normaliser(0.0, _or_one(xp.max(xp.abs(volumes)), xp))
     raise ValueError(f"unknown normalisation {kind!r}; known are {', '.join(NORMALISATIONS)}")
+
+
+def _or_one(scale: Array, xp: Any) -> Array:  # noqa: ANN401
+    """A scale that can be divided by: 1 where all weights are alike."""
+    return xp.where(scale > 0, scale, xp.ones_like(scale))

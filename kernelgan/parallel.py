@@ -11,29 +11,36 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kernelgan import cluster
+from kernelgan import distributed
 
 AXIS = "population"
 _ALIGNMENT = 64
 
 
 def devices() -> list[jax.Device]:
-    """Those that a population is spread over: of all processes while they work together, else this one's."""
-    if cluster.is_together():
+    """Those that members are sharded over: of all processes while they work together, else this process's."""
+    if distributed.is_together():
         return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return jax.local_devices()
 
 
-def chunks(members: int, chunk_size: int) -> list[np.ndarray]:
-    """Splits a population into chunks of at most ``chunk_size``, of one length, whatever the devices.
+def chunks(members: np.ndarray | int, chunk_size: int) -> list[np.ndarray]:
+    """Splits members into chunks of at most ``chunk_size``, all of one length, whatever the devices.
+
+    Args:
+      members: their numbers, or how many there are.
+      chunk_size: the most in a chunk.
 
     Returns:
-      int32 index arrays. The last one is filled up by repeating its last member; callers keep the first
-      ``members`` results.
+      int32 index arrays. The last chunk is filled up by repeating its last member: callers keep the first
+      result of each.
     """
-    size = math.ceil(members / math.ceil(members / chunk_size))
-    padded = np.minimum(np.arange(math.ceil(members / size) * size), members - 1).astype(np.int32)
-    return list(padded.reshape(-1, size))
+    numbers = np.arange(members) if isinstance(members, int) else members
+    if not len(numbers):
+        return []
+    size = math.ceil(len(numbers) / math.ceil(len(numbers) / chunk_size))
+    places = np.minimum(np.arange(math.ceil(len(numbers) / size) * size), len(numbers) - 1)
+    return list(numbers[places].astype(np.int32).reshape(-1, size))
 
 
 class Spread:
@@ -50,7 +57,7 @@ class Spread:
     def __init__(self, members: int) -> None:
         """Chooses the devices; a process on its own takes no more of them than there are members."""
         found = devices()
-        if not cluster.is_together():
+        if not distributed.is_together():
             found = found[: max(1, members)]
         self._mesh = Mesh(np.asarray(found), (AXIS,))
         self.members = members
@@ -67,10 +74,10 @@ class Spread:
 
     def collect(self, tree: Any) -> Any:  # noqa: ANN401
         """Arrays ``(size, ...)`` from the devices as numpy ``(members, ...)``, on every process."""
-        if not cluster.is_together():
+        if not distributed.is_together():
             whole = jax.device_get(tree)
         else:  # of many small arrays one message: each array on its own would be a program of its own
-            parts = cluster.gather(jax.tree.map(_local_rows, tree))
+            parts = distributed.gather(jax.tree.map(_local_rows, tree))
             whole = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
         return jax.tree.map(lambda leaf: leaf[: self.members], whole)
 
@@ -124,7 +131,7 @@ class Spread:
     def _placed(self, tree: Any, spec: PartitionSpec) -> Any:  # noqa: ANN401
         """Every process has all of each array and keeps its own devices' part: nothing is sent."""
         sharding = NamedSharding(self._mesh, spec)
-        if not cluster.is_together():
+        if not distributed.is_together():
             return jax.device_put(tree, sharding)
         return jax.tree.map(
             lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]), tree

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Sequence
 
@@ -11,10 +10,11 @@ import numpy as np
 
 from kernelgan import config as config_lib
 from kernelgan import zoo
+from kernelgan.data import leakage as leakage_lib
 from kernelgan.data import quadrants
 from kernelgan.data.images import Source
-from kernelgan.engine import Training
-from kernelgan.types import Config, UserError
+from kernelgan.population import Training
+from kernelgan.types import LEFT_OUT, Config, Quadrant, UserError
 
 _LISTED_PAIRS = 8
 
@@ -37,7 +37,17 @@ class PairTask:
     attribute_zoo: int
     object_zoo: int
     has_ceiling: bool
-    leakage: quadrants.LeakageReport
+    leakage: leakage_lib.LeakageReport
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The attribute and the object."""
+        return self.split.attribute, self.split.object_name
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Indices of the test images that the pair is scored on."""
+        return np.flatnonzero(self.split.test != LEFT_OUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Plan:
       digest: of all images' content and labels, so that a resumed run can tell whether they are the same.
       zoos: each distinct zoo, once.
       pairs: what is composed.
+      part: the images by content, for the gate of joint generators.
       skipped: attribute, object and reason of each pair that has too few images.
     """
 
@@ -56,7 +67,46 @@ class Plan:
     digest: str
     zoos: tuple[zoo.ZooTask, ...]
     pairs: tuple[PairTask, ...]
+    part: quadrants.Partition
     skipped: tuple[tuple[str, str, str], ...] = ()
+
+    def folds(self, generator: str) -> tuple[leakage_lib.Fold, ...]:
+        """Folds for a joint generator: every pair is held out in exactly one, a diagonal of the matrix.
+
+        Args:
+          generator: its name, for errors.
+
+        Raises:
+          UserError: there is only one fold's worth of pairs.
+          LeakageError: something behind a fold's networks reads a conjunction that the fold holds out.
+        """
+        attributes = list(dict.fromkeys(pair.names[0] for pair in self.pairs))
+        objects = list(dict.fromkeys(pair.names[1] for pair in self.pairs))
+        count = max(len(attributes), len(objects))
+
+        def fold_of(pair: PairTask) -> int:
+            return (attributes.index(pair.names[0]) + objects.index(pair.names[1])) % count
+
+        held_out = sorted({fold_of(pair) for pair in self.pairs})
+        if len(held_out) < 2:
+            raise UserError(
+                f"the generator {generator} is joint: it learns from some pairs and is judged on others, but "
+                f"this run has {len(self.pairs)} pair(s). Name more in pairs.attributes and pairs.objects."
+            )
+        folds = tuple(
+            leakage_lib.Fold(
+                f"fold {number + 1}", {pair.names: float(fold_of(pair) != number) for pair in self.pairs}
+            )
+            for number in held_out
+        )
+        labels = [task.label.removeprefix("the ") for task in self.zoos]
+        served: dict[leakage_lib.PairName, list[str]] = {}
+        names = [f"{label} ({number + 1})" for number, label in enumerate(labels)]
+        read = {name: task.groups.read() for name, task in zip(names, self.zoos, strict=True)}
+        for pair in self.pairs:
+            served[pair.names] = [names[pair.attribute_zoo], names[pair.object_zoo]]
+        leakage_lib.check_folds(self.part, folds, served, read)
+        return folds
 
     def words(self) -> list[str]:
         """The test images of each pair, or of many pairs how many there are; line by line, for a terminal."""
@@ -95,20 +145,19 @@ def make_plan(config: Config, source: Source) -> Plan:
     zoos, served = zoo.shared(tasks)
     for task in zoos:
         zoo.check_fits(task, zoo_training(config, task.kind))
-    ceilings = [quadrants.has_ceiling(part, split) for split in splits]
-    leakage = quadrants.check_leakage(part, _readers(zoos, served, splits, ceilings))
+    leakage = leakage_lib.check_leakage(part, _readers(part, zoos, served, splits))
     pairs = tuple(
         PairTask(
             number,
             split,
             served[2 * number],
             served[2 * number + 1],
-            ceilings[number],
+            quadrants.has_ceiling(part, split),
             leakage[split.attribute, split.object_name],
         )
         for number, split in enumerate(splits)
     )
-    return Plan(source, _digest(part), tuple(zoos), pairs, tuple(skipped))
+    return Plan(source, quadrants.digest(part), tuple(zoos), pairs, part, tuple(skipped))
 
 
 def _divided(
@@ -143,23 +192,14 @@ def _divided(
 
 
 def _conjunctions(pair: PairTask) -> int:
-    return int((pair.split.test == quadrants.CONJUNCTION).sum())
+    return int((pair.split.test == Quadrant.CONJUNCTION).sum())
 
 
 def _quadrant_words(split: quadrants.PairSplit) -> dict[str, str]:
     """The quadrants of `quadrants.counts` in words."""
     attribute, thing = split.attribute, split.object_name
-    words = (split.name, f"other {attribute} things", f"other {thing}s", "neither")
-    return {**dict(zip(quadrants.QUADRANTS, words, strict=True)), "rest": "anything else"}
-
-
-def _digest(part: quadrants.Partition) -> str:
-    """Of the content and the labels of all images."""
-    digest = hashlib.sha256("".join((*part.train_hashes, *part.test_hashes)).encode())
-    for images in (part.source.train, part.source.test):
-        for labels in (*images.attributes.values(), *images.objects.values(), images.rest):
-            digest.update(np.ascontiguousarray(labels).tobytes())
-    return digest.hexdigest()
+    words = (split.name, f"other {attribute} things", f"other {thing}s", "neither", "anything else")
+    return {quadrant.label: word for quadrant, word in zip(Quadrant, words, strict=True)}
 
 
 def zoo_training(config: Config, kind: str) -> Training:
@@ -220,22 +260,18 @@ def _zoo_tasks(
 
 
 def _readers(
-    zoos: list[zoo.ZooTask], served: list[int], splits: list[quadrants.PairSplit], ceilings: list[bool]
-) -> list[quadrants.Reader]:
-    """Everyone who reads images, with the pairs whose conjunction they must not have seen."""
+    part: quadrants.Partition,
+    zoos: list[zoo.ZooTask],
+    served: list[int],
+    splits: list[quadrants.PairSplit],
+) -> list[leakage_lib.Reader]:
+    """Everything that reads images, with the pairs whose conjunction it must not have seen."""
     readers = [
-        quadrants.Reader(
+        leakage_lib.Reader(
             task.label.removeprefix("the "),
             task.groups,
             tuple(splits[place // 2] for place, of in enumerate(served) if of == number),
         )
         for number, task in enumerate(zoos)
     ]
-    for split, ceiling in zip(splits, ceilings, strict=True):
-        readers.append(
-            quadrants.Reader(f"distillation for {split.name}", quadrants.distilled_groups(split), (split,))
-        )
-        if ceiling:
-            groups = quadrants.ceiling_groups(split)
-            readers.append(quadrants.Reader(f"ceiling of {split.name}", groups, (split,), is_ceiling=True))
-    return readers
+    return readers + [reader for split in splits for reader in leakage_lib.pair_readers(part, split)]

@@ -20,8 +20,8 @@ from kernelgan import config as config_lib
 from kernelgan import environment, models, zoo
 from kernelgan.command import parse_flags
 from kernelgan.data import sources
-from kernelgan.engine import Training
 from kernelgan.plan import Plan, make_plan, zoo_training
+from kernelgan.population import Training
 from kernelgan.progress import Progress
 from kernelgan.types import Config, UserError
 
@@ -68,18 +68,6 @@ class Trial:
         return float(np.mean([score["balanced_accuracy"] for score in self.scores.values()]))
 
 
-class _Unsaved:
-    """A `population.Saver` of trials too short to be kept."""
-
-    last_good = "nowhere"
-
-    def restore(self) -> None:
-        return None
-
-    def save(self, make_tree: Callable[[], dict[str, Any]], step: int) -> None:
-        pass
-
-
 def combinations(config: Config, lists: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Config]]:
     """Settings, and the config with them, for each combination of values.
 
@@ -94,8 +82,7 @@ def combinations(config: Config, lists: Mapping[str, Sequence[Any]]) -> list[tup
     for values in itertools.product(*(lists[name] or [config.zoo[name]] for name in lists)):
         settings, one = dict(zip(lists, values, strict=True)), config.copy_and_resolve_references()
         one.zoo.update(settings)
-        config_lib.check(one)
-        found.append((settings, one))
+        found.append((settings, config_lib.parse(one)))
     return found
 
 
@@ -116,8 +103,6 @@ def search(config: Config, lists: Mapping[str, Sequence[Any]], *, models_a_zoo: 
     Raises:
       UserError: as a run would, before anything is trained.
     """
-    if config_lib.is_reference(config):
-        raise UserError("this config trains nothing; give one with zoos, such as configs/black_cat.py.")
     configs = combinations(config, lists)
     progress = Progress("data")
     plan = make_plan(config, sources.load_source(config, progress))
@@ -159,7 +144,6 @@ def _train(config: Config, plan: Plan, progress: Progress) -> dict[str, dict[str
             validation_images=config.zoo.validation_images,
             seed=config.seed,
             chunk_size=config.zoo.chunk_size,
-            saver=_Unsaved(),
             progress=progress,
         )
         for task, one in zip(tasks, trained, strict=True):

@@ -1,4 +1,4 @@
-"""Array and pytree aliases, the glossary of axis letters, and the error that users see.
+"""Array and pytree aliases, the glossary of axis letters, the quadrants, and the error that users see.
 
 Axis letters, used in names and docstrings everywhere and nowhere redefined:
 
@@ -13,6 +13,7 @@ and float32 in [-1, 1] on the way into a network.
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import jax
@@ -25,6 +26,30 @@ Params = dict[str, Any]
 
 Config = Any
 """Nested attribute access, as an ``ml_collections.ConfigDict`` from ``configs/`` gives."""
+
+
+class Quadrant(enum.IntEnum):
+    """Which of a pair's two concepts an image holds.
+
+    Arrays hold the number, int8; results and reports name the label.
+    """
+
+    CONJUNCTION = 0
+    ATTRIBUTE_ONLY = 1
+    OBJECT_ONLY = 2
+    NEITHER = 3
+    REST = 4
+    """Known not to be the conjunction, but which of the other three is not known."""
+
+    @property
+    def label(self) -> str:
+        """The quadrant in results and reports, such as ``a&!o``: the attribute holds, the object does not."""
+        return ("a&o", "a&!o", "!a&o", "!a&!o", "rest")[self]
+
+
+LEFT_OUT = -1
+"""In place of a quadrant: the pair does not use the image. A label is not known, the image is of another
+side, or a maximum was reached."""
 
 
 class UserError(Exception):

@@ -1,45 +1,36 @@
-"""The directory of one run: whose it is, what it was started with, and where each stage keeps its own."""
+"""The directory of one run: whose it is, the config it last had, its timings and its plan."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from absl import logging
 
 from kernelgan import config as config_lib
+from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
-from kernelgan.results import RESULTS_FILE, write_atomically
 from kernelgan.types import Config, UserError
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
-IMAGES_FILE = "images.sha256"
 TIMINGS_FILE = "timings.json"
 PLAN_FILE = "plan.json"
+RECIPE_FILE = "recipe.sha256"
+"""Of a finished run: the digest of its config and code, so that it is shown without loading the images."""
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation"
 
-_EVERYTHING = (CHECKPOINTS, EVALUATION, IMAGES_FILE, RESULTS_FILE)
-_MEASURED = (EVALUATION, RESULTS_FILE)
-_TRANSLATED = ("checkpoints/cyclegan", "checkpoints/generate", *_MEASURED)
-_AFFECTED = {
-    "cyclegan.": _TRANSLATED,
-    "kernels.": _TRANSLATED,
-    "assemble.": ("checkpoints/generate", *_MEASURED),
-    "opponents.": (
-        *("checkpoints/distilled", "checkpoints/half_width*"),
-        *("checkpoints/trained_on_conjunction", *_MEASURED),
-    ),
-    "evaluate.": _MEASURED,
-}
-"""What must not be there yet for a field of this section to be changed; for other fields: anything.
-
-They are patterns, for a stage may be in parts, such as ``half_width-0``.
-"""
+_GLOB = "*?["
+_FIELDS = {"name", "seed", "device", "checkpoint"}
+"""Top-level fields of every config here: a `config.json` without them belongs to another program."""
 
 
 def _is_ours(name: str) -> bool:
@@ -49,77 +40,104 @@ def _is_ours(name: str) -> bool:
 
 @contextlib.contextmanager
 def claimed(workdir: Path, config: Config) -> Iterator[None]:
-    """Makes a work directory this config's and, while the context lasts, this process's.
+    """Keeps the config in a work directory and, while the context lasts, keeps other runs out.
+
+    Another config than before is no obstacle: each stage's key decides what is made again. The fields that
+    changed are named on stderr.
 
     Raises:
-      UserError: it cannot be written, holds something else, is of another config or is at work.
+      UserError: it cannot be written, holds something else or is at work.
     """
     ours = config_lib.to_json(config)
-    file = workdir / CONFIG_FILE
+    _check_path(workdir)
     try:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir={workdir} is a file; expected a directory, or a name that is free.")
-        if workdir.is_dir() and not file.exists() and any(not _is_ours(p.name) for p in workdir.iterdir()):
-            raise UserError(
-                f"--workdir={workdir} holds files that are not of a kernelgan run; expected an empty or new "
-                "directory. Give another --workdir."
-            )
+        theirs = _last_config(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / LOCK_FILE).open("w")
     except OSError as error:
-        raise UserError(
-            f"--workdir={workdir} cannot be written ({error.strerror}); expected a directory that can be. "
-            "Give another --workdir."
-        ) from error
+        raise _unwritable(workdir, error) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another run is at work in {workdir}; wait for it, or give another --workdir."
-            ) from None
-        changed: list[str] = []
-        if file.exists():
+        _lock(lock, workdir)
+        changed = config_lib.differences(ours, theirs) if theirs else []
+        if changed:
+            print(
+                "\n  ".join([f"{workdir}: the config changed since the last command:", *changed]),
+                file=sys.stderr,
+            )
+        if ours != theirs:
             try:
-                theirs = json.loads(file.read_text())
-                if not isinstance(theirs, dict):
-                    raise ValueError
-            except ValueError:
-                raise UserError(f"{file} is damaged; give another --workdir, or delete {workdir}.") from None
-            changed = config_lib.differences(ours, theirs)
-            built = _built_on(changed, workdir)
-            if built:
-                raise UserError(
-                    f"{workdir} was made with another config:\n  "
-                    + "\n  ".join(changed)
-                    + f"\nGive another --workdir, or the old values; or delete {', '.join(built)} in it."
-                )
-        if not file.exists() or changed:
-            write_atomically(file, json.dumps(ours, indent=1).encode())
+                write_atomically(workdir / CONFIG_FILE, json.dumps(ours, indent=1).encode())
+            except OSError as error:
+                raise _unwritable(workdir, error) from error
         yield
 
 
-def _built_on(changed: list[str], workdir: Path) -> list[str]:
-    """What is in a work directory that was made with the old values of the changed fields."""
-    sections = [field.partition(":")[0].partition(".")[0] + "." for field in changed]
-    patterns = [pattern for section in sections for pattern in _AFFECTED.get(section, _EVERYTHING)]
-    found = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
-    return list(dict.fromkeys(path.relative_to(workdir).as_posix() for path in found))
+def _unwritable(workdir: Path, error: OSError) -> UserError:
+    return UserError(
+        f"--workdir={workdir} cannot be written ({error.strerror}); expected a directory that can be. "
+        "Give another --workdir."
+    )
 
 
-def check_images(workdir: Path, digest: str) -> None:
-    """Refuses to resume on other images than the run was started with.
+def _check_path(workdir: Path) -> None:
+    """Refuses a path under which Orbax, which takes it for a pattern, loses arrays."""
+    special = [character for character in _GLOB if character in str(workdir.absolute())]
+    if special:
+        raise UserError(
+            f"--workdir={workdir}: the path {workdir.absolute()} has {' '.join(special)} in it, and "
+            "checkpoints under such a path are lost. Give another --workdir."
+        )
+
+
+def _last_config(workdir: Path) -> dict[str, Any] | None:
+    """The config of the last command; None in a new directory, or where it is damaged.
 
     Raises:
-      UserError: they differ.
+      UserError: the directory is not a run's.
+      OSError: it cannot be read.
     """
-    file = workdir / IMAGES_FILE
-    if file.exists() and file.read_text().strip() != digest:
-        raise UserError(
-            f"the data are not those that {workdir} was started with. Bring the old ones back, or give "
-            "another --workdir."
+    if not workdir.is_dir():
+        return None
+    foreign = UserError(
+        f"--workdir={workdir} holds files that are not of a kernelgan run; expected an empty or new "
+        "directory. Give another --workdir."
+    )
+    file = workdir / CONFIG_FILE
+    if not file.exists():
+        if any(not _is_ours(path.name) for path in workdir.iterdir()):
+            raise foreign
+        return None
+    try:
+        theirs = json.loads(file.read_text())
+    except ValueError:
+        theirs = None
+    if isinstance(theirs, dict) and theirs.keys() >= _FIELDS:
+        return theirs
+    if not (workdir / LOCK_FILE).exists():
+        raise foreign
+    logging.warning("%s is damaged; it is written anew", file)
+    return None
+
+
+def _lock(lock: IO[str], workdir: Path) -> None:
+    """Holds the lock until the file is closed.
+
+    Raises:
+      UserError: another process holds it.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise UserError(
+                f"another run is at work in {workdir}; wait for it, or give another --workdir."
+            ) from None
+        logging.warning(
+            "the file system of %s has no locks (%s); start only one run in it at a time",
+            *(workdir, error.strerror),
         )
-    write_atomically(file, f"{digest}\n".encode())
 
 
 def check_disk(workdir: Path, needed: int) -> None:
@@ -132,7 +150,9 @@ def check_disk(workdir: Path, needed: int) -> None:
     Raises:
       UserError: less is free.
     """
-    kept = sum(file.stat().st_size for file in (workdir / CHECKPOINTS).rglob("*") if file.is_file())
+    kept = 0
+    for stage in (workdir / CHECKPOINTS).glob("*"):
+        kept += max(map(_size, stage.glob("*")), default=0)  # of results of several keys one at most counts
     needed -= min(kept, needed)
     free = shutil.disk_usage(workdir).free
     if free < needed:
@@ -140,6 +160,10 @@ def check_disk(workdir: Path, needed: int) -> None:
             f"the checkpoints of this run need about {needed / 2**20:.0f} MiB and the disk of {workdir} has "
             f"{free / 2**20:.0f} MiB free. Free some, or give another --workdir."
         )
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def write_plan(workdir: Path, plan: dict[str, Any]) -> None:
@@ -168,11 +192,14 @@ def read_plan(workdir: Path) -> dict[str, Any]:
         return plan
     except FileNotFoundError:
         raise UserError(
-            f"{workdir} has no {PLAN_FILE}; expected the work directory of a run that has begun to train "
-            "(one that repeats the reference trains nothing). Give another; or, of a run of an earlier "
-            f"version, delete {RESULTS_FILE} and give its command again: nothing is trained again."
+            f"{workdir} has no {PLAN_FILE}; expected the work directory of a run that has begun to train. "
+            "Give another, or give the run's command again."
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be read ({error.strerror}). Mend its permissions or the disk, and try again."
+        ) from error
+    except ValueError as error:
         raise UserError(f"{file} is damaged; give the run's command again, it is written anew.") from error
 
 

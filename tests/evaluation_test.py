@@ -6,8 +6,9 @@ import time
 import jax
 import numpy as np
 import pytest
+from rows import ROWS
 
-from kernelgan.baselines import methods
+from kernelgan import keys
 from kernelgan.evaluate import clustering, comparison, evaluation, features, scores
 
 SETTINGS = evaluation.Settings(
@@ -32,7 +33,7 @@ def pictures(images):
 
 @pytest.fixture(scope="module")
 def context(make_context, make_parents):
-    return make_context(objects=4, opponents={"trained_on_conjunction": make_parents(2, seed=6)})
+    return make_context(objects=4, trained={"trained_on_conjunction": make_parents(2, seed=6)})
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def measure(context, pictures):
     """``measure(name)``: the record and arrays of a method of the table."""
 
     def run(name, settings=SETTINGS, networks=None):
-        method = methods.METHODS[name]
+        method = ROWS[name]
         return evaluation.evaluate_method(
             method, networks or method.networks(context), pictures, QUADRANT, settings
         )
@@ -266,7 +267,7 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
 
 @pytest.mark.parametrize("name", ["pixels", "half_width_pair", "and_ensemble"])
 def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure, name):
-    networks = methods.METHODS[name].networks(context)
+    networks = ROWS[name].networks(context)
     outcome = measure(name)[1]
     parents = evaluation.parentage((context.attribute, context.objects), [outcome] * 2, QUADRANT)
     assert evaluation.novelty(networks, parents, outcome, QUADRANT, SETTINGS) is None
@@ -279,7 +280,14 @@ def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure
 def evaluate(context, pictures):
     def run(directory, progress=lambda done: None):
         return evaluation.evaluate_pair(
-            context, pictures, QUADRANT, SETTINGS, directory=directory, progress=progress
+            context,
+            pictures,
+            QUADRANT,
+            SETTINGS,
+            directory=directory,
+            keys=lambda name: keys.StageKey({"method": name}),
+            progress=progress,
+            methods=ROWS,
         )
 
     return run
@@ -294,8 +302,8 @@ def pair(evaluate, tmp_path_factory):
 def test_a_pair_has_a_record_of_every_method_that_could_be_made(pair):
     _, (record, arrays), seen = pair
     records = record["methods"]
-    assert set(records) == set(methods.METHODS) - {"distilled"}
-    assert seen == list(range(1, len(methods.METHODS) + 1))
+    assert set(records) == set(ROWS) - {"distilled"}
+    assert seen == list(range(1, len(ROWS) + 1))
     assert all("recovered" in one for one in records.values())
     without = {
         "attribute_only",
@@ -330,9 +338,16 @@ def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypa
         return real(network, params, *arguments, **options)
 
     monkeypatch.setattr(features, "population_outputs", count)
-    chosen = {name: methods.METHODS[name] for name in (*comparison.PARENTS, comparison.YARDSTICK, "average")}
+    chosen = {name: ROWS[name] for name in (*comparison.PARENTS, comparison.YARDSTICK, "average")}
     found, _ = evaluation.evaluate_pair(
-        context, pictures, QUADRANT, SETTINGS, directory=tmp_path, progress=lambda done: None, methods=chosen
+        context,
+        pictures,
+        QUADRANT,
+        SETTINGS,
+        directory=tmp_path,
+        keys=lambda name: keys.StageKey({"method": name}),
+        progress=lambda done: None,
+        methods=chosen,
     )
     sizes = [found["methods"][name]["networks"] for name in (*comparison.PARENTS, "average")]
     assert ran == sizes  # nothing ran for the ensemble
@@ -340,7 +355,7 @@ def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypa
 
 
 def test_pairs_come_in_order_and_progress_counts_all(context):
-    seen, several = [], {"x": methods.METHODS["random"], "y": methods.METHODS["gaussian"]}
+    seen, several = [], {"x": ROWS["random"], "y": ROWS["gaussian"]}
 
     def work(pair, progress):
         for done in (1, 2):
@@ -369,7 +384,7 @@ def test_an_error_in_one_pair_stops_the_others():
 
     pairs = ["bad", *["good"] * 50]
     with pytest.raises(ValueError, match="of this pair"):
-        evaluation.evaluate_pairs(work, pairs, progress=lambda done, total: None)
+        evaluation.evaluate_pairs(work, pairs, progress=lambda done, total: None, methods=ROWS)
     assert not failed.is_set()
 
 
@@ -398,6 +413,6 @@ def test_damaged_measurements_are_taken_again(pair, evaluate, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate_method", count)
     assert evaluate(directory)[0] == record
-    assert measured == [methods.METHODS["average"]]
+    assert measured == [ROWS["average"]]
     evaluate(directory)
     assert len(measured) == 1

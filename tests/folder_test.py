@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kernelgan.data import folder
+from kernelgan.data import folder, quadrants
 from kernelgan.types import UserError
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "seed_reference"
@@ -73,6 +73,24 @@ def test_the_layout_labels_its_images(layout):
     }
     assert source.test.rest.tolist() == [False] * 3 + [True] * 3
     assert source.notes == (folder.CONJUNCTION_ONLY,)
+
+
+def test_a_directory_that_was_moved_gives_the_same_images(layout, tmp_path):
+    (layout / "cat/cat/broken.png").write_bytes(b"")
+    before = _load(layout, broken_share=0.5)
+    moved = tmp_path / "else" / "where"
+    shutil.copytree(layout, moved, copy_function=shutil.copy)  # new dates too
+    after = _load(moved, broken_share=0.5)
+    for part in ("train", "test"):
+        ours, theirs = getattr(before, part), getattr(after, part)
+        np.testing.assert_array_equal(ours.images, theirs.images)
+        assert ours.names == theirs.names
+    assert before.notes == after.notes
+    digests = {
+        quadrants.digest(quadrants.partition(source, validation_share=0.2, limits=quadrants.Limits(), seed=0))
+        for source in (before, after)
+    }
+    assert len(digests) == 1
 
 
 def test_optional_folders_name_the_quadrants_and_feed_the_ceiling(layout):

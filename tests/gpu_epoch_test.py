@@ -14,7 +14,8 @@ import numpy as np
 import optax
 import pytest
 
-from kernelgan import engine, models
+from kernelgan import models
+from kernelgan.losses import cross_entropy, squared_error
 from kernelgan.ops import gpu
 from kernelgan.ops.gpu import compiler, custom_call, operation
 from kernelgan.ops.gpu.layout import Layout, layout_of
@@ -90,7 +91,7 @@ def _problem(size, kernel, filters, outputs, loss, models_count=2, steps=3, batc
     state = {"params": params, "optimizer": jax.vmap(optax.adam(RATE).init)(params)}
     index = rng.integers(0, len(images), (models_count, steps, batch), dtype=np.int32)
     shape = (models_count, steps, batch)
-    if loss is engine.squared_error:
+    if loss is squared_error:
         targets = rng.normal(size=(*shape, outputs)).astype(np.float32)
     else:
         targets = rng.integers(0, outputs, shape, dtype=np.int32)
@@ -101,7 +102,7 @@ def _problem(size, kernel, filters, outputs, loss, models_count=2, steps=3, batc
 
 @functools.partial(jax.jit, static_argnames=("network", "loss"))
 def _step(state, images, index, targets, weight, *, network, loss):
-    """`engine.train`'s own step of one network."""
+    """`population.train`'s own step of one network."""
 
     def weighted_loss(params):
         logits, _ = models.run_convnet(network, params, models.normalise_images(images[index]))
@@ -114,15 +115,15 @@ def _step(state, images, index, targets, weight, *, network, loss):
 
 
 def _expected(state, images, index, targets, weights, *, network, loss):
-    states, losses = [], np.zeros(index.shape[:2], np.float32)
+    states, values = [], np.zeros(index.shape[:2], np.float32)
     for m in range(len(index)):
         one = jax.tree.map(lambda leaf, m=m: leaf[m], state)
         for s, weight in enumerate(weights):
-            one, losses[m, s] = _step(
+            one, values[m, s] = _step(
                 one, images, index[m, s], targets[m, s], weight, network=network, loss=loss
             )
         states.append(one)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), losses
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), values
 
 
 def _assert_near(found, expected, tolerance):
@@ -133,10 +134,10 @@ def _assert_near(found, expected, tolerance):
 
 
 CASES = [  # size, kernel, filters, outputs, loss
-    (*DEFAULT, engine.cross_entropy),
-    (32, 5, (6, 16), 4, engine.squared_error),
-    (16, 3, (2, 3), 2, engine.cross_entropy),  # odd maps: a column and a row that no window reaches
-    (20, 4, (7, 9), 3, engine.cross_entropy),
+    (*DEFAULT, cross_entropy),
+    (32, 5, (6, 16), 4, squared_error),
+    (16, 3, (2, 3), 2, cross_entropy),  # odd maps: a column and a row that no window reaches
+    (20, 4, (7, 9), 3, cross_entropy),
 ]
 
 
@@ -172,7 +173,7 @@ def test_gradients_equal_jax_s(on_cpu, case):
 
 
 def test_a_network_does_not_depend_on_the_others_and_epochs_go_on(on_cpu):
-    loss = engine.cross_entropy
+    loss = cross_entropy
     network, state, images, index, targets, weights = _problem(
         16, 3, (2, 3), 2, loss, models_count=3, steps=4
     )
@@ -188,7 +189,7 @@ def test_a_network_does_not_depend_on_the_others_and_epochs_go_on(on_cpu):
 
 
 def test_a_learning_rate_may_be_data(on_cpu):
-    loss = engine.cross_entropy
+    loss = cross_entropy
     network, *arguments = _problem(16, 3, (2, 3), 2, loss)
     run = functools.partial(operation.train_epoch, *arguments, network=network, loss=loss)
     traced = jax.jit(lambda rate: run(learning_rate=rate)[0])
@@ -199,7 +200,7 @@ def test_a_learning_rate_may_be_data(on_cpu):
 
 
 def test_a_weight_that_is_not_a_number_is_not_hidden(on_cpu):
-    loss = engine.cross_entropy
+    loss = cross_entropy
     network, state, *rest = _problem(16, 3, (2, 3), 2, loss, models_count=1)
     state["params"]["conv1"]["kernel"] = state["params"]["conv1"]["kernel"].at[0, 0, 0, 0, 0].set(jnp.nan)
     _, losses = operation.train_epoch(state, *rest, network=network, loss=loss, learning_rate=RATE)
@@ -207,7 +208,7 @@ def test_a_weight_that_is_not_a_number_is_not_hidden(on_cpu):
 
 
 def test_it_is_launched_through_the_driver(on_cpu, monkeypatch, folder):
-    loss = engine.cross_entropy
+    loss = cross_entropy
     network, *arguments = _problem(16, 3, (2, 3), 2, loss)
     run = functools.partial(operation.train_epoch, network=network, loss=loss, learning_rate=RATE)
     expected = run(*arguments)
@@ -234,7 +235,7 @@ def test_what_the_answer_raises_becomes_xla_s_error(monkeypatch):
         "kernelgan_fused_broken", operation.answer_with(launch), platform="cpu", stream=lambda frame: None
     )
     monkeypatch.setattr(operation, "_target", lambda layout: "kernelgan_fused_broken")
-    loss = engine.cross_entropy
+    loss = cross_entropy
     network, *arguments = _problem(16, 3, (2, 3), 2, loss)
     with pytest.raises(Exception, match="RuntimeError: out of sorts"):
         jax.block_until_ready(
@@ -253,7 +254,7 @@ def test_shared_memory_is_counted_as_the_kernel_counts_it(case, folder):
 
 @pytest.mark.parametrize(("most", "group"), [(30_000, 4), (24_000, 2)])
 def test_a_gpu_with_less_shared_memory_has_fewer_images_in_it(on_cpu, monkeypatch, most, group):
-    loss = engine.cross_entropy
+    loss = cross_entropy
     network, *arguments = _problem(20, 4, (7, 9), 3, loss)
     monkeypatch.setattr(compiler, "most_shared_bytes", lambda: most)
     layout = layout_of(network, 20, loss, most)
@@ -265,15 +266,15 @@ def test_a_gpu_with_less_shared_memory_has_fewer_images_in_it(on_cpu, monkeypatc
 
 
 def test_two_blocks_of_the_reference_s_network_share_a_multiprocessor():
-    layout = layout_of(models.ConvNet(), 32, engine.cross_entropy)
+    layout = layout_of(models.ConvNet(), 32, cross_entropy)
     assert layout.parameters == 3674
     assert layout.macros["BLOCKS"] == 2
     assert 2 * (layout.shared_bytes + 1024) <= 228 * 1024
 
 
 def test_parameters_are_packed_and_unpacked():
-    network, state, *_ = _problem(16, 3, (2, 3), 2, engine.cross_entropy)
-    layout = layout_of(network, 16, engine.cross_entropy)
+    network, state, *_ = _problem(16, 3, (2, 3), 2, cross_entropy)
+    layout = layout_of(network, 16, cross_entropy)
     rows = layout.pack(state["params"])
     assert rows.shape == (2, layout.parameters)
     back = layout.unpack(rows)
@@ -285,15 +286,15 @@ def test_parameters_are_packed_and_unpacked():
 @pytest.mark.parametrize(
     ("filters", "kernel", "outputs", "size", "loss", "expected"),
     [
-        ((6, 16), 5, 2, 32, engine.cross_entropy, True),
-        ((6, 16), 5, 4, 32, engine.squared_error, True),
-        ((6, 16), 5, 2, 30, engine.cross_entropy, False),  # rows that are no whole words
-        ((6, 16), 5, 2, 12, engine.cross_entropy, False),  # nothing is left to pool
-        ((6, 16, 16), 3, 2, 32, engine.cross_entropy, False),
-        ((9, 16), 5, 2, 32, engine.cross_entropy, False),
-        ((6, 64), 5, 2, 32, engine.cross_entropy, False),
-        ((6, 16), 7, 2, 32, engine.cross_entropy, False),
-        ((6, 16), 5, 2, 96, engine.cross_entropy, False),  # more than a block's shared memory
+        ((6, 16), 5, 2, 32, cross_entropy, True),
+        ((6, 16), 5, 4, 32, squared_error, True),
+        ((6, 16), 5, 2, 30, cross_entropy, False),  # rows that are no whole words
+        ((6, 16), 5, 2, 12, cross_entropy, False),  # nothing is left to pool
+        ((6, 16, 16), 3, 2, 32, cross_entropy, False),
+        ((9, 16), 5, 2, 32, cross_entropy, False),
+        ((6, 64), 5, 2, 32, cross_entropy, False),
+        ((6, 16), 7, 2, 32, cross_entropy, False),
+        ((6, 16), 5, 2, 96, cross_entropy, False),  # more than a block's shared memory
         ((6, 16), 5, 2, 32, lambda logits, targets: logits[:, 0], False),
     ],
 )
@@ -302,7 +303,7 @@ def test_what_is_supported(filters, kernel, outputs, size, loss, expected):
 
 
 def test_what_is_not_supported_is_said():
-    network, *arguments = _problem(16, 3, (2, 3), 2, engine.cross_entropy)
+    network, *arguments = _problem(16, 3, (2, 3), 2, cross_entropy)
     with pytest.raises(UserError, match="fused kernel has no place for filters"):
         operation.train_epoch(*arguments, network=network, loss=jnp.add, learning_rate=RATE)
 
@@ -323,10 +324,10 @@ def test_a_gpu_gives_what_jax_gives_and_the_same_bits_again(case):
 
 @pytest.mark.skipif(gpu.is_available(), reason="a GPU is here")
 def test_without_a_gpu_it_is_said():
-    network, *arguments = _problem(16, 3, (2, 3), 2, engine.cross_entropy)
+    network, *arguments = _problem(16, 3, (2, 3), 2, cross_entropy)
     assert not gpu.is_available()
     with pytest.raises(UserError, match="runs on NVIDIA GPUs, and JAX has only cpu"):
-        operation.train_epoch(*arguments, network=network, loss=engine.cross_entropy, learning_rate=RATE)
+        operation.train_epoch(*arguments, network=network, loss=cross_entropy, learning_rate=RATE)
 
 
 def test_without_nvrtc_it_is_said(monkeypatch):

@@ -22,9 +22,9 @@ from PIL import Image
 
 from configs import tiny
 from kernelgan import pipeline, results
-from kernelgan.baselines.methods import METHODS
-from kernelgan.checkpoint import StageCheckpoint
-from kernelgan.data.quadrants import LeakageError
+from kernelgan.baselines.methods import BASELINES
+from kernelgan.checkpoint import Stage, read_result
+from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,7 @@ SMALL = {
     "model.kernel_size": 3,
     "evaluate.bootstrap": 10,
 }
+METHODS = {*BASELINES, "cyclegan_a2b", "cyclegan_b2a", "noise_a2b", "noise_b2a"}
 STAGES = ("zoo", "cyclegan", "distilled", "trained_on_conjunction", "generate")
 
 # Ends the process when a file or directory whose path matches is about to take its place, or to be removed.
@@ -157,11 +158,13 @@ def _assert_same_results(workdir, expected):
 
 
 def _result(workdir, stage):
-    checkpoint = StageCheckpoint(workdir / "checkpoints" / stage, seconds=0)
-    try:
-        return checkpoint.result()
-    finally:
-        checkpoint.close()
+    return read_result(_place(workdir, stage))
+
+
+def _place(workdir, stage):
+    """Where a stage that ran with one key keeps what it has."""
+    (key_file,) = (workdir / "checkpoints" / stage).glob("*/key.json")
+    return key_file.parent
 
 
 def _assert_same_stage(workdir, expected, stage):
@@ -175,11 +178,15 @@ def _assert_same_stage(workdir, expected, stage):
 
 
 def test_a_run_measures_every_method(finished):
-    document = _document(finished)
-    assert list(document["methods"]) == list(METHODS)
-    assert document["pair"] == {"attribute": "black", "object": "cat"}
-    assert document["data"]["leaked"] == 0
-    assert document["config"]["model"]["filters"] == [2, 2]
+    run = results.read_results(finished)
+    (pair,) = run.pairs
+    assert set(pair.methods) == set(METHODS)
+    assert all(row.label and row.description for row in pair.methods.values())
+    assert {row.family for row in pair.methods.values()} == {"", "cyclegan"}
+    assert pair.title == "black cat"
+    assert pair.data.leaked == 0
+    assert pair.verdict.best in pair.methods
+    assert run.config["model"]["filters"] == [2, 2]
     assert (finished / "report.html").stat().st_size > 10_000
 
 
@@ -259,14 +266,15 @@ def _damage_sums(directory):
 @pytest.mark.parametrize("damage", [_flip, _truncate, _delete, _damage_sums])
 def test_a_damaged_result_is_named_and_made_again(damage, finished, unfinished, caplog):
     del caplog.records[:]
-    damage(unfinished / "checkpoints/zoo/result/0")
+    place = _place(unfinished, "zoo")
+    damage(place / "result/0")
     pipeline.run(_config(), unfinished, stage="zoo")
-    assert f"{unfinished}/checkpoints/zoo/result/0 is damaged" in caplog.text
+    assert f"{place}/result/0 is damaged" in caplog.text
     _assert_same_stage(unfinished, finished, "zoo")
 
 
 def test_a_result_without_sums_was_not_finished(finished, unfinished):
-    _delete_sums(unfinished / "checkpoints/zoo/result/0")
+    _delete_sums(_place(unfinished, "zoo") / "result/0")
     pipeline.run(_config(), unfinished, stage="zoo")
     _assert_same_stage(unfinished, finished, "zoo")
 
@@ -275,12 +283,12 @@ def test_damage_everywhere_is_told_to_the_user_and_changes_nothing(finished, unf
     shutil.copytree(finished / "evaluation", unfinished / "evaluation")
     _truncate(unfinished / "evaluation")
     for stage in ("cyclegan", "generate"):
-        _flip(unfinished / "checkpoints" / stage / "result/0")
+        _flip(_place(unfinished, stage) / "result/0")
     run = launch(unfinished)
     assert run.returncode == 0, run.stderr
     assert "Traceback" not in run.stderr
-    for damaged in ("checkpoints/cyclegan/result/0", "checkpoints/generate/result/0"):
-        assert f"{unfinished}/{damaged} is damaged" in run.stderr
+    for stage in ("cyclegan", "generate"):
+        assert f"{_place(unfinished, stage)}/result/0 is damaged" in run.stderr
     assert re.search(r"evaluation/black_cat/\w+\.npz is damaged", run.stderr)
     assert re.search("^zoo +done before", run.stderr, re.MULTILINE)
     assert not re.search("^cyclegan +done before", run.stderr, re.MULTILINE)
@@ -291,7 +299,7 @@ def test_damage_everywhere_is_told_to_the_user_and_changes_nothing(finished, unf
 def cut_off(cache, tmp_path_factory):
     """A run that ended in the middle of the zoo, after its fifth state."""
     workdir = tmp_path_factory.mktemp("runs") / "cut_off"
-    save = StageCheckpoint.save
+    save = Stage.save
 
     def save_some(self, make_tree, step):
         if step > 5:
@@ -299,7 +307,7 @@ def cut_off(cache, tmp_path_factory):
         save(self, make_tree, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StageCheckpoint, "save", save_some)
+        patch.setattr(Stage, "save", save_some)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(_config(), workdir, stage="zoo")
     return workdir
@@ -312,7 +320,7 @@ def test_of_damaged_states_the_one_before_is_used(
 ):
     workdir = tmp_path / "run"
     shutil.copytree(cut_off, workdir)
-    states = workdir / "checkpoints/zoo/state"
+    states = _place(workdir, "zoo") / "state"
     for step in damaged:
         damage(states / str(step))
     pipeline.run(_config(), workdir, stage="zoo")
@@ -346,26 +354,27 @@ MATRIX = {
     "pairs.attributes": ("black", "red"),
     "pairs.objects": ("cat", "car"),
     "pairs.exclude": "all",
-    "data.procedural.train": 480,
-    "data.procedural.test": 160,
+    "data.rendered.train": 480,
+    "data.rendered.test": 160,
     "data.minimum_train": 4,
     "data.minimum_test": 2,
     "zoo.models": 2,
     "zoo.epochs": 1,
-    "opponents.epochs": 1,
-    "opponents.models": 1,
-    "cyclegan.epochs": (1, 1),
-    "evaluate.random_networks": 2,
+    "baselines.epochs": 1,
+    "baselines.models": 1,
+    "generators.cyclegan.epochs": (1,),
+    "baselines.random_networks": 2,
 }
 
 
 def test_a_matrix_of_pairs_shares_its_zoos(cache, tmp_path):
     path = pipeline.run(_config(MATRIX), tmp_path / "run")
     found = results.read_results(tmp_path / "run")
-    titles = [results.pair_title(pair) for pair in found.pairs()]
+    titles = [pair.title for pair in found.pairs]
     assert titles == ["black cat", "black car", "red cat", "red car"]
-    assert all(list(pair["methods"]) == list(METHODS) for pair in found.pairs())
-    assert all(found.array(pair, "answers/cyclegan_b2a") is not None for pair in found.pairs())
+    assert all(set(pair.methods) == set(METHODS) for pair in found.pairs)
+    assert found.overall.methods["cyclegan_a2b"].label == "attribute kernels translated"
+    assert all(found.array(pair, "answers/cyclegan_b2a") is not None for pair in found.pairs)
     assert len(_result(tmp_path / "run", "zoo")) == 4
     page = path.read_text()
     assert all(title in page for title in titles)
@@ -388,9 +397,9 @@ FOLDER = {
     "data.minimum_test": 4,
     "zoo.images_per_epoch": 32,
     "zoo.epochs": 1,
-    "opponents.epochs": 1,
-    "opponents.models": 1,
-    "evaluate.random_networks": 2,
+    "baselines.epochs": 1,
+    "baselines.models": 1,
+    "baselines.random_networks": 2,
 }
 
 
@@ -420,13 +429,13 @@ def test_a_flat_folder_is_scored_against_the_rest(cache, folder, tmp_path):
     (folder / "black/black/broken.png").write_bytes(b"no image")
     path = pipeline.run(_folder_config(folder), tmp_path / "run")
     assert path.exists()
-    (pair,) = results.read_results(tmp_path / "run").pairs()
-    assert "trained_on_conjunction" not in pair["methods"]
-    assert list(pair["methods"]) == [name for name in METHODS if name != "trained_on_conjunction"]
-    assert results.merit_path(pair) == "auroc.vs_rest"
-    assert all(list(method["auroc"]) == ["vs_rest"] for method in pair["methods"].values())
-    assert all(method["recovered"] is None for method in pair["methods"].values())
-    assert pair["data"]["test"] == {"a&o": 6, "a&!o": 0, "!a&o": 0, "!a&!o": 0, "rest": 12}
+    (pair,) = results.read_results(tmp_path / "run").pairs
+    assert set(pair.methods) == set(METHODS) - {"trained_on_conjunction"}
+    assert pair.merit == "vs_rest"
+    assert all(list(row.auroc) == ["vs_rest"] for row in pair.methods.values())
+    assert not any(row.recovered.known for row in pair.methods.values())
+    assert "scores 0.5" in path.read_text()  # always answering no
+    assert pair.data.test == {"a&o": 6, "a&!o": 0, "!a&o": 0, "!a&!o": 0, "rest": 12}
     notes = " ".join(_document(tmp_path / "run")["data"]["notes"])
     assert "black/black/broken.png" in notes
     assert "no train/1" in notes
@@ -455,10 +464,10 @@ def test_a_folder_with_a_csv_is_scored_by_quadrant(cache, folder, tmp_path):
     _write_csv(folder)
     path = pipeline.run(_folder_config(folder), tmp_path / "run")
     assert path.exists()
-    (pair,) = results.read_results(tmp_path / "run").pairs()
-    assert pair["data"]["test"] == {"a&o": 6, "a&!o": 4, "!a&o": 4, "!a&!o": 4}
-    assert pair["methods"]["cyclegan_a2b"]["auroc"]["worst"]["mean"] is not None
-    assert "trained_on_conjunction" not in pair["methods"]
+    (pair,) = results.read_results(tmp_path / "run").pairs
+    assert pair.data.test == {"a&o": 6, "a&!o": 4, "!a&o": 4, "!a&!o": 4}
+    assert pair.figure("cyclegan_a2b").known
+    assert "trained_on_conjunction" not in pair.methods
 
 
 # What is refused ------------------------------------------------------------------------------------------
@@ -488,13 +497,13 @@ def _refused(config, workdir, message):
         ({"zoo.chunk_size": 0}, r"zoo\.chunk_size is 0; expected"),
         ({"zoo.learning_rate": -1.0}, r"zoo\.learning_rate is -1\.0; expected a positive number"),
         ({"data.image_size": 0}, r"data\.image_size is 0; expected"),
-        ({"data.procedural.train": 0}, r"data\.procedural\.train is 0; expected"),
+        ({"data.rendered.train": 0}, r"data\.rendered\.train is 0; expected"),
         ({"data.image_size": 4}, r"image_size is 4: nothing is left"),
         ({"data.validation_share": 1.0}, r"validation_share is 1\.0; expected"),
         ({"model.filters": (0, 2)}, r"model\.filters is \(0, 2\); expected"),
-        ({"model.filters": (2, 2, 2)}, r"expected the filters of 2 layers"),
-        ({"cyclegan.epochs": (3,)}, r"cyclegan\.epochs is \(3,\); expected 2 values"),
-        ({"opponents.models": 0}, r"opponents\.models is 0; expected"),
+        ({"model.filters": (2, 2, 2)}, r"data\.image_size is 16: nothing is left .* 3 convolutions"),
+        ({"generators.cyclegan.epochs": (3, 1, 1)}, r"cyclegan\.epochs is \(3, 1, 1\); expected .* 2 values"),
+        ({"baselines.models": 0}, r"baselines\.models is 0; expected"),
         ({"evaluate.bootstrap": 0}, r"evaluate\.bootstrap is 0; expected"),
         ({"checkpoint.seconds": -1.0}, r"checkpoint\.seconds is -1\.0; expected"),
         ({"device": "tpu"}, r"device is 'tpu'; expected one of 'auto', 'cpu', 'gpu'"),
@@ -502,7 +511,10 @@ def _refused(config, workdir, message):
         ({"pairs.attributes": ()}, r"pairs\.attributes is \(\); expected"),
         ({"pairs.objects": ("cat", "cat")}, r"pairs\.objects is .*; expected a tuple of different names"),
         ({"pairs.objects": ("unicorn",)}, r"no object 'unicorn'; it knows .*cat"),
-        ({"cyclegan.batch_size": (2, 5)}, r"batch_size is 5 for layer 2, but the smaller zoo has 4"),
+        (
+            {"generators.cyclegan.batch_size": (2, 5)},
+            r"batch_size is 5 for layer 2, but the smaller zoo has 4",
+        ),
         ({"zoo.object_models": 1}, r"zoo\.object_models is 1; expected 0 or a whole number of at least 2"),
         ({"zoo.batch_size": 65}, r"zoo\.batch_size is 65, more than the 64 images of an epoch"),
         (
@@ -524,8 +536,10 @@ def test_what_cannot_work_is_refused_before_training(fields, message, tmp_path):
 def test_unknown_and_missing_fields_are_all_named(tmp_path):
     config = _config()
     config.zoo.modells = 3
-    del config.cyclegan.hidden
-    _refused(config, tmp_path / "run", r"zoo\.modells: unknown field\n  cyclegan\.hidden: missing; expected")
+    del config.generators.cyclegan["hidden"]
+    _refused(
+        config, tmp_path / "run", r"zoo\.modells: unknown field.*\n  generators\.cyclegan\.hidden: missing"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -570,18 +584,15 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     _refused(_config(), tmp_path / "run", r"need about \d+ MiB and the disk of .* has 1 MiB free")
 
 
-def test_other_images_than_the_run_started_with_are_refused(folder, tmp_path):
-    assert pipeline.run(_folder_config(folder), tmp_path / "run", stage="data") is None
-    _picture(folder / "cat/cat/another.png", 1000, 120)
-    _refused(_folder_config(folder), tmp_path / "run", r"the data are not those that .* was started with")
-
-
-def test_another_config_is_refused_but_not_another_pace(cut_off, tmp_path):
+def test_a_stage_is_made_again_with_another_config_and_not_at_another_pace(cut_off, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(cut_off, workdir)
-    with pytest.raises(UserError, match=r"another config:\n  zoo\.epochs: 2 there, 3 now\nGive another"):
-        pipeline.run(_config({"zoo.epochs": 3}), workdir)
-    assert pipeline.run(_config({"checkpoint.seconds": 9.0}), workdir, stage="data") is None
+    pipeline.run(_config({"checkpoint.seconds": 9.0, "zoo.chunk_size": 3}), workdir, stage="zoo")
+    assert "resuming from" in capsys.readouterr().err
+    pipeline.run(_config({"zoo.epochs": 3}), workdir, stage="zoo")
+    assert re.search("^zoo +made again: its config changed since", capsys.readouterr().err, re.MULTILINE)
+    pipeline.run(_config(), workdir, stage="zoo")
+    assert re.search("^zoo +done before", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_second_run_in_the_same_directory_is_refused(finished):

@@ -14,8 +14,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from kernelgan import assemble
 from kernelgan.baselines import readouts
-from kernelgan.data.quadrants import ATTRIBUTE_ONLY, CONJUNCTION, NEITHER, OBJECT_ONLY, Groups
+from kernelgan.data.quadrants import Groups
 from kernelgan.evaluate.features import score
+from kernelgan.types import Quadrant
 
 STRENGTHS = readouts.STRENGTHS
 BOTH = [readouts.pixels, readouts.colour_histogram]
@@ -27,9 +28,9 @@ def _scenes(quadrant, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 100, (len(quadrant), 16, 16, 3), np.uint8)
     for image, number in zip(images, quadrant, strict=True):
-        image[:8, :, 0 if number in (CONJUNCTION, ATTRIBUTE_ONLY) else 2] += 150
+        image[:8, :, 0 if number in (Quadrant.CONJUNCTION, Quadrant.ATTRIBUTE_ONLY) else 2] += 150
         below, start = image[8:], rng.integers(2, 6)
-        if number in (CONJUNCTION, OBJECT_ONLY):
+        if number in (Quadrant.CONJUNCTION, Quadrant.OBJECT_ONLY):
             below[:, 2 * start : 2 * start + 4] += 150
         else:
             below[start : start + 2] += 150  # as many pixels
@@ -38,15 +39,15 @@ def _scenes(quadrant, seed=0):
 
 def _groups(positive, train=200):
     """A parent's groups among images of `QUADRANT`: trained on the first, validated on the rest."""
-    found = [np.flatnonzero(number == QUADRANT).astype(np.int32) for number in (positive, NEITHER)]
+    found = [np.flatnonzero(number == QUADRANT).astype(np.int32) for number in (positive, Quadrant.NEITHER)]
     return Groups(
-        (positive, NEITHER),
+        (positive, Quadrant.NEITHER),
         tuple(indices[indices < train] for indices in found),
         tuple(indices[indices >= train] for indices in found),
     )
 
 
-def _fit(describe, images, positive=ATTRIBUTE_ONLY, **changed):
+def _fit(describe, images, positive=Quadrant.ATTRIBUTE_ONLY, **changed):
     return readouts.fit(describe, images, _groups(positive), **{"most": 50, "seed": 0, **changed})
 
 
@@ -68,8 +69,8 @@ def _difference(describe, dense, images):
     return yes - no
 
 
-def _auroc(describe, dense, images, positive=ATTRIBUTE_ONLY):
-    judged = np.isin(QUADRANT, (positive, NEITHER))
+def _auroc(describe, dense, images, positive=Quadrant.ATTRIBUTE_ONLY):
+    judged = np.isin(QUADRANT, (positive, Quadrant.NEITHER))
     return roc_auc_score(QUADRANT[judged] == positive, _difference(describe, dense, images)[judged])
 
 
@@ -125,14 +126,17 @@ def test_the_histogram_does_not_know_where_pixels_stand(images):
 def test_colours_are_in_the_histogram_and_shapes_only_in_the_pixels(images, unseen):
     colour = _fit(readouts.colour_histogram, images)
     assert _auroc(readouts.colour_histogram, colour, unseen) > 0.99
-    shape = _fit(readouts.colour_histogram, images, OBJECT_ONLY)
-    assert abs(_auroc(readouts.colour_histogram, shape, unseen, OBJECT_ONLY) - 0.5) < 0.1
-    shape = _fit(readouts.pixels, images, OBJECT_ONLY)
-    assert _auroc(readouts.pixels, shape, unseen, OBJECT_ONLY) > 0.99
+    shape = _fit(readouts.colour_histogram, images, Quadrant.OBJECT_ONLY)
+    assert abs(_auroc(readouts.colour_histogram, shape, unseen, Quadrant.OBJECT_ONLY) - 0.5) < 0.1
+    shape = _fit(readouts.pixels, images, Quadrant.OBJECT_ONLY)
+    assert _auroc(readouts.pixels, shape, unseen, Quadrant.OBJECT_ONLY) > 0.99
 
 
 def test_two_side_by_side_answer_as_a_network_with_two_concepts(images, unseen):
-    concepts = [_fit(readouts.pixels, images, positive) for positive in (ATTRIBUTE_ONLY, OBJECT_ONLY)]
+    concepts = [
+        _fit(readouts.pixels, images, positive)
+        for positive in (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY)
+    ]
     stacked = [_stacked(dense) for dense in concepts]
     found = _logits(readouts.pixels, assemble.two_concept_head(*stacked), unseen)
     assert found.shape == (1, len(unseen), 4)
@@ -140,13 +144,13 @@ def test_two_side_by_side_answer_as_a_network_with_two_concepts(images, unseen):
     apart = [_logits(readouts.pixels, dense, unseen) for dense in stacked]
     np.testing.assert_allclose(found, np.concatenate(apart, axis=-1), rtol=1e-5, atol=1e-5)
     scores, _ = score(found)
-    assert roc_auc_score(QUADRANT == CONJUNCTION, scores[0]) > 0.95  # it never saw one
+    assert roc_auc_score(QUADRANT == Quadrant.CONJUNCTION, scores[0]) > 0.95  # it never saw one
 
 
 @pytest.mark.parametrize("describe", BOTH)
 def test_folded_weights_are_scikit_learns_decision(describe, images, unseen, monkeypatch):
     monkeypatch.setattr(readouts, "STRENGTHS", (0.01,))
-    groups = _groups(ATTRIBUTE_ONLY)
+    groups = _groups(Quadrant.ATTRIBUTE_ONLY)
     lopsided = Groups(groups.quadrants, (groups.train[0][:20], groups.train[1]), groups.validation)
     dense = readouts.fit(describe, images, lopsided, most=50, seed=0)
     reference = make_pipeline(
@@ -161,11 +165,14 @@ def test_folded_weights_are_scikit_learns_decision(describe, images, unseen, mon
 
 def test_the_penalty_is_chosen_on_validation_images(images, monkeypatch):
     """Two training labels in five are wrong: the loosest fit learns them by heart, the strictest nothing."""
-    (positives, negatives), validation = _groups(ATTRIBUTE_ONLY).train, _groups(ATTRIBUTE_ONLY).validation
+    (positives, negatives), validation = (
+        _groups(Quadrant.ATTRIBUTE_ONLY).train,
+        _groups(Quadrant.ATTRIBUTE_ONLY).validation,
+    )
     wrong = (np.append(positives[:30], negatives[:20]), np.append(negatives[20:], positives[30:]))
-    groups = Groups((ATTRIBUTE_ONLY, NEITHER), wrong, validation)
+    groups = Groups((Quadrant.ATTRIBUTE_ONLY, Quadrant.NEITHER), wrong, validation)
     judged = np.concatenate(validation)
-    is_positive = QUADRANT[judged] == ATTRIBUTE_ONLY  # as many positives as negatives
+    is_positive = QUADRANT[judged] == Quadrant.ATTRIBUTE_ONLY  # as many positives as negatives
     layers, found = [], []
     for count in range(1, 6):
         monkeypatch.setattr(readouts, "STRENGTHS", STRENGTHS[:count])
@@ -187,7 +194,7 @@ def test_validation_counts_both_sides_alike():
 
 @pytest.mark.parametrize("describe", BOTH)
 def test_no_image_outside_the_groups_is_read(describe, images):
-    groups = _groups(ATTRIBUTE_ONLY)
+    groups = _groups(Quadrant.ATTRIBUTE_ONLY)
     poisoned = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
     poisoned[groups.read()] = images[groups.read()]
     expected, found = (
@@ -239,10 +246,14 @@ def test_a_feature_that_never_varies_has_no_weight(images):
 
 
 def test_what_does_not_fit_is_refused(images):
-    groups = _groups(ATTRIBUTE_ONLY)
+    groups = _groups(Quadrant.ATTRIBUTE_ONLY)
     with pytest.raises(ValueError, match="most must be at least 1 image of each side, got 0"):
         _fit(readouts.pixels, images, most=0)
-    for numbers in ((CONJUNCTION, NEITHER), (NEITHER, OBJECT_ONLY), (ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER)):
+    for numbers in (
+        (Quadrant.CONJUNCTION, Quadrant.NEITHER),
+        (Quadrant.NEITHER, Quadrant.OBJECT_ONLY),
+        (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER),
+    ):
         other = Groups(numbers, groups.train, groups.validation)
         with pytest.raises(ValueError, match="learns from the quadrants of a parent"):
             readouts.fit(readouts.pixels, images, other, most=5, seed=0)
@@ -259,7 +270,7 @@ def test_only_colour_images_at_rest_are_described(describe):
 
 
 def test_readouts_of_a_zoo_are_fitted_once_whoever_asks(images, monkeypatch):
-    fits, asked, groups = readouts.Fits(), [], _groups(ATTRIBUTE_ONLY)
+    fits, asked, groups = readouts.Fits(), [], _groups(Quadrant.ATTRIBUTE_ONLY)
 
     def fit(describe, images, groups, *, most, seed):
         asked.append((describe, groups))
@@ -274,7 +285,7 @@ def test_readouts_of_a_zoo_are_fitted_once_whoever_asks(images, monkeypatch):
         assert all(one.result() is first for one in ask)
     assert asked == [(readouts.pixels, groups)]
     fits(readouts.colour_histogram, images, groups, most=5, seed=0)
-    fits(readouts.pixels, images, _groups(OBJECT_ONLY), most=5, seed=0)
+    fits(readouts.pixels, images, _groups(Quadrant.OBJECT_ONLY), most=5, seed=0)
     fits(readouts.pixels, images, groups, most=6, seed=0)
     assert len(asked) == 4
     for _ in range(2):

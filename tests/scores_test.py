@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kernelgan.data import quadrants
 from kernelgan.evaluate import scores as scores_lib
 
 
@@ -11,11 +10,6 @@ def _problem(seed=0, networks=5, images=120, decimals=1):
     quadrant = rng.integers(0, 4, images).astype(np.int8)
     scores = rng.normal(size=(networks, images)) + 0.6 * (quadrant == 0)
     return np.round(scores, decimals).astype(np.float32), quadrant
-
-
-def test_quadrants_are_numbered_as_the_split_numbers_them():
-    for name in ("CONJUNCTION", "ATTRIBUTE_ONLY", "OBJECT_ONLY", "NEITHER", "REST"):
-        assert getattr(scores_lib, name) == getattr(quadrants, name)
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 6])

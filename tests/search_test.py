@@ -8,7 +8,6 @@ import pytest
 from configs import tiny
 from kernelgan import plan, search
 from kernelgan.types import UserError
-from studies.jain2024 import config as reference_config
 
 ROOT = Path(__file__).parents[1]
 LISTS = {"learning_rate": [1e-6, 0.01], "batch_size": [], "epochs": [12], "decay": []}
@@ -32,7 +31,7 @@ def test_every_combination_is_the_config_with_its_settings(config):
         for decay in (False, True)
     ]
     for settings, one in found:
-        assert {name: one.zoo[name] for name in settings} == settings
+        assert {name: getattr(one.zoo, name) for name in settings} == settings
         assert one.zoo.learning_rate == config.zoo.learning_rate
     assert config.zoo.decay is False  # the given one is as it was
 
@@ -111,11 +110,6 @@ def test_the_table_has_a_line_for_each_trial(trials):
     cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, rows[0])), strict=True))
     assert (cells["learning rate"], cells["batch size"], cells["image passes"]) == ("0.01", "32", "768")
     assert cells["object: auroc"] == f"{trials[0].scores['object']['auroc']:.3f}"
-
-
-def test_a_config_that_trains_nothing_is_refused():
-    with pytest.raises(UserError, match="trains nothing"):
-        search.search(reference_config.get_config(), {}, models_a_zoo=2)
 
 
 @pytest.mark.parametrize(

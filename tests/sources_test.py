@@ -2,14 +2,17 @@
 
 import csv
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import default
-from kernelgan.data import folder, procedural, quadrants, sources, tfds
+from kernelgan import data
+from kernelgan.data import folder, quadrants, rendered, sources, tfds
 from kernelgan.data.images import ImageSet, Source
+from kernelgan.types import LEFT_OUT, UserError
 
 
 @pytest.fixture
@@ -17,8 +20,8 @@ def config():
     config = default.get_config()
     config.seed = 5
     config.data.image_size = 8
-    config.data.procedural.train = 6
-    config.data.procedural.test = 4
+    config.data.rendered.train = 6
+    config.data.rendered.test = 4
     config.pairs.attributes = ("black", "red")
     return config
 
@@ -27,12 +30,12 @@ def _silent(done, total):
     pass
 
 
-def test_the_procedural_source_follows_the_config(config):
+def test_the_rendered_source_follows_the_config(config):
     source = sources.load_source(config, _silent)
-    again = procedural.load(
+    again = rendered.load(
         attributes=("black", "red"), objects=("cat",), train=6, test=4, image_size=8, seed=5
     )
-    assert source.name == "procedural"
+    assert source.name == "rendered"
     np.testing.assert_array_equal(source.train.images, again.train.images)
     np.testing.assert_array_equal(source.test.images, again.test.images)
     assert source.test.images.shape == (4, 8, 8, 3)
@@ -41,8 +44,8 @@ def test_the_procedural_source_follows_the_config(config):
 @pytest.mark.parametrize(
     ("name", "module", "fields"),
     [
-        ("tfds", tfds, {"data_dir": "there", "seed": 5}),
-        ("folder", folder, {"broken_share": 0.25}),
+        ("tfds", tfds, {"name": "celeb_a", "data_dir": "there", "seed": 5}),
+        ("folder", folder, {"path": "pictures", "broken_share": 0.25}),
     ],
 )
 def test_a_source_gets_the_fields_of_the_config(config, monkeypatch, name, module, fields):
@@ -51,17 +54,36 @@ def test_a_source_gets_the_fields_of_the_config(config, monkeypatch, name, modul
     config.data.broken_share = 0.25
     config.data.tfds.name = "celeb_a"
     config.data.tfds.data_dir = "there"
-    calls = []
-    monkeypatch.setattr(module, "load", lambda where, **given: calls.append((where, given)))
+    loader = mock.create_autospec(module.load)
+    monkeypatch.setattr(module, "load", loader)
     sources.load_source(config, _silent)
-    ((where, given),) = calls
-    assert where == {"tfds": "celeb_a", "folder": "pictures"}[name]
-    assert given == fields | {
-        "attributes": ("black", "red"),
-        "objects": ("cat",),
-        "image_size": 8,
-        "progress": _silent,
-    }
+    loader.assert_called_once_with(
+        **fields, attributes=("black", "red"), objects=("cat",), image_size=8, progress=_silent
+    )
+
+
+def test_a_source_is_loaded_without_a_config():
+    source = data.load(
+        "rendered", attributes=["black"], objects=("cat",), seed=3, image_size=8, train=5, test=2
+    )
+    again = rendered.load(attributes=("black",), objects=("cat",), seed=3, image_size=8, train=5, test=2)
+    np.testing.assert_array_equal(source.train.images, again.train.images)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "facts"),
+    [
+        ("photos", {}, ("'photos'", "'rendered'", "'tfds'", "'folder'")),
+        ("rendered", {"path": "x"}, ("'rendered'", "path", "train", "test")),
+        ("folder", {}, ("'folder'", "path")),
+        ("tfds", {"path": "x"}, ("'tfds'", "path", "data_dir")),
+        ("rendered", {"attributes": "black"}, ("attributes", "('black',)")),
+    ],
+)
+def test_a_wrong_source_or_option_is_named(source, options, facts):
+    with pytest.raises(UserError) as error:
+        data.load(source, **{"attributes": ("black",), "objects": ("cat",), **options})
+    assert all(fact in str(error.value) for fact in facts)
 
 
 def test_a_folder_is_read(config, tmp_path):
@@ -89,10 +111,10 @@ def test_progress_is_told_of_all_images(config):
     assert seen == [(number, 10) for number in range(1, 11)]
 
 
-def test_the_procedural_sheet_has_every_object_in_every_colour(config):
+def test_the_rendered_sheet_has_every_object_in_every_colour(config):
     sheet, rows, columns = sources.contact_sheet(config, None, None)
-    assert rows == tuple(procedural.OBJECTS)
-    assert columns == tuple(procedural.COLOURS)
+    assert rows == tuple(rendered.OBJECTS)
+    assert columns == tuple(rendered.COLOURS)
     assert sheet.shape == (len(rows), len(columns), 8, 8, 3)
     assert sheet.dtype == np.uint8
 
@@ -100,7 +122,7 @@ def test_the_procedural_sheet_has_every_object_in_every_colour(config):
 def test_the_sheet_of_photographs_has_a_row_for_each_quadrant_that_has_images(config):
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
     test = ImageSet(images, {}, {}, tuple("abcde"), np.zeros(5, bool))
-    split = np.array([0, 4, quadrants.LEFT_OUT, 0, 4], np.int8)
+    split = np.array([0, 4, LEFT_OUT, 0, 4], np.int8)
     pair = quadrants.PairSplit("black", "cat", np.array([]), np.array([]), split)
     config.data.source = "folder"
     sheet, rows, columns = sources.contact_sheet(config, Source("folder", test, test), pair)
@@ -108,4 +130,19 @@ def test_the_sheet_of_photographs_has_a_row_for_each_quadrant_that_has_images(co
     assert len(columns) == sheet.shape[1]
     assert sheet[0, :4, 0, 0, 0].tolist() == [0, 3, 0, 3]  # few images are shown again
     assert sheet[1, :4, 0, 0, 0].tolist() == [1, 4, 1, 4]
-    assert quadrants.LEFT_OUT not in sheet
+    assert LEFT_OUT not in sheet
+
+
+def test_a_fingerprint_sees_changed_files_and_reads_none(config, tmp_path):
+    config.data.source, config.data.folder = "folder", str(tmp_path)
+    file = tmp_path / "cat" / "a.png"
+    file.parent.mkdir()
+    file.write_bytes(b"12345")
+    first = sources.fingerprint(config)
+    assert sources.fingerprint(config) == first
+    file.write_bytes(b"123456")
+    second = sources.fingerprint(config)
+    file.rename(file.with_name("b.png"))
+    assert len({first, second, sources.fingerprint(config)}) == 3
+    config.data.source = "rendered"
+    assert sources.fingerprint(config) == ""

@@ -1,6 +1,7 @@
 """Tests for kernelgan.data.tfds: every spec on records of its documented features, and prepared CIFAR-10."""
 
 import builtins
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -204,6 +205,47 @@ def test_a_data_set_of_one_split_is_cut_by_content(monkeypatch):
     assert len(train | test) == 100
     assert 10 <= len(test) <= 30
     assert source.train.names[0].startswith("shapes3d/train[:60000]/")
+
+
+class _Cut:
+    """Records as TFDS gives them of a file that ends too early."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, number):
+        if number == 3:
+            raise RuntimeError("Corrupted Riegeli/records file: chunk header hash mismatch\nmore")
+        return RECORDS["cifar10"][0][0]
+
+
+def test_a_cut_file_names_the_record_the_place_and_the_command(monkeypatch):
+    monkeypatch.setattr(tfds, "_records", lambda name, split, data_dir: _Cut())
+    with pytest.raises(UserError) as error:
+        _load(data_dir="there")
+    command = tfds.prepare_command("cifar10", "there")
+    for fact in ("Record 3 of 5", "cifar10/train", " there ", "hash mismatch)", command):
+        assert fact in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 3_000_000, None])
+@needs_cifar10
+def test_a_cut_or_missing_shard_of_cifar10_is_no_traceback(monkeypatch, tmp_path, size):
+    pytest.importorskip("tensorflow_datasets")
+    (version,) = (Path(_DATA_DIR) / "cifar10").iterdir()
+    copy = tmp_path / "cifar10" / version.name
+    copy.mkdir(parents=True)
+    for path in version.iterdir():
+        if "test.array_record" not in path.name:
+            (copy / path.name).symlink_to(path)
+        elif size is not None:
+            (copy / path.name).write_bytes(path.read_bytes()[:size])
+    monkeypatch.setitem(
+        tfds.SPECS, "cifar10", dataclasses.replace(tfds.SPECS["cifar10"], train="test", test=None)
+    )
+    with pytest.raises(UserError, match=r"cifar10/test") as error:
+        _load(data_dir=str(tmp_path))
+    assert str(copy) in str(error.value)
 
 
 @needs_cifar10

@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from kernelgan import engine, models
+from kernelgan import losses, models, population
 from kernelgan.baselines import trained
-from kernelgan.data.quadrants import ATTRIBUTE_ONLY, CONJUNCTION, NEITHER, OBJECT_ONLY, Groups
+from kernelgan.data.quadrants import Groups
+from kernelgan.types import Quadrant
 
-AT_REST = engine.Training(epochs=1, images_per_epoch=24, batch_size=24, learning_rate=0.0, shares=(1.0,))
+AT_REST = population.Training(epochs=1, images_per_epoch=24, batch_size=24, learning_rate=0.0, shares=(1.0,))
 
 
 def _indices(*arguments):
@@ -18,7 +19,7 @@ def _indices(*arguments):
 def _seen(start):
     """Three quadrants of 8 images, and 4 of each to validate."""
     return Groups(
-        (ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER),
+        (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER),
         tuple(_indices(start + 8 * g, start + 8 * g + 8) for g in range(3)),
         tuple(_indices(48 + 4 * g, 52 + 4 * g) for g in range(3)),
     )
@@ -28,7 +29,7 @@ def _all(start):
     """The same with a conjunction, which is never validated on."""
     seen = _seen(start)
     return Groups(
-        (CONJUNCTION, *seen.quadrants),
+        (Quadrant.CONJUNCTION, *seen.quadrants),
         (_indices(start + 24, start + 30), *seen.train),
         (_indices(0), *seen.validation),
     )
@@ -98,7 +99,7 @@ def test_a_student_approaches_its_teachers(distil, network, images, zoos):
 
 @pytest.fixture
 def captured(monkeypatch):
-    """What `engine.train` would be given; its networks are their own numbers."""
+    """What `population.train` would be given; its networks are their own numbers."""
     given = {}
 
     def train(network, images, people, training, **options):
@@ -123,7 +124,7 @@ def test_the_ceiling_learns_the_conjunction_alone_from_all_four_quadrants(captur
     assert people.target.tolist() == people.grouping.tolist() == [0, 0, 0, 1, 1, 1]
     assert people.index.tolist() == [0, 1, 2, 0, 1, 2]
     assert len(set(people.name)) == 2
-    assert captured["loss"] is engine.cross_entropy
+    assert captured["loss"] is losses.cross_entropy
     assert captured["network"].outputs == 2
     assert [params["conv1"]["bias"].tolist() for params, _ in found] == [[0, 1, 2], [3, 4, 5]]
 
@@ -133,7 +134,7 @@ def test_half_of_the_ceilings_batch_is_the_conjunction(captured, network, images
         network, images, [trained.Lesson("pair", _all(0))], AT_REST,
         count=1, seed=0, chunk_size=4, saver=None, progress=None,
     )  # fmt: skip
-    pattern = engine.batch_pattern(captured["training"].shares, 24)
+    pattern = population.batch_pattern(captured["training"].shares, 24)
     assert np.bincount(pattern).tolist() == [12, 4, 4, 4]
 
 
@@ -142,7 +143,7 @@ def test_a_student_sees_each_quadrant_as_often(captured, network, images, zoos):
         network, images, [trained.Lesson("pair", _seen(0), zoos[0])], AT_REST,
         count=2, validation_images=6, seed=0, chunk_size=4, saver=None, progress=None,
     )  # fmt: skip
-    assert np.bincount(engine.batch_pattern(captured["training"].shares, 24)).tolist() == [8, 8, 8]
+    assert np.bincount(population.batch_pattern(captured["training"].shares, 24)).tolist() == [8, 8, 8]
     assert [len(group) for group in captured["people"].validation[0]] == [2, 2, 2]
     assert captured["network"].outputs == 4
     never = np.setdiff1d(np.arange(64), _seen(0).read())

@@ -3,12 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kernelgan import engine, zoo
-from kernelgan.data.quadrants import ATTRIBUTE_ONLY, NEITHER, OBJECT_ONLY, Groups
-from kernelgan.types import UserError
+from kernelgan import losses, population, zoo
+from kernelgan.data.quadrants import Groups
+from kernelgan.types import Quadrant, UserError
 
 IMAGES = 60
-TRAINING = engine.Training(epochs=1, images_per_epoch=20, batch_size=10, learning_rate=0.01, shares=(1.0,))
+TRAINING = population.Training(
+    epochs=1, images_per_epoch=20, batch_size=10, learning_rate=0.01, shares=(1.0,)
+)
 
 
 def _indices(*arguments):
@@ -17,7 +19,7 @@ def _indices(*arguments):
 
 def _task(kind="attribute", concept="black", excluded=("cat",), *, models=3, start=0):
     """Ten positives and twenty negatives; four and five to validate."""
-    quadrants = (ATTRIBUTE_ONLY if kind == "attribute" else OBJECT_ONLY, NEITHER)
+    quadrants = (Quadrant.ATTRIBUTE_ONLY if kind == "attribute" else Quadrant.OBJECT_ONLY, Quadrant.NEITHER)
     train = (_indices(start, start + 10), _indices(start + 10, start + 30))
     validation = (_indices(start + 30, start + 34), _indices(start + 34, start + 39))
     return zoo.ZooTask(kind, concept, excluded, Groups(quadrants, train, validation), models)
@@ -34,6 +36,17 @@ def test_tasks_on_the_same_images_share_a_zoo_and_others_do_not():
     distinct, served = zoo.shared([task, others[0], _task(excluded=("dog",)), *others[1:], _task()])
     assert served == [0, 1, 0, 2, 3, 4, 0]
     assert distinct == [task, *others]
+
+
+def test_sharing_hashes_the_images_of_each_task_once(monkeypatch):
+    hashed = []
+    key = Groups.key.fget
+    monkeypatch.setattr(Groups, "key", property(lambda groups: hashed.append(groups) or key(groups)))
+    tasks = [_task(concept=f"colour {number % 20}") for number in range(40)]
+    distinct, served = zoo.shared(tasks)
+    assert len(hashed) == len(tasks)
+    assert served == [*range(20), *range(20)]
+    assert distinct == tasks[:20]
 
 
 def test_a_validation_set_of_its_own_is_a_zoo_of_its_own():
@@ -140,5 +153,5 @@ def test_each_task_gets_its_own_networks_back(monkeypatch, network, balanced, sh
     assert given["training"] == dataclasses.replace(TRAINING, shares=shares)
     assert len(given["people"].groups[0]) == len(shares)
     assert (given["seed"], given["chunk_size"]) == (5, 2)
-    assert given["loss"] is engine.cross_entropy
-    assert given["metrics"] is engine.binary_metrics
+    assert given["loss"] is losses.cross_entropy
+    assert given["metrics"] is population.binary_metrics

@@ -1,27 +1,32 @@
-"""The methods that stand side by side in every table. A new one is a function and an entry in `METHODS`.
+"""The baselines that stand beside every generator. A new one is a function and an entry in `BASELINES`.
 
-A method makes networks from a `Context`, a pure function. It gives one or more populations: the outputs and
-features of several are put side by side, so that two parents with a head each answer as one network with two
-heads does. Network i of a method that is made from parents is made from parents i, counted round: differences
-between two methods can be taken network by network.
+A method makes networks from a `Context`: one or more populations, whose outputs and features are put side by
+side, so that two parents with a head each answer as one network with two heads does. Network ``i`` of a
+method that is made from parents is made from parents ``i``, counted round: methods are compared network by
+network.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
 
 import jax
 import numpy as np
 
-from kernelgan import assemble, models
-from kernelgan.baselines import merges, readouts
+from kernelgan import assemble, models, probes
+from kernelgan.baselines import merges, nulls, readouts
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluate.features import ConvNets, Population
-from kernelgan.types import Key, Params
+from kernelgan.generators import base
+from kernelgan.generators.base import Generator, Parents, stateless
+from kernelgan.types import Key, Params, UserError
 
 Networks = tuple[Population, ...]
+
+ATTRIBUTE_ONLY, OBJECT_ONLY = "attribute_only", "object_only"
+"""The rows of the parents: the novelty of the others is taken against them."""
 
 _ALIGNING_IMAGES = 384  # seen images that features are correlated over
 _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
@@ -29,15 +34,15 @@ _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a method may build networks from; all parameters are stacked, on their own ``M``.
+    """What the methods of a pair build networks from; all parameters are stacked, on their own ``M``.
 
     Attributes:
       network: the module.
       image_size: pixels a side.
       attribute: parents, from the attribute's zoo.
       objects: parents, from the object's zoo.
-      generated: networks by direction, ``a2b`` and ``b2a``.
-      opponents: networks trained by gradient, by name; one that could not be trained is missing.
+      generated: networks of each generator, by row.
+      trained: networks trained by gradient, by row; one that could not be trained is missing.
       half_width: two zoos at half width, the attribute's and the object's, and their module.
       images: training images, uint8 ``(N, H, W, C)``; only what the groups below name may be read.
       seen: the three seen quadrants of the pair.
@@ -45,9 +50,10 @@ class Context:
       object_images: what the object's zoo reads, positives first.
       fits: makes the readouts, one fit for all pairs with a zoo in common.
       random_networks: how many of each null.
-      bias: of generated networks, ``zero`` or ``parent``; random ones have the attribute's parents' then.
+      random_bias: their biases, "zero" or "parent".
       seed: of the run.
-      key: for random networks.
+      key: of the run and the pair.
+      names: of the attribute and the object.
     """
 
     network: models.ConvNet
@@ -55,32 +61,59 @@ class Context:
     attribute: Params
     objects: Params
     generated: dict[str, Params]
-    opponents: dict[str, Params]
+    trained: dict[str, Params]
     half_width: tuple[models.ConvNet, Params, Params] | None
     images: np.ndarray
     seen: Groups
     attribute_images: Groups
     object_images: Groups
     random_networks: int
-    bias: str
+    random_bias: str
     seed: int
     key: Key
+    names: tuple[str, str] = ("attribute", "object")
     fits: readouts.Fits = dataclasses.field(default_factory=readouts.Fits)
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the convolutional layers."""
-        return models.layer_names(self.network.filters)
+    def parents(self) -> Parents:
+        """Both zoos."""
+        return Parents(self.attribute, self.objects)
 
     def convnets(self, params: Params) -> Networks:
         """A method's answer where it makes networks of the usual module."""
-        return (ConvNets(self.network, params),)
+        filters = tuple(
+            int(params[name]["bias"].shape[-1]) for name in models.layer_names(self.network.filters)
+        )
+        return (ConvNets(self.network.clone(filters=filters), params),)
 
-    def paired_parents(self) -> tuple[Params, Params]:
-        """As many parents of the attribute as of the object: those of the smaller zoo."""
-        members = np.arange(min(len(zoo["dense"]["bias"]) for zoo in (self.attribute, self.objects)))
-        first, second = (assemble.take_members(zoo, members) for zoo in (self.attribute, self.objects))
-        return first, second
+    def probes(self, generator: Generator) -> base.Probes:
+        """The images that a generator is handed, a copy."""
+        return probes_for(generator, self.images, self.seen, self.key, self.names)
+
+
+def probes_for(
+    generator: Generator, images: np.ndarray, seen: Groups, key: Key, names: tuple[str, str]
+) -> base.Probes:
+    """The images that a generator is handed: rendered ones (tier S), or unlabelled training images (tier U).
+
+    Args:
+      generator: of any tier.
+      images: training images, uint8 ``(N, H, W, C)``.
+      seen: the three seen quadrants of the pair.
+      key: of the run and the pair; it chooses them.
+      names: of the pair's attribute and object, which are never rendered together.
+
+    Returns:
+      In tier U a copy, equally many of each seen quadrant, in random order. None in tier W.
+    """
+    if generator.reads == "W":
+        return None
+    if generator.reads == "S":
+        return probes.rendered(generator.images, size=images.shape[1], exclude=names)
+    rng = nulls.numpy_generator(key, 3)
+    each = -(-generator.images // len(seen.train))
+    chosen = np.concatenate([rng.permutation(group)[:each] for group in seen.train])
+    return images[rng.permutation(chosen)].copy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,73 +121,62 @@ class Method:
     """One row of the table.
 
     Attributes:
-      kind: ``null``, ``parent``, ``merge``, ``generated``, ``trained apart``, ``same size``, ``two nets`` or
-        ``ceiling``.
-      description: in one line.
+      kind: one of `results.KINDS`.
+      label: what it is, for a reader; "{attribute}" and "{object}" are filled in.
+      description: how it is made, in one line.
       networks: makes them; None if what it needs is missing.
+      family: of its generator; "" for a baseline.
+      inputs: stages beside the zoos whose results it is made from.
+      tier: what it reads: "W", "S", "U", or "G" for gradient steps; "" where that says nothing.
     """
 
     kind: str
+    label: str
     description: str
     networks: Callable[[Context], Networks | None]
+    family: str = ""
+    tier: str = ""
+    inputs: tuple[str, ...] = ()
 
 
-def random(context: Context) -> Networks:
-    """Kernels drawn from the initialiser, with the parents' heads: what generation must beat."""
-    keys = jax.random.split(context.key, context.random_networks)
-    params = jax.device_get(_initialise(context.network, context.image_size, keys))
-    members = np.arange(context.random_networks)
-    biased = assemble.take_members(context.attribute, members % len(context.attribute["dense"]["bias"]))
-    for name in context.layers:
-        bias = biased[name]["bias"]
-        params[name] = {**params[name], "bias": np.zeros_like(bias) if context.bias == "zero" else bias}
-    return context.convnets({**{name: params[name] for name in context.layers}, "dense": _heads(context)})
+def _by(make: Callable[[Context], Generator]) -> Callable[[Context], Networks]:
+    """A baseline that is a generator which learns nothing."""
+
+    def networks(context: Context) -> Networks:
+        generator = make(context)
+        made = generator.generate(context.key, {}, context.parents, context.probes(generator))
+        return context.convnets(made[""])
+
+    return networks
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _initialise(network: models.ConvNet, image_size: int, keys: Key) -> Params:
-    return jax.vmap(lambda key: models.initialise_convnet(network, image_size, key))(keys)
+def _merge(merge: Callable[[Params, Params], Params]) -> Callable[[Context], Networks]:
+    generator = stateless(lambda key, parents, images: merge(*assemble.paired(*parents)))
+    return _by(lambda context: generator)
 
 
-def gaussian(context: Context) -> Networks:
-    """Each parameter drawn with its own mean and spread over a zoo, even networks the attribute's."""
-    rng = _draws(context, 1)
-    of_object = np.arange(context.random_networks) % 2 == 1
-
-    def draw(attribute: np.ndarray, objects: np.ndarray) -> np.ndarray:
-        noise = rng.normal(size=(context.random_networks, *attribute.shape[1:])).astype(np.float32)
-        which = of_object.reshape(-1, *[1] * (attribute.ndim - 1))
-        mean = np.where(which, objects.mean(axis=0), attribute.mean(axis=0))
-        spread = np.where(which, objects.std(axis=0), attribute.std(axis=0))
-        return mean + spread * noise
-
-    trunks = [{name: zoo[name] for name in context.layers} for zoo in (context.attribute, context.objects)]
-    return context.convnets({**jax.tree.map(draw, *trunks), "dense": _heads(context)})
+def _random(context: Context) -> Generator:
+    return nulls.random(
+        context.network, context.image_size, count=context.random_networks, bias=context.random_bias
+    )
 
 
-def attribute_only(context: Context) -> Networks:
-    """The attribute's zoo as it is."""
-    return context.convnets(context.attribute)
+def _gaussian(context: Context) -> Generator:
+    return nulls.gaussian(context.network, count=context.random_networks)
 
 
-def object_only(context: Context) -> Networks:
-    """The object's zoo as it is."""
-    return context.convnets(context.objects)
-
-
-def zipit(context: Context) -> Networks:
-    """See `merges.zipit`; features are correlated over seen images."""
-    rng = _draws(context, 3)
-    groups = context.seen.train
-    each = -(-_ALIGNING_IMAGES // len(groups))
-    chosen = np.concatenate([rng.permutation(group)[:each] for group in groups])
-    merged = merges.zipit(*context.paired_parents(), context.images[chosen])
-    return context.convnets(merged)
+def _zipit(context: Context) -> Generator:
+    del context
+    return stateless(
+        lambda key, parents, images: merges.zipit(*assemble.paired(*parents), images),
+        reads="U",
+        images=_ALIGNING_IMAGES,
+    )
 
 
 def and_ensemble(context: Context) -> Networks:
     """Both parents run; the product of their probabilities."""
-    return tuple(ConvNets(context.network, parents) for parents in context.paired_parents())
+    return tuple(ConvNets(context.network, zoo) for zoo in assemble.paired(*context.parents))
 
 
 def half_width_pair(context: Context) -> Networks | None:
@@ -165,35 +187,8 @@ def half_width_pair(context: Context) -> Networks | None:
     return tuple(ConvNets(network, zoo) for zoo in zoos)
 
 
-def _draws(context: Context, stream: int) -> np.random.Generator:
-    """NumPy's random numbers for one use, of the pair's key."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(context.key, stream))))
-
-
-def _heads(context: Context) -> Params:
-    """Two-concept heads for the nulls' networks, the parents' counted round."""
-    return assemble.heads_for(np.arange(context.random_networks), context.attribute, context.objects)
-
-
-def _merged(merge: Callable[[Params, Params], Params]) -> Callable[[Context], Networks]:
-    return lambda context: context.convnets(merge(*context.paired_parents()))
-
-
-def _noise(direction: str) -> Callable[[Context], Networks]:
-    def networks(context: Context) -> Networks:
-        parents = context.attribute if direction == "a2b" else context.objects
-        seed = int(_draws(context, 2).integers(2**31))
-        return context.convnets(merges.noise(parents, context.generated[direction], seed))
-
-    return networks
-
-
-def _generated(direction: str) -> Callable[[Context], Networks]:
-    return lambda context: context.convnets(context.generated[direction])
-
-
-def _opponent(name: str) -> Callable[[Context], Networks | None]:
-    return lambda context: context.convnets(context.opponents[name]) if name in context.opponents else None
+def _trained(name: str) -> Callable[[Context], Networks | None]:
+    return lambda context: context.convnets(context.trained[name]) if name in context.trained else None
 
 
 def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
@@ -208,55 +203,163 @@ def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
     return networks
 
 
-METHODS: dict[str, Method] = {
-    "attribute_only": Method("parent", "the attribute's networks, untranslated", attribute_only),
-    "object_only": Method("parent", "the object's networks, untranslated", object_only),
-    "random": Method("null", "kernels drawn from the initialiser, parents' heads", random),
+BASELINES: dict[str, Method] = {
+    "random": Method(
+        "null",
+        "random networks",
+        "kernels drawn from the initialiser, parents' heads",
+        _by(_random),
+        tier="W",
+    ),
     "gaussian": Method(
-        "null", "each parameter drawn with its mean and spread over a parent's zoo, parents' heads", gaussian
+        "null",
+        "random networks with the parents' means and spreads",
+        "each parameter drawn with its mean and spread over a parent's zoo, parents' heads",
+        _by(_gaussian),
+        tier="W",
     ),
     "pixels": Method(
-        "null", "no network: linear classifiers of both concepts on the pixels", _readout(readouts.pixels)
+        "null",
+        "linear classifiers of the pixels",
+        "no network: linear classifiers of both concepts on the pixels",
+        _readout(readouts.pixels),
     ),
     "colour_histogram": Method(
         "null",
+        "linear classifiers of the colours",
         "no network: linear classifiers of both concepts on the histogram of colours",
         _readout(readouts.colour_histogram),
     ),
-    "average": Method("merge", "mean of both parents' weights, both heads", _merged(merges.average)),
+    ATTRIBUTE_ONLY: Method(
+        "parent",
+        "the {attribute} parents alone",
+        "the attribute's networks, untranslated",
+        lambda context: context.convnets(context.attribute),
+    ),
+    OBJECT_ONLY: Method(
+        "parent",
+        "the {object} parents alone",
+        "the object's networks, untranslated",
+        lambda context: context.convnets(context.objects),
+    ),
+    "average": Method(
+        "merge",
+        "the average of both parents' weights",
+        "mean of both parents' weights, both heads",
+        _merge(merges.average),
+        tier="W",
+    ),
     "rebasin_average": Method(
-        "merge", "the same after matching the parents' filters by weight", _merged(merges.rebasin_average)
+        "merge",
+        "the average of weights after matching filters",
+        "the same after matching the parents' filters by weight",
+        _merge(merges.rebasin_average),
+        tier="W",
     ),
     "concatenate": Method(
-        "merge", "half the filters of each parent, those of largest norm", _merged(merges.concatenate)
+        "merge",
+        "a network of half the filters of each parent",
+        "half the filters of each parent, those of largest norm",
+        _merge(merges.concatenate),
+        tier="W",
     ),
-    "zipit": Method("merge", "features of both parents that correlate are merged", zipit),
-    "noise_a2b": Method(
-        "merge", "the attribute's kernels with noise of the size of their translation", _noise("a2b")
-    ),
-    "noise_b2a": Method(
-        "merge", "the object's kernels with noise of the size of their translation", _noise("b2a")
-    ),
-    "cyclegan_a2b": Method(
-        "generated", "the attribute's kernels translated to the object's zoo, both heads", _generated("a2b")
-    ),
-    "cyclegan_b2a": Method(
-        "generated", "the object's kernels translated to the attribute's zoo, both heads", _generated("b2a")
+    "zipit": Method(
+        "merge",
+        "a merge of both parents' correlated filters",
+        "features of both parents that correlate are merged",
+        _by(_zipit),
+        tier="U",
     ),
     "distilled": Method(
         "trained apart",
+        "one network trained to imitate both parents",
         "one network trained to give both parents' logits on the seen quadrants",
-        _opponent("distilled"),
+        _trained("distilled"),
+        tier="G",
+        inputs=("distilled",),
     ),
     "half_width_pair": Method(
-        "same size", "two parents trained at half width, side by side", half_width_pair
+        "same size",
+        "two parents of half the width side by side",
+        "two parents trained at half width, side by side",
+        half_width_pair,
+        inputs=("half_width",),
     ),
-    "and_ensemble": Method("two nets", "both parents run, product of probabilities", and_ensemble),
+    "and_ensemble": Method(
+        "two nets",
+        "both parents run side by side",
+        "both parents run, product of probabilities",
+        and_ensemble,
+    ),
     "trained_on_conjunction": Method(
-        "ceiling", "the same network trained on all four quadrants", _opponent("trained_on_conjunction")
+        "ceiling",
+        "networks trained on the conjunction itself",
+        "the same network trained on all four quadrants",
+        _trained("trained_on_conjunction"),
+        inputs=("trained_on_conjunction",),
     ),
 }
-"""The parents come first: the novelty of the others is taken against them. Tables have their own order."""
+"""By name, in the order of every table (within a kind)."""
+
+
+def generated_rows(
+    family: str, keys: Iterable[str], tier: str, module: ModuleType | None = None
+) -> dict[str, Method]:
+    """The rows of a family's generator, and its noise controls.
+
+    Args:
+      family: its name.
+      keys: of the networks that it gives.
+      tier: of the generator.
+      module: of the family, which may have ``LABELS`` and ``NOISE``, see `generators.cyclegan`.
+    """
+    labels, controls = getattr(module, "LABELS", {}), getattr(module, "NOISE", {})
+    rows = {}
+    for key in keys:
+        row = base.row_name(family, key)
+        label, description = labels.get(key, (f"networks of the generator {row}", f"the generator {row}"))
+        inputs = (f"generate/{family}",)
+        rows[row] = Method("generated", label, description, _generated(row), family, tier, inputs)
+        if key in controls:
+            side, noise_row = controls[key]
+            rows[noise_row] = Method(
+                "merge",
+                f"the {{{side}}} parents with noise",
+                f"the {side}'s kernels with noise of the size of the change in {row}",
+                _noise(side, row),
+                tier="W",
+                inputs=inputs,
+            )
+    return rows
+
+
+def _generated(row: str) -> Callable[[Context], Networks]:
+    return lambda context: context.convnets(context.generated[row])
+
+
+def _noise(side: str, row: str) -> Callable[[Context], Networks]:
+    def networks(context: Context) -> Networks:
+        parents = getattr(context.parents, side)
+        seed = int(nulls.numpy_generator(context.key, 2).integers(2**31))
+        return context.convnets(merges.noise(parents, context.generated[row], seed))
+
+    return networks
+
+
+def table(generated: Mapping[str, Method]) -> dict[str, Method]:
+    """Every row of a run, those that others are measured against first.
+
+    Raises:
+      UserError: a generator's row has the name of a baseline.
+    """
+    for row, method in generated.items():
+        if row in BASELINES:
+            raise UserError(
+                f"the generator {method.family or row} gives the row {row}, which is a baseline's."
+            )
+    rows = {**BASELINES, **generated}
+    first = (ATTRIBUTE_ONLY, OBJECT_ONLY)
+    return {name: rows[name] for name in (*first, *(name for name in rows if name not in first))}
 
 
 def parameter_count(networks: Networks) -> int:

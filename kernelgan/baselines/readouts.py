@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from kernelgan.data import quadrants
 from kernelgan.evaluate import clustering
 from kernelgan.evaluate.features import Outputs
-from kernelgan.types import Params
+from kernelgan.types import Params, Quadrant
 from kernelgan.zoo import some_of_each
 
 Describe = Callable[[np.ndarray], np.ndarray]
@@ -41,9 +41,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _STEPS = 200  # of L-BFGS
 _TOLERANCE = 1e-3
 _PIXELS_AT_ONCE = 2**20
-_PARENTS = tuple(
-    (positive, quadrants.NEITHER) for positive in (quadrants.ATTRIBUTE_ONLY, quadrants.OBJECT_ONLY)
-)
+_PARENTS = tuple((positive, Quadrant.NEITHER) for positive in (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY))
 
 
 def pixels(images: np.ndarray) -> np.ndarray:

@@ -8,28 +8,20 @@ alone sees the conjunction's training images.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from kernelgan import models
 from kernelgan.assemble import take_members
-from kernelgan.data.quadrants import CONJUNCTION, Groups
-from kernelgan.engine import (
-    Population,
-    Saver,
-    Training,
-    binary_metrics,
-    cross_entropy,
-    loss_metrics,
-    squared_error,
-    train,
-)
+from kernelgan.data.quadrants import Groups
+from kernelgan.engine import NOWHERE, Report, Saver, silent
 from kernelgan.evaluate.features import population_logits
-from kernelgan.types import Params
+from kernelgan.losses import cross_entropy, squared_error
+from kernelgan.population import Population, Training, binary_metrics, loss_metrics, train
+from kernelgan.types import Params, Quadrant
 from kernelgan.zoo import slice_members, some_of_each
 
-Progress = Callable[[int, int, dict[str, float]], None]
 Trained = list[tuple[Params, dict[str, np.ndarray]]]
 CEILING_SHARES = (3.0, 1.0, 1.0, 1.0)
 """Half of each batch is the conjunction, a sixth each other quadrant."""
@@ -59,9 +51,9 @@ def train_distilled(
     count: int,
     validation_images: int,
     seed: int,
-    chunk_size: int,
-    saver: Saver,
-    progress: Progress,
+    chunk_size: int | None = None,
+    saver: Saver = NOWHERE,
+    progress: Report = silent,
 ) -> Trained:
     """Trains ``count`` networks for each pair, the i-th on the logits of parents i (counted round).
 
@@ -75,7 +67,7 @@ def train_distilled(
       seed: of the run.
       chunk_size: networks in memory at a time.
       saver: keeps the state between epochs.
-      progress: see `population.train`.
+      progress: see `engine.fit`.
 
     Returns:
       For each pair, stacked parameters with two-concept heads, and histories ``(count, E)``.
@@ -89,7 +81,7 @@ def train_distilled(
                 network,
                 take_members(zoo, np.arange(count) % len(zoo["dense"]["bias"])),
                 images[read],
-                chunk_size=chunk_size,
+                chunk_size=chunk_size or count,
             )
             for zoo in lesson.parents or ()
         ]
@@ -122,9 +114,9 @@ def train_on_conjunction(
     *,
     count: int,
     seed: int,
-    chunk_size: int,
-    saver: Saver,
-    progress: Progress,
+    chunk_size: int | None = None,
+    saver: Saver = NOWHERE,
+    progress: Report = silent,
 ) -> Trained:
     """Trains ``count`` networks for each pair to tell the conjunction from the other three quadrants.
 
@@ -136,7 +128,7 @@ def train_on_conjunction(
     """
     targets = np.zeros((len(lessons), len(images)), np.int8)
     for number, lesson in enumerate(lessons):
-        targets[number, lesson.groups.train[lesson.groups.quadrants.index(CONJUNCTION)]] = 1
+        targets[number, lesson.groups.train[lesson.groups.quadrants.index(Quadrant.CONJUNCTION)]] = 1
     nothing = np.zeros(0, np.int32)
     rows = np.repeat(np.arange(len(lessons), dtype=np.int32), count)
     params, history = train(

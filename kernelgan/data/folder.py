@@ -54,20 +54,20 @@ class _File:
 
 
 def load(
-    directory: str | Path,
+    path: str | Path,
     *,
     attributes: Sequence[str],
     objects: Sequence[str],
-    image_size: int,
-    broken_share: float,
+    image_size: int = 32,
+    broken_share: float = 0.05,
     progress: Progress | None = None,
 ) -> Source:
     """Read a directory of photographs.
 
     Args:
-      directory: in the layout above or with an ``images.csv``.
+      path: a directory in the layout above or with an ``images.csv``.
       attributes: names of the attributes; the layout of sub-folders takes exactly one.
-      objects: names of the objects; likewise.
+      objects: names of the objects; the layout takes exactly one.
       image_size: pixels a side; images are resized (bilinear, aspect not kept).
       broken_share: largest share of the image files that may be unreadable.
       progress: told how many files are read, of how many.
@@ -78,8 +78,8 @@ def load(
     Raises:
       UserError: the directory, a sub-folder, the CSV or too many files are not as they should be.
     """
-    root = Path(directory).expanduser()
-    if not str(directory):
+    root = Path(path).expanduser()
+    if not str(path):
         raise UserError("data.folder is empty; give it the directory that holds the photographs.")
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"

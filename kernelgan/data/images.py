@@ -44,7 +44,7 @@ class Source:
     """A data set as a source yields it.
 
     Attributes:
-      name: what to call it in reports, such as ``procedural`` or ``tfds:cifar10``.
+      name: what to call it in reports, such as ``rendered`` or ``tfds:cifar10``.
       train: images that training and validation are cut from.
       test: images that are read once, at the end.
       notes: things the report must say (files skipped, images left out, ...).

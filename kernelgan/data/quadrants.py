@@ -1,15 +1,15 @@
-"""The held-out-quadrant split, what each learner may read, and the gate that refuses leaks.
+"""The held-out-quadrant split: which quadrant of a pair each image lies in, and what each learner may read.
 
 A concept pair puts every image into one quadrant: the conjunction ``a&o``, ``a&!o``, ``!a&o`` or ``!a&!o``.
-The conjunction is seen by nobody but the ceiling. Many pairs share one source: everything here is index
-arrays into ``source.train.images`` and ``source.test.images``, never a copy of an image.
+Nothing sees the conjunction but the ceiling. Many pairs share one source: everything here is index arrays
+into ``source.train.images`` and ``source.test.images``, never a copy of an image.
 
     partition(source) -> Partition          once a source: hashes, the validation side, an order to cap by
     split(partition, a, o) -> PairSplit     once a pair: the quadrant of each image
     attribute_groups(partition, a, [o])     what the zoo of an attribute reads, ... -> Groups
-    check_leakage(partition, readers)       before anything trains
 
-Two groups of the same `Groups.key` are the same images: a zoo trained on one serves the other.
+`kernelgan.data.leakage` then refuses readers of a conjunction. Groups of one `Groups.key` are the same
+images: a zoo trained on one serves the other.
 """
 
 from __future__ import annotations
@@ -22,26 +22,9 @@ import chex
 import numpy as np
 
 from kernelgan.data.images import ImageSet, Source, content_fractions, content_hashes
-from kernelgan.types import UserError
+from kernelgan.types import LEFT_OUT, Quadrant, UserError
 
-QUADRANTS = ("a&o", "a&!o", "!a&o", "!a&!o")
-CONJUNCTION, ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER = range(4)
-REST = 4
-"""Known not to be the conjunction, quadrant not known."""
-LEFT_OUT = -1
-"""Not of the pair: a label is not known, the image is on another side, or a maximum was reached."""
-
-NEAR_DUPLICATE = 0.995
-"""Correlation of mean-removed thumbnails over which two images count as near duplicates."""
-THUMBNAIL = 8
-"""Pixels a side of these thumbnails."""
-_BLOCK = 4096
-_NAMED = 5
 _OF_QUADRANT = ("both", "the attribute alone", "the object alone", "neither", "the rest")
-
-
-class LeakageError(UserError):
-    """Something that trains or chooses would read the content of a conjunction image."""
 
 
 class TooFewError(UserError):
@@ -63,8 +46,8 @@ class Limits:
       maximum_test: most test images a quadrant; 0: all.
     """
 
-    minimum_train: int
-    minimum_test: int
+    minimum_train: int = 32
+    minimum_test: int = 20
     maximum_train: int = 0
     maximum_test: int = 0
 
@@ -95,7 +78,7 @@ class Partition:
 
 @dataclasses.dataclass(frozen=True)
 class PairSplit:
-    """The quadrant of each image for one pair: int8, 0 to 3, `REST` in the test set only, else `LEFT_OUT`.
+    """The quadrant of each image for one pair: int8, a `Quadrant` (`REST` only of test images) or `LEFT_OUT`.
 
     Attributes:
       attribute: name of the attribute.
@@ -122,7 +105,7 @@ class Groups:
     """The images that one learner reads, by quadrant; the positives of a parent zoo are the first quadrant.
 
     Attributes:
-      quadrants: which quadrants, indices into `QUADRANTS`.
+      quadrants: which quadrants, each a `Quadrant`.
       train: for each of them, ascending int32 indices into ``source.train.images``.
       validation: likewise; empty for the conjunction.
     """
@@ -134,7 +117,7 @@ class Groups:
     @property
     def key(self) -> str:
         """Equal for groups of the same quadrants and images, so that one training serves both."""
-        digest = hashlib.sha256(repr(self.quadrants).encode())
+        digest = hashlib.sha256(repr(tuple(map(int, self.quadrants))).encode())
         for indices in (*self.train, *self.validation):
             digest.update(f"{len(indices)}:".encode() + indices.tobytes())
         return digest.hexdigest()
@@ -142,38 +125,6 @@ class Groups:
     def read(self) -> np.ndarray:
         """All images that are trained on or validated on: ascending int32 ``(N,)``."""
         return np.sort(np.concatenate([*self.train, *self.validation]))
-
-
-@dataclasses.dataclass(frozen=True)
-class Reader:
-    """Who reads images, for the leakage gate.
-
-    Attributes:
-      name: for messages, such as ``zoo of the attribute "black"``.
-      groups: the images.
-      pairs: the pairs it is used for; it must have seen the conjunction of none.
-      is_ceiling: it may read conjunction images of the training set, of its pair.
-    """
-
-    name: str
-    groups: Groups
-    pairs: tuple[PairSplit, ...]
-    is_ceiling: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class LeakageReport:
-    """What the gate found for one pair.
-
-    Attributes:
-      leaked: conjunction images that something read; 0, for otherwise the gate raises.
-      duplicates: test images of the pair whose exact content is read in training or validation.
-      near_duplicates: further test images of the pair that nearly equal an image that is read.
-    """
-
-    leaked: int
-    duplicates: int
-    near_duplicates: int
 
 
 def quadrant_of(images: ImageSet, attribute: str, object_name: str) -> np.ndarray:
@@ -185,14 +136,14 @@ def quadrant_of(images: ImageSet, attribute: str, object_name: str) -> np.ndarra
       object_name: a name in ``images.objects``.
 
     Returns:
-      int8 ``(N,)``: an index into `QUADRANTS`, `REST` or `LEFT_OUT`.
+      int8 ``(N,)``: a `Quadrant` or `LEFT_OUT`.
 
     Raises:
       UserError: a concept is not labelled.
     """
     a = _labels(images.attributes, attribute, "attribute")
     o = _labels(images.objects, object_name, "object")
-    quadrant = np.where(images.rest, REST, LEFT_OUT).astype(np.int8)
+    quadrant = np.where(images.rest, Quadrant.REST, LEFT_OUT).astype(np.int8)
     known = (a >= 0) & (o >= 0)
     quadrant[known] = (2 * (1 - a) + (1 - o))[known]
     return quadrant
@@ -239,14 +190,14 @@ def split(part: Partition, attribute: str, object_name: str) -> PairSplit:
     _check_both_ways(_labels(train.attributes, attribute, "attribute"), f"attribute {attribute!r}")
     _check_both_ways(_labels(train.objects, object_name, "object"), f"object {object_name!r}")
     quadrant = quadrant_of(train, attribute, object_name)
-    quadrant[quadrant == REST] = LEFT_OUT
+    quadrant[quadrant == Quadrant.REST] = LEFT_OUT
     limits = part.limits
     pair = PairSplit(
         attribute=attribute,
         object_name=object_name,
         train=_capped(np.where(part.validation, LEFT_OUT, quadrant), part.train_order, limits.maximum_train),
         validation=_capped(
-            np.where(part.validation & (quadrant != CONJUNCTION), quadrant, LEFT_OUT),
+            np.where(part.validation & (quadrant != Quadrant.CONJUNCTION), quadrant, LEFT_OUT),
             part.train_order,
             limits.maximum_train,
         ),
@@ -255,12 +206,12 @@ def split(part: Partition, attribute: str, object_name: str) -> PairSplit:
     whose = f"pair {pair.name!r}"
     distilled = distilled_groups(pair)
     _check_learnable(distilled, limits.minimum_train, whose)
-    scored: tuple[int, ...] = (ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER)
+    scored: tuple[Quadrant, ...] = (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER)
     if np.isin(pair.test, scored).any():
-        pair.test[pair.test == REST] = LEFT_OUT  # of no use beside quadrants that are known
+        pair.test[pair.test == Quadrant.REST] = LEFT_OUT  # of no use beside quadrants that are known
     else:
-        scored = (REST,)
-    for number in (CONJUNCTION, *scored):
+        scored = (Quadrant.REST,)
+    for number in (Quadrant.CONJUNCTION, *scored):
         _check_enough(
             int((pair.test == number).sum()), limits.minimum_test, whose, number, "test", "data.minimum_test"
         )
@@ -286,7 +237,7 @@ def attribute_groups(part: Partition, attribute: str, exclude_objects: Sequence[
     holds = _labels(images.attributes, attribute, "attribute")
     excluded = [_labels(images.objects, name, "object") for name in exclude_objects]
     whose = f"zoo of the attribute {attribute!r} without {_listed(exclude_objects)}"
-    return _parent_groups(part, holds, excluded, ATTRIBUTE_ONLY, whose)
+    return _parent_groups(part, holds, excluded, Quadrant.ATTRIBUTE_ONLY, whose)
 
 
 def object_groups(part: Partition, object_name: str, exclude_attributes: Sequence[str]) -> Groups:
@@ -299,97 +250,45 @@ def object_groups(part: Partition, object_name: str, exclude_attributes: Sequenc
     holds = _labels(images.objects, object_name, "object")
     excluded = [_labels(images.attributes, name, "attribute") for name in exclude_attributes]
     whose = f"zoo of the object {object_name!r} without {_listed(exclude_attributes)}"
-    return _parent_groups(part, holds, excluded, OBJECT_ONLY, whose)
+    return _parent_groups(part, holds, excluded, Quadrant.OBJECT_ONLY, whose)
 
 
 def distilled_groups(pair: PairSplit) -> Groups:
     """What distillation reads: the three quadrants that are seen."""
-    return _groups(pair.train, pair.validation, (ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER))
+    return _groups(
+        pair.train, pair.validation, (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER)
+    )
 
 
 def ceiling_groups(pair: PairSplit) -> Groups:
     """What the ceiling reads: all four quadrants; its conjunction validation group is empty."""
-    return _groups(pair.train, pair.validation, (CONJUNCTION, ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER))
+    return _groups(
+        pair.train,
+        pair.validation,
+        (Quadrant.CONJUNCTION, Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER),
+    )
 
 
 def has_ceiling(part: Partition, pair: PairSplit) -> bool:
     """Whether there are enough conjunction images in the training set to train the ceiling on."""
-    return int((pair.train == CONJUNCTION).sum()) >= max(part.limits.minimum_train, 1)
+    return int((pair.train == Quadrant.CONJUNCTION).sum()) >= max(part.limits.minimum_train, 1)
 
 
 def counts(quadrant: np.ndarray) -> dict[str, int]:
     """How many images each quadrant of a ``PairSplit`` array ``(N,)`` has; ``rest`` where there are any."""
-    found = {name: int((quadrant == number).sum()) for number, name in enumerate(QUADRANTS)}
-    rest = int((quadrant == REST).sum())
-    return {**found, "rest": rest} if rest else found
+    found = {number.label: int((quadrant == number).sum()) for number in Quadrant}
+    if not found[Quadrant.REST.label]:
+        del found[Quadrant.REST.label]
+    return found
 
 
-def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str, str], LeakageReport]:
-    """Refuse to go on if anything that trains or chooses has the content of a conjunction image.
-
-    Conjunction images are all of the pair's in the source, used or not, in the training and the test set.
-    The ceiling may read those of the training set, but none whose content is in the test set too.
-
-    Args:
-      part: the source.
-      readers: everything that will train or validate.
-
-    Returns:
-      (attribute, object) -> what was found, for each pair of the readers. Duplicates are counted against all
-      images that any reader reads.
-
-    Raises:
-      LeakageError: naming who reads which images.
-    """
-    pairs = {(pair.attribute, pair.object_name): pair for reader in readers for pair in reader.pairs}
-    forbidden = {names: _conjunction_contents(part, *names) for names in pairs}
-    for reader in readers:
-        for pair in reader.pairs:
-            in_train, in_test = forbidden[pair.attribute, pair.object_name]
-            _refuse(part, reader, pair, in_test if reader.is_ceiling else in_train | in_test)
-    is_read = np.zeros(len(part.train_hashes), bool)
-    for reader in readers:
-        is_read[reader.groups.read()] = True
-    read = np.flatnonzero(is_read)
-    scored = np.flatnonzero(np.any([pair.test != LEFT_OUT for pair in pairs.values()], axis=0))
-    read_contents = {part.train_hashes[index] for index in read}
-    exact = np.zeros(len(part.test_hashes), bool)
-    exact[scored] = [part.test_hashes[index] in read_contents for index in scored]
-    near = np.zeros_like(exact)
-    near[scored] = nearest_correlation(part.source.test.images, scored, part.source.train.images, read) > (
-        NEAR_DUPLICATE
-    )
-    return {
-        names: LeakageReport(
-            leaked=0,
-            duplicates=int((exact & (pair.test != LEFT_OUT)).sum()),
-            near_duplicates=int((near & ~exact & (pair.test != LEFT_OUT)).sum()),
-        )
-        for names, pair in pairs.items()
-    }
-
-
-def nearest_correlation(
-    images: np.ndarray, which: np.ndarray, others: np.ndarray, which_others: np.ndarray
-) -> np.ndarray:
-    """The correlation of each image with the most similar of some others, as small thumbnails.
-
-    Args:
-      images: uint8 ``(N, H, W, 3)``.
-      which: indices of the ``n`` images to look at.
-      others: uint8 ``(M, H, W, 3)``.
-      which_others: indices of the ``m`` others to compare with.
-
-    Returns:
-      float32 ``(n,)`` in [-1, 1]; an image of one colour correlates 0 with everything.
-    """
-    left, right = _thumbnails(images, which), _thumbnails(others, which_others)
-    nearest = np.full(len(left), -1.0, np.float32)
-    for row in range(0, len(left), _BLOCK):
-        for column in range(0, len(right), _BLOCK):
-            product = left[row : row + _BLOCK] @ right[column : column + _BLOCK].T
-            np.maximum(nearest[row : row + _BLOCK], product.max(axis=1), out=nearest[row : row + _BLOCK])
-    return nearest
+def digest(part: Partition) -> str:
+    """SHA-256 of the content and the labels of all images, in their order: of no name, path or date."""
+    found = hashlib.sha256("".join((*part.train_hashes, *part.test_hashes)).encode())
+    for images in (part.source.train, part.source.test):
+        for labels in (*images.attributes.values(), *images.objects.values(), images.rest):
+            found.update(np.ascontiguousarray(labels).tobytes())
+    return found.hexdigest()
 
 
 def _labels(concepts: dict[str, np.ndarray], name: str, kind: str) -> np.ndarray:
@@ -414,7 +313,7 @@ def _check_both_ways(labels: np.ndarray, concept: str) -> None:
 def _capped(quadrant: np.ndarray, order: np.ndarray, maximum: int) -> np.ndarray:
     """Leave out all but `maximum` images of each quadrant; `quadrant` int8 ``(N,)``, 0 for no maximum."""
     kept = np.full(len(quadrant), LEFT_OUT, np.int8)
-    for number in range(REST + 1):
+    for number in Quadrant:
         kept[_first(np.flatnonzero(quadrant == number), order, maximum)] = number
     return kept
 
@@ -438,12 +337,14 @@ def _parent_groups(
 ) -> Groups:
     """Positives and negatives of a concept among the images that lack all excluded concepts."""
     eligible = np.logical_and.reduce([labels == 0 for labels in excluded])
-    quadrant = np.select([eligible & (holds == 1), eligible & (holds == 0)], [positive, NEITHER], LEFT_OUT)
+    quadrant = np.select(
+        [eligible & (holds == 1), eligible & (holds == 0)], [positive, Quadrant.NEITHER], LEFT_OUT
+    )
     maximum = part.limits.maximum_train
     groups = _groups(
         _capped(np.where(part.validation, LEFT_OUT, quadrant), part.train_order, maximum),
         _capped(np.where(part.validation, quadrant, LEFT_OUT), part.train_order, maximum),
-        (positive, NEITHER),
+        (positive, Quadrant.NEITHER),
     )
     _check_learnable(groups, part.limits.minimum_train, whose)
     return groups
@@ -451,66 +352,19 @@ def _parent_groups(
 
 def _check_learnable(groups: Groups, minimum: int, whose: str) -> None:
     for number, train, validation in zip(groups.quadrants, groups.train, groups.validation, strict=True):
-        _check_enough(len(train), minimum, whose, number, "training", "data.minimum_train")
-        _check_enough(len(validation), 1, whose, number, "validation", "data.validation_share")
+        _check_enough(len(train), minimum, whose, Quadrant(number), "training", "data.minimum_train")
+        _check_enough(len(validation), 1, whose, Quadrant(number), "validation", "data.validation_share")
 
 
-def _check_enough(found: int, needed: int, whose: str, number: int, use: str, field: str) -> None:
-    quadrant = (*QUADRANTS, "rest (test images that are known not to be the conjunction)")[number]
+def _check_enough(found: int, needed: int, whose: str, number: Quadrant, use: str, field: str) -> None:
     if found < max(needed, 1):
+        what = " (test images known not to be the conjunction)" if number == Quadrant.REST else ""
         remedy = "raise" if field == "data.validation_share" else "lower"
         raise TooFewError(
-            f"The {whose} has too few {use} images in quadrant {quadrant}: found {found}, needed "
+            f"The {whose} has too few {use} images in quadrant {number.label}{what}: found {found}, needed "
             f"{max(needed, 1)}. Add images, choose another pair, or {remedy} {field}.",
             f"{found} {use} images of {_OF_QUADRANT[number]}, needed {max(needed, 1)}",
         )
-
-
-def _conjunction_contents(part: Partition, attribute: str, object_name: str) -> tuple[set[str], set[str]]:
-    """Content hashes of the pair's conjunction images in the training and in the test set."""
-
-    def contents(images: ImageSet, hashes: Sequence[str]) -> set[str]:
-        found = np.flatnonzero(quadrant_of(images, attribute, object_name) == CONJUNCTION)
-        return {hashes[index] for index in found.tolist()}
-
-    return contents(part.source.train, part.train_hashes), contents(part.source.test, part.test_hashes)
-
-
-def _refuse(part: Partition, reader: Reader, pair: PairSplit, forbidden: set[str]) -> None:
-    leaks = [index for index in reader.groups.read() if part.train_hashes[index] in forbidden]
-    if leaks:
-        names = _listed([part.source.train.names[index] for index in leaks[:_NAMED]])
-        more = f" and {len(leaks) - _NAMED} more" if len(leaks) > _NAMED else ""
-        raise LeakageError(
-            f"The {reader.name} would read {len(leaks)} image(s) with the content of "
-            f"a {pair.name!r}, the conjunction that nobody may see: {names}{more}. Each copies an image that "
-            "is labelled as the conjunction. Remove the copies, or mend their labels, and start again."
-        )
-
-
-def _thumbnails(images: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Thumbnails less their mean colour, of length 1: float32 ``(len(which), THUMBNAIL * THUMBNAIL * 3)``.
-
-    The mean of each channel is removed, for else all images of one tint, such as skies, are alike.
-    """
-    height, width = images.shape[1:3]
-    rows, columns = _averaging(height), _averaging(width)
-    flat = np.empty((len(which), THUMBNAIL * THUMBNAIL * 3), np.float32)
-    for start in range(0, len(which), _BLOCK):
-        block = images[which[start : start + _BLOCK]].astype(np.float32)
-        small = np.einsum("rh,nhwc,kw->nrkc", rows, block, columns, optimize=True)
-        small -= small.mean(axis=(1, 2), keepdims=True)
-        flat[start : start + _BLOCK] = small.reshape(len(block), -1)
-    norm = np.linalg.norm(flat, axis=1, keepdims=True)
-    return flat / np.where(norm > 1e-3, norm, np.inf)
-
-
-def _averaging(side: int) -> np.ndarray:
-    """Weights ``(THUMBNAIL, side)`` that average `side` pixels into thumbnail pixels by area."""
-    edges = np.arange(side + 1) * (THUMBNAIL / side)
-    cell = np.arange(THUMBNAIL)[:, None]
-    overlap = np.minimum(edges[1:], cell + 1) - np.maximum(edges[:-1], cell)
-    return np.maximum(overlap, 0).astype(np.float32)
 
 
 def _listed(names: Sequence[str]) -> str:

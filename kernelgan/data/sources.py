@@ -2,13 +2,91 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-from kernelgan.data import folder, procedural, quadrants, tfds
+from kernelgan.data import folder, quadrants, rendered, tfds
 from kernelgan.data.images import Progress, Source
-from kernelgan.types import Config
+from kernelgan.types import Config, Quadrant, UserError
 
 _SHEET_COLUMNS = 12
+
+
+def load(
+    source: str,
+    *,
+    attributes: Sequence[str],
+    objects: Sequence[str],
+    seed: int = 0,
+    image_size: int = 32,
+    progress: Progress | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Source:
+    """Loads labelled images.
+
+    Args:
+      source: ``rendered``, ``tfds`` or ``folder``.
+      attributes: names of the attributes that are composed, such as ``("black",)``.
+      objects: names of the objects that they are composed with.
+      seed: of the rendered images, and of the test images of a TFDS data set that has one split; unused for a
+        folder.
+      image_size: pixels a side; images of another size are resized (bilinear, aspect not kept).
+      progress: told now and then how many images are done, of how many.
+      **options: of the source: ``train`` and ``test``, numbers of images, see `rendered.load`; ``name`` and
+        ``data_dir``, see `tfds.load`; ``path`` and ``broken_share``, see `folder.load`.
+
+    Raises:
+      UserError: an unknown source or option, or whatever is wrong with the data.
+    """
+    loaders: dict[str, Callable[..., Source]] = {
+        "rendered": rendered.load,
+        "tfds": tfds.load,
+        "folder": folder.load,
+    }
+    if source not in loaders:
+        raise UserError(f"The source is {source!r}; expected one of {', '.join(map(repr, loaders))}.")
+    for kind, names in (("attributes", attributes), ("objects", objects)):
+        if isinstance(names, str):
+            raise UserError(f"{kind} is the string {names!r}; expected a tuple of names: ({names!r},).")
+    given: dict[str, Any] = {
+        "attributes": tuple(attributes),
+        "objects": tuple(objects),
+        "image_size": image_size,
+        "progress": progress,
+    }
+    if source != "folder":
+        given["seed"] = seed
+    parameters = inspect.signature(loaders[source]).parameters
+    known = [name for name in parameters if name not in given]
+    needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]
+    wrong = [name for name in options if name not in known]
+    missing = [name for name in needed if name not in options]
+    if wrong or missing:
+        problem = f"has no option {', '.join(wrong)}" if wrong else f"needs the option {', '.join(missing)}"
+        raise UserError(f"The source {source!r} {problem}; its options are {', '.join(known)}.")
+    return loaders[source](**given, **options)
+
+
+def fingerprint(config: Config) -> str:
+    """Names, sizes and dates of the files that `load_source` would read, without reading them.
+
+    Where it is the same as after a finished run, so are the images; where it is not, their content decides.
+    """
+    data = config.data
+    roots = {"folder": data.folder, "tfds": data.tfds.data_dir or os.environ.get("TFDS_DATA_DIR", "")}
+    root = Path(roots[data.source] or os.curdir) if data.source in roots else None
+    if root is None or not (data.source == "folder" or roots[data.source]):
+        return ""
+    below = root / data.tfds.name if data.source == "tfds" else root
+    stats = {path: path.stat() for path in sorted(below.rglob("*")) if path.is_file()}
+    described = [(path.relative_to(root).as_posix(), s.st_size, s.st_mtime_ns) for path, s in stats.items()]
+    return hashlib.sha256(repr(described).encode()).hexdigest()
 
 
 def load_source(config: Config, progress: Progress) -> Source:
@@ -18,31 +96,21 @@ def load_source(config: Config, progress: Progress) -> Source:
       UserError: whatever is wrong with the data.
     """
     data, pairs = config.data, config.pairs
-    concepts = {"attributes": tuple(pairs.attributes), "objects": tuple(pairs.objects)}
-    if data.source == "procedural":
-        return procedural.load(
-            **concepts,
-            train=data.procedural.train,
-            test=data.procedural.test,
-            image_size=data.image_size,
-            seed=config.seed,
-            progress=progress,
-        )
-    if data.source == "tfds":
-        return tfds.load(
-            data.tfds.name,
-            data_dir=data.tfds.data_dir,
-            **concepts,
-            image_size=data.image_size,
-            seed=config.seed,
-            progress=progress,
-        )
-    return folder.load(
-        data.folder,
-        **concepts,
+    name = data.source
+    if name == "rendered":
+        options = {"train": data.rendered.train, "test": data.rendered.test}
+    elif name == "tfds":
+        options = {"name": data.tfds.name, "data_dir": data.tfds.data_dir}
+    else:
+        options = {"path": data.folder, "broken_share": data.broken_share}
+    return load(
+        name,
+        attributes=pairs.attributes,
+        objects=pairs.objects,
+        seed=config.seed,
         image_size=data.image_size,
-        broken_share=data.broken_share,
         progress=progress,
+        **options,
     )
 
 
@@ -54,12 +122,12 @@ def contact_sheet(
     Returns:
       uint8 ``(rows, columns, H, W, 3)``, the rows' names and the columns' names.
     """
-    if config.data.source == "procedural":
-        return procedural.contact_sheet(config.seed, config.data.image_size)
+    if config.data.source == "rendered":
+        return rendered.contact_sheet(config.seed, config.data.image_size)
     rows, names = [], []
-    for number, quadrant in enumerate((*quadrants.QUADRANTS, "rest")):
-        found = np.flatnonzero(pair.test == number)
+    for quadrant in Quadrant:
+        found = np.flatnonzero(pair.test == quadrant)
         if len(found):
             rows.append(source.test.images[np.resize(found, _SHEET_COLUMNS)])
-            names.append(f"{pair.name}: {quadrant}")
+            names.append(f"{pair.name}: {quadrant.label}")
     return np.stack(rows), tuple(names), tuple(str(column + 1) for column in range(_SHEET_COLUMNS))

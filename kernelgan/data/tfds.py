@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,11 +144,11 @@ SPECS: dict[str, DatasetSpec] = {
 def load(
     name: str,
     *,
-    data_dir: str,
+    data_dir: str = "",
     attributes: Sequence[str],
     objects: Sequence[str],
-    image_size: int,
-    seed: int,
+    image_size: int = 32,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Source:
     """Read a prepared TFDS data set.
@@ -163,7 +163,8 @@ def load(
       progress: told how many records are read, of how many.
 
     Raises:
-      UserError: an unknown name, a package that is not installed, or a data set that is not prepared.
+      UserError: an unknown name, a package that is not installed, or a data set that is not prepared or is
+        damaged.
     """
     if name not in SPECS:
         raise UserError(f"There is no data set {name!r}; known are {', '.join(SPECS)}. Mend data.tfds.name.")
@@ -180,7 +181,7 @@ def load(
         parts.append(
             image_set(
                 spec,
-                records,
+                _read(records, name, split, data_dir),
                 count=len(records),
                 attributes=attributes,
                 objects=objects,
@@ -289,6 +290,23 @@ def _records(name: str, split: str, data_dir: str) -> Sequence[Record]:
             f"{reason}. Set data.tfds.data_dir or TFDS_DATA_DIR to where it is, or prepare it, which takes "
             f"a network and TensorFlow: {prepare_command(name, where)}"
         ) from error
+
+
+def _read(records: Sequence[Record], name: str, split: str, data_dir: str) -> Iterator[Record]:
+    """The records in their order; the file behind them may be cut or damaged, which only reading shows."""
+    for number in range(len(records)):
+        try:
+            record = records[number]
+        except (RuntimeError, ValueError, OSError, IndexError) as error:
+            info = getattr(records, "dataset_info", None)
+            where = getattr(info, "data_dir", None) or data_dir or "the folder of TFDS"
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"Record {number} of {len(records)} of {name}/{split} cannot be read from {where} "
+                f"({reason}). A file of that split is missing, cut or damaged. Copy it anew, or delete "
+                f"{where} and prepare it again: {prepare_command(name, data_dir)}"
+            ) from error
+        yield record
 
 
 def _offset(progress: Progress, before: int, total: int) -> Progress:

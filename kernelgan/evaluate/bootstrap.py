@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from kernelgan.evaluate import scores as scores_lib
+from kernelgan.types import Quadrant
 
 
 def image_weights(quadrant: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
@@ -111,7 +112,7 @@ def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weight
 
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)
-    kind = np.where(quadrant == scores_lib.CONJUNCTION, loops.POSITIVE, 0)
+    kind = np.where(quadrant == Quadrant.CONJUNCTION, loops.POSITIVE, 0)
     lanes = loops.in_lanes(weights)
 
     def work(networks: slice) -> np.ndarray:
@@ -151,15 +152,15 @@ def resampled_zero_shot(
         sizes[value] = int(members.sum())
         said_yes[value] = yes[:, members].astype(np.float32) @ weights[members]
     right = {
-        value: count if value == scores_lib.CONJUNCTION else sizes[value] - count
+        value: count if value == Quadrant.CONJUNCTION else sizes[value] - count
         for value, count in said_yes.items()
     }
-    hits = said_yes[scores_lib.CONJUNCTION]
+    hits = said_yes[Quadrant.CONJUNCTION]
     return {
         "balanced_accuracy": np.mean([right[value] / sizes[value] for value in right], axis=0),
         "accuracy": sum(right.values()) / quadrant.size,
         "precision": hits / np.maximum(sum(said_yes.values()), 1),
-        "recall": hits / sizes[scores_lib.CONJUNCTION],
+        "recall": hits / sizes[Quadrant.CONJUNCTION],
     }
 
 

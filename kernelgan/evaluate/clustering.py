@@ -24,6 +24,7 @@ from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
 from kernelgan.evaluate import scores as scores_lib
+from kernelgan.types import Quadrant
 
 NOISE = -1
 """DBSCAN's label for an image that is in no cluster."""
@@ -194,7 +195,7 @@ def cluster_scores(
     clusters = np.asarray(clusters)
     if clusters.shape != quadrant.shape:
         raise ValueError(f"clusters must be (N,) with N = {quadrant.size} images, got {clusters.shape}")
-    is_positive = quadrant == scores_lib.CONJUNCTION
+    is_positive = quadrant == Quadrant.CONJUNCTION
     names, index = np.unique(clusters, return_inverse=True)
     table = np.stack([np.bincount(index[mask], minlength=names.size) for mask in (is_positive, ~is_positive)])
     if conjunction is None:
@@ -317,5 +318,5 @@ def _dbscan(embedding: np.ndarray, *, radius: float, minimum_samples: int) -> np
 def _one_class_svm(embedding: np.ndarray, quadrant: np.ndarray, *, nu: float) -> np.ndarray:
     """1 inside a one-class SVM (Schoelkopf et al., 2001) around the conjunction's points, 0 outside."""
     model = svm.OneClassSVM(kernel="rbf", gamma="scale", nu=nu)
-    model.fit(embedding[quadrant == scores_lib.CONJUNCTION])
+    model.fit(embedding[quadrant == Quadrant.CONJUNCTION])
     return (model.predict(embedding) > 0).astype(np.int64)

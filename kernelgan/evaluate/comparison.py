@@ -25,13 +25,11 @@ import numpy as np
 from scipy import stats
 
 from kernelgan.evaluate import bootstrap, null_test
+from kernelgan.evaluate.verdict import CEILING, FLOOR, SIGNIFICANCE, YARDSTICK
 
 Record = dict[str, Any]
 Tests = dict[str, dict[str, Record]]
 
-YARDSTICK = "and_ensemble"
-"""What every method is compared with: both parents run, at twice the parameters."""
-FLOOR, CEILING = "random", "trained_on_conjunction"
 PARENTS = ("attribute_only", "object_only")
 """The attribute's and the object's zoo as they are: the novelty of every method is taken against them."""
 
@@ -232,8 +230,10 @@ class _Board:
         parameters = [
             pair["methods"][name].get("parameters") for pair in self.pairs if name in pair["methods"]
         ]
+        record = next(pair["methods"][name] for pair in self.pairs if name in pair["methods"])
+        told = ("kind", "label", "description", "family", "tier")
         return {
-            "kind": self.kind(name),
+            **{key: record[key] for key in told if key in record},
             "pairs": int(np.isfinite(means).sum()),
             "parameters": parameters[0],
             "auroc": {self.merit: self.drawings.statistic(means)},
@@ -281,7 +281,7 @@ class _Board:
             pair["tests"][name][YARDSTICK] for pair in self.pairs if YARDSTICK in pair["tests"].get(name, {})
         ]
         signs = np.array([np.sign(one["difference"]["mean"]) for one in tests])
-        clear = np.array([one["p_adjusted"] < null_test.SIGNIFICANCE for one in tests])
+        clear = np.array([one["p_adjusted"] < SIGNIFICANCE for one in tests])
         return {
             "rival": YARDSTICK,
             **test,

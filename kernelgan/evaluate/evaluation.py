@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -14,13 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from absl import logging
 
-from kernelgan.baselines.methods import METHODS, Context, Method, Networks, parameter_count
+from kernelgan.baselines.methods import Context, Method, Networks, parameter_count
 from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
 from kernelgan.evaluate import novelty as novelty_lib
-from kernelgan.results import write_atomically
-from kernelgan.types import Params
+from kernelgan.keys import StageKey, kept
+from kernelgan.types import Params, Quadrant
 
 Record = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -97,7 +94,10 @@ def evaluate_method(
     answers, threshold = features.score(np.concatenate(logits))
     record: Record = {
         "kind": method.kind,
+        "label": method.label,
         "description": method.description,
+        "family": method.family,
+        "tier": method.tier,
         "networks": len(answers),
         "parameters": parameter_count(networks),
     }
@@ -258,7 +258,9 @@ def novelty(
 
 def _wrong(answers: Arrays, quadrant: np.ndarray) -> np.ndarray:
     """Bool ``(M, N)``: which images are answered wrongly."""
-    return scores.answers(answers["scores"], float(answers["threshold"])) != (quadrant == scores.CONJUNCTION)
+    return scores.answers(answers["scores"], float(answers["threshold"])) != (
+        quadrant == Quadrant.CONJUNCTION
+    )
 
 
 def matched_null(
@@ -318,7 +320,7 @@ def evaluate_pairs(
     pairs: Sequence[Item],
     *,
     progress: Callable[[int, int], None],
-    methods: Mapping[str, Method] = METHODS,
+    methods: Mapping[str, Method],
 ) -> list[Result]:
     """Measures pairs, as many at a time as there are cores.
 
@@ -356,8 +358,9 @@ def evaluate_pair(
     settings: Settings,
     *,
     directory: Path,
+    keys: Callable[[str], StageKey],
     progress: Callable[[int], None],
-    methods: Mapping[str, Method] = METHODS,
+    methods: Mapping[str, Method],
 ) -> tuple[Record, Arrays]:
     """Measures every method on one pair.
 
@@ -366,7 +369,8 @@ def evaluate_pair(
       images: uint8 ``(N, H, W, C)``, the pair's test images.
       quadrant: int8 ``(N,)``.
       settings: see there.
-      directory: each method's measurements are kept here, and found again by a resumed run.
+      directory: each method's measurements are kept here, and used by a resumed run.
+      keys: what a method of this name and its measurements are made from.
       progress: called with the number of methods done.
       methods: the table; the parents come first, for the novelty of others is taken against them.
 
@@ -378,9 +382,9 @@ def evaluate_pair(
     outcomes: dict[str, Arrays] = {}
     pair = _Pair(context, images, quadrant, settings, outcomes)
     for done, (name, method) in enumerate(methods.items(), start=1):
-        kept = _kept(directory / f"{name}.npz", functools.partial(pair.measure, method))
-        if kept is not None:
-            records[name], outcomes[name] = kept
+        found = kept(directory / f"{name}.npz", keys(name), functools.partial(pair.measure, method))
+        if found is not None:
+            records[name], outcomes[name] = found
         progress(done)
     for name, share in recovered(records).items():
         records[name]["recovered"] = share
@@ -458,27 +462,6 @@ class _Pair:
         return self.answered.get(key, population)
 
 
-def _kept(file: Path, work: Callable[[], tuple[Record, Arrays] | None]) -> tuple[Record, Arrays] | None:
-    """Measurements read back if they were written whole, else taken and written; None if there are none."""
-    try:
-        with np.load(file) as saved:
-            arrays = {name: saved[name] for name in saved.files if name != "record"}
-            return json.loads(str(saved["record"])), arrays
-    except FileNotFoundError:
-        pass
-    except Exception as error:  # whatever a broken file makes zipfile or numpy raise
-        logging.warning("%s is damaged (%s); it is measured again", file, error)
-    found = work()
-    if found is None:
-        return None
-    record, arrays = found
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, buffer.getvalue())
-    return record, arrays
-
-
 def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndarray) -> Arrays:
     """What the report's figures need of a pair's evaluation."""
     present = np.unique(quadrant)
@@ -486,9 +469,9 @@ def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndar
     shown = np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present])
     arrays = {"test_images": images[shown], "test_quadrant": quadrant[shown]}
     for name, found in outcomes.items():
-        for kept in ("worst", "replicates", "novelty"):
-            if kept in found:
-                arrays[f"{kept}/{name}"] = found[kept]
+        for figure in ("worst", "replicates", "novelty"):
+            if figure in found:
+                arrays[f"{figure}/{name}"] = found[figure]
         arrays[f"cosine/{name}"] = found["cosine"]
         answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
         arrays[f"answers/{name}"] = answers.astype(np.float32)

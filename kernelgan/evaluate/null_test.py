@@ -20,7 +20,6 @@ from scipy import stats
 
 from kernelgan.evaluate import scores as scores_lib
 
-SIGNIFICANCE = 0.05
 _ROUNDING = 1e-12
 _UNHEARD_OF = 1e-9
 _OF_PICKED: dict[str, Callable[[np.ndarray], Any]] = {"best": np.max, "mean": np.mean}

@@ -1,7 +1,7 @@
 """How well scores tell the conjunction from each other quadrant; exact, ties included, all networks at once.
 
-`scores` are float ``(M, N)``, larger meaning more of the conjunction; `quadrant` is int ``(N,)`` with the
-constants below. See ``PROTOCOL.md``, "Metrics".
+`scores` are float ``(M, N)``, larger meaning more of the conjunction; `quadrant` is int ``(N,)``, see
+`Quadrant`. See ``PROTOCOL.md``, "Metrics".
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-CONJUNCTION, ATTRIBUTE_ONLY, OBJECT_ONLY, NEITHER, REST = range(5)
-"""Values of `quadrant`: a&o, a&!o, !a&o, !a&!o, and "not a&o, but which of the others is not known"."""
+from kernelgan.types import Quadrant
 
 VERSUS = {
-    "vs_attribute_only": ATTRIBUTE_ONLY,
-    "vs_object_only": OBJECT_ONLY,
-    "vs_neither": NEITHER,
-    "vs_rest": REST,
+    "vs_attribute_only": Quadrant.ATTRIBUTE_ONLY,
+    "vs_object_only": Quadrant.OBJECT_ONLY,
+    "vs_neither": Quadrant.NEITHER,
+    "vs_rest": Quadrant.REST,
 }
 """Key of an AUROC -> the quadrant that the conjunction is told from."""
 
@@ -30,12 +29,12 @@ def check_quadrant(quadrant: np.ndarray) -> np.ndarray:
     quadrant = np.asarray(quadrant)
     if quadrant.ndim != 1 or not np.issubdtype(quadrant.dtype, np.integer):
         raise ValueError(f"quadrant must be integers (N,), got {quadrant.dtype} {quadrant.shape}")
-    unknown = sorted(set(np.unique(quadrant).tolist()) - set(range(5)))
+    unknown = sorted(set(np.unique(quadrant).tolist()) - set(Quadrant))
     if unknown:
         raise ValueError(
             f"quadrant must be 0 (conjunction) to 4 (rest), got also {unknown}: leave such images out"
         )
-    positives = int(np.sum(quadrant == CONJUNCTION))
+    positives = int(np.sum(quadrant == Quadrant.CONJUNCTION))
     if positives in (0, quadrant.size):
         raise ValueError(
             f"{positives} of {quadrant.size} images are the conjunction: need some and need others"
@@ -93,7 +92,7 @@ def auroc_by_quadrant(scores: np.ndarray, quadrant: np.ndarray) -> dict[str, np.
       ValueError: see `check_scores`.
     """
     scores, quadrant = check_scores(scores, quadrant)
-    positive = scores[:, quadrant == CONJUNCTION]
+    positive = scores[:, quadrant == Quadrant.CONJUNCTION]
     n = positive.shape[1]
     result = {}
     for key, value in versus_present(quadrant).items():
@@ -122,7 +121,7 @@ def average_precision(scores: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
       ValueError: see `check_scores`.
     """
     scores, quadrant = check_scores(scores, quadrant)
-    is_positive = quadrant == CONJUNCTION
+    is_positive = quadrant == Quadrant.CONJUNCTION
     # With "max" ranks of the negated score, a rank counts the images that score at least as high.
     at_least = stats.rankdata(-scores, method="max", axis=1)[:, is_positive]
     positives_at_least = stats.rankdata(-scores[:, is_positive], method="max", axis=1)
@@ -167,7 +166,7 @@ def zero_shot(
     """
     scores, quadrant = check_scores(scores, quadrant)
     yes = answers(scores, threshold)
-    is_positive = quadrant == CONJUNCTION
+    is_positive = quadrant == Quadrant.CONJUNCTION
     right = yes == is_positive
     per_quadrant = [right[:, quadrant == value].mean(axis=1) for value in np.unique(quadrant)]
     hits = yes[:, is_positive].sum(axis=1)

@@ -1,1 +1,1 @@
-"""The reference (Jain, "mlusingml", 2024), repeated from its own weights by its own protocol, with nulls."""
+"""The original (Jain, "mlusingml", 2024), repeated from its own weights by its own protocol, with nulls."""

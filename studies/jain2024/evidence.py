@@ -1,4 +1,4 @@
-"""From measured figures to the records of `results.json`: pure functions, no network is run here.
+"""From measured figures to the study's records: pure functions, no network is run here.
 
 Figures come as ``(..., 3, 7)``: K-means, the one-class SVM and DBSCAN (see `by_clusterer`), by
 `protocol.FIGURES`; as they were measured, as ``(..., K + 1 + D, 7)`` (see `protocol.measure`).
@@ -6,7 +6,6 @@ Figures come as ``(..., 3, 7)``: K-means, the one-class SVM and DBSCAN (see `by_
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,34 +13,21 @@ import numpy as np
 from scipy import stats
 
 from kernelgan.evaluate import bootstrap, null_test
-from studies.jain2024.data import DOMAINS, PRINTED, ReportedRow
+from studies.jain2024.data import PRINTED, ReportedRow
 from studies.jain2024.protocol import CLUSTERERS, FIGURES
 
-GENERATED = {domain: f"cyclegan_{direction}" for domain, direction in DOMAINS.items()}
-"""What the reference's domains are called everywhere else: by the direction of the translation."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Whose picked networks are compared.
-
-    Attributes:
-      generated: populations on the one side.
-      others: populations on the other.
-    """
-
-    generated: tuple[str, ...]
-    others: tuple[str, ...]
-
+GENERATED = {"A": "generated_a", "B": "generated_b"}
+"""The populations of generated networks, by domain."""
+_BOTH = tuple(GENERATED.values())
 
 COMPARISONS = {
-    "random": Comparison(tuple(GENERATED.values()), ("random",)),
-    "black": Comparison(tuple(GENERATED.values()), ("attribute_only",)),
-    "source_a": Comparison((GENERATED["A"],), ("object_only",)),
-    "source_b": Comparison((GENERATED["B"],), ("attribute_only",)),
+    "random": (_BOTH, "random"),
+    "black": (_BOTH, "black"),
+    "source_a": ((GENERATED["A"],), "cat"),
+    "source_b": ((GENERATED["B"],), "black"),
 }
-"""Generated networks against random kernels; against the black zoo's own; and each domain against the very
-kernels that it was translated from (A from cat, B from black)."""
+"""Generated populations, and the other that they are compared with: random kernels; the black zoo's own; and
+for each domain the very kernels that it was translated from (A from cat, B from black)."""
 
 ACCURACY = FIGURES.index("accuracy")
 
@@ -49,69 +35,40 @@ Record = dict[str, Any]
 
 
 def clusterings(fixed: np.ndarray, *, seed: int) -> Record:
-    """The record of a population under the fixed protocol, ``(M, 3, 7)``: each figure's mean and interval."""
-    found: Record = {}
-    for place, clusterer in enumerate(CLUSTERERS):
-        figures = {name: bootstrap.summary(fixed[:, place, i], seed=seed) for i, name in enumerate(FIGURES)}
-        found[clusterer] = {
-            **{name: figures[name] for name in FIGURES[:5]},
-            "as_printed": {
-                "precision": figures["recall"],
-                "recall": figures["precision"],
-                "cluster_entropy": figures["entropy_as_printed"],
-                "cluster_purity": figures["purity_as_printed"],
-            },
-        }
-    return found
+    """A population under the fixed protocol, ``(M, 3, 7)``: by clusterer each of `FIGURES`, with interval."""
+    return {
+        clusterer: {name: bootstrap.summary(fixed[:, place, i], seed=seed) for i, name in enumerate(FIGURES)}
+        for place, clusterer in enumerate(CLUSTERERS)
+    }
 
 
-def fixed_tests(fixed: Mapping[str, np.ndarray], *, count: int, seed: int) -> Record:
-    """Under the fixed protocol, nothing picked: generated networks against the others.
+def tail(accuracy: Mapping[str, np.ndarray], count: int) -> Record:
+    """How often a network is as good as the worst of the generated networks that would be picked.
 
     Args:
-      fixed: figures ``(M, 3, 7)`` by population; `GENERATED` and ``random`` must be among them.
+      accuracy: under the fixed protocol, ``(M,)`` by population, `GENERATED` among them.
       count: networks picked.
-      seed: of the permutations.
 
     Returns:
-      For each clusterer: ``mean`` and ``best`` against random networks (`null_test`), and ``tail``: how
-      often a network is as good as the worst of the generated ones that would be picked,
-      ``{"threshold", "shares": {population: {"networks", "share", "p_value"}}}``; the p-value (Fisher's exact
-      test) is for generated networks being that good more often than those of the population.
+      ``threshold``; ``mean`` and ``best`` of the generated networks of both domains; and by population, the
+      generated together, ``shares``: ``networks``, ``share`` and ``p_value``, that generated networks are
+      that good more often than those (Fisher's exact test).
     """
-    found: Record = {}
-    for place, clusterer in enumerate(CLUSTERERS):
-        generated = np.concatenate([fixed[name][:, place, ACCURACY] for name in GENERATED.values()])
-        random = fixed["random"][:, place, ACCURACY]
-        found[clusterer] = {
-            "mean": null_test.mean_test(generated, random, seed=seed),
-            "best": null_test.best_of(generated, random),
-            "tail": _tail(
-                generated,
-                {
-                    name: values[:, place, ACCURACY]
-                    for name, values in fixed.items()
-                    if name not in GENERATED.values()
-                },
-                count,
-            ),
-        }
-    return found
-
-
-def _tail(generated: np.ndarray, others: Mapping[str, np.ndarray], count: int) -> Record:
-    threshold = np.sort(generated)[-count]
+    generated = np.concatenate([accuracy[name] for name in _BOTH])
+    threshold = float(np.sort(generated)[-count])
     hits = int(np.sum(generated >= threshold))
     shares = {"generated": {"networks": generated.size, "share": hits / generated.size, "p_value": None}}
-    for name, values in others.items():
-        theirs = int(np.sum(values >= threshold))
-        table = [[hits, generated.size - hits], [theirs, values.size - theirs]]
-        shares[name] = {
-            "networks": values.size,
-            "share": theirs / values.size,
-            "p_value": float(stats.fisher_exact(table, alternative="greater").pvalue),
-        }
-    return {"threshold": float(threshold), "shares": shares}
+    for name, values in accuracy.items():
+        if name not in _BOTH:
+            theirs = int(np.sum(values >= threshold))
+            table = [[hits, generated.size - hits], [theirs, values.size - theirs]]
+            shares[name] = {
+                "networks": values.size,
+                "share": theirs / values.size,
+                "p_value": float(stats.fisher_exact(table, alternative="greater").pvalue),
+            }
+    moments = {"mean": float(generated.mean()), "best": float(generated.max())}
+    return {"threshold": threshold, **moments, "shares": shares}
 
 
 def picked_tests(
@@ -123,7 +80,7 @@ def picked_tests(
     draws: int,
     seed: int,
 ) -> tuple[Record, dict[str, np.ndarray]]:
-    """The reference's picking and tuning, repeated on other networks; see `null_test.picked`.
+    """The original's picking and tuning, repeated on other networks; see `null_test.picked`.
 
     Args:
       whose: population of each network, ``(T,)``.
@@ -134,20 +91,20 @@ def picked_tests(
       seed: of them.
 
     Returns:
-      For each of `COMPARISONS` and each clusterer the record, ``best`` and ``mean`` of it with a
+      For each of `COMPARISONS` and each clusterer the record, its ``best`` and ``mean`` with a
       ``holm_p_value``, corrected over the six of that comparison; and the differences under relabelling,
       ``(draws,)`` by ``<comparison>/<clusterer>/<best or mean>``.
     """
-    found: Record = {}
+    records: Record = {}
     relabelled: dict[str, np.ndarray] = {}
-    for name, comparison in COMPARISONS.items():
-        pool = np.isin(whose, comparison.generated + comparison.others)
-        found[name] = {}
+    for name, (generated, other) in COMPARISONS.items():
+        pool = np.isin(whose, (*generated, other))
+        records[name] = {}
         for clusterer in CLUSTERERS:
             test = null_test.picked(
                 screened[clusterer][pool],
                 judged[clusterer][pool],
-                np.isin(whose[pool], comparison.generated),
+                np.isin(whose[pool], generated),
                 count=count,
                 draws=draws,
                 seed=seed,
@@ -155,11 +112,11 @@ def picked_tests(
             )
             differences = test.pop("differences")
             relabelled |= {f"{name}/{clusterer}/{what}": values for what, values in differences.items()}
-            found[name][clusterer] = test
-        tests = [test[what] for test in found[name].values() for what in ("best", "mean")]
-        for test, p_value in zip(tests, null_test.holm([one["p_value"] for one in tests]), strict=True):
+            records[name][clusterer] = test
+        tests = [test[what] for test in records[name].values() for what in ("best", "mean")]
+        for test, p_value in zip(tests, null_test.holm([test["p_value"] for test in tests]), strict=True):
             test["holm_p_value"] = p_value
-    return found, relabelled
+    return records, relabelled
 
 
 def can_be_picked(
@@ -167,108 +124,88 @@ def can_be_picked(
 ) -> np.ndarray:
     """The networks that `picked_tests` needs judged; arguments as there. Ascending numbers."""
     chosen = []
-    for comparison in COMPARISONS.values():
-        pool = np.flatnonzero(np.isin(whose, comparison.generated + comparison.others))
-        generated = np.isin(whose[pool], comparison.generated)
-        leading = null_test.reach(int(generated.sum()), int((~generated).sum()), count)
+    for generated, other in COMPARISONS.values():
+        pool = np.flatnonzero(np.isin(whose, (*generated, other)))
+        side = np.isin(whose[pool], generated)
+        leading = null_test.reach(int(side.sum()), int((~side).sum()), count)
         for clusterer in CLUSTERERS:
             order = null_test.judging_order(screened[clusterer][pool], seed=seed)
             chosen.append(pool[order[:leading]])
-            chosen += [pool[order[side[order]][:count]] for side in (generated, ~generated)]
+            chosen += [pool[order[mask[order]][:count]] for mask in (side, ~side)]
     return np.unique(np.concatenate(chosen))
 
 
 def reported_best(rows: Sequence[ReportedRow]) -> dict[str, Record]:
-    """The best row of each clusterer in the reference's report."""
-    found = {}
+    """The best row of each clusterer in the original's report, and how many rows there are."""
+    record = {}
     for clusterer in CLUSTERERS:
         own = [row for row in rows if row.clusterer == clusterer]
         if own:
             best = max(own, key=lambda row: row.printed["accuracy"])
-            found[clusterer] = {
-                "best": best.printed["accuracy"],
-                "rows": len(own),
-                "model": best.model,
-                "domain": best.domain,
-            }
-    return found
+            network = f"{best.domain}{best.model}"
+            record[clusterer] = {"best": best.printed["accuracy"], "rows": len(own), "network": network}
+    return record
 
 
 def rows_beside(
-    rows: Sequence[ReportedRow], measured: Mapping[tuple[str, int], np.ndarray], *, kmeans: int
+    rows: Sequence[ReportedRow],
+    measured: Mapping[tuple[str, int], np.ndarray],
+    kmeans: int,
+    photographs: int,
 ) -> list[Record]:
-    """Every row of the reference's report beside ours, over the seeds of UMAP and of K-means.
+    """Every row of the original's report beside ours, over the seeds of UMAP and of K-means.
 
     Args:
       rows: of the report.
-      measured: figures ``(S, K + 1 + D, 7)`` by population and network.
+      measured: figures ``(S, K + 1 + D, 7)`` by domain and network.
       kmeans: K-means seeds ``K``.
+      photographs: their number; a reported accuracy is ``within`` our range, or at the ``first`` seed
+        the same, if it is less than a photograph and the rounding of a printed figure away.
     """
-    found = []
+    margin = 1 / photographs + 0.001
+    records = []
     for row in rows:
-        values = spread(measured[GENERATED[row.domain], row.model], row.clusterer, kmeans)
-        found.append(
+        values = spread(measured[row.domain, row.model], row.clusterer, kmeans)
+        ours: dict[str, dict[str, Any]] = {}
+        for name, column in zip(FIGURES, values.T, strict=True):
+            ours[name] = {what: float(getattr(column, what)()) for what in ("mean", "min", "max")}
+            ours[name]["sd"] = float(column.std(ddof=1)) if len(column) > 1 else None
+            ours[name]["first_seed"] = float(column[0])
+        reported, accuracy = row.printed["accuracy"], ours["accuracy"]
+        records.append(
             {
                 "clusterer": row.clusterer,
-                "model": row.model,
-                "domain": row.domain,
-                "reported": {
-                    "accuracy": row.printed["accuracy"],
-                    "as_printed": {name: row.printed[name] for name in PRINTED[1:]},
-                },
-                "found": {
-                    name: {
-                        "mean": float(column.mean()),
-                        "sd": float(column.std(ddof=1)) if len(column) > 1 else None,
-                        "low": float(column.min()),
-                        "high": float(column.max()),
-                        "first_seed": float(column[0]),
-                    }
-                    for name, column in zip(FIGURES, values.T, strict=True)
-                },
+                "network": f"{row.domain}{row.model}",
+                "reported": {name: row.printed[name] for name in PRINTED},
+                "ours": ours,
+                "within": bool(accuracy["min"] - margin <= reported <= accuracy["max"] + margin),
+                "first": bool(abs(reported - accuracy["first_seed"]) <= margin),
             }
         )
-    return found
+    return records
 
 
 def by_clusterer(figures: np.ndarray, kmeans: int) -> np.ndarray:
-    """Figures of the three clusterers, ``(..., K + 1 + D, 7)`` to ``(..., 3, 7)``.
+    """Figures of the three clusterers, ``(..., K + 1 + D, 7)`` to ``(..., 3, 7)``; `kmeans` is ``K``.
 
     Of K-means those of the seed, and of DBSCAN those of the radius and minimum, with the best accuracy for
-    that network and UMAP seed, as the reference chose them.
-
-    Args:
-      figures: see `protocol.measure`.
-      kmeans: K-means seeds ``K``.
+    that network and UMAP seed, as the original chose them.
     """
     parts = figures[..., :kmeans, :], figures[..., kmeans : kmeans + 1, :], figures[..., kmeans + 1 :, :]
-    return np.concatenate([_best(part) for part in parts], axis=-2)
+    best = [part[..., ACCURACY].argmax(axis=-1)[..., None, None] for part in parts]
+    chosen = [np.take_along_axis(part, at, axis=-2) for part, at in zip(parts, best, strict=True)]
+    return np.concatenate(chosen, axis=-2)
 
 
 def spread(figures: np.ndarray, clusterer: str, kmeans: int) -> np.ndarray:
-    """What a clusterer gives of one network, ``(S, K + 1 + D, 7)`` to ``(n, 7)``; only radii are chosen.
-
-    K-means under all ``S * K`` pairs of seeds; the SVM, and DBSCAN at its best radius and minimum, under
-    ``S``.
-    """
+    """One network by a clusterer, ``(S, K + 1 + D, 7)`` to ``(n, 7)``, over all seeds: K-means ``S * K``."""
     if clusterer == "kmeans":
         return figures[:, :kmeans].reshape(-1, figures.shape[-1])
     return by_clusterer(figures, kmeans)[:, CLUSTERERS.index(clusterer)]
 
 
-def _best(choices: np.ndarray) -> np.ndarray:
-    """Of choices ``(..., n, 7)`` the one of best accuracy, ``(..., 1, 7)``."""
-    best = choices[..., ACCURACY].argmax(axis=-1)[..., None, None]
-    return np.take_along_axis(choices, best, axis=-2)
-
-
 def central_brightness(images: np.ndarray, positive: np.ndarray) -> float:
-    """Accuracy of "dark in the central quarter" at its best threshold on these very images; no network.
-
-    Args:
-      images: uint8 ``(N, H, W, 3)``.
-      positive: bool ``(N,)``.
-    """
+    """Accuracy of "dark in the central quarter" of ``(N, H, W, 3)`` at its best threshold; no network."""
     height, width = images.shape[1:3]
     middle = images[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
     brightness = middle.mean(axis=(1, 2, 3))

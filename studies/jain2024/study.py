@@ -1,469 +1,334 @@
-"""The reference repeated: its networks, judged by its protocol, beside nulls that are judged alike."""
+"""The original repeated: its networks, judged by its protocol, beside nulls that are judged alike."""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import json
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from kernelgan import assemble, environment, models, report, results
+from kernelgan import assemble, environment, interop, keys, models
 from kernelgan import config as config_lib
 from kernelgan import workdir as workdir_lib
-from kernelgan.baselines.methods import parameter_count
-from kernelgan.evaluate import bootstrap, features, scores, similarity
-from kernelgan.progress import WIDTH, Progress
-from kernelgan.types import Config, Params, UserError
-from studies.jain2024 import data, evidence, populations, protocol
-from studies.jain2024.measurements import Measurements
+from kernelgan.evaluate import bootstrap, features, similarity
+from kernelgan.files import write_atomically
+from kernelgan.progress import Progress
+from kernelgan.types import Config, Params, Quadrant, UserError
+from studies.jain2024 import config as settings_lib
+from studies.jain2024 import data, evidence, measurements, populations, protocol, report
 
-STAGES = ("data", "generate", "evaluate", "report")
-TOLERANCE = 1e-4
-"""Largest absolute difference from an independent computation that counts as rounding."""
-
-
-KINDS = {
-    "random": ("null", "kernels from the initialiser, biases zero"),
-    "gaussian": ("null", "kernels with each parameter's mean and spread in a zoo, biases zero"),
-    "attribute_only": ("parent", "kernels of the black zoo as they are, biases zero"),
-    "object_only": ("parent", "kernels of the cat zoo as they are, biases zero"),
-    "cyclegan_a2b": ("generated", "domain B: kernels of the black zoo translated to cat"),
-    "cyclegan_b2a": ("generated", "domain A: kernels of the cat zoo translated to black"),
-}
+RESULTS_FILE = "jain2024.json"
+ARRAYS_FILE = "arrays.npz"
+REPORT_FILE = "report.html"
+PIXELS = "pixels"
+"""The population of one that has no network: its features are the pixels."""
 
 Record = dict[str, Any]
 
 
-def run(config: Config, workdir: Path, *, stage: str = "report", command: str = "") -> Path | None:
-    """Repeats the reference, or what is missing of it.
+def run(config: Config, root: Path, workdir: Path, *, processes: int = 0, command: str = "") -> Path:
+    """Repeats the original, or what is missing; prints the finding.
 
     Args:
-      config: see ``configs/reference.py``.
+      config: see ``config.py``.
+      root: the original's data.
       workdir: where everything is kept.
-      stage: stop after this one of `STAGES`.
-      command: as the user gave it, for the report.
-
-    Returns:
-      The path of the report, or None if the run stopped before it.
+      processes: that run UMAP; 0: one for each core.
+      command: as the user gave it, for the report, whose path is returned.
 
     Raises:
-      UserError: whatever the user can mend; nothing that was finished is lost.
+      UserError: for what the user can mend; finished figures are kept.
     """
-    config_lib.check(config)
-    if stage not in STAGES:
-        raise UserError(
-            f"--stage={stage} trains networks, which this run does not; it has {', '.join(STAGES)}."
-        )
+    settings_lib.check(config)
+    environment.select_device(config.device)
+    progress = Progress("data")
+    reference = data.load(root, progress)
+    progress.close("done")
+    check_numbers(config, reference)
+    results, arrays_file = workdir / RESULTS_FILE, workdir / ARRAYS_FILE
+    made_from = _digest(config, reference)
     with workdir_lib.claimed(workdir, config):
-        if results.is_complete(workdir):
-            recorded = results.read_results(workdir).document["config"]["reference"]["dir"]
-            if recorded != config.reference.dir:
-                workdir_lib.check_images(
-                    workdir, data.load(Path(config.reference.dir), lambda *_: None).digest
-                )
-            return report.show(workdir)
-        environment.select_device(config.device)
-        return _Study(config, workdir, command).until(stage)
-
-
-class _Study:
-    """One run; figures of networks are found again, all else is quickly made anew."""
-
-    def __init__(self, config: Config, workdir: Path, command: str) -> None:
-        self.config = config
-        self.settings = config.reference
-        self.workdir = workdir
-        self.command = command
-        self.seeds = tuple(int(seed) for seed in config.reference.seeds)
-        self.protocol = protocol.Settings(
-            tuple(int(seed) for seed in config.reference.kmeans_seeds),
-            tuple(config.reference.radii),
-            tuple(config.reference.minimum_samples),
-            config.reference.svm_nu,
-        )
-
-    def until(self, stage: str) -> Path | None:
-        """Runs the stages up to this one."""
-        print(
-            f"{self.config.name}: {environment.device_words()}; work directory {self.workdir}",
-            file=sys.stderr,
-        )
-        with self._staged("data") as progress:
-            self.reference = data.load(Path(self.settings.dir), progress)
-            workdir_lib.check_images(self.workdir, self.reference.digest)
-        for note in self.reference.notes:
-            print(f"{'':{WIDTH}s} {note}", file=sys.stderr)
-        self._check_numbers()
-        if stage == "data":
-            return None
-        with self._staged("generate"):
-            self._generate()
-            self.checks = self._checks()
-        if stage == "generate":
-            return None
-        with Measurements(
-            self.workdir / workdir_lib.EVALUATION,
-            self.reference.positive,
-            processes=self.settings.processes,
-            seconds=self.config.checkpoint.seconds,
-        ) as self.measurements:
-            document, arrays = self._evaluate()
-        document["timings"] = workdir_lib.timings(self.workdir)
-        results.write_results(self.workdir, document, arrays)
-        if stage == "evaluate":
-            return None
-        (self.workdir / report.REPORT_FILE).unlink(missing_ok=True)
-        return report.show(self.workdir)
-
-    def _staged(self, name: str, stage: str = "") -> contextlib.AbstractContextManager[Progress]:
-        return workdir_lib.staged(self.workdir, name, stage)
-
-    # -- networks -----------------------------------------------------------------------------------------
-
-    def _check_numbers(self) -> None:
-        """Refuses what the zoos are too small for, before any work."""
-        pairs = populations.pairs_of(self.reference)
-        if self.settings.networks > pairs:
+        if _made_from(results) != made_from:
+            with measurements.workers(processes) as pool:
+                document, arrays = evaluate(prepare(config, reference, workdir, pool))
+            document |= {"made_from": made_from, "command": command, "timings": workdir_lib.timings(workdir)}
+            document["finding"] = report.finding(document)
+            interop.write_arrays(arrays_file, arrays)
+            write_atomically(results, json.dumps(document, indent=1).encode())
+        try:
+            document, arrays = json.loads(results.read_text()), interop.read_arrays(arrays_file)
+            page = report.page(document, arrays)
+            lines = [textwrap.fill(line, 100) for line in document["finding"]]
+        except (ValueError, TypeError, LookupError, OSError, UserError) as error:
             raise UserError(
-                f"reference.networks is {self.settings.networks}, but the smaller zoo has {pairs} networks; "
-                "expected at most that, or 0 for all."
-            )
-        self.networks = self.settings.networks or pairs
-        self.random_networks = self.settings.random_networks or 2 * self.networks
-        if min(self.networks, self.random_networks) < self.settings.picked:
+                f"the results in {workdir} are damaged ({error}). Delete {results} and give the same command "
+                "again: no network is measured again."
+            ) from error
+        path = write_atomically(workdir / REPORT_FILE, page.encode())
+    print(*lines, f"report: {path}", sep="\n\n")
+    return path
+
+
+def _digest(config: Config, reference: data.Reference) -> str:
+    """Of what figures are made from; they are kept under it, so that other data or settings mix with none."""
+    settings = {name: value for name, value in config.items() if name not in ("device", "chunk_size", "name")}
+    code = keys.of_source("studies.jain2024", "kernelgan.evaluate.clustering")
+    return keys.of_values([settings, reference.digest, code])
+
+
+def _made_from(results: Path) -> str:
+    """What the results of an earlier command were made from; "" where there are none, or they are damaged."""
+    try:
+        return str(json.loads(results.read_text())["made_from"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def check_numbers(config: Config, reference: data.Reference) -> None:
+    """Refuses, as UserError, what the zoos are too small for."""
+    pairs = reference.pairs
+    generated = config.networks or pairs
+    random = config.random_networks or 2 * generated
+    if generated > pairs:
+        raise UserError(f"networks is {generated}; expected at most the {pairs} of the smaller zoo, or 0.")
+    if min(generated, random) < config.picked:
+        raise UserError(
+            f"picked is {config.picked}, more than there are networks to pick from ({generated} generated in "
+            f"each direction, {random} random); expected fewer."
+        )
+    for row in reference.reported:
+        if not 0 <= row.model < pairs:
             raise UserError(
-                f"reference.picked is {self.settings.picked}, more than there are networks to pick from "
-                f"({self.networks} generated in each direction, {self.random_networks} random); expected "
-                "fewer."
+                f"{data.REPORTED_FILE} names network {row.model}, but the smaller zoo has only {pairs} "
+                "networks. Get the whole zoo, or take the file out."
             )
-        named = [(data.REPORTED_FILE, row.model) for row in self.reference.reported]
-        named += [(data.FEATURES_FILE, check.model) for check in self.reference.checks]
-        for file, model in named:
-            if not 0 <= model < pairs:
-                raise UserError(
-                    f"{file} names network {model}, but the smaller zoo has only {pairs} networks. Get the "
-                    "whole zoo, or take the file out."
-                )
 
-    def _generate(self) -> None:
-        """All populations; the generated ones whole, for the reported networks are anywhere in them."""
-        reference, pairs = self.reference, populations.pairs_of(self.reference)
-        key = jax.random.key(self.config.seed)
-        self.params: dict[str, Params] = {
-            "random": populations.random(reference, self.random_networks, jax.random.fold_in(key, 0)),
-            "gaussian": populations.gaussian(
-                reference, self.settings.gaussian_networks, jax.random.fold_in(key, 1)
-            ),
-            "attribute_only": populations.untranslated(reference, "A", self.networks),
-            "object_only": populations.untranslated(reference, "B", self.networks),
-            **{
-                evidence.GENERATED[domain]: populations.generate(reference, domain, pairs)
-                for domain in ("B", "A")
-            },
-        }
-        self.sizes = {
-            name: self.networks if KINDS[name][0] == "generated" else len(params["dense"]["bias"])
-            for name, params in self.params.items()
-        }
 
-    def _features(self, name: str, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Features of a population's networks of these numbers; by and by, see `measurements.Features`."""
-        chosen = assemble.take_members(self.params[name], members)
-        for part, _, found in features.population_outputs(
-            data.NETWORK, chosen, self.reference.images, chunk_size=self.settings.chunk_size
-        ):
-            assert found is not None
-            yield members[part], found
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What every part of the study needs."""
 
-    def _checks(self) -> Record | None:
-        """How far images, kernels and features are from an independent computation.
-
-        Raises:
-          UserError: further than rounding goes.
-        """
-        checks, images = self.reference.checks, self.reference.checked_images
-        if images is None:
-            return None
-        ours = np.asarray(models.normalise_images(self.reference.images)).transpose(0, 3, 1, 2)
-        found = {"images": populations.difference(ours, images), "kernels": 0.0, "features": 0.0}
-        for check in checks:
-            name = evidence.GENERATED[check.domain]
-            member = assemble.take_members(self.params[name], check.model)
-            ((_, values),) = self._features(name, np.array([check.model]))
-            found["kernels"] = max(found["kernels"], populations.kernel_difference(member, check))
-            found["features"] = max(found["features"], populations.difference(values[0], check.features))
-        words = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
-        if not max(found.values()) <= TOLERANCE:
-            raise UserError(
-                f"what is assembled here is not what {data.FEATURES_FILE} has: largest differences {words}; "
-                f"expected at most {TOLERANCE:.0e}. The files do not belong together, or a photograph "
-                "changed."
-            )
-        print(
-            f"{'':{WIDTH}s} equal to an independent computation of {len(checks)} networks up to {words}",
-            file=sys.stderr,
-        )
-        return {**found, "networks": len(checks), "tolerance": TOLERANCE}
-
-    # -- evaluation ---------------------------------------------------------------------------------------
-
-    def _evaluate(self) -> tuple[Record, dict[str, np.ndarray]]:
-        """Measures everything, and gives what `results.write_results` takes."""
-        fixed = self._screen()
-        names = [name for name in self.sizes if name != "gaussian"]
-        whose = np.repeat(names, [self.sizes[name] for name in names])
-        where = np.concatenate([np.arange(self.sizes[name]) for name in names])
-        screened = {
-            clusterer: np.concatenate([fixed[name][:, place, evidence.ACCURACY] for name in names])
-            for place, clusterer in enumerate(protocol.CLUSTERERS)
-        }
-        judged, measured = self._judge(whose, where, screened)
-        with self._staged("score", "evaluate"):
-            reported = evidence.reported_best(self.reference.reported)
-            picked, relabelled = evidence.picked_tests(
-                whose,
-                screened,
-                judged,
-                count=self.settings.picked,
-                draws=self.settings.draws,
-                seed=self.config.seed,
-            )
-            records = {name: self._record(name, values) for name, values in fixed.items()}
-            reference = {
-                "checks": self.checks,
-                "zoos": {
-                    kind: len(zoo["dense"]["bias"])
-                    for kind, zoo in (("black", self.reference.black), ("cat", self.reference.cat))
-                },
-                "source_similarity": populations.source_similarity(
-                    self.reference,
-                    {domain: self.params[name] for domain, name in evidence.GENERATED.items()},
-                ),
-                "trivial": self._trivial(),
-                "seeds": list(self.seeds),
-                "kmeans_seeds": list(self.protocol.kmeans_seeds),
-                "tuning_seeds": len(self.seeds[: self.settings.tuning_seeds]),
-                "reported": reported,
-                "rows": evidence.rows_beside(
-                    self.reference.reported, measured, kmeans=len(self.protocol.kmeans_seeds)
-                ),
-                "fixed": evidence.fixed_tests(fixed, count=self.settings.picked, seed=self.config.seed),
-                "picked": picked,
-                "asked": self._asked(),
-            }
-            arrays = {
-                f"accuracy/{clusterer}/{name}": values[:, place, evidence.ACCURACY]
-                for name, values in fixed.items()
-                for place, clusterer in enumerate(protocol.CLUSTERERS)
-            }
-            arrays |= {f"relabelled/{name}": values for name, values in relabelled.items()}
-            arrays |= self._planes(whose, where, screened["kmeans"], reported.get("kmeans"))
-            arrays["positive"] = self.reference.positive
-        return self._document(records, reference), {f"black_cat/{name}": a for name, a in arrays.items()}
-
-    def _screen(self) -> dict[str, np.ndarray]:
-        """Figures of every network under the fixed protocol, ``(M, 3, 7)`` by population."""
-        seeds = self.seeds[:1]
-        total, done, fixed = sum(self.sizes.values()), 0, {}
-        settings = self.protocol.with_one_seed()
-        with self._staged("screen", "evaluate") as progress:
-            for name, size in self.sizes.items():
-                shown = _shifted(progress, done, total)
-                found = self._measured(name, name, np.arange(size), seeds, settings, shown)
-                fixed[name] = evidence.by_clusterer(found, 1)[:, 0]
-                done += size
-        return fixed
-
-    def _judge(
-        self, whose: np.ndarray, where: np.ndarray, screened: dict[str, np.ndarray]
-    ) -> tuple[dict[str, np.ndarray], dict[tuple[str, int], np.ndarray]]:
-        """Tunes, as the reference did, the networks that can be picked; measures those that it reports.
-
-        Args:
-          whose: population of each of all networks, ``(T,)``.
-          where: its number there.
-          screened: for each clusterer its accuracy under the fixed protocol.
-
-        Returns:
-          For each clusterer, tuned accuracy ``(T,)``, NaN for those that cannot be picked; and the reported
-          networks' figures ``(S, K + 1 + D, 7)`` by population and number.
-        """
-        chosen = evidence.can_be_picked(whose, screened, count=self.settings.picked, seed=self.config.seed)
-        judged = {clusterer: np.full(len(whose), np.nan) for clusterer in protocol.CLUSTERERS}
-        measured: dict[tuple[str, int], np.ndarray] = {}
-        reported = {(evidence.GENERATED[row.domain], row.model) for row in self.reference.reported}
-        total, done = len(chosen) + len(reported), 0
-        settings, kmeans = self.protocol, len(self.protocol.kmeans_seeds)
-        tuning = self.seeds[: self.settings.tuning_seeds]
-        with self._staged("judge", "evaluate") as progress:
-            for name in dict.fromkeys(whose.tolist()):
-                places = chosen[whose[chosen] == name]
-                shown = _shifted(progress, done, total)
-                found = self._measured(f"judged_{name}", name, where[places], tuning, settings, shown)
-                best = evidence.by_clusterer(found, kmeans)[..., evidence.ACCURACY].max(axis=1)
-                for number, clusterer in enumerate(protocol.CLUSTERERS):
-                    judged[clusterer][places] = best[:, number]
-                done += len(places)
-            for name in evidence.GENERATED.values():
-                members = np.array(sorted(number for of, number in reported if of == name), int)
-                shown = _shifted(progress, done, total)
-                found = self._measured(f"reported_{name}", name, members, self.seeds, settings, shown)
-                measured |= {(name, int(m)): one for m, one in zip(members, found, strict=True)}
-                done += len(members)
-        return judged, measured
-
-    def _measured(
-        self,
-        file: str,
-        name: str,
-        members: np.ndarray,
-        seeds: tuple[int, ...],
-        settings: protocol.Settings,
-        progress: Callable[[int, int], None],
-    ) -> np.ndarray:
-        """Figures of these networks of a population, ``(m, S, K + 1 + D, 7)``."""
-        return self.measurements.of(
-            file,
-            len(self.params[name]["dense"]["bias"]),
-            members,
-            lambda missing: self._features(name, missing),
-            seeds,
-            settings,
-            progress,
-        )
-
-    def _trivial(self) -> Record:
-        """What takes no network: a constant answer, a brightness, and the pixels for features."""
-        images, positive = self.reference.images, self.reference.positive
-        pixels = np.asarray(models.normalise_images(images)).reshape(1, len(images), -1)
-        figures = self.measurements.of(
-            "pixels",
-            1,
-            np.zeros(1, int),
-            lambda missing: [(missing, pixels)],
-            self.seeds[:1],
-            self.protocol.with_one_seed(),
-            lambda done, total: None,
-        )
-        found = evidence.by_clusterer(figures, 1)[0, 0, :, evidence.ACCURACY]
-        return {
-            "always_other": float(np.mean(~positive)),
-            "central_brightness": evidence.central_brightness(images, positive),
-            "pixels": dict(zip(protocol.CLUSTERERS, found.tolist(), strict=True)),
-        }
-
-    def _record(self, name: str, fixed: np.ndarray) -> Record:
-        """A population's entry among the methods, as in every results file."""
-        kind, description = KINDS[name]
-        convolutions = {layer: self.params[name][layer] for layer in populations.LAYERS}
-        members = np.arange(self.sizes[name])
-        cosines = [
-            similarity.cosine_similarity(found, self._quadrant) for _, found in self._features(name, members)
-        ]
-        return {
-            "kind": kind,
-            "description": description,
-            "networks": self.sizes[name],
-            "parameters": parameter_count((features.ConvNets(data.NETWORK, convolutions),)),
-            "clustering": evidence.clusterings(fixed, seed=self.config.seed),
-            "cosine_similarity": {
-                figure: bootstrap.summary(
-                    np.concatenate([getattr(part, figure) for part in cosines]), seed=self.config.seed
-                )
-                for figure in ("within", "across", "margin")
-            },
-        }
-
-    def _asked(self) -> Record:
-        """The photographs by the networks' own answers: no cluster, no test label, nothing chosen.
-
-        Generated and random networks have both parents' heads; the parents are as trained, biases and all.
-        """
-        parents = {"attribute_only": self.reference.black, "object_only": self.reference.cat}
-        members = np.arange(populations.pairs_of(self.reference))
-        logits: dict[str, np.ndarray] = {}
-        for name in KINDS:
-            params = parents.get(name, self.params[name])
-            chosen = members if name in parents else np.arange(self.sizes[name])
-            logits[name] = features.population_logits(
-                data.NETWORK,
-                assemble.take_members(params, chosen),
-                self.reference.images,
-                chunk_size=self.settings.chunk_size,
-            )
-        logits["and_ensemble"] = np.concatenate([logits[name] for name in parents], axis=-1)
-        found = {}
-        for name, values in logits.items():
-            answers, threshold = features.score(values)
-            record = bootstrap.score_intervals(
-                answers, self._quadrant, threshold=threshold, resamples=300, seed=self.config.seed
-            )
-            found[name] = {
-                "networks": len(answers),
-                "auroc": record["auroc"]["vs_rest"],
-                "balanced_accuracy": record["balanced_accuracy"],
-            }
-        return found
+    config: Config
+    reference: data.Reference
+    workdir: Path
+    pool: Executor  # runs UMAP
+    # Generated populations are whole, because the reported networks are anywhere in them.
+    params: dict[str, Params]
+    sizes: dict[str, int]  # how many of each population are looked at
+    settings: protocol.Settings  # with all seeds
 
     @property
-    def _quadrant(self) -> np.ndarray:
-        return np.where(self.reference.positive, scores.CONJUNCTION, scores.REST)
+    def quadrant(self) -> np.ndarray:
+        """Of each photograph, ``(N,)``."""
+        return np.where(self.reference.positive, Quadrant.CONJUNCTION, Quadrant.REST)
 
-    def _planes(
-        self, whose: np.ndarray, where: np.ndarray, screened: np.ndarray, reported: Record | None
-    ) -> dict[str, np.ndarray]:
-        """UMAP planes of the reported best, and of the best of each side under the fixed protocol."""
-        shown: dict[str, tuple[str, int]] = {}
-        if reported:
-            title = f"reported: {reported['domain']}{reported['model']}"
-            shown[title] = (evidence.GENERATED[reported["domain"]], reported["model"])
-        generated = np.isin(whose, list(evidence.GENERATED.values()))
-        for words, side in (("generated", generated), ("random kernels", whose == "random")):
-            best = int(np.where(side, screened, -np.inf).argmax())
-            shown[f"{words}: best of {side.sum():,}"] = (str(whose[best]), int(where[best]))
-        planes = {}
-        for title, (name, number) in shown.items():
-            ((_, found),) = self._features(name, np.array([number]))
-            planes[f"embedding/{title}"] = self.measurements.embedding(found[0], self.seeds[0])
-        return planes
+    def features(self, name: str, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Features of a population's networks, or the pixels; see `measurements.Features`."""
+        images = self.reference.images
+        if name == PIXELS:
+            yield members, np.asarray(models.normalise_images(images)).reshape(1, len(images), -1)
+            return
+        chosen = assemble.take_members(self.params[name], members)
+        size = self.config.chunk_size
+        for part, _, values in features.population_outputs(data.NETWORK, chosen, images, chunk_size=size):
+            assert values is not None
+            yield members[part], values
 
-    def _document(self, records: Record, reference: Record) -> Record:
-        positive, picked = self.reference.positive, reference["picked"]["random"]["kmeans"]
-        return {
-            "name": self.config.name,
-            "protocol": "reference",
-            "config": config_lib.to_json(self.config),
+    def features_of(self, name: str, number: int) -> np.ndarray:
+        """Features ``(N, F)`` of one network."""
+        ((_, values),) = self.features(name, np.array([number]))
+        return values[0]
+
+    def measure(self, kind: str, name: str, members: np.ndarray, settings: protocol.Settings) -> np.ndarray:
+        """Figures of a population's networks, kept under `kind`; see `measurements.measure`."""
+        folder = self.workdir / workdir_lib.EVALUATION / _digest(self.config, self.reference)[:12]
+        file = folder / f"{kind}_{name}.npy"
+        count = 1 if name == PIXELS else _count(self.params[name])
+        with workdir_lib.staged(self.workdir, f"{kind} {name}") as progress:
+            return measurements.measure(
+                *(self.pool, file, count, members, lambda missing: self.features(name, missing)),
+                *(self.reference.positive, settings, progress),
+            )
+
+
+def prepare(config: Config, reference: data.Reference, workdir: Path, pool: Executor) -> Study:
+    """Makes the networks of all populations."""
+    print(f"{config.name}: {environment.device_words()}; work directory {workdir}", file=sys.stderr)
+    count = config.networks or reference.pairs
+    streams = [jax.random.fold_in(jax.random.key(config.seed), number) for number in (0, 1)]
+    params = {
+        "random": populations.random(reference, config.random_networks or 2 * count, streams[0]),
+        "gaussian": populations.gaussian(reference, config.gaussian_networks, streams[1]),
+        "black": populations.untranslated(reference, "A", count),
+        "cat": populations.untranslated(reference, "B", count),
+        "generated_b": populations.generate(reference, "B", reference.pairs),
+        "generated_a": populations.generate(reference, "A", reference.pairs),
+    }
+    sizes = {name: _count(networks) for name, networks in params.items()}
+    sizes |= dict.fromkeys(evidence.GENERATED.values(), count)
+    settings = protocol.Settings(
+        **{name: tuple(config[name]) for name in ("seeds", "kmeans_seeds", "radii", "minimum_samples")},
+        nu=config.svm_nu,
+    )
+    return Study(config, reference, workdir, pool, params, sizes, settings)
+
+
+def evaluate(study: Study) -> tuple[Record, dict[str, np.ndarray]]:
+    """Measures everything; gives the document of `RESULTS_FILE` and the arrays of `ARRAYS_FILE`."""
+    config, reference = study.config, study.reference
+    fixed = {
+        name: evidence.by_clusterer(
+            study.measure("screened", name, np.arange(size), study.settings.fixed()), 1
+        )[:, 0]
+        for name, size in (study.sizes | {PIXELS: 1}).items()
+    }
+    pixels = fixed.pop(PIXELS)[0, :, evidence.ACCURACY]
+    names = [name for name in study.sizes if name != "gaussian"]  # which nothing is compared with
+    whose = np.repeat(names, [study.sizes[name] for name in names])
+    where = np.concatenate([np.arange(study.sizes[name]) for name in names])
+    accuracies = {
+        clusterer: {name: values[:, place, evidence.ACCURACY] for name, values in fixed.items()}
+        for place, clusterer in enumerate(protocol.CLUSTERERS)
+    }
+    screened = {
+        clusterer: np.concatenate([values[name] for name in names])
+        for clusterer, values in accuracies.items()
+    }
+    judged = _judge(study, whose, where, screened)
+    measured = _reported(study)
+    with workdir_lib.staged(study.workdir, "score"):
+        picked, relabelled = evidence.picked_tests(
+            whose, screened, judged, count=config.picked, draws=config.draws, seed=config.seed
+        )
+        generated = {domain: study.params[name] for domain, name in evidence.GENERATED.items()}
+        document = {
+            "name": config.name,
+            "config": config_lib.to_json(config),
             "versions": environment.versions(),
-            "seed": self.config.seed,
             "device": environment.device_words(),
-            "command": self.command,
-            "data": {"notes": list(self.reference.notes)},
-            "pairs": [
-                {
-                    "pair": {"attribute": "black", "object": "cat"},
-                    "data": {
-                        "source": f"reference, {self.reference.layout}",
-                        "test": {"a&o": int(positive.sum()), "rest": int((~positive).sum())},
-                    },
-                    "methods": records,
-                    "null_test": {
-                        "statistic": "mean accuracy of K-means on UMAP of the picked networks, tuned",
-                        "method": "cyclegan",
-                        "candidates": picked["candidates"],
-                        "observed": picked["mean"]["generated"],
-                        "null_mean": picked["mean"]["null"],
-                        "p_value": picked["mean"]["p_value"],
-                    },
-                }
-            ],
-            "reference": reference,
+            "layout": reference.layout,
+            "photographs": [int(reference.positive.sum()), int((~reference.positive).sum())],
+            "zoos": {"black": _count(reference.black), "cat": _count(reference.cat)},
+            "source_similarity": populations.source_similarity(reference, generated),
+            "trivial": {
+                "always_other": float(np.mean(~reference.positive)),
+                "central_brightness": evidence.central_brightness(reference.images, reference.positive),
+                "pixels": dict(zip(protocol.CLUSTERERS, pixels.tolist(), strict=True)),
+            },
+            "reported": evidence.reported_best(reference.reported),
+            "rows": evidence.rows_beside(
+                *(reference.reported, measured, len(config.kmeans_seeds), len(reference.positive))
+            ),
+            "populations": {name: _population(study, name, values) for name, values in fixed.items()},
+            "tail": {name: evidence.tail(values, config.picked) for name, values in accuracies.items()},
+            "picked": picked,
+            "asked": _asked(study),
         }
+        arrays = {f"relabelled/{name}": values for name, values in relabelled.items()}
+        for clusterer, values in accuracies.items():
+            arrays |= {f"accuracy/{clusterer}/{name}": own for name, own in values.items()}
+        for title, name, number in _shown(study, whose, where, screened["kmeans"]):
+            plane = study.pool.submit(protocol.embed, study.features_of(name, number), config.seeds[0])
+            arrays[f"embedding/{title}"] = plane.result()
+        arrays["positive"] = reference.positive
+    return document, arrays
 
 
-def _shifted(progress: Progress, before: int, total: int) -> Callable[[int, int], None]:
-    """Progress of one population as that of all."""
-    return lambda done, _: progress(before + done, total)
+def _count(params: Params) -> int:
+    return len(params["dense"]["bias"])
+
+
+def _judge(
+    study: Study, whose: np.ndarray, where: np.ndarray, screened: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Tuned accuracy ``(T,)`` by clusterer of each network (its population, its number there).
+
+    Networks that cannot be picked, by their accuracy ``screened`` under the fixed protocol, have NaN.
+    """
+    config, settings = study.config, study.settings
+    settings = dataclasses.replace(settings, seeds=settings.seeds[: config.tuning_seeds])
+    chosen = evidence.can_be_picked(whose, screened, count=config.picked, seed=config.seed)
+    judged = {clusterer: np.full(len(whose), np.nan) for clusterer in protocol.CLUSTERERS}
+    for name in dict.fromkeys(whose.tolist()):
+        places = chosen[whose[chosen] == name]
+        figures = study.measure("judged", name, where[places], settings)
+        best = evidence.by_clusterer(figures, len(settings.kmeans_seeds))[..., evidence.ACCURACY].max(axis=1)
+        for number, clusterer in enumerate(protocol.CLUSTERERS):
+            judged[clusterer][places] = best[:, number]
+    return judged
+
+
+def _reported(study: Study) -> dict[tuple[str, int], np.ndarray]:
+    """Figures ``(S, K + 1 + D, 7)`` of the reported networks, by domain and number."""
+    measured: dict[tuple[str, int], np.ndarray] = {}
+    for domain, name in evidence.GENERATED.items():
+        rows = study.reference.reported
+        members = np.array(sorted({row.model for row in rows if row.domain == domain}), int)
+        figures = study.measure("reported", name, members, study.settings)
+        measured |= {(domain, int(m)): values for m, values in zip(members, figures, strict=True)}
+    return measured
+
+
+def _population(study: Study, name: str, fixed: np.ndarray) -> Record:
+    """A population's clusterings under the fixed protocol, and cosine similarities of its features."""
+    seed = study.config.seed
+    convolutions = jax.tree.leaves([study.params[name][layer] for layer in data.LAYERS])
+    cosines = [
+        similarity.cosine_similarity(values, study.quadrant)
+        for _, values in study.features(name, np.arange(study.sizes[name]))
+    ]
+    return {
+        "networks": study.sizes[name],
+        "parameters": sum(leaf[0].size for leaf in convolutions),
+        "clustering": evidence.clusterings(fixed, seed=seed),
+        "cosine_similarity": {
+            figure: bootstrap.summary(np.concatenate([getattr(part, figure) for part in cosines]), seed=seed)
+            for figure in ("within", "across", "margin")
+        },
+    }
+
+
+def _asked(study: Study) -> Record:
+    """The photographs by the networks' own answers: no cluster, no test label, nothing chosen.
+
+    Generated and random networks have both parents' heads; the parents are as trained, biases and all.
+    """
+    parents = {"black": study.reference.black, "cat": study.reference.cat}
+    logits: dict[str, np.ndarray] = {}
+    for name, size in study.sizes.items():
+        count = study.reference.pairs if name in parents else size
+        chosen = assemble.take_members(parents.get(name, study.params[name]), np.arange(count))
+        logits[name] = features.population_logits(
+            data.NETWORK, chosen, study.reference.images, chunk_size=study.config.chunk_size
+        )
+    logits["both"] = np.concatenate([logits[name] for name in parents], axis=-1)
+    record = {}
+    for name, values in logits.items():
+        answers, threshold = features.score(values)
+        intervals = bootstrap.score_intervals(
+            answers, study.quadrant, threshold=threshold, resamples=300, seed=study.config.seed
+        )
+        record[name] = {"networks": len(answers), "auroc": intervals["auroc"]["vs_rest"]}
+        record[name]["balanced_accuracy"] = intervals["balanced_accuracy"]
+    return record
+
+
+def _shown(
+    study: Study, whose: np.ndarray, where: np.ndarray, screened: np.ndarray
+) -> Iterator[tuple[str, str, int]]:
+    """The networks whose UMAP planes are shown: the reported best, and each side's best when screened."""
+    best = evidence.reported_best(study.reference.reported).get("kmeans")
+    if best:
+        network = best["network"]
+        yield f"reported: {network}", evidence.GENERATED[network[0]], int(network[1:])
+    generated = np.isin(whose, list(evidence.GENERATED.values()))
+    for words, side in (("generated", generated), ("random kernels", whose == "random")):
+        place = int(np.where(side, screened, -np.inf).argmax())
+        yield f"{words}: best of {side.sum():,}", str(whose[place]), int(where[place])

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from kernelgan import models
+from kernelgan import losses, models
 from kernelgan.types import Array, Params
 
 THREADS = 256
@@ -21,7 +21,7 @@ MOST_SHARED = 227 * 1024
 """Bytes of shared memory that a block can have on Hopper; other GPUs have less, see `compiler`."""
 
 _HALF_SHARED = 113 * 1024  # so that two blocks share a multiprocessor
-_LOSSES = {"kernelgan.engine.cross_entropy": 0, "kernelgan.engine.squared_error": 1}
+_SQUARED = {losses.cross_entropy: False, losses.squared_error: True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Layout:
       kernel_size: pixels a side of both kernels.
       filters: output channels of the two convolutions.
       outputs: logits.
-      squared: whether the loss is `population.squared_error`, not `population.cross_entropy`.
+      squared: whether the loss is `losses.squared_error`, not `losses.cross_entropy`.
       group: images in shared memory at a time.
     """
 
@@ -132,14 +132,13 @@ def layout_of(
     Args:
       network: any form of it; the kernel computes what all of them mean.
       image_size: pixels a side; a multiple of 4.
-      loss: `population.cross_entropy` or `population.squared_error`.
+      loss: one of `losses`.
       most_shared: bytes of shared memory that a block can have.
     """
-    name = f"{getattr(loss, '__module__', '')}.{getattr(loss, '__qualname__', '')}"
-    if name not in _LOSSES or len(network.filters) != 2:
+    if loss not in _SQUARED or len(network.filters) != 2:
         return None
     first, second = network.filters
-    layout = Layout(image_size, network.kernel_size, (first, second), network.outputs, bool(_LOSSES[name]))
+    layout = Layout(image_size, network.kernel_size, (first, second), network.outputs, _SQUARED[loss])
     by_group = [dataclasses.replace(layout, group=group) for group in GROUPS]
     fits = (
         image_size % 4 == 0

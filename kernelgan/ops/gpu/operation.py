@@ -36,7 +36,7 @@ def train_epoch(
 ) -> tuple[Params, jax.Array]:
     """Trains every network of a population for ``S`` steps of Adam, on a GPU, in one launch.
 
-    What `population.train` does with its own step, in float32 throughout; sums are taken in another order,
+    What `population.program` does with its own step, in float32 throughout; sums are taken in another order,
     always the same one. An index outside the images is taken as the nearest inside.
 
     Args:
@@ -46,7 +46,7 @@ def train_epoch(
       targets: int32 labels ``(M, S, B)``, or float32 ``(M, S, B, outputs)`` for squared errors.
       weights: float32 ``(S, B)``, of the places of a batch.
       network: the module that all of them share; its form does not matter.
-      loss: `population.cross_entropy` or `population.squared_error`.
+      loss: one of `losses`.
       learning_rate: of Adam, with optax's other defaults; a scalar, which may be traced.
 
     Returns:

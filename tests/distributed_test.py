@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from kernelgan import cluster, cyclegan, environment, models, population
-from kernelgan.checkpoint import StageCheckpoint
+from kernelgan.checkpoint import Stage
+from kernelgan.keys import StageKey
 from kernelgan.types import UserError
 
 directory, dies_after, coordinator, processes, process = sys.argv[1:]
@@ -29,7 +30,7 @@ if coordinator:
         cluster.follow()
         sys.exit()
 
-class Saver(StageCheckpoint):
+class Saver(Stage):
     saves = 0
     def save(self, make_tree, step):
         super().save(make_tree, step)
@@ -50,13 +51,13 @@ try:
     params, history = population.train(
         models.ConvNet((2, 3), 3), images, people, population.Training(2, 16, 8, 0.01, (1.0, 1.0)),
         loss=population.cross_entropy, metrics=population.binary_metrics, seed=0, chunk_size=3,
-        saver=Saver(Path(directory) / "zoo", seconds=0), progress=lambda *_: None,
+        saver=Saver(Path(directory) / "zoo", StageKey({}), seconds=0), progress=lambda *_: None,
     )
     volumes = {"conv1": tuple(rng.uniform(-1, 1, (3, 5, 2, 3, 3, 1)).astype(np.float32) for _ in "AB")}
     translators, losses = cyclegan.train(
         volumes, {"conv1": cyclegan.Translation(2, 2, 1e-3)}, pairs=(5, 6, 7), hidden=4, cycle=10.0,
-        identity=0.0, steps_per_call=2, seed=0, saver=Saver(Path(directory) / "cyclegan", seconds=0),
-        progress=lambda *_: None,
+        identity=0.0, steps_per_call=2, seed=0, progress=lambda *_: None,
+        saver=Saver(Path(directory) / "cyclegan", StageKey({}), seconds=0),
     )
 except UserError:
     cluster.leave(3)

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +8,11 @@ import optax
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from kernelgan import engine, models
-from kernelgan.checkpoint import StageCheckpoint
+from kernelgan import losses, models, ops, population
+from kernelgan.ops import gpu
 from kernelgan.types import UserError
 
-TRAINING = engine.Training(
+TRAINING = population.Training(
     epochs=3, images_per_epoch=40, batch_size=16, learning_rate=0.01, shares=(1.0, 1.0)
 )
 
@@ -23,7 +24,7 @@ def _indices(*arguments):
 def _population(names, *, index=None):
     """Networks that tell bright (odd) from dark (even) images; the first 48 train, the rest validate."""
     count = len(names)
-    return engine.Population(
+    return population.Population(
         name=tuple(names),
         index=_indices(count) if index is None else np.asarray(index, np.int32),
         grouping=np.zeros(count, np.int32),
@@ -39,8 +40,8 @@ def run(network, images, silent):
     """Trains with the losses of a zoo unless told otherwise."""
 
     def train(people, training=TRAINING, *, saver, chunk_size=2, given=images, seed=0, **functions):
-        functions = {"loss": engine.cross_entropy, "metrics": engine.binary_metrics} | functions
-        return engine.train(
+        functions = {"loss": losses.cross_entropy, "metrics": population.binary_metrics} | functions
+        return population.train(
             network,
             given,
             people,
@@ -72,7 +73,7 @@ def trained(run, new_saver):
 @pytest.mark.parametrize("shares", [(1, 1), (3, 1, 1, 1), (2, 1), (1,), (0.25, 0.25, 0.5)])
 def test_a_batch_pattern_keeps_the_shares_and_interleaves(shares):
     size = 24
-    pattern = engine.batch_pattern(shares, size)
+    pattern = population.batch_pattern(shares, size)
     weights = np.array(shares) / sum(shares)
     np.testing.assert_array_equal(np.bincount(pattern), size * weights)
     for group, weight in enumerate(weights):  # also in each beginning of it, as far as whole numbers go
@@ -81,7 +82,7 @@ def test_a_batch_pattern_keeps_the_shares_and_interleaves(shares):
 
 
 def test_a_batch_that_the_shares_do_not_divide_is_off_by_less_than_one():
-    counts = np.bincount(engine.batch_pattern((3, 1, 1, 1), 16), minlength=4)
+    counts = np.bincount(population.batch_pattern((3, 1, 1, 1), 16), minlength=4)
     assert counts.sum() == 16
     assert np.abs(counts - np.array([8, 8 / 3, 8 / 3, 8 / 3])).max() < 1
 
@@ -91,9 +92,9 @@ def drawn():
     """Five batches of 6 from groups of 7, 30 and 15 (of places for 30), with shares 1 : 3 : 2."""
     members = np.full((3, 30), 999)
     members[0, :7], members[1], members[2, :15] = np.arange(7), np.arange(100, 130), np.arange(200, 215)
-    pattern = engine.batch_pattern((1, 3, 2), 6)
+    pattern = population.batch_pattern((1, 3, 2), 6)
     draw = jax.jit(
-        lambda key: engine.draw_epoch(key, members, np.array([7, 30, 15]), pattern=pattern, steps=5)
+        lambda key: population.draw_epoch(key, members, np.array([7, 30, 15]), pattern=pattern, steps=5)
     )
     return pattern, draw
 
@@ -112,7 +113,7 @@ def test_an_epoch_draws_without_replacement_and_never_what_fills_up(drawn):
 
 
 def test_a_group_that_is_used_up_is_drawn_anew():
-    draw = engine.draw_epoch(
+    draw = population.draw_epoch(
         jax.random.key(0), np.array([[5, 6, 7, 999]]), np.array([3]), pattern=np.zeros(4, np.int32), steps=3
     )
     np.testing.assert_array_equal(np.bincount(np.asarray(draw).reshape(-1), minlength=8)[5:8], [4, 4, 4])
@@ -132,7 +133,7 @@ def test_binary_metrics_agree_with_sklearn_and_ignore_places_of_no_weight():
     logits = np.round(rng.normal(size=(60, 2)), 0).astype(np.float32)  # many ties
     labels, losses = rng.integers(0, 2, 60), rng.random(60).astype(np.float32)
     weights = (np.arange(60) < 45).astype(np.float32)
-    found = engine.binary_metrics(*map(jnp.asarray, (logits, losses, labels, weights)))
+    found = population.binary_metrics(*map(jnp.asarray, (logits, losses, labels, weights)))
     kept = slice(0, 45)
     score = (logits[:, 1] - logits[:, 0])[kept]
     assert len(np.unique(score)) < 12
@@ -143,7 +144,7 @@ def test_binary_metrics_agree_with_sklearn_and_ignore_places_of_no_weight():
 
 
 def test_loss_metrics_is_the_weighted_mean():
-    found = engine.loss_metrics(None, jnp.array([1.0, 3.0, 50.0]), None, jnp.array([1.0, 1.0, 0.0]))
+    found = population.loss_metrics(None, jnp.array([1.0, 3.0, 50.0]), None, jnp.array([1.0, 1.0, 0.0]))
     assert set(found) == {"loss"}
     assert found["loss"] == 2
 
@@ -151,9 +152,9 @@ def test_loss_metrics_is_the_weighted_mean():
 def test_losses_by_hand():
     logits = np.array([[0.3, -1.2], [2.0, 0.5]], np.float32)
     expected = [np.log1p(np.exp(1.5)), np.log1p(np.exp(-1.5))]
-    np.testing.assert_allclose(engine.cross_entropy(logits, np.array([1, 0])), expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.cross_entropy(logits, np.array([1, 0])), expected, rtol=1e-6)
     np.testing.assert_allclose(
-        engine.squared_error(logits, np.zeros((2, 2))), [1.53 / 2, 4.25 / 2], rtol=1e-6
+        losses.squared_error(logits, np.zeros((2, 2))), [1.53 / 2, 4.25 / 2], rtol=1e-6
     )
 
 
@@ -185,7 +186,7 @@ def test_validation_figures_are_those_of_the_networks_at_the_end(trained, networ
             sklearn_metrics.roc_auc_score(odd, score), abs=1e-6
         )
         assert history["validation_loss"][m, -1] == pytest.approx(
-            float(np.mean(engine.cross_entropy(logits, odd))), rel=1e-4
+            float(np.mean(losses.cross_entropy(logits, odd))), rel=1e-4
         )
 
 
@@ -221,21 +222,6 @@ def test_a_killed_training_goes_on_to_the_same_end(
     assert saver.saves == 6
 
 
-def test_a_killed_training_goes_on_from_the_disk(trained, run, killed, assert_trees_equal, tmp_path):
-    class Interrupted(StageCheckpoint):
-        def save(self, make_tree, step):
-            super().save(make_tree, step)
-            if step == 4:
-                raise killed(step)
-
-    with pytest.raises(killed):
-        run(_population(["bright"] * 4), saver=Interrupted(tmp_path, seconds=0))
-    again = StageCheckpoint(tmp_path, seconds=0)
-    found = run(_population(["bright"] * 4), saver=again)
-    again.close()
-    assert_trees_equal(found, trained)
-
-
 # One step, against Adam on the textbook network.
 
 
@@ -250,7 +236,7 @@ def _one_group(size):
     )
 
 
-STEP = engine.Training(epochs=1, images_per_epoch=12, batch_size=8, learning_rate=0.0, shares=(1.0,))
+STEP = population.Training(epochs=1, images_per_epoch=12, batch_size=8, learning_rate=0.0, shares=(1.0,))
 
 
 @pytest.fixture(scope="module")
@@ -312,9 +298,9 @@ def test_a_rate_that_decays_falls_linearly_over_the_epochs(
 
 def test_a_rate_that_decays_needs_no_program_of_each_epoch(monkeypatch, run, fresh):
     traced = []
-    rate_in = engine.Training.rate_in
+    rate_in = population.Training.rate_in
     monkeypatch.setattr(
-        engine.Training, "rate_in", lambda self, epoch: traced.append(epoch) or rate_in(self, epoch)
+        population.Training, "rate_in", lambda self, epoch: traced.append(epoch) or rate_in(self, epoch)
     )
     run(_one_group(12), dataclasses.replace(STEP, epochs=4, decay=True), saver=fresh)
     assert len(traced) == 1
@@ -333,7 +319,7 @@ def test_the_images_of_a_smaller_last_batch_count_as_much_as_others(at_rest, net
     assert set(history) == {"train_loss"}
     for m in range(2):
         logits = _logits(network, jax.tree.map(lambda leaf, m=m: leaf[m], params), images[:12])
-        expected = float(np.mean(engine.cross_entropy(logits, np.arange(12) % 2)))
+        expected = float(np.mean(losses.cross_entropy(logits, np.arange(12) % 2)))
         assert history["train_loss"][m, 0] == pytest.approx(expected, rel=1e-5)
 
 
@@ -361,8 +347,8 @@ def test_a_loss_that_is_not_finite_names_the_network_and_the_epoch(run, fresh, i
     people = dataclasses.replace(
         _population(["good", "bad"], index=[0, 7]), targets=targets, target=np.array([0, 1], np.int32)
     )
-    with pytest.raises(UserError, match=r"network 7 of bad is nan in epoch 1"):
-        run(people, saver=fresh, loss=engine.squared_error, metrics=engine.loss_metrics)
+    with pytest.raises(UserError, match=r"train_loss of network 7 of bad is nan in epoch 1"):
+        run(people, saver=fresh, loss=losses.squared_error, metrics=population.loss_metrics)
     assert fresh.state is None  # nothing that is not finite is ever saved
 
 
@@ -407,14 +393,12 @@ def with_fused(monkeypatch):
             calls.append(len(arguments[2]))
             return train_epoch(*arguments, **options)
 
-        monkeypatch.setattr(engine.fused, "is_available", lambda: True)
-        monkeypatch.setattr(engine.fused, "supports", lambda *_: True)
-        monkeypatch.setattr(engine.fused, "train_epoch", counted)
-        engine._is_fused.cache_clear()
+        monkeypatch.setattr(ops, "epoch_kernel", lambda *_: counted)
+        population.checked_kernel.cache_clear()
         return calls
 
     yield put
-    engine._is_fused.cache_clear()
+    population.checked_kernel.cache_clear()
 
 
 def test_where_the_fused_kernel_is_it_trains_whole_chunks(
@@ -432,7 +416,7 @@ def test_a_fused_kernel_of_wrong_gradients_is_not_used(
     calls = with_fused(_stand_in(error=0.01))
     assert_trees_equal(run(_population(["bright"] * 4), saver=fresh), trained)
     assert calls == [150]
-    assert "gives another result than XLA (by" in capsys.readouterr().err
+    assert "differs from XLA by" in capsys.readouterr().err
 
 
 def test_a_fused_kernel_that_fails_is_not_used(trained, run, fresh, with_fused, assert_trees_equal, capsys):
@@ -444,8 +428,41 @@ def test_a_fused_kernel_that_fails_is_not_used(trained, run, fresh, with_fused, 
     assert "fails (CUDA_ERROR_INVALID_IMAGE); training goes on without it" in capsys.readouterr().err
 
 
-def test_a_network_of_another_form_is_not_fused(with_fused):
-    calls = with_fused(_stand_in())
-    assert not engine._is_fused(models.ConvNet((2, 3), 3, form="tiles"), 16, engine.cross_entropy)
-    assert calls == []
-    assert engine._is_fused(models.ConvNet((2, 3), 3, 4), 16, engine.squared_error)
+def test_a_network_of_another_form_is_not_fused(monkeypatch):
+    monkeypatch.setattr(gpu, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "supports", lambda *_: True)
+    tiles = models.ConvNet((2, 3), 3, form="tiles")
+    assert ops.epoch_kernel(tiles, 16, losses.cross_entropy) is None
+    assert ops.epoch_kernel(models.ConvNet((2, 3), 3, 4), 16, losses.squared_error) is gpu.train_epoch
+
+
+@pytest.mark.parametrize("shares", [(3, 1, 1, 1), (1, 1, 1)])
+def test_a_batch_without_a_place_for_a_group_is_refused(shares):
+    with pytest.raises(UserError, match=r"zoo\.batch_size is 2"):
+        population.batch_pattern(shares, 2)
+    smallest = int(re.search(r"at least (\d+)", _message(shares))[1])
+    assert (np.bincount(population.batch_pattern(shares, smallest), minlength=len(shares)) > 0).all()
+
+
+def test_an_epoch_smaller_than_a_batch_counts_the_places_that_it_has():
+    assert len(np.unique(population.batch_pattern((3, 1, 1, 1), 12, 8))) == 4
+    with pytest.raises(UserError, match="an epoch has 2 images"):
+        population.batch_pattern((3, 1, 1, 1), 12, 2)
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (1.0, -1.0)])
+def test_a_share_that_is_not_positive_is_refused(shares):
+    with pytest.raises(ValueError, match="positive"):
+        population.batch_pattern(shares, 8)
+
+
+def test_a_group_without_images_is_refused_and_its_network_named():
+    people = dataclasses.replace(_population(["bright"]), groups=((_indices(4), _indices(0)),))
+    with pytest.raises(UserError, match="bright"):
+        population.shared_arrays(np.zeros((64, 8, 8, 3), np.uint8), people, 0)
+
+
+def _message(shares):
+    with pytest.raises(UserError) as caught:
+        population.batch_pattern(shares, 2)
+    return str(caught.value)

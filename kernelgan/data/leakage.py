@@ -1,0 +1,287 @@
+"""Who may read which image: the gate that refuses whatever has read a conjunction, and near duplicates.
+
+Images are compared by content, so a copy of a conjunction image under another index or label counts too.
+
+    check_leakage(partition, readers)             zoos, distillation and ceilings, each against its own pairs
+    check_folds(partition, folds, served, read)   generators of many pairs, against all pairs held out
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kernelgan.data.images import ImageSet
+from kernelgan.data.quadrants import (
+    Groups,
+    PairSplit,
+    Partition,
+    ceiling_groups,
+    distilled_groups,
+    has_ceiling,
+    quadrant_of,
+)
+from kernelgan.types import LEFT_OUT, Quadrant, UserError
+
+NEAR_DUPLICATE = 0.995
+"""Correlation of mean-removed thumbnails over which two images count as near duplicates."""
+THUMBNAIL = 8
+"""Pixels a side of these thumbnails."""
+_BLOCK = 4096
+_NAMED = 5
+
+PairName = tuple[str, str]
+"""An attribute and an object."""
+
+
+class LeakageError(UserError):
+    """Something that trains or chooses would read the content of a conjunction image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Who reads images, for the leakage gate.
+
+    Attributes:
+      name: for messages, such as ``zoo of the attribute "black"``.
+      groups: the images.
+      pairs: the pairs it is used for; it must have seen the conjunction of none.
+      is_ceiling: it may read conjunction images of the training set, of its pair.
+    """
+
+    name: str
+    groups: Groups
+    pairs: tuple[PairSplit, ...]
+    is_ceiling: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakageReport:
+    """What the gate found for one pair.
+
+    Attributes:
+      leaked: conjunction images that something read; 0, or the gate raises.
+      duplicates: test images of the pair whose exact content is read in training or validation.
+      near_duplicates: further test images of the pair that nearly equal an image that is read.
+    """
+
+    leaked: int
+    duplicates: int
+    near_duplicates: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """What one training of a joint generator learns from, and what it is judged on.
+
+    Attributes:
+      name: for messages, such as ``fold 3``.
+      weights: pair -> its weight in the generator's loss, 0 for a pair that is held out.
+    """
+
+    name: str
+    weights: Mapping[PairName, float]
+
+    def __post_init__(self) -> None:
+        if not all(np.isfinite(weight) and weight >= 0 for weight in self.weights.values()):
+            raise ValueError(f"{self.name}: weights must be finite and not negative, got {self.weights}")
+        if not self.learnt or not self.held_out:
+            raise ValueError(f"{self.name} must learn from a pair and hold out a pair, got {self.weights}")
+
+    @property
+    def learnt(self) -> tuple[PairName, ...]:
+        """The pairs that the generator learns from."""
+        return tuple(pair for pair, weight in self.weights.items() if weight > 0)
+
+    @property
+    def held_out(self) -> tuple[PairName, ...]:
+        """The pairs that it is judged on."""
+        return tuple(pair for pair, weight in self.weights.items() if weight == 0)
+
+
+def pair_readers(part: Partition, pair: PairSplit) -> list[Reader]:
+    """Who reads images for a pair beside its zoos: distillation, and the ceiling where there is one."""
+    readers = [Reader(f"distillation for {pair.name}", distilled_groups(pair), (pair,))]
+    if has_ceiling(part, pair):
+        readers.append(Reader(f"ceiling of {pair.name}", ceiling_groups(pair), (pair,), is_ceiling=True))
+    return readers
+
+
+def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str, str], LeakageReport]:
+    """Refuse to go on if anything that trains or chooses has the content of a conjunction image.
+
+    Conjunction images are all of the pair's in the source, used or not, in the training and the test set.
+    The ceiling may read those of the training set, but none whose content is in the test set too.
+
+    Args:
+      part: the source.
+      readers: everything that will train or validate.
+
+    Returns:
+      (attribute, object) -> what was found, for each pair of the readers. Duplicates are counted against all
+      images that any reader reads.
+
+    Raises:
+      LeakageError: naming who reads which images.
+    """
+    pairs = {(pair.attribute, pair.object_name): pair for reader in readers for pair in reader.pairs}
+    copies = {names: _copies(part, *names) for names in pairs}
+    for reader in readers:
+        for pair in reader.pairs:
+            of_train, of_test = copies[pair.attribute, pair.object_name]
+            _refuse(part, reader, pair, of_test if reader.is_ceiling else of_train | of_test)
+    is_read = np.zeros(len(part.train_hashes), bool)
+    for reader in readers:
+        is_read[reader.groups.read()] = True
+    read = np.flatnonzero(is_read)
+    scored = np.flatnonzero(np.any([pair.test != LEFT_OUT for pair in pairs.values()], axis=0))
+    read_contents = {part.train_hashes[index] for index in read}
+    exact = np.zeros(len(part.test_hashes), bool)
+    exact[scored] = [part.test_hashes[index] in read_contents for index in scored]
+    near = np.zeros_like(exact)
+    near[scored] = nearest_correlation(part.source.test.images, scored, part.source.train.images, read) > (
+        NEAR_DUPLICATE
+    )
+    return {
+        names: LeakageReport(
+            leaked=0,
+            duplicates=int((exact & (pair.test != LEFT_OUT)).sum()),
+            near_duplicates=int((near & ~exact & (pair.test != LEFT_OUT)).sum()),
+        )
+        for names, pair in pairs.items()
+    }
+
+
+def check_folds(
+    part: Partition,
+    folds: Sequence[Fold],
+    served: Mapping[PairName, Sequence[str]],
+    read: Mapping[str, np.ndarray],
+) -> None:
+    """Refuse a fold if anything behind its networks has the content of a conjunction that it holds out.
+
+    Behind a network of a joint generator are the images of every zoo that the generator learnt from, those
+    of the network's own parents, and its probes. None of them may hold a conjunction image, of the training
+    or the test set, of ANY pair that the fold holds out: a zoo of other concepts has usually read it as "not
+    a dog".
+
+    Args:
+      part: the source.
+      folds: what each training of the generator learns from and holds out.
+      served: pair -> names of all that reads images for it: its two zoos, and probes if there are any.
+      read: name -> indices into the training images that it trains or validates on, see `Groups.read`.
+
+    Raises:
+      LeakageError: naming the fold, who reads, the pair held out and the number of images.
+      ValueError: a fold's pair is not in `served`, or a name of `served` is not in `read`.
+    """
+    _check_known({pair for fold in folds for pair in fold.weights}, served, "pairs without readers")
+    behind = {fold.name: _behind(fold, served) for fold in folds}
+    _check_known({name for names in behind.values() for name in names}, read, "readers without images")
+    held_out = {pair for fold in folds for pair in fold.held_out}
+    copies = {pair: np.logical_or(*_copies(part, *pair)) for pair in held_out}
+    for fold in folds:
+        for pair in fold.held_out:
+            for name, use in behind[fold.name].items():
+                leaks = np.unique(read[name][copies[pair][read[name]]])
+                if leaks.size:
+                    raise LeakageError(
+                        f"{fold.name} holds out {' '.join(pair)!r}, but {name}, which serves "
+                        f"{' '.join(use)!r} there, would read {_images(part, leaks)} with that content. "
+                        "Leave them out of everything that the fold reads, or hold out fewer pairs."
+                    )
+
+
+def nearest_correlation(
+    images: np.ndarray, which: np.ndarray, others: np.ndarray, which_others: np.ndarray
+) -> np.ndarray:
+    """The correlation of each image with the most similar of some others, as small thumbnails.
+
+    Args:
+      images: uint8 ``(N, H, W, 3)``.
+      which: indices of the ``n`` images to look at.
+      others: uint8 ``(M, H, W, 3)``.
+      which_others: indices of the ``m`` others to compare with.
+
+    Returns:
+      float32 ``(n,)`` in [-1, 1]; an image of one colour correlates 0 with everything.
+    """
+    left, right = _thumbnails(images, which), _thumbnails(others, which_others)
+    nearest = np.full(len(left), -1.0, np.float32)
+    for row in range(0, len(left), _BLOCK):
+        for column in range(0, len(right), _BLOCK):
+            product = left[row : row + _BLOCK] @ right[column : column + _BLOCK].T
+            np.maximum(nearest[row : row + _BLOCK], product.max(axis=1), out=nearest[row : row + _BLOCK])
+    return nearest
+
+
+def _copies(part: Partition, attribute: str, object_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which training images have the content of a conjunction image of the training set, and of the test set.
+
+    Returns:
+      Two bool ``(N_train,)``.
+    """
+
+    def copies_of(images: ImageSet, hashes: Sequence[str]) -> np.ndarray:
+        conjunctions = np.flatnonzero(quadrant_of(images, attribute, object_name) == Quadrant.CONJUNCTION)
+        contents = {hashes[index] for index in conjunctions.tolist()}
+        return np.fromiter((content in contents for content in part.train_hashes), bool)
+
+    return copies_of(part.source.train, part.train_hashes), copies_of(part.source.test, part.test_hashes)
+
+
+def _refuse(part: Partition, reader: Reader, pair: PairSplit, forbidden: np.ndarray) -> None:
+    """Raises where a reader reads one of the training images marked in bool ``(N_train,)``."""
+    read = reader.groups.read()
+    leaks = read[forbidden[read]]
+    if leaks.size:
+        raise LeakageError(
+            f"The {reader.name} would read {_images(part, leaks)} with the content of a {pair.name!r}, the "
+            "conjunction that nothing may see before the test. Each copies an image that is labelled as the "
+            "conjunction. Remove the copies, or correct their labels, and start again."
+        )
+
+
+def _images(part: Partition, indices: np.ndarray) -> str:
+    """How many training images, and the names of the first."""
+    names = ", ".join(repr(part.source.train.names[index]) for index in indices[:_NAMED])
+    more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
+    return f"{len(indices)} image(s) ({names}{more})"
+
+
+def _behind(fold: Fold, served: Mapping[PairName, Sequence[str]]) -> dict[str, PairName]:
+    """All that reads images for a fold, each with a pair that it serves there."""
+    return {name: pair for pair in fold.weights for name in served[pair]}
+
+
+def _check_known(wanted: set, known: Mapping, what: str) -> None:
+    missing = sorted(wanted - known.keys())
+    if missing:
+        raise ValueError(f"{what}: {missing}")
+
+
+def _thumbnails(images: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Thumbnails less their mean colour, of length 1: float32 ``(len(which), THUMBNAIL * THUMBNAIL * 3)``.
+
+    The mean of each channel is removed, for else all images of one tint, such as skies, are alike.
+    """
+    height, width = images.shape[1:3]
+    rows, columns = _averaging(height), _averaging(width)
+    flat = np.empty((len(which), THUMBNAIL * THUMBNAIL * 3), np.float32)
+    for start in range(0, len(which), _BLOCK):
+        block = images[which[start : start + _BLOCK]].astype(np.float32)
+        small = np.einsum("rh,nhwc,kw->nrkc", rows, block, columns, optimize=True)
+        small -= small.mean(axis=(1, 2), keepdims=True)
+        flat[start : start + _BLOCK] = small.reshape(len(block), -1)
+    norm = np.linalg.norm(flat, axis=1, keepdims=True)
+    return flat / np.where(norm > 1e-3, norm, np.inf)
+
+
+def _averaging(side: int) -> np.ndarray:
+    """Weights ``(THUMBNAIL, side)`` that average `side` pixels into thumbnail pixels by area."""
+    edges = np.arange(side + 1) * (THUMBNAIL / side)
+    cell = np.arange(THUMBNAIL)[:, None]
+    overlap = np.minimum(edges[1:], cell + 1) - np.maximum(edges[:-1], cell)
+    return np.maximum(overlap, 0).astype(np.float32)

@@ -1,0 +1,101 @@
+"""Checks of what a generator gives, so that an error names the generator and not the code behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernelgan import models
+from kernelgan.types import UserError
+
+
+@contextlib.contextmanager
+def named(name: str, part: str) -> Iterator[None]:
+    """Turns an exception of a generator's own code into a UserError that names it.
+
+    Args:
+      name: of the generator.
+      part: which of its functions is at work.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's own code raises
+        reason = (str(error).splitlines() or [""])[0]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+        where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else part
+        raise UserError(
+            f"the generator {name} raises {type(error).__name__} in {part} ({where}): {reason}. Mend it and "
+            "give the same command again; what was finished is kept."
+        ) from error
+
+
+def check_networks(networks: object, network: models.ConvNet, image_size: int, name: str) -> None:
+    """Refuses what are no populations of networks that run in the parents' place.
+
+    Args:
+      networks: by key, stacked parameters: the parents' layers, any number of filters, 2 or 4 outputs.
+      network: the parents' module.
+      image_size: pixels a side.
+      name: of the generator.
+
+    Raises:
+      UserError: naming the generator, the leaf, what it is and what was expected.
+    """
+    if not isinstance(networks, Mapping) or not networks:
+        raise UserError(f"the generator {name} gives {_kind(networks)}; expected stacked parameters by key.")
+    for key, params in networks.items():
+        _check_population(params, network, image_size, f"the generator {name}" + (f" ({key})" if key else ""))
+
+
+def _check_population(params: object, network: models.ConvNet, image_size: int, where: str) -> None:
+    layers = (*models.layer_names(network.filters), "dense")
+    leaves = {}
+    for layer in layers:
+        for part in ("kernel", "bias"):
+            value = params.get(layer, {}) if isinstance(params, Mapping) else params
+            value = value.get(part) if isinstance(value, Mapping) else value
+            if not isinstance(value, np.ndarray | jax.Array) or not jnp.issubdtype(value.dtype, jnp.floating):
+                raise UserError(
+                    f"{where} gives {_kind(value)} for {layer}.{part}; expected an array of floats, and the "
+                    f"layers {', '.join(layers)} with a kernel and a bias each."
+                )
+            leaves[layer, part] = value
+    assert isinstance(params, Mapping)
+    unknown = [name for name in params if name not in layers]
+    if unknown:
+        raise UserError(f"{where} gives the layers {unknown} too; expected only {', '.join(layers)}.")
+    count = len(leaves["dense", "bias"])
+    outputs = leaves["dense", "bias"].shape[-1]
+    if outputs not in (2, 4) or count == 0:
+        shape = leaves["dense", "bias"].shape
+        raise UserError(f"{where} gives dense.bias {shape}; expected (networks, 2) or (networks, 4).")
+    filters = tuple(int(leaves[layer, "bias"].shape[-1]) for layer in layers[:-1])
+    module = network.clone(filters=filters, outputs=outputs)
+    shapes = jax.eval_shape(lambda: models.initialise_convnet(module, image_size, jax.random.key(0)))
+    for (layer, part), value in leaves.items():
+        expected = (count, *shapes[layer][part].shape)
+        if value.shape != expected:
+            raise UserError(
+                f"{where} gives {layer}.{part} {value.shape}; expected {expected}: networks first, then the "
+                "layout of the parents."
+            )
+        finite = np.isfinite(np.asarray(value)).reshape(count, -1).all(axis=1)
+        if not finite.all():
+            raise UserError(
+                f"{where} gives numbers that are not finite in {layer}.{part} of {int((~finite).sum())} of "
+                f"{count} networks, the first of them network {int(np.argmin(finite))}."
+            )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"an array {value.dtype} {value.shape}"
+    return "nothing" if value is None else f"a {type(value).__name__}"

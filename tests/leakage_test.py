@@ -1,0 +1,260 @@
+"""Tests for kernelgan.data.leakage: what may read which image."""
+
+import time
+
+import numpy as np
+import pytest
+from synthetic_sources import noise_images, partition
+
+from kernelgan.data import leakage, quadrants
+from kernelgan.data.images import ImageSet, Source, content_fractions
+from kernelgan.data.leakage import Fold, LeakageError, Reader
+from kernelgan.types import Quadrant
+
+
+@pytest.fixture
+def source():
+    return Source("noise", noise_images(600, 0, "train"), noise_images(200, 1, "test"))
+
+
+def _readers(part, pair):
+    """Everything that learns for one pair, as the pipeline has it."""
+    attribute = quadrants.attribute_groups(part, pair.attribute, [pair.object_name])
+    name = quadrants.object_groups(part, pair.object_name, [pair.attribute])
+    return [
+        Reader(f"zoo of the attribute {pair.attribute!r}", attribute, (pair,)),
+        Reader(f"zoo of the object {pair.object_name!r}", name, (pair,)),
+        *leakage.pair_readers(part, pair),
+    ]
+
+
+def _relabelled(images, index, **labels):
+    """The images with the labels of one of them changed."""
+    attributes = {name: values.copy() for name, values in images.attributes.items()}
+    objects = {name: values.copy() for name, values in images.objects.items()}
+    for name, value in labels.items():
+        (attributes if name in attributes else objects)[name][index] = value
+    return ImageSet(images.images, attributes, objects, images.names, images.rest)
+
+
+def test_the_gate_lets_honest_data_pass(source):
+    part = partition(source)
+    pairs = [quadrants.split(part, "black", "cat"), quadrants.split(part, "red", "dog")]
+    reports = leakage.check_leakage(part, [reader for pair in pairs for reader in _readers(part, pair)])
+    assert reports == dict.fromkeys([("black", "cat"), ("red", "dog")], leakage.LeakageReport(0, 0, 0))
+
+
+@pytest.mark.parametrize("from_test", [True, False])
+@pytest.mark.parametrize("on_validation", [True, False])
+def test_a_planted_leak_stops(source, from_test, on_validation):
+    """A conjunction image, copied into the training set under a label that says it is none."""
+    part = partition(source)
+    images = source.test if from_test else source.train
+    found = np.flatnonzero(quadrants.quadrant_of(images, "black", "cat") == Quadrant.CONJUNCTION)
+    hashes = np.array(part.test_hashes if from_test else part.train_hashes)
+    validation = content_fractions(hashes[found], "validation:0") < 0.2
+    leaked = images.images[found[validation == on_validation][0]]
+    source.train.images[5] = leaked
+    planted = Source("planted", _relabelled(source.train, 5, black=1, cat=0), source.test)
+    part = partition(planted)
+    assert part.validation[5] == on_validation
+    pair = quadrants.split(part, "black", "cat")
+    readers = _readers(part, pair)
+    for reader in (readers[0], readers[2]):
+        with pytest.raises(LeakageError) as error:
+            leakage.check_leakage(part, [reader])
+        for fact in (reader.name, " 1 image(s)", "'train/5'", "'black cat'"):
+            assert fact in str(error.value)
+    leakage.check_leakage(part, [readers[1]])  # the zoo of cats does not read what is labelled as no cat
+    if not from_test:
+        leakage.check_leakage(
+            part, [readers[3]]
+        )  # the ceiling may read conjunction images of the training set
+
+
+def test_the_ceiling_may_not_read_the_tests_conjunction(source):
+    train = quadrants.quadrant_of(source.train, "black", "cat") == Quadrant.CONJUNCTION
+    test = quadrants.quadrant_of(source.test, "black", "cat") == Quadrant.CONJUNCTION
+    source.train.images[np.flatnonzero(train)[:8]] = source.test.images[np.flatnonzero(test)[:8]]
+    part = partition(source)
+    readers = _readers(part, quadrants.split(part, "black", "cat"))
+    leakage.check_leakage(part, readers[:3])
+    with pytest.raises(
+        LeakageError, match=r"The ceiling of black cat would read \d image\(s\).*'train/\d+'.* and \d more"
+    ):
+        leakage.check_leakage(part, readers[3:])
+
+
+def test_a_zoo_may_read_the_conjunction_of_a_pair_that_it_does_not_serve(source):
+    part = partition(source)
+    cat, dog = (quadrants.split(part, "black", name) for name in ("cat", "dog"))
+    groups = quadrants.attribute_groups(part, "black", ["cat"])
+    leakage.check_leakage(part, [Reader("zoo", groups, (cat,))])
+    with pytest.raises(LeakageError, match=r"The zoo would read .* 'black dog'"):
+        leakage.check_leakage(part, [Reader("zoo", groups, (cat, dog))])
+    both = quadrants.attribute_groups(part, "black", ["cat", "dog"])
+    assert len(leakage.check_leakage(part, [Reader("zoo", both, (cat, dog))])) == 2
+
+
+def test_duplicates_are_counted_and_do_not_stop(source):
+    others = np.flatnonzero(quadrants.quadrant_of(source.train, "black", "cat") == Quadrant.NEITHER)[:5]
+    tests = np.flatnonzero(quadrants.quadrant_of(source.test, "black", "cat") == Quadrant.NEITHER)[:5]
+    source.test.images[tests] = source.train.images[others]
+    near = source.test.images[tests[3:]].astype(np.int16) + np.random.default_rng(3).integers(
+        -2, 3, (2, 16, 16, 3)
+    )
+    source.test.images[tests[3:]] = np.clip(near, 0, 255)
+    part = partition(source)
+    pair = quadrants.split(part, "black", "cat")
+    report = leakage.check_leakage(part, _readers(part, pair))["black", "cat"]
+    assert report == leakage.LeakageReport(leaked=0, duplicates=3, near_duplicates=2)
+
+
+PAIRS = [(attribute, name) for attribute in ("black", "red") for name in ("cat", "dog", "car")]
+DIAGONAL = {("black", "cat"), ("red", "dog")}
+
+
+def _fold(held_out=DIAGONAL, name="fold 1", pairs=PAIRS):
+    return Fold(name, {pair: 0.0 if pair in held_out else 0.25 for pair in pairs})
+
+
+def _zoos(part):
+    """Two zoos for each pair, and what each reads: all but the pair's other concept."""
+    served, read = {}, {}
+    for attribute, name in PAIRS:
+        zoos = (f"{attribute} without {name}", f"{name} without {attribute}")
+        served[attribute, name] = zoos
+        read[zoos[0]] = quadrants.attribute_groups(part, attribute, [name]).read()
+        read[zoos[1]] = quadrants.object_groups(part, name, [attribute]).read()
+    return served, read
+
+
+@pytest.fixture
+def clean(source):
+    """A partition, and zoos that read no image of the fold's conjunctions."""
+    part = partition(source)
+    served, read = _zoos(part)
+    pool = np.logical_and.reduce(
+        [quadrants.quadrant_of(source.train, *pair) != Quadrant.CONJUNCTION for pair in DIAGONAL]
+    )
+    return part, served, {name: indices[pool[indices]] for name, indices in read.items()}
+
+
+def test_a_fold_passes_where_no_zoo_reads_any_held_out_conjunction(clean):
+    leakage.check_folds(clean[0], [_fold()], *clean[1:])
+
+
+def test_leaving_out_the_own_pair_is_not_enough_for_a_fold(source):
+    part = partition(source)
+    served, read = _zoos(part)  # as for networks of one pair: "not a cat" holds red dogs
+    with pytest.raises(LeakageError):
+        leakage.check_folds(part, [_fold()], served, read)
+
+
+def test_zoos_that_leave_out_every_held_out_object_pass(source):
+    part = partition(source)
+    pairs = [pair for pair in PAIRS if pair[1] != "car"]
+    read = {name: quadrants.attribute_groups(part, name, ["cat", "dog"]).read() for name in ("black", "red")}
+    leakage.check_folds(part, [_fold(pairs=pairs)], {pair: pair[:1] for pair in pairs}, read)
+
+
+@pytest.mark.parametrize("reader", ["learnt", "held out"])
+@pytest.mark.parametrize("held_out", sorted(DIAGONAL))
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_fold_that_leaks_names_itself_the_zoo_the_pair_and_the_number(clean, reader, held_out, count):
+    part, served, read = clean
+    name = served["black", "dog" if reader == "learnt" else "cat"][0]
+    found = np.flatnonzero(quadrants.quadrant_of(part.source.train, *held_out) == Quadrant.CONJUNCTION)
+    read[name] = np.append(read[name], found[:count])
+    with pytest.raises(LeakageError) as error:
+        leakage.check_folds(part, [_fold(DIAGONAL - {held_out}, "fold 0"), _fold()], served, read)
+    for fact in ("fold 1", name, repr(" ".join(held_out)), f" {count} image(s)"):
+        assert fact in str(error.value)
+
+
+@pytest.mark.parametrize("from_test", [True, False])
+def test_a_copy_of_a_held_out_conjunction_under_another_label_is_a_leak(source, from_test):
+    images = source.test if from_test else source.train
+    twin = np.flatnonzero(quadrants.quadrant_of(images, "red", "dog") == Quadrant.CONJUNCTION)[0]
+    source.train.images[5] = images.images[twin]
+    part = partition(Source("planted", _relabelled(source.train, 5, red=0, dog=0, car=1), source.test))
+    read = {"zoo": np.array([4, 5, 5, 6])}
+    served = dict.fromkeys(PAIRS, ("zoo",))
+    labels = quadrants.quadrant_of(part.source.train, "red", "dog")[read["zoo"]]
+    others = quadrants.quadrant_of(part.source.train, "black", "cat")[read["zoo"]]
+    read["zoo"] = read["zoo"][((labels != 0) & (others != 0)) | (read["zoo"] == 5)]
+    with pytest.raises(LeakageError, match=r"'red dog'.* 1 image\(s\) \('train/5'\)"):
+        leakage.check_folds(part, [_fold({("red", "dog")})], served, read)
+
+
+def test_a_zoo_that_serves_no_pair_of_a_fold_may_read_its_conjunctions(clean):
+    part, served, read = clean
+    everything = np.arange(len(part.train_hashes))
+    pairs = [pair for pair in PAIRS if pair != ("red", "car")]
+    served["red", "car"] = ("outsider",)
+    leakage.check_folds(part, [_fold(pairs=pairs)], served, read | {"outsider": everything})
+    with pytest.raises(LeakageError, match="outsider"):
+        leakage.check_folds(part, [_fold()], served, read | {"outsider": everything})
+
+
+def test_probes_count_as_readers(clean):
+    part, served, read = clean
+    served["black", "dog"] += ("probes of black dog",)
+    read["probes of black dog"] = np.arange(len(part.train_hashes))
+    with pytest.raises(LeakageError, match="probes of black dog"):
+        leakage.check_folds(part, [_fold()], served, read)
+
+
+def test_a_reader_that_is_not_accounted_for_does_not_pass(clean):
+    part, served, read = clean
+    with pytest.raises(ValueError, match="without images"):
+        leakage.check_folds(part, [_fold()], served, {})
+    with pytest.raises(ValueError, match="without readers"):
+        leakage.check_folds(part, [_fold()], {}, read)
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (0, 0), (1, -1), (float("nan"), 0)])
+def test_a_fold_learns_from_a_pair_and_holds_out_a_pair(weights):
+    with pytest.raises(ValueError, match="fold 1"):
+        Fold("fold 1", dict(zip(PAIRS, weights, strict=False)))
+
+
+def test_nearest_correlation_is_that_of_small_pictures():
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (3, 16, 16, 3), np.uint8)
+    images[2] = 77  # of one colour: like nothing
+    others = np.stack([255 - images[0], images[1] // 2 + 20, rng.integers(0, 256, (16, 16, 3), np.uint8)])
+    nearest = leakage.nearest_correlation(images, np.arange(3), others, np.arange(2))
+    small = (
+        images.reshape(3, 8, 2, 8, 2, 3).mean(axis=(2, 4)),
+        others.reshape(3, 8, 2, 8, 2, 3).mean(axis=(2, 4)),
+    )
+    a, b = (group - group.mean(axis=(1, 2), keepdims=True) for group in small)
+    a, b = (
+        group.reshape(3, -1) / np.maximum(np.linalg.norm(group.reshape(3, -1), axis=1), 1)[:, None]
+        for group in (a, b)
+    )
+    np.testing.assert_allclose(nearest, (a @ b[:2].T).max(axis=1), atol=1e-5)
+    assert nearest[1] > 0.999
+    assert nearest[2] == 0
+
+
+@pytest.mark.parametrize("side", [8, 20, 28, 33])
+def test_thumbnails_average_whatever_the_side(side):
+    weights = leakage._averaging(side)
+    assert weights.shape == (8, side)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(weights.sum(axis=0), 8 / side, rtol=1e-5)
+
+
+def test_many_pairs_take_little_time():
+    rng = np.random.default_rng(5)
+    train, test = noise_images(5000, 6, "train"), noise_images(1000, 7, "test")
+    names = [f"o{number}" for number in range(20)]
+    for images in (train, test):
+        images.objects.update({name: rng.integers(0, 2, len(images)).astype(np.int8) for name in names})
+    part = partition(Source("many", train, test))
+    start = time.perf_counter()
+    pairs = [quadrants.split(part, attribute, name) for attribute in ("black", "red") for name in names]
+    leakage.check_leakage(part, [reader for pair in pairs for reader in _readers(part, pair)])
+    assert time.perf_counter() - start < 10
