@@ -6,7 +6,7 @@ from sklearn import cluster as sklearn_cluster
 from sklearn import metrics
 
 from kernelgan import environment
-from kernelgan.evaluate import clustering, loops
+from kernelgan.evaluation import clustering, loops
 
 SETTINGS = {"seed": 0, "neighbours": 15, "radius": 0.5, "minimum_samples": 5, "nu": 0.1}
 METHODS = ("kmeans_raw", "kmeans", "dbscan", "one_class_svm")

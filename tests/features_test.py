@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kernelgan import models
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
 
 
 def test_one_logit_pair_scores_its_difference():

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kernelgan.evaluate import novelty
+from kernelgan.evaluation import novelty
 
 
 def _networks(seed, count, filters=(6, 16)):

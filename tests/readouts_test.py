@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from kernelgan import assemble
 from kernelgan.baselines import readouts
 from kernelgan.data.quadrants import Groups
-from kernelgan.evaluate.features import score
+from kernelgan.evaluation.features import score
 from kernelgan.types import Quadrant
 
 STRENGTHS = readouts.STRENGTHS

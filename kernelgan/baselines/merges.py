@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 
 from kernelgan import assemble, models, parallel
-from kernelgan.evaluate import novelty
+from kernelgan.evaluation import novelty
 from kernelgan.ops import products
 from kernelgan.types import Params
 

@@ -18,7 +18,7 @@ import numpy as np
 from kernelgan import assemble, models, probes
 from kernelgan.baselines import CEILING, FLOOR, PARENTS, YARDSTICK, merges, nulls, readouts
 from kernelgan.data.quadrants import Groups
-from kernelgan.evaluate.features import ConvNets, Population
+from kernelgan.evaluation.features import ConvNets, Population
 from kernelgan.generators import base
 from kernelgan.generators.base import Generator, Parents, stateless
 from kernelgan.types import Key, Params, UserError

@@ -20,8 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from kernelgan.data import quadrants
-from kernelgan.evaluate import clustering
-from kernelgan.evaluate.features import Outputs
+from kernelgan.evaluation import clustering
+from kernelgan.evaluation.features import Outputs
 from kernelgan.types import Params, Quadrant
 from kernelgan.zoo import some_of_each
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kernelgan.evaluate.verdict import COPY
+from kernelgan.evaluation.verdict import COPY
 from kernelgan.report import metrics, prose
 from kernelgan.report.metrics import METRICS
 from kernelgan.report.tables import (

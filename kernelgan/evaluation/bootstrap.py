@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from kernelgan.evaluate import scores as scores_lib
+from kernelgan.evaluation import scores as scores_lib
 from kernelgan.types import Quadrant
 
 
@@ -69,7 +69,7 @@ def resampled_auroc(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarra
     Raises:
       ValueError: see `scores.check_scores`.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)
@@ -108,7 +108,7 @@ def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weight
     Raises:
       ValueError: see `scores.check_scores`.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)

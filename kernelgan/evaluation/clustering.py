@@ -23,7 +23,7 @@ import threadpoolctl
 from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
-from kernelgan.evaluate import scores as scores_lib
+from kernelgan.evaluation import scores as scores_lib
 from kernelgan.types import Quadrant
 
 NOISE = -1
@@ -142,7 +142,7 @@ def kmeans_many(features: np.ndarray, quadrant: np.ndarray, *, seed: int) -> dic
     Raises:
       ValueError: shapes disagree.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     quadrant = scores_lib.check_quadrant(quadrant)
     features = np.asarray(features)
@@ -258,7 +258,7 @@ def _two_means(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     `points` float32 ``(N, F)``, not all alike; returns int64 ``(N,)``, 0 for the first image's.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     points = np.ascontiguousarray(points - points.mean(axis=0))
     squares = np.einsum("nf,nf->n", points, points)

@@ -25,8 +25,8 @@ import numpy as np
 from scipy import stats
 
 from kernelgan.baselines import CEILING, FLOOR, YARDSTICK
-from kernelgan.evaluate import bootstrap, null_test
-from kernelgan.evaluate.verdict import SIGNIFICANCE
+from kernelgan.evaluation import bootstrap, null_test
+from kernelgan.evaluation.verdict import SIGNIFICANCE
 
 Record = dict[str, Any]
 Tests = dict[str, dict[str, Record]]

@@ -15,8 +15,8 @@ import numpy as np
 
 from kernelgan import baselines
 from kernelgan.baselines.methods import Context, Method, Networks, parameter_count
-from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
-from kernelgan.evaluate import novelty as novelty_lib
+from kernelgan.evaluation import bootstrap, clustering, comparison, features, null_test, scores, similarity
+from kernelgan.evaluation import novelty as novelty_lib
 from kernelgan.keys import StageKey, kept
 from kernelgan.types import Params, Quadrant
 
@@ -334,7 +334,7 @@ def evaluate_pairs(
     Returns:
       What each pair gives, in order. The first error stops the others at their next method.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     lock, stop = threading.Lock(), threading.Event()
     done = [0] * len(pairs)

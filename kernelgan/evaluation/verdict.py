@@ -103,7 +103,7 @@ def _compared(record: Measured, best: str, rival: str) -> Comparison:
 
 
 def _corrected_below(found: list[Comparison]) -> tuple[Comparison, ...]:
-    from kernelgan.evaluate.null_test import holm  # scipy takes a second to import
+    from kernelgan.evaluation.null_test import holm  # scipy takes a second to import
 
     tested = [one for one in found if one.required and math.isfinite(one.p_value)]
     corrected = dict(zip((one.rival for one in tested), holm([one.p_value for one in tested]), strict=True))
