@@ -6,7 +6,7 @@ import pytest
 from synthetic_runs import full_pair, many_pairs, method, pair_result, run_of, statistic
 
 from kernelgan import results
-from kernelgan.records import from_json, plain, to_json
+from kernelgan.records import from_json, to_json
 from kernelgan.types import UserError
 
 
@@ -57,7 +57,7 @@ def test_what_json_has_not_becomes_plain(tmp_path):
 
 def test_a_config_dict_is_plain():
     config_dict = pytest.importorskip("ml_collections").ConfigDict({"seed": 3, "zoo": {"models": 2}})
-    assert plain({"config": config_dict}, "") == {"config": {"seed": 3, "zoo": {"models": 2}}}
+    assert to_json({"config": config_dict}, "value") == {"config": {"seed": 3, "zoo": {"models": 2}}}
 
 
 def test_writing_leaves_no_temporary_file_and_a_failure_leaves_the_old_files(tmp_path):
@@ -99,8 +99,8 @@ def test_what_json_cannot_hold_is_refused_by_path():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not valid JSON"),
-        ("\xff\xfe", "not valid JSON"),
+        ("{", "cannot be read"),
+        ("\xff\xfe", "cannot be read"),
         ("[]", "schema None"),
         ('{"schema": 3}', "schema 3"),
         ('{"schema": 1, "command": "python launch.py --x"}', r"schema 1.*python launch\.py --x"),
@@ -177,5 +177,5 @@ def test_statistics_are_listed_by_path_and_what_is_not_there_is_nan():
         statistic_ = from_json(results.Statistic, value, "")
         assert not statistic_.known
         assert statistic_.text() == "-"
-    assert from_json(results.Statistic, {"mean": 0.5}, "").text() == "0.500"
-    assert from_json(results.Statistic, statistic(0.5, 0.1), "").text(2) == "0.50 [0.40, 0.60]"
+    assert from_json(results.Statistic, {"mean": 0.5}, "value").text() == "0.500"
+    assert from_json(results.Statistic, statistic(0.5, 0.1), "").text() == "0.500 [0.400, 0.600]"
