@@ -14,7 +14,6 @@ def show(workdir: Path) -> Path:
     """Prints a finished run's table and says where its report is, which is written if it is not there."""
     print(table(read_results(workdir), color=sys.stdout.isatty()), flush=True)
     path = workdir / REPORT_FILE
-    if not path.exists():
-        path = write_report(workdir)
+    path = path if path.exists() else write_report(workdir)
     print(f"\nreport: {path}")
     return path
