@@ -6,10 +6,9 @@ The p-value of a difference between two runs is a normal one, ``2 P(Z > |differe
 resampled means that each run keeps (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter
 13). With the same seed and the same test images both runs drew the same resamples, so the spread is that of
 the resampled differences (see `evaluation.bootstrap`); else the spreads of the two add as of independent
-samples, which is cautious where the images are the same. Over several pairs it is that of the pairs'
+samples, which is cautious where the images are the same. Over several pairs it is Student's t of the pairs'
 differences, attributes and objects being drawn (`evaluation.comparison`). Those of a table are corrected
-together (Holm). Another seed is not covered: only runs of several seeds show what a seed does, and between
-such runs no p-value is given.
+together (Holm). No p-value covers another seed, so between seeds there is none.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ _OF_IMAGES = ("data.image_size", "data.rendered.test", "data.maximum_test", "dat
 """Config fields that choose the test images, beside the seed."""
 
 _P_VALUES = (
-    "p: normal approximation from resampled networks and images, over several pairs Student's t from drawn "
-    "attributes and objects; corrected over all differences of a table (Holm). It does not cover another "
-    "seed: see whether a difference outlives several seeds."
+    "p: normal approximation from resampled networks and images, paired where seed and test images are the "
+    "same; over several pairs Student's t from drawn attributes and objects. Corrected over all differences "
+    "of a table (Holm). It does not cover another seed: see whether a difference outlives several seeds."
 )
 _SEEDS = (
     "The runs differ in the seed only: the sd between them is the error bar that covers another seed. No "
@@ -92,15 +91,6 @@ class Row:
     values: tuple[Statistic, ...]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The second run's figure minus the first's, its p-value, and whether both were resampled alike."""
-
-    mean: float
-    p_value: float = math.nan
-    paired: bool = False
-
-
 def read(paths: Sequence[Path]) -> list[Compared]:
     """Reads runs and names them.
 
@@ -122,7 +112,7 @@ def read(paths: Sequence[Path]) -> list[Compared]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The paths without the parts that all begin and all end with; ``run 1``, ... where these are too long."""
+    """The paths without what all begin and all end with; ``run 1``, ... where these are too long."""
     parts = [path.resolve().parts for path in paths]
     for end, cut in ((-1, slice(None, -1)), (0, slice(1, None))):
         while min(map(len, parts)) > 1 and len({each[end] for each in parts}) == 1:
@@ -195,17 +185,19 @@ def is_seed_sweep(runs: Sequence[Compared]) -> bool:
 
 def other_images(a: Compared, b: Compared, title: str) -> str:
     """Why two runs were not tested on the same images of a pair; "" where nothing says that they were not."""
-    images = [each.run.array(each.pairs[title], "test_images") for each in (a, b)]
-    reasons = {
-        "their sources differ": [each.pairs[title].data.source or each.run.data.source for each in (a, b)],
-        "their numbers differ": [each.pairs[title].data.test for each in (a, b)],
-        "their settings differ": [[each.config.get(field) for field in _OF_IMAGES] for each in (a, b)],
-    }
-    for reason, (ours, theirs) in reasons.items():
-        if ours != theirs:
-            return f"{reason}, {ours} and {theirs}"
-    known = images[0] is not None and images[1] is not None
-    return "their pixels differ" if known and not np.array_equal(*images) else ""
+
+    def known(run: Compared) -> dict[str, Any]:
+        data = run.pairs[title].data
+        settings = {name: run.config.get(name) for name in _OF_IMAGES}
+        return {"sources": data.source or run.run.data.source, "numbers": data.test, "settings": settings}
+
+    ours, theirs = known(a), known(b)
+    for name in ours:
+        if ours[name] != theirs[name]:
+            return f"their {name} differ, {ours[name]} and {theirs[name]}"
+    mine, other = (run.run.array(run.pairs[title], "test_images") for run in (a, b))
+    same = mine is None or other is None or np.array_equal(mine, other)
+    return "" if same else "their pixels differ"
 
 
 def _preamble(runs: Sequence[Compared], shared: Sequence[str]) -> list[str]:
@@ -263,54 +255,41 @@ def _drawings(run: Compared, titles: Sequence[str]) -> comparison.Drawings:
     return comparison.Drawings(concepts, resamples=_DRAWINGS, seed=0)
 
 
-def difference(a: Compared, b: Compared, row: Row, gap: float, metric: str) -> Difference:
-    """How far a method of run `b` is above that of run `a`, over the row's pairs.
+def p_value(a: Compared, b: Compared, row: Row, gap: float, metric: str) -> float:
+    """Of the difference `gap` of a row's method between two runs; NaN where nothing is known of its error.
 
-    Args:
-      a: the one.
-      b: the other.
-      row: of `rows` of these runs.
-      gap: of their figures in the row.
-      metric: path of the statistic; for one pair only the figure of merit has replicates.
+    Of one pair only the figure of merit has replicates.
     """
-    paired = a.run.seed == b.run.seed and not any(other_images(a, b, title) for title in row.pairs)
+    title = row.pairs[0] if row.pairs else ""
     if not math.isfinite(gap):
-        return Difference(gap)
+        return math.nan
     if len(row.pairs) > 1:
         figures = [[run.figure(title, row.method, metric).mean for title in row.pairs] for run in (a, b)]
         test = _drawings(a, row.pairs).test(np.subtract(figures[1], figures[0]))
-        return Difference(gap, test["p_value"] if test else math.nan, paired)
-    drawn = [run.run.array(run.pairs[row.pairs[0]], f"replicates/{row.method}") for run in (a, b)]
-    if f"auroc.{a.pairs[row.pairs[0]].merit}" != metric or drawn[0] is None or drawn[1] is None:
-        return Difference(gap)
-    ours, theirs = (np.asarray(each, np.float64) for each in drawn)
-    paired = paired and ours.shape == theirs.shape
+        return test["p_value"] if test else math.nan
+    ours, theirs = (run.run.array(run.pairs[title], f"replicates/{row.method}") for run in (a, b))
+    if ours is None or theirs is None or metric != f"auroc.{a.pairs[title].merit}":
+        return math.nan
     if gap == 0:
-        return Difference(gap, 1.0, paired)
-    spread = math.hypot(*(each.std(ddof=1) for each in ([theirs - ours] if paired else [ours, theirs])))
-    if not spread > _NO_SPREAD:  # nothing was drawn that could differ, so nothing is known of the error
-        return Difference(gap)
-    return Difference(gap, math.erfc(abs(gap) / spread / math.sqrt(2)), paired)
+        return 1.0
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    alike = a.run.seed == b.run.seed and ours.shape == theirs.shape and not other_images(a, b, title)
+    spread = math.hypot(*(drawn.std(ddof=1) for drawn in ([theirs - ours] if alike else [ours, theirs])))
+    return math.erfc(abs(gap) / spread / math.sqrt(2)) if spread > _NO_SPREAD else math.nan
 
 
-def differences(runs: Sequence[Compared], table: Sequence[Row], metric: str) -> list[list[Difference]]:
-    """Of each row and run to the first run; p-values corrected over the whole table, between seeds none."""
-    seeds = is_seed_sweep(runs)
-    each = [
-        difference(runs[0], run, row, value.mean - row.values[0].mean, metric)
-        for row in table
-        for run, value in zip(runs[1:], row.values[1:], strict=True)
-    ]
-    known = [test.p_value for test in each if math.isfinite(test.p_value) and not seeds]
-    corrected = iter(null_test.holm(known) if known else [])
-    tests = [
-        Difference(test.mean, next(corrected), test.paired)
-        if math.isfinite(test.p_value) and not seeds
-        else Difference(test.mean)
-        for test in each
-    ]
-    width = len(runs) - 1
-    return [tests[start : start + width] for start in range(0, len(tests), width)]
+def differences(
+    runs: Sequence[Compared], table: Sequence[Row], metric: str
+) -> list[list[tuple[float, float]]]:
+    """Each row's differences to the first run with p-values, corrected over the table; between seeds NaN."""
+    gaps = np.array([[value.mean - row.values[0].mean for value in row.values[1:]] for row in table])
+    p_values = np.full(gaps.shape, math.nan)
+    if not is_seed_sweep(runs):
+        for (line, number), gap in np.ndenumerate(gaps):
+            p_values[line, number] = p_value(runs[0], runs[number + 1], table[line], gap, metric)
+    known = np.isfinite(p_values)
+    p_values[known] = null_test.holm(p_values[known]) if known.any() else []
+    return [list(zip(*line, strict=True)) for line in zip(gaps.tolist(), p_values.tolist(), strict=True)]
 
 
 def text(runs: Sequence[Compared], *, metric: str | None = None, pair_by_pair: bool = False) -> str:
@@ -328,64 +307,39 @@ def text(runs: Sequence[Compared], *, metric: str | None = None, pair_by_pair: b
     path = metric_of(runs, shared, metric)
     groups = [shared] + ([[title] for title in shared] if pair_by_pair and len(shared) > 1 else [])
     parts = [terminal.wrapped(_preamble(runs, shared))]
-    for titles in groups:
-        table = rows(runs, titles, path)
-        over = f"mean over {len(titles)} shared pairs" if len(titles) > 1 else f"{titles[0]}, mean"
-        parts.append(
-            terminal.text(_figures_table(runs, table, f"{path}, {over} [95% interval]", len(titles)))
-        )
-        parts.append(terminal.text(_differences_table(runs, table, path)))
+    parts += [terminal.text(_table(runs, titles, path)) for titles in groups]
     parts.append(terminal.wrapped([_SEEDS if is_seed_sweep(runs) else _P_VALUES]))
     verdicts = [f"{each.name}: {prose.summary(each.run)[0]}" for each in runs]
     return "\n\n".join([*parts, f"The verdict of each run\n{terminal.wrapped(verdicts)}"])
 
 
-def _figures_table(runs: Sequence[Compared], table: Sequence[Row], title: str, pairs: int) -> Table:
-    """Each method's figure in each run; between seeds also the mean and sd over runs."""
-    seeds = is_seed_sweep(runs)
-    cells = [
-        [value.text() for value in row.values] + ([_between_runs(row)] if seeds else []) for row in table
-    ]
-    fewer = [f"{row.method} {len(row.pairs)}" for row in table if len(row.pairs) < pairs]
-    caption = (
-        f"Over fewer pairs, those where every run that has it has it: {', '.join(fewer)}." if fewer else ""
+def _table(runs: Sequence[Compared], titles: Sequence[str], metric: str) -> Table:
+    """Each method's figure in each run, between seeds their mean and sd, and the differences to the first."""
+    table, seeds = rows(runs, titles, metric), is_seed_sweep(runs)
+    lines = []
+    for row, tests in zip(table, differences(runs, table, metric), strict=True):
+        cells = [row.method, *(value.text() for value in row.values)]
+        if seeds:
+            means = [value.mean for value in row.values if value.known]
+            sd = f" sd {np.std(means, ddof=1):.3f}" if len(means) > 1 else ""
+            cells.append(f"{np.mean(means):.3f}{sd}" if means else MISSING)
+        for gap, p in tests:
+            shown = f"{round(gap, 3) + 0.0:+.3f} {prose.p_text(p, '')}".strip()
+            cells.append(shown if math.isfinite(gap) else MISSING)
+        lines.append(Line(tuple(map(Cell, cells)), row.kind))
+    heads = [run.name for run in runs] + ["mean over runs"] * seeds + [f"Δ {run.name}" for run in runs[1:]]
+    fewer = [f"{row.method} {len(row.pairs)}" for row in table if len(row.pairs) < len(titles)]
+    caption = f"Δ: minus {runs[0].name}."
+    caption += (
+        f" Over fewer pairs, those of all runs that have the method: {', '.join(fewer)}." if fewer else ""
     )
-    return _table(table, [run.name for run in runs] + ["mean over runs"] * seeds, cells, title, caption)
-
-
-def _between_runs(row: Row) -> str:
-    means = [value.mean for value in row.values if value.known]
-    return f"{np.mean(means):.3f} sd {np.std(means, ddof=1):.3f}" if len(means) > 1 else MISSING
-
-
-def _differences_table(runs: Sequence[Compared], table: Sequence[Row], metric: str) -> Table:
-    """How each run differs from the first."""
-    tests = differences(runs, table, metric)
-    cells = [[_difference_text(test) for test in line] for line in tests]
-    paired = [
-        run.name for run, *column in zip(runs[1:], *tests, strict=True) if any(t.paired for t in column)
-    ]
-    caption = f"Paired, for seed and test images are the same: {', '.join(paired)}." if paired else ""
-    return _table(table, [run.name for run in runs[1:]], cells, f"Difference to {runs[0].name}", caption)
-
-
-def _difference_text(test: Difference) -> str:
-    if not math.isfinite(test.mean):
-        return MISSING
-    return f"{round(test.mean, 3) + 0.0:+.3f} {prose.p_text(test.p_value, '')}".strip()
-
-
-def _table(
-    table: Sequence[Row], heads: Sequence[str], cells: Sequence[Sequence[str]], title: str, caption: str
-) -> Table:
-    lines = [
-        Line((Cell(row.method), *map(Cell, line)), row.kind) for row, line in zip(table, cells, strict=True)
-    ]
-    return Table((Column("method", "left"), *map(Column, heads)), tuple(lines), title, caption)
+    over = f"mean over {len(titles)} shared pairs" if len(titles) > 1 else f"{titles[0]}, mean"
+    columns = (Column("method", "left"), *map(Column, heads))
+    return Table(columns, tuple(lines), f"{metric}, {over} [95% interval]", caption)
 
 
 def long_form(runs: Sequence[Compared], metric: str) -> str:
-    """CSV, `CSV_COLUMNS`, a line for each run, pair and method that has the statistic; missing ends are nan."""
+    """CSV of `CSV_COLUMNS`, a line for each run, pair and method that has the statistic."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)

@@ -159,7 +159,7 @@ def novelty_plot(record: Measured, clouds: Mapping[str, tuple[np.ndarray, np.nda
             weight="bold" if row.kind == "generated" else "normal",
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.7, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 4, "relpos": (0, 0.5)},
         )
     figure.legend(loc="outside upper center", ncols=3)
     return figure

@@ -26,8 +26,8 @@ class Entry(NamedTuple):
 
 
 _NOVELTY = (
-    "How well a network does (up) against its distance from the nearest parent (right; 1 is the distance of a "
-    "parent from its nearest fellow). Faint: one mark a {}; large: the mean with its 95% intervals."
+    "Figure of merit (up) against the distance from the nearest parent (right; 1 is the distance of a parent "
+    "from its nearest fellow). Faint: one mark a {}; large: the mean with its 95% intervals."
 )
 
 OF_RUN = {

@@ -246,5 +246,7 @@ def _scatter(
         here = points[numbers == number]
         if len(here):
             width = 0.7 if marker == "x" else 0
-            axes.scatter(*here.T, s=11, color=color, marker=marker, alpha=0.75, lw=width, label=told)
+            axes.scatter(
+                here[:, 0], here[:, 1], s=11, color=color, marker=marker, alpha=0.75, lw=width, label=told
+            )
     bare(axes, frame=True)

@@ -84,7 +84,7 @@ def _several(run: Run, gallery: Gallery) -> list[Section]:
     sections = []
     if run.overall:
         rows = {row.name: row for pair in reversed(run.pairs) for row in pair.methods.values()}
-        board = [
+        board: list[Block | None] = [
             draw("leaderboard"),
             contents.leaderboard(run.overall),
             _fold("Tests over all pairs", contents.tests(run.overall)),
