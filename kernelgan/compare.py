@@ -30,7 +30,7 @@ from kernelgan import config as config_lib
 from kernelgan.evaluation import comparison, null_test
 from kernelgan.files import write_atomically
 from kernelgan.report import prose, terminal
-from kernelgan.report.tables import MISSING, Cell, Column, Line, Table
+from kernelgan.report.tables import Cell, Column, Line, Table
 from kernelgan.results import KINDS, NOTHING, Pair, Run, Statistic, read_results, statistics
 from kernelgan.types import UserError
 
@@ -322,10 +322,10 @@ def _table(runs: Sequence[Compared], titles: Sequence[str], metric: str) -> Tabl
         if seeds:
             means = [value.mean for value in row.values if value.known]
             sd = f" sd {np.std(means, ddof=1):.3f}" if len(means) > 1 else ""
-            cells.append(f"{np.mean(means):.3f}{sd}" if means else MISSING)
+            cells.append(f"{np.mean(means):.3f}{sd}" if means else "-")
         for gap, p in tests:
             shown = f"{round(gap, 3) + 0.0:+.3f} {prose.p_text(p, '')}".strip()
-            cells.append(shown if math.isfinite(gap) else MISSING)
+            cells.append(shown if math.isfinite(gap) else "-")
         lines.append(Line(tuple(map(Cell, cells)), row.kind))
     heads = [run.name for run in runs] + ["mean over runs"] * seeds + [f"Δ {run.name}" for run in runs[1:]]
     fewer = [f"{row.method} {len(row.pairs)}" for row in table if len(row.pairs) < len(titles)]

@@ -10,18 +10,7 @@ import pytest
 from synthetic_runs import arrays_of, enriched, full_pair, many_pairs, overall, pair_result, run_of, statistic
 
 from kernelgan import report, results
-from kernelgan.report import (
-    contents,
-    drawing,
-    metrics,
-    page,
-    pair_figures,
-    prose,
-    run_figures,
-    sections,
-    tables,
-    terminal,
-)
+from kernelgan.report import contents, drawing, figures, metrics, page, prose, sections, tables, terminal
 from kernelgan.types import UserError
 
 
@@ -424,15 +413,15 @@ def test_kernels_and_histories_are_those_of_the_arrays_whatever_they_are_called(
     (pair,) = run.pairs
     run.arrays["black_cat/kernels/conv1/my_generator"] = np.ones((2, 5, 5, 3, 6))
     run.arrays["black_cat/history/my_family/loss"] = np.linspace(1, 0.1, 20)
-    titles = [axes.get_title() for axes in pair_figures.kernels(run, pair, "conv1").axes]
+    titles = [axes.get_title() for axes in figures.kernels(run, pair, "conv1").axes]
     assert {"attribute parent", "object parent", "cyclegan_a2b", "my generator"} < set(titles)
-    assert pair_figures.families(run, pair) == ["cyclegan", "my_family"]
-    (axes,) = pair_figures.generator_curves(run, pair, "my_family").axes
+    assert figures.families(run, pair) == ["cyclegan", "my_family"]
+    (axes,) = figures.generator_curves(run, pair, "my_family").axes
     assert axes.get_title() == "my_family"
 
 
 def test_a_matrix_leaves_pairs_that_were_not_run_blank(many):
-    shown = run_figures.matrix(many).axes
+    shown = figures.matrix(many).axes
     assert [axes.get_title() for axes in shown if axes.images] == list(many.overall.methods)
     (image,) = shown[0].images
     assert image.get_array().shape == (9, 10)
@@ -447,7 +436,7 @@ def test_differences_are_the_best_generated_minus_the_other_about_zero(many, tog
     assert set(own) != {best}
     run = many if together else run_of(**{**many_pairs(), "overall": None})
     title, chosen = (best, [best] * len(own)) if together else ("best of each pair", own)
-    axes = run_figures.differences(run).axes[1]
+    axes = figures.differences(run).axes[1]
     (image,) = axes.images
     assert axes.get_title() == f"{title} minus and_ensemble"
     assert image.norm.vmin == -image.norm.vmax
@@ -461,7 +450,7 @@ def test_differences_are_the_best_generated_minus_the_other_about_zero(many, tog
 
 def test_labels_of_the_novelty_plot_do_not_overlap(many):
     run = run_of(full_pair())
-    for figure in (pair_figures.novelty(run, run.pairs[0]), run_figures.novelty_overall(many)):
+    for figure in (figures.novelty(run, run.pairs[0]), figures.novelty_overall(many)):
         (axes,) = figure.axes
         figure.draw_without_rendering()
         assert {"average", "hypernetwork", "random"} <= {text.get_text() for text in axes.texts}
@@ -471,7 +460,7 @@ def test_labels_of_the_novelty_plot_do_not_overlap(many):
 
 
 def test_the_strips_have_every_method_and_the_goals(many):
-    (axes,) = run_figures.leaderboard(many).axes
+    (axes,) = figures.leaderboard(many).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         row.name for row in many.overall.ranked()
     ]

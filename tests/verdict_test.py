@@ -99,12 +99,7 @@ def test_copies_of_a_parent_do_not_compose(distance, copied):
 
 @pytest.mark.parametrize(
     ("change", "unfit"),
-    [
-        ({}, ""),
-        ({"parameters": 9999}, "size"),
-        ({"parameters": None}, ""),
-        ({"novelty": None}, "shape"),
-    ],
+    [({}, ""), ({"parameters": 9999}, "size"), ({"parameters": None}, ""), ({"novelty": None}, "shape")],
 )
 def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(change, unfit):
     made = pair_result()

@@ -9,7 +9,6 @@ from dataclasses import replace
 from kernelgan.report import metrics, prose
 from kernelgan.report.metrics import METRICS
 from kernelgan.report.tables import (
-    MISSING,
     Cell,
     Column,
     Line,
@@ -95,7 +94,7 @@ def descriptions(rows: Sequence[Row]) -> Table | None:
     """What each method is, its family and what it reads; None where no method says."""
     described = [row for row in rows if row.description]
     columns = [Column(title, "left") for title in ("method", "what it is", "family", "reads")]
-    cells = [[row.name, row.description, row.family or MISSING, row.tier or MISSING] for row in described]
+    cells = [[row.name, row.description, row.family or "-", row.tier or "-"] for row in described]
     return table(columns, cells) if cells else None
 
 
@@ -128,9 +127,9 @@ def null_test(pair: Pair) -> Table | None:
     rows = []
     for name, p_values in test.by_method.items():
         p_of = {key: p_cell(value) for key, value in p_values.items()}
-        least = f"(at least {p_of.get('smallest_best_p_value', Cell(MISSING)).text})"
-        best = replace(p_of.get("best_p_value", Cell(MISSING)), small=least)
-        mean = p_of.get("mean_p_value", Cell(MISSING))
+        least = f"(at least {p_of.get('smallest_best_p_value', Cell()).text})"
+        best = replace(p_of.get("best_p_value", Cell()), small=least)
+        mean = p_of.get("mean_p_value", Cell())
         rows.append([Cell(name), mean, number(pair.figure(name).best), best])
     caption = (
         f"A permutation test of the means with random networks (mean {number(test.null_mean).text}); the "
@@ -249,8 +248,8 @@ def leaderboard(overall: Overall) -> Table:
         against = row.against or Against()
         p_value = against.p_adjusted if math.isfinite(against.p_adjusted) else against.p_value
         tint = "best" if row.kind == "generated" else "mark" if row.kind in _GOALS else ""
-        won = f"{against.wins} ({against.clear_wins})" if row.against else MISSING
-        lost = f"{against.losses} ({against.clear_losses})" if row.against else MISSING
+        won = f"{against.wins} ({against.clear_wins})" if row.against else "-"
+        lost = f"{against.losses} ({against.clear_losses})" if row.against else "-"
         cells = (
             Cell(prose.in_words(row), short=f"{ {'best': '>', 'mark': '='}.get(tint, ' ') } {row.name}"),
             Cell(row.kind),
@@ -299,7 +298,7 @@ def pairs(records: Sequence[Pair]) -> Table:
             Cell(pair.title, href=f"#{pair.key}"),
             count(pair.data.test.get("a&o")),
             Cell(prose.MARKS[pair.verdict.answer], short=pair.verdict.answer, tone=prose.tone(pair.verdict)),
-            Cell(pair.verdict.best or MISSING),
+            Cell(pair.verdict.best or "-"),
             replace(number(pair.figure(pair.verdict.best).mean), strong=True),
             *(number(pair.figure(name).mean) for name in others.values()),
         ]

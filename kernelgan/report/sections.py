@@ -113,7 +113,7 @@ def _compact(run: Run, pair: Pair, gallery: Gallery) -> Fold:
     if len(run.pairs) <= MANY_PAIRS:
         others = [name for name in OF_PAIR if name not in ("distributions", "novelty")]
         figures += [block for name in others for block in _of_pair(run, pair, gallery, name, embed=False)]
-    blocks = [
+    blocks: list[Block | None] = [
         Box(badge, tone, [line for line in prose.verdict(pair) if line not in said_once], compact=True),
         contents.methods(pair, brief=True),
         _fold("Tests between methods", *_tests(pair)),

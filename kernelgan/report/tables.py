@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from kernelgan.report.prose import p_text
 from kernelgan.results import Statistic, Test
 
-MISSING = "-"
-
 
 @dataclass(frozen=True)
 class Cell:
     """A place in a table; plain text, escaped where it is rendered."""
 
-    text: str = ""
+    text: str = "-"  # what is missing is a dash
     small: str = ""  # follows in small print, such as an interval
     short: str = ""  # on the terminal instead of both
     strong: bool = False
@@ -90,7 +88,7 @@ def statistic(
 ) -> Cell:
     """A mean with its interval; `brief` leaves the interval out, `short` only on the terminal."""
     if not value.known:
-        return Cell(MISSING)
+        return Cell()
     mean = number(value.mean, digits).text
     ends = f"[{value.low:.{digits}f}, {value.high:.{digits}f}]" if value.bounded and not brief else ""
     return Cell(mean, ends, f"{value.mean:.2f}" if short else "", strong)
@@ -98,18 +96,18 @@ def statistic(
 
 def number(value: float, digits: int = 3) -> Cell:
     """A number; NaN is missing."""
-    return Cell(f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else MISSING)
+    return Cell(f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else "-")
 
 
 def count(value: int | None) -> Cell:
     """A whole number."""
-    return Cell(MISSING if value is None else f"{value:,}")
+    return Cell("-" if value is None else f"{value:,}")
 
 
 def difference(test: Test | None, interval: bool = False) -> Cell:
     """A difference with its corrected p-value, or with its interval."""
     if test is None or not test.difference.known:
-        return Cell(MISSING)
+        return Cell()
     gap, p_value = test.difference, p_text(test.p_adjusted)
     ends = f"[{gap.low:+.3f}, {gap.high:+.3f}]" if gap.bounded else ""
     bare = p_cell(test.p_adjusted).text.replace(" ", "")
@@ -118,4 +116,4 @@ def difference(test: Test | None, interval: bool = False) -> Cell:
 
 def p_cell(p_value: float, strong: bool = False) -> Cell:
     """A p-value alone: ``0.012`` or ``< 0.001``."""
-    return Cell(p_text(p_value, MISSING).removeprefix("p ").removeprefix("= "), strong=strong)
+    return Cell(p_text(p_value, "-").removeprefix("p ").removeprefix("= "), strong=strong)
