@@ -4,11 +4,9 @@
 
 The p-value of a difference between two runs is a normal one, ``2 P(Z > |difference| / spread)``, from the
 resampled means that each run keeps (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter
-13). With the same seed and the same test images both runs drew the same resamples, so the spread is that of
-the resampled differences (see `evaluation.bootstrap`); else the spreads of the two add as of independent
-samples, which is cautious where the images are the same. Over several pairs it is Student's t of the pairs'
-differences, attributes and objects being drawn (`evaluation.comparison`). Those of a table are corrected
-together (Holm). No p-value covers another seed, so between seeds there is none.
+13). With the same seed and test images both drew the same resamples, and the spread is that of the resampled
+differences; else the spreads add as of independent samples, which is cautious. Over several pairs it is
+Student's t of the pairs' differences (`evaluation.comparison`). No p-value covers another seed.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_runs import run_of
+from synthetic_runs import method, run_of, statistic
 
 from kernelgan import compare, results
 from kernelgan.evaluation import comparison
@@ -27,21 +27,15 @@ SPREAD = 0.02
 """Of the replicates."""
 
 
-def statistic(mean):
-    return {"mean": mean, "ci95": [mean - 0.04, mean + 0.04], "sd": 0.03, "best": mean + 0.1}
-
-
 def pair_result(means, title="black cat", test=TEST, source="procedural"):
     attribute, thing = title.split()
-    methods = {
-        name: {
-            "kind": KINDS.get(name, "merge"),
-            "auroc": {"worst": statistic(mean)},
-            "balanced_accuracy": statistic(mean / 2),
-            "recovered": {"mean": mean - 0.1},
-        }
-        for name, mean in means.items()
-    }
+    methods = {}
+    for name, mean in means.items():
+        methods[name] = method(
+            KINDS.get(name, "merge"), mean, 0.04, balanced_accuracy=statistic(mean / 2, 0.04)
+        )
+        methods[name] |= {"auroc": {"worst": statistic(mean, 0.04)}, "recovered": {"mean": mean - 0.1}}
+        methods[name]["novelty"] = None
     data = {"source": source, "test": test, "leaked": 0}
     return {"pair": {"attribute": attribute, "object": thing}, "data": data, "methods": methods}
 
@@ -51,10 +45,10 @@ def write(path, pairs=None, seed=0, epochs=15, noise=None, versions=None, **mean
     pairs = pairs or [pair_result(MEANS | means)]
     arrays = {}
     for pair in pairs:
-        for number, (name, method) in enumerate(pair["methods"].items()):
+        for number, (name, row) in enumerate(pair["methods"].items()):
             shared = np.random.default_rng([seed, number]).normal(size=400)
             own = np.random.default_rng([noise or 0, number, 7]).normal(size=400)
-            drawn = method["auroc"]["worst"]["mean"] + SPREAD * (shared + 0.1 * own)
+            drawn = row["auroc"]["worst"]["mean"] + SPREAD * (shared + 0.1 * own)
             arrays[f"{results.pair_key(pair)}/replicates/{name}"] = drawn.astype(np.float32)
     document = {
         "name": "x",
@@ -360,8 +354,8 @@ def test_an_unknown_statistic_is_refused_with_those_that_there_are(tmp_path):
 
 def test_runs_of_different_figures_of_merit_need_a_metric(tmp_path):
     rest = pair_result(MEANS)
-    for method in rest["methods"].values():
-        method["auroc"] = {"vs_rest": method["auroc"]["worst"]}
+    for row in rest["methods"].values():
+        row["auroc"] = {"vs_rest": row["auroc"]["worst"]}
     results.write_results(tmp_path / "b", run_of(rest))
     runs = compare.read([write(tmp_path / "a"), tmp_path / "b"])
     with pytest.raises(UserError, match=r"auroc\.vs_rest, auroc\.worst.*--metric"):

@@ -55,11 +55,6 @@ def test_what_json_has_not_becomes_plain(tmp_path):
     assert read.config == {"filters": [6, 16], "path": str(tmp_path)}
 
 
-def test_a_config_dict_is_plain():
-    config_dict = pytest.importorskip("ml_collections").ConfigDict({"seed": 3, "zoo": {"models": 2}})
-    assert to_json({"config": config_dict}, "value") == {"config": {"seed": 3, "zoo": {"models": 2}}}
-
-
 def test_writing_leaves_no_temporary_file_and_a_failure_leaves_the_old_files(tmp_path):
     run = run_of(pair_result())
     results.write_results(tmp_path, run, {"a": np.zeros(3)})
@@ -152,17 +147,6 @@ def test_the_figure_of_merit_is_the_worst_quadrant_where_quadrants_are_known(qua
     assert pair.merit == merit
     assert pair.figure("cyclegan_b2a").mean == 0.70
     assert not pair.figure("unheard of").known
-
-
-def test_methods_are_ranked_by_their_means():
-    made = full_pair()
-    made["methods"]["zipit"]["auroc"]["worst"]["mean"] = None
-    pair = run_of(made).pairs[0]
-    ranked = pair.ranked()
-    assert ranked[0].name == "trained_on_conjunction"
-    means = [pair.figure(row.name).mean for row in ranked]
-    assert means == sorted(means, reverse=True)
-    assert set(pair.methods) - {row.name for row in ranked} == {"zipit"}
 
 
 def test_statistics_are_listed_by_path_and_what_is_not_there_is_nan():

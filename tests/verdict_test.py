@@ -214,11 +214,3 @@ def test_the_verdict_is_stored_and_not_worked_out_again(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(path.read_text().replace('"answer": "yes"', '"answer": "no"'))
     assert results.read_results(tmp_path).verdict.answer == "no"
-
-
-def test_methods_are_named_in_words():
-    row = run_of(pair_result()).pairs[0].methods["attribute_only"]
-    assert prose.in_words(row) == "the black parents alone (attribute_only)"
-    assert prose.in_words(None, "new{", ["p = 0.1"]) == "new{ (p = 0.1)"
-    assert prose.in_words(None, "new") == "new"
-    assert prose.p_text(0.0001) == "p < 0.001"

@@ -6,32 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kernelgan.report import metrics, prose
+from kernelgan import results
+from kernelgan.report import metrics, prose, tables
 from kernelgan.report.metrics import METRICS
-from kernelgan.report.tables import (
-    Cell,
-    Column,
-    Line,
-    Table,
-    count,
-    difference,
-    number,
-    p_cell,
-    statistic,
-    table,
-)
-from kernelgan.results import (
-    NOTHING,
-    QUADRANTS,
-    Against,
-    Images,
-    Measured,
-    Overall,
-    Pair,
-    Row,
-    Test,
-    statistics,
-)
+from kernelgan.report.tables import Cell, Column, Line, Table, count, difference, p_cell, statistic, table
+from kernelgan.results import NOTHING, QUADRANTS, Against, Images, Measured, Overall, Pair, Row, Test
 
 _PARTS = ("vs_attribute_only", "vs_object_only", "vs_neither")
 _SCORES = ("balanced_accuracy", "recall", "average_precision")
@@ -73,7 +52,7 @@ def methods(pair: Pair, brief: bool = False) -> Table:
             *(statistic(row.auroc.get(part, NOTHING), brief=brief, short=True) for part in parts),
             Cell("the best") if best else difference(tests_of_best.get(row.name)),
             *(statistic(getattr(row, score), brief=brief) for score in _SCORES),
-            number(row.recovered.mean, 2),
+            tables.number(row.recovered.mean, 2),
             count(row.networks),
             count(row.parameters),
         )
@@ -130,9 +109,9 @@ def null_test(pair: Pair) -> Table | None:
         least = f"(at least {p_of.get('smallest_best_p_value', Cell()).text})"
         best = replace(p_of.get("best_p_value", Cell()), small=least)
         mean = p_of.get("mean_p_value", Cell())
-        rows.append([Cell(name), mean, number(pair.figure(name).best), best])
+        rows.append([Cell(name), mean, tables.number(pair.figure(name).best), best])
     caption = (
-        f"A permutation test of the means with random networks (mean {number(test.null_mean).text}); the "
+        f"A permutation test of the means with random networks (mean {test.null_mean:.3f}); the "
         f"verdict uses it times the {count(test.candidates).text} methods that the best was picked from. The "
         "best network of a method is tested against the best of as many networks drawn from its own and the "
         "random networks together."
@@ -160,7 +139,7 @@ def zoos(pair: Pair) -> Table | None:
 def features(pair: Pair) -> Table | None:
     """Cosine similarity and novelty; None where neither was saved."""
     known = {
-        row.name: statistics({"cosine_similarity": row.cosine_similarity, "novelty": row.novelty})
+        row.name: results.statistics({"cosine_similarity": row.cosine_similarity, "novelty": row.novelty})
         for row in pair.methods.values()
     }
     paths = list(dict.fromkeys(path for row in known.values() for path in row))
@@ -299,8 +278,8 @@ def pairs(records: Sequence[Pair]) -> Table:
             count(pair.data.test.get("a&o")),
             Cell(prose.MARKS[pair.verdict.answer], short=pair.verdict.answer, tone=prose.tone(pair.verdict)),
             Cell(pair.verdict.best or "-"),
-            replace(number(pair.figure(pair.verdict.best).mean), strong=True),
-            *(number(pair.figure(name).mean) for name in others.values()),
+            replace(tables.number(pair.figure(pair.verdict.best).mean), strong=True),
+            *(tables.number(pair.figure(name).mean) for name in others.values()),
         ]
         for pair in records
     ]
