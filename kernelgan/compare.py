@@ -60,9 +60,12 @@ class Compared:
     run: Run
 
     @functools.cached_property
-    def config(self) -> dict[str, Any]:
-        """The config's fields by their dotted names."""
-        return dict(config_lib.flatten(self.run.config))
+    def recorded(self) -> dict[str, Any]:
+        """What decides its figures, by name: config fields, ``seed``, versions, ``device``."""
+        config = dict(config_lib.flatten(self.run.config)).items()
+        decides = {name: value for name, value in config if not name.startswith(config_lib.HARMLESS)}
+        versions = {f"version of {name}": value for name, value in self.run.versions.items()}
+        return {**decides, **versions, "seed": self.run.seed, "device": self.run.device}
 
     @functools.cached_property
     def pairs(self) -> dict[str, Pair]:
@@ -155,23 +158,9 @@ def metric_of(runs: Sequence[Compared], titles: Sequence[str], metric: str | Non
 
 
 def differing(runs: Sequence[Compared]) -> dict[str, list[Any]]:
-    """What is not the same in all runs, by its name: config fields, ``seed``, versions, ``device``.
-
-    Config fields that change nothing that is computed are left out, as in `config.differences`.
-    """
-    recorded = [
-        {
-            **{
-                name: value for name, value in each.config.items() if not name.startswith(config_lib.HARMLESS)
-            },
-            "seed": each.run.seed,
-            **{f"version of {name}": value for name, value in each.run.versions.items()},
-            "device": each.run.device,
-        }
-        for each in runs
-    ]
-    names = dict.fromkeys(name for each in recorded for name in each)
-    values = {name: [each.get(name, "absent") for each in recorded] for name in names}
+    """What is `recorded` of the runs and not the same in all, by name, with the value in each run."""
+    names = dict.fromkeys(name for run in runs for name in run.recorded)
+    values = {name: [run.recorded.get(name, "absent") for run in runs] for name in names}
     return {name: given for name, given in values.items() if any(value != given[0] for value in given)}
 
 
@@ -186,7 +175,7 @@ def other_images(a: Compared, b: Compared, title: str) -> str:
 
     def known(run: Compared) -> dict[str, Any]:
         data = run.pairs[title].data
-        settings = {name: run.config.get(name) for name in _OF_IMAGES}
+        settings = {name: run.recorded.get(name) for name in _OF_IMAGES}
         return {"sources": data.source or run.run.data.source, "numbers": data.test, "settings": settings}
 
     ours, theirs = known(a), known(b)
@@ -241,15 +230,14 @@ def _over_pairs(run: Compared, titles: Sequence[str], method: str, metric: str) 
     """The mean over pairs and its interval, as in ``overall`` of `results`; of one pair, what it has."""
     if len(titles) < 2:
         return run.figure(titles[0], method, metric) if titles else NOTHING
-    values = np.array([run.figure(title, method, metric).mean for title in titles])
-    over = _drawings(run, titles).statistic(values)
+    means = [run.figure(title, method, metric).mean for title in titles]
+    over = _drawings(run, titles).statistic(np.array(means))
     return Statistic(over["mean"], tuple(over["ci95"]))
 
 
 def _drawings(run: Compared, titles: Sequence[str]) -> comparison.Drawings:
     """Attributes and objects of these pairs, drawn as for ``overall``."""
-    pairs = [run.pairs[title].pair for title in titles]
-    concepts = [(pair.attribute, pair.object) for pair in pairs]
+    concepts = [(run.pairs[title].pair.attribute, run.pairs[title].pair.object) for title in titles]
     return comparison.Drawings(concepts, resamples=_DRAWINGS, seed=0)
 
 
@@ -360,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="work directories, at least two")
     parser.add_argument("--metric", help="a statistic such as balanced_accuracy; default the figure of merit")
     parser.add_argument("--pairs", action="store_true", help="also tables for each pair that all runs have")
-    parser.add_argument("--csv", type=Path, help="a file to write the figures to, one a line")
+    parser.add_argument("--csv", type=Path, help="a file to write the figures to")
     given = parser.parse_args(argv)
     try:
         runs = read(given.runs)
