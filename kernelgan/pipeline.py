@@ -119,7 +119,7 @@ def load_plan(of: Run) -> Plan:
             lambda plan: plan.digest,
         )
         distributed.first(lambda: workdir_lib.check_disk(of.stages.workdir, _bytes_needed(of, plan)))
-    for line in (*plan.source.notes, *plan.words()):
+    for line in (*plan.source.notes, *stages.notes_on_zoos(of.settings), *plan.words()):
         print(f"{'':{WIDTH}s} {line}", file=sys.stderr)
     return plan
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from kernelgan.generators.base import Parents
 from kernelgan.losses import cross_entropy, squared_error
 from kernelgan.plan import Plan, zoo_training
 from kernelgan.population import Training
-from kernelgan.progress import WIDTH, Progress
+from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params
 
@@ -31,11 +30,10 @@ from kernelgan.types import Params
 def train_zoos(of: Run, plan: Plan) -> Zoos:
     """The zoos, trained here or read from the files that the config names."""
     distributed.first(lambda: workdir_lib.write_plan(of.stages.workdir, _plan_record(of, plan)))
-    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
-    zoos = dict(zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True))
-    for number, task in enumerate(plan.zoos):
-        if number not in zoos:
-            zoos[number] = _read_zoo(of, task)
+    zoos = {number: _read_zoo(of, task) for number, task in enumerate(plan.zoos) if _file_of(of, task)}
+    own = [number for number in range(len(plan.zoos)) if number not in zoos]
+    trained_here = _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo")
+    zoos |= dict(zip(own, trained_here, strict=True))
     return [zoos[number] for number in range(len(plan.zoos))]
 
 
@@ -46,9 +44,9 @@ def _file_of(of: Run, task: zoo.ZooTask) -> str:
 
 def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
     """A zoo that was trained elsewhere; kept as a stage, so that it can be exported like the others."""
-    path = Path(_file_of(of, task))
-    params = interop.load_parents(path, of.network, of.settings.data.image_size, task.models)
-    print(f"{'':{WIDTH}s} {task.label}: {path}; what it was trained on is not known here", file=sys.stderr)
+    path, settings = Path(_file_of(of, task)), of.settings.zoo
+    positive = settings.attribute_positive if task.kind == "attribute" else settings.object_positive
+    params = interop.load_parents(path, of.network, of.settings.data.image_size, task.models, positive)
     key = {"content": keys.of_arrays(params)}
     kept = of.stages.once(f"zoo-{task.kind}", key, lambda *_: {"0000": {"params": params}}, timing="zoo")
     return {"params": kept["0000"]["params"], "history": {}}
