@@ -142,8 +142,8 @@ def notes_on_zoos(settings: Settings) -> list[str]:
     """What a report must say of zoos that were trained elsewhere."""
     given = {"attribute": settings.zoo.attribute_file, "object": settings.zoo.object_file}
     return [
-        f"the zoo of the {kind} comes from {Path(file).name}: which images it was trained on, and whether the "
-        "conjunction was among them, is not known"
+        f"the zoo of the {kind} comes from {Path(file).name}: which images it was trained on, and whether "
+        "the conjunction was among them, is not known"
         for kind, file in given.items()
         if file
     ]
