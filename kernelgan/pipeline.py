@@ -164,6 +164,8 @@ def load_plan(of: Run) -> Plan:
             lambda: make_plan(of.settings, sources.load_source(of.settings, progress)),
             lambda plan: plan.digest,
         )
+        for loaded in of.generators:
+            _folds(plan, loaded)  # refuses a leak before anything trains
         distributed.first(lambda: workdir_lib.check_disk(of.stages.workdir, _bytes_needed(of, plan)))
     for line in (*plan.source.notes, *plan.words()):
         print(f"{'':{WIDTH}s} {line}", file=sys.stderr)
@@ -425,7 +427,7 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
     fitted = {}
     for loaded in of.generators:
         generator, probes = loaded.generator, _probes(of, plan, loaded.generator)
-        folds = plan.folds(loaded.name) if generator.joint else ()
+        folds = _folds(plan, loaded)
         task = base.Task(
             loaded.name,
             generator,
@@ -460,6 +462,12 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
             state, history = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], (state, history))
         fitted[loaded.name] = base.Fitted(state, history)
     return fitted
+
+
+def _folds(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
+    """Of a joint generator; none of another."""
+    generator = loaded.generator
+    return plan.folds(loaded.name, probes=generator.reads == "U") if generator.joint else ()
 
 
 def _weights(plan: Plan, folds: Sequence[leakage.Fold]) -> list[np.ndarray]:
@@ -603,6 +611,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "overall": overall,
     }
     run = verdict.judged(results.from_document(document))
+    for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
+        (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
 
 
