@@ -20,7 +20,6 @@ from tiny_runs import (
     document,
     measured,
     place,
-    result_of,
     said_of,
     small_config,
 )
@@ -284,8 +283,13 @@ def cut_off(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("damage", [_flip, _truncate, _delete, _delete_sums])
-@pytest.mark.parametrize(("damaged", "used"), [((5,), 4), ((5, 4), None)])
+@pytest.mark.parametrize(
+    ("damage", "damaged", "used"),
+    [
+        *((damage, (5,), 4) for damage in (_flip, _truncate, _delete, _delete_sums)),
+        (_flip, (5, 4), None),
+    ],
+)
 def test_of_damaged_states_the_one_before_is_used(
     damage, damaged, used, finished, cut_off, tmp_path, caplog, capsys
 ):
@@ -319,37 +323,6 @@ def test_a_stage_is_where_a_run_stops(cut_off, tmp_path):
     (tmp_path / "data").mkdir()
     assert pipeline.run(small_config(), tmp_path / "data", stage="data") is None
     assert not (tmp_path / "data" / "checkpoints").exists()
-
-
-MATRIX = {
-    "pairs.attributes": ("black", "red"),
-    "pairs.objects": ("cat", "car"),
-    "pairs.exclude": "all",
-    "data.rendered.train": 480,
-    "data.rendered.test": 160,
-    "data.minimum_train": 4,
-    "data.minimum_test": 2,
-    "zoo.models": 2,
-    "zoo.epochs": 1,
-    "baselines.epochs": 1,
-    "baselines.models": 1,
-    "generators.cyclegan.epochs": (1,),
-    "baselines.random_networks": 2,
-}
-
-
-def test_a_matrix_of_pairs_shares_its_zoos(tmp_path):
-    path = pipeline.run(small_config(MATRIX), tmp_path / "run")
-    found = results.read_results(tmp_path / "run")
-    titles = [pair.title for pair in found.pairs]
-    assert titles == ["black cat", "black car", "red cat", "red car"]
-    assert all(set(pair.methods) == set(METHODS) for pair in found.pairs)
-    assert found.overall.methods["cyclegan_a2b"].label == "attribute kernels translated"
-    assert all(found.array(pair, "answers/cyclegan_b2a") is not None for pair in found.pairs)
-    assert len(result_of(tmp_path / "run", "zoo")) == 4
-    page = path.read_text()
-    assert all(title in page for title in titles)
-    assert (tmp_path / "run/figures/matrix.png").exists()
 
 
 # Images in a folder ---------------------------------------------------------------------------------------
