@@ -284,6 +284,15 @@ def _disagreements(config: Settings) -> Iterator[str]:
             f"zoo.batch_size is {config.zoo.batch_size}, more than the {fewest} images of an epoch "
             "(zoo.images_per_epoch, baselines.images_per_epoch)"
         )
+    for name, file, concepts in (
+        ("attribute", config.zoo.attribute_file, config.pairs.attributes),
+        ("object", config.zoo.object_file, config.pairs.objects),
+    ):
+        if file and len(concepts) > 1:
+            yield (
+                f"zoo.{name}_file is {file!r}, a zoo of a single {name}, but pairs.{name}s names "
+                f"{len(concepts)}; expected a single {name}, or no file"
+            )
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
     for name, family in config.generators.items():

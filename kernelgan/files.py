@@ -35,3 +35,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(directory)  # the rename itself
     finally:
         os.close(directory)
+
+
+def stamp(path: Path) -> list[tuple[str, int, int]]:
+    """Name below the path, size and time of change of a file, or of each file of a directory."""
+    found = [(file, file.stat()) for file in sorted((path, *path.rglob("*"))) if file.is_file()]
+    return [(file.relative_to(path).as_posix(), stat.st_size, stat.st_mtime_ns) for file, stat in found]

@@ -115,20 +115,35 @@ def run(
         _until(stage, Run(settings, kept, loaded, network, command))
         if stage not in ("evaluate", "report") or not distributed.is_first():
             return None
-        files.write_atomically(workdir / workdir_lib.RECIPE_FILE, recipe.encode())
+        files.write_atomically(workdir / workdir_lib.RECIPE_FILE, "\n".join(recipe).encode())
         return report.show(workdir) if stage == "report" else None
 
 
-def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> str:
-    """Digest of what a finished run's results are made from, but for its images, which are not loaded."""
+def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> list[str]:
+    """What a finished run's results are made from, without reading images.
+
+    Returns:
+      A digest of config and code, then one for each file or directory of the user's; "" if it is not there.
+    """
     fixed = stages.without_pace(settings, "device", "checkpoint")
     own = {loaded.name: [loaded.code, loading.settings_of(loaded)] for loaded in generators}
-    return keys.of_values([fixed, own, keys.of_source("kernelgan")])
+    given = [settings.data.folder, settings.zoo.attribute_file, settings.zoo.object_file]
+    stamps = [files.stamp(Path(path)) for path in given if path]
+    return [
+        keys.of_values([fixed, own, keys.of_source("kernelgan")]),
+        *(keys.of_values(stamp) if stamp else "" for stamp in stamps),
+    ]
 
 
-def _is_finished(workdir: Path, recipe: str) -> bool:
+def _is_finished(workdir: Path, recipe: list[str]) -> bool:
+    """Whether the results are made from this; data that are no longer there do not matter."""
     file = workdir / workdir_lib.RECIPE_FILE
-    return results.is_complete(workdir) and file.exists() and file.read_text() == recipe
+    if not results.is_complete(workdir) or not file.exists():
+        return False
+    saved = file.read_text().split("\n")
+    return len(saved) == len(recipe) and all(
+        now in ("", then) for now, then in zip(recipe, saved, strict=True)
+    )
 
 
 def _until(stage: str, of: Run) -> None:
@@ -193,11 +208,10 @@ def _bytes_needed(of: Run, plan: Plan) -> int:
 def train_zoos(of: Run, plan: Plan) -> Zoos:
     """The zoos, trained here or read from the files that the config names."""
     distributed.first(lambda: workdir_lib.write_plan(of.stages.workdir, _plan_record(of, plan)))
-    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
-    zoos = dict(zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True))
-    for number, task in enumerate(plan.zoos):
-        if number not in zoos:
-            zoos[number] = _read_zoo(of, task)
+    # Files first: what does not fit is refused before anything trains.
+    zoos = {number: _read_zoo(of, task) for number, task in enumerate(plan.zoos) if _file_of(of, task)}
+    own = [number for number in range(len(plan.zoos)) if number not in zoos]
+    zoos |= zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True)
     return [zoos[number] for number in range(len(plan.zoos))]
 
 
@@ -281,12 +295,16 @@ def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) 
 
 def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
     """Which zoo and which pair is which, for `export`; the zoos of a part share a checkpoint."""
-    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
-    kept = {
-        own[place]: (stage, f"{number:04d}")
-        for stage, _, places in _parts(of, [plan.zoos[number] for number in own], "zoo")
-        for number, place in enumerate(places)
-    }
+
+    def kept(name: str, numbers: list[int]) -> dict[int, tuple[str, str]]:
+        return {
+            numbers[place]: (stage, f"{number:04d}")
+            for stage, _, places in _parts(of, [plan.zoos[number] for number in numbers], name)
+            for number, place in enumerate(places)
+        }
+
+    whole = kept("zoo", [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)])
+    halves = kept("half_width", list(range(len(plan.zoos))))
     return {
         "layers": models.layer_names(of.network.filters),
         "generators": [loaded.name for loaded in of.generators],
@@ -295,7 +313,8 @@ def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
                 "kind": task.kind,
                 "concept": task.concept,
                 "excluded": task.excluded,
-                "checkpoint": kept.get(number, (f"zoo-{task.kind}", "0000")),
+                "checkpoint": whole.get(number, (f"zoo-{task.kind}", "0000")),
+                "half_width": halves[number],
             }
             for number, task in enumerate(plan.zoos)
         ],
