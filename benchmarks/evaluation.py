@@ -20,7 +20,7 @@ from benchmarks.rows import Row
 from benchmarks.stopwatch import Work
 from benchmarks.suite import Settings
 from kernelgan import models, parallel
-from kernelgan.evaluate import bootstrap, clustering, features, similarity
+from kernelgan.evaluation import bootstrap, clustering, features, similarity
 from kernelgan.types import Params
 
 FORWARD_MFLOP = 1.187

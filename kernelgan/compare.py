@@ -29,8 +29,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from kernelgan import config as config_lib
-from kernelgan.evaluate import comparison, null_test
-from kernelgan.evaluate.verdict import CEILING, FLOOR, SIGNIFICANCE
+from kernelgan.baselines import CEILING, FLOOR
+from kernelgan.evaluation import comparison, null_test
+from kernelgan.evaluation.verdict import SIGNIFICANCE
 from kernelgan.files import write_atomically
 from kernelgan.report import prose, terminal
 from kernelgan.report.tables import DASH, Cell, Column, Line, Table

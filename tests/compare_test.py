@@ -14,7 +14,7 @@ import pytest
 from synthetic_runs import run_of
 
 from kernelgan import compare, results
-from kernelgan.evaluate import comparison
+from kernelgan.evaluation import comparison
 from kernelgan.report import prose
 from kernelgan.report.terminal import WIDTH
 from kernelgan.types import UserError

@@ -13,13 +13,13 @@ from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
 from kernelgan.data.leakage import LeakageError
 from kernelgan.data.quadrants import Groups
-from kernelgan.evaluate import comparison, evaluation, verdict
+from kernelgan.evaluation import comparison, measurement, verdict
 from kernelgan.keys import StageKey
 from kernelgan.report import prose
 from kernelgan.types import Quadrant
 
 SIZE = 16
-SETTINGS = evaluation.Settings(
+SETTINGS = measurement.Settings(
     bootstrap=200,
     umap_networks=0,
     umap_images=40,
@@ -83,7 +83,7 @@ def judge(context, tmp_path_factory):
         for file in kept.iterdir():
             (directory / file.name).hardlink_to(file)
         table = {**others, "planted": methods.Method("generated", "planted", "planted", networks)}
-        found, _ = evaluation.evaluate_pair(
+        found, _ = measurement.evaluate_pair(
             context,
             images,
             quadrant,

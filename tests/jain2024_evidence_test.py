@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kernelgan.evaluate import null_test
+from kernelgan.evaluation import null_test
 from studies.jain2024 import evidence
 from studies.jain2024.data import ReportedRow
 from studies.jain2024.protocol import CLUSTERERS, FIGURES

@@ -8,7 +8,7 @@ import pytest
 from jain2024_archive import REFERENCE, generate_by_hand, make_arrays, needs_reference, silent, write_archive
 
 from kernelgan import assemble, interop
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
 from studies.jain2024 import data, populations
 
 LAYERS = ("conv1", "conv2")

@@ -8,7 +8,7 @@ from jain2024_archive import REFERENCE, needs_reference, silent
 from sklearn import metrics, svm
 
 from kernelgan import assemble
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
 from studies.jain2024 import data, populations, protocol
 
 SETTINGS = protocol.Settings((47,), (1, 7), radii=(3.0, 30.0), minimum_samples=(3, 40), nu=0.1)

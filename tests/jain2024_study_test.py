@@ -16,7 +16,7 @@ import pytest
 from jain2024_archive import ROOT, AtOnce, edit_array, write_archive
 
 from kernelgan import assemble
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
 from kernelgan.types import UserError
 from studies.jain2024 import config as settings_lib
 from studies.jain2024 import data, evidence, measurements, populations, protocol, report, study

@@ -7,7 +7,7 @@ from rows import ROWS
 
 from kernelgan import assemble, models, results
 from kernelgan.baselines import methods
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
 from kernelgan.generators import stateless
 from kernelgan.types import UserError
 

@@ -362,7 +362,7 @@ def test_chance_levels(metric, images, level):
 
 
 def test_chance_levels_are_those_of_scores_that_know_nothing():
-    from kernelgan.evaluate import bootstrap
+    from kernelgan.evaluation import bootstrap
 
     for images, keys in ((ALL, (0, 1, 2, 3)), (REST, (0, 4))):
         quadrant = np.repeat(keys, [count for count in images.values() if count])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kernelgan import results
-from kernelgan.evaluate import verdict
+from kernelgan.evaluation import verdict
 
 FLOORS = {"random": 0.45, "attribute_only": 0.60, "object_only": 0.55, "average": 0.58}
 QUADRANTS = ("a&o", "a&!o", "!a&o", "!a&!o")

@@ -16,17 +16,14 @@ import jax
 import numpy as np
 
 from kernelgan import assemble, models, probes
-from kernelgan.baselines import merges, nulls, readouts
+from kernelgan.baselines import CEILING, FLOOR, PARENTS, YARDSTICK, merges, nulls, readouts
 from kernelgan.data.quadrants import Groups
-from kernelgan.evaluate.features import ConvNets, Population
+from kernelgan.evaluation.features import ConvNets, Population
 from kernelgan.generators import base
 from kernelgan.generators.base import Generator, Parents, stateless
 from kernelgan.types import Key, Params, UserError
 
 Networks = tuple[Population, ...]
-
-ATTRIBUTE_ONLY, OBJECT_ONLY = "attribute_only", "object_only"
-"""The rows of the parents: the novelty of the others is taken against them."""
 
 _ALIGNING_IMAGES = 384  # seen images that features are correlated over
 _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
@@ -48,6 +45,7 @@ class Context:
       seen: the three seen quadrants of the pair.
       attribute_images: what the attribute's zoo reads, positives first.
       object_images: what the object's zoo reads, positives first.
+      fits: makes the readouts, one fit for all pairs with a zoo in common.
       random_networks: how many of each null.
       random_bias: their biases, "zero" or "parent".
       seed: of the run.
@@ -71,6 +69,7 @@ class Context:
     seed: int
     key: Key
     names: tuple[str, str] = ("attribute", "object")
+    fits: readouts.Fits = dataclasses.field(default_factory=readouts.Fits)
 
     @property
     def parents(self) -> Parents:
@@ -192,7 +191,7 @@ def _trained(name: str) -> Callable[[Context], Networks | None]:
 def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
     def networks(context: Context) -> Networks:
         heads = [
-            readouts.fit(describe, context.images, groups, most=_READOUT_IMAGES, seed=context.seed)
+            context.fits(describe, context.images, groups, most=_READOUT_IMAGES, seed=context.seed)
             for groups in (context.attribute_images, context.object_images)
         ]
         attribute, objects = (jax.tree.map(lambda leaf: leaf[None], head) for head in heads)
@@ -202,7 +201,7 @@ def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
 
 
 BASELINES: dict[str, Method] = {
-    "random": Method(
+    FLOOR: Method(
         "null",
         "random networks",
         "kernels drawn from the initialiser, parents' heads",
@@ -228,13 +227,13 @@ BASELINES: dict[str, Method] = {
         "no network: linear classifiers of both concepts on the histogram of colours",
         _readout(readouts.colour_histogram),
     ),
-    ATTRIBUTE_ONLY: Method(
+    PARENTS[0]: Method(
         "parent",
         "the {attribute} parents alone",
         "the attribute's networks, untranslated",
         lambda context: context.convnets(context.attribute),
     ),
-    OBJECT_ONLY: Method(
+    PARENTS[1]: Method(
         "parent",
         "the {object} parents alone",
         "the object's networks, untranslated",
@@ -283,13 +282,13 @@ BASELINES: dict[str, Method] = {
         half_width_pair,
         inputs=("half_width",),
     ),
-    "and_ensemble": Method(
+    YARDSTICK: Method(
         "two nets",
         "both parents run side by side",
         "both parents run, product of probabilities",
         and_ensemble,
     ),
-    "trained_on_conjunction": Method(
+    CEILING: Method(
         "ceiling",
         "networks trained on the conjunction itself",
         "the same network trained on all four quadrants",
@@ -356,8 +355,7 @@ def table(generated: Mapping[str, Method]) -> dict[str, Method]:
                 f"the generator {method.family or row} gives the row {row}, which is a baseline's."
             )
     rows = {**BASELINES, **generated}
-    first = (ATTRIBUTE_ONLY, OBJECT_ONLY)
-    return {name: rows[name] for name in (*first, *(name for name in rows if name not in first))}
+    return {name: rows[name] for name in (*PARENTS, *(name for name in rows if name not in PARENTS))}
 
 
 def parameter_count(networks: Networks) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kernelgan.evaluate.verdict import COPY
+from kernelgan.evaluation.verdict import COPY
 from kernelgan.report import metrics, prose
 from kernelgan.report.metrics import METRICS
 from kernelgan.report.tables import (
@@ -43,7 +43,7 @@ _PARTS = ("vs_attribute_only", "vs_object_only", "vs_neither")
 _SCORES = ("balanced_accuracy", "recall", "average_precision")
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 _QUADRANT_WORDS = ("both", "attribute only", "object only", "neither", "not the conjunction")
-_NO_NAMES = {"two nets", "ceiling"}  # kinds that the leaderboard sets off: what generation should come up to
+_SET_OFF = {"two nets", "ceiling"}  # kinds that the leaderboard sets off: what generation should come up to
 _SAMPLE = (
     "Equally many images of each quadrant; UMAP and what follows it on the first networks of each method "
     "only, and of so few an interval says little."
@@ -327,7 +327,7 @@ def versions(run: Run) -> Table | None:
 # All pairs ------------------------------------------------------------------------------------------------
 
 
-def leaderboard(overall: Overall, terse: bool = False) -> Table:
+def leaderboard(overall: Overall) -> Table:
     """Every method over all pairs, best first, with its record against both parents run side by side."""
     yardstick = overall.verdict.yardstick
     merit = f"{prose.merit_title(overall)}, mean over pairs"
@@ -344,7 +344,7 @@ def leaderboard(overall: Overall, terse: bool = False) -> Table:
         Column(METRICS["novelty.error_overlap"].title, where="page"),
         Column("pairs", where="page"),
     )
-    marks = {"generated": ">"} | dict.fromkeys(_NO_NAMES, "=")
+    marks = {"generated": ">"} | dict.fromkeys(_SET_OFF, "=")
     lines = []
     for row in overall.ranked():
         against = row.against or Against()
@@ -362,34 +362,22 @@ def leaderboard(overall: Overall, terse: bool = False) -> Table:
             statistic(row.novelty.get("error_overlap", Statistic()), 2, brief=True),
             count(row.pairs),
         )
-        tint = "best" if row.kind == "generated" else "mark" if row.kind in _NO_NAMES else ""
+        tint = "best" if row.kind == "generated" else "mark" if row.kind in _SET_OFF else ""
         lines.append(Line(cells, emphasis=tint))
-    title = f"Over {overall.pairs} pairs, best first [95% interval over pairs]" if terse else ""
-    return Table(columns, tuple(lines), title, _leaderboard_note(overall, terse)).ordered(2)
+    title = f"Over {overall.pairs} pairs, best first [95% interval over pairs]"
+    return Table(columns, tuple(lines), title, _leaderboard_note(overall)).ordered(2)
 
 
-def _leaderboard_note(overall: Overall, terse: bool) -> str:
+def _leaderboard_note(overall: Overall) -> str:
     yardstick = prose.in_words(overall.methods.get(overall.verdict.yardstick), overall.verdict.yardstick)
-    marks = (
-        f">: generated; =: what it should come up to. won, lost, p: against {yardstick}, in brackets the "
-        "pairs that are clear. "
-        if terse
-        else "Best first, intervals over pairs; tinted: generated; bold: what these should come up to. Won "
-        f"and lost are counted against {yardstick} by the mean of each pair, in brackets those that a test "
-        "confirms after correction for the number of pairs. "
-    )
-    fewer = [
-        f"{row.name} {row.pairs}"
-        for row in overall.ranked()
-        if row.pairs is not None and row.pairs != overall.pairs
-    ]
+    fewer = [f"{row.name} {row.pairs}" for row in overall.ranked() if row.pairs not in (None, overall.pairs)]
+    paths = ("recovered", "novelty.distance", "novelty.error_overlap")
     return (
-        f"{marks}The p-value of a generated method is times the number of generated methods, for the best of "
-        f"them is reported. {prose.TRAINED_ONCE} "
-        + " ".join(
-            metrics.explained(path, {}, COPY)
-            for path in ("recovered", "novelty.distance", *([] if terse else ["novelty.error_overlap"]))
-        )
+        "Tinted or >: generated; bold or =: what these should come up to. Won, lost and p: "
+        f"against {yardstick}, by the mean of each pair, in brackets the pairs that a test "
+        "confirms after correction for their number. The p-value of a generated method is times the number "
+        f"of generated methods, for the best of them is reported. {prose.TRAINED_ONCE} "
+        + " ".join(metrics.explained(path, {}, COPY) for path in paths)
         + (f" Not measured on all pairs: {', '.join(fewer)}." if fewer else "")
     )
 

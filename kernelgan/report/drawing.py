@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernelgan.evaluate.verdict import COPY
+from kernelgan.evaluation.verdict import COPY
 from kernelgan.report import prose
 from kernelgan.report.labels import label_points
 from kernelgan.results import KINDS, Measured, Statistic

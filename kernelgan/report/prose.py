@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from kernelgan.evaluate.verdict import COPY, SIGNIFICANCE
+from kernelgan.evaluation.verdict import COPY, SIGNIFICANCE
 from kernelgan.report import metrics
 from kernelgan.results import ANSWERS, Comparison, Measured, Overall, Pair, Row, Run, Statistic
 

@@ -162,7 +162,7 @@ def _entries(of: str) -> dict[str, Entry]:
 def _drawn(run: Run, pair: Pair, gallery: Gallery, name: str, entry: Entry) -> list[Block]:
     """A figure of a pair, once for each of its parts."""
     parts = entry.parts(run, pair) if entry.parts else [""]
-    if (entry.needs and not run.arrays_under(pair, entry.needs)) or not parts:
+    if entry.needs and not run.arrays_under(pair, entry.needs):
         return [Text(f"Figure left out: arrays.npz has no {entry.needs}.", note=True)]
     words = {"attribute": pair.pair.attribute, "object": pair.pair.object}
     found: list[Block] = []

@@ -35,7 +35,7 @@ def table(run: Run, color: bool = False) -> str:
     if len(run.pairs) == 1:
         parts.append(text(contents.methods(run.pairs[0], terse=True), color))
     else:
-        parts += [text(contents.leaderboard(run.overall, terse=True), color), ""] if run.overall else []
+        parts += [text(contents.leaderboard(run.overall), color), ""] if run.overall else []
         parts.append(text(contents.pairs(run.pairs), color))
     lines = "\n".join(parts).splitlines()
     lines += ["", *wrapped([first, *rest] if len(lines) > _SCREEN else rest).splitlines()]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kernelgan.evaluate import bootstrap, null_test
+from kernelgan.evaluation import bootstrap, null_test
 from studies.jain2024.data import PRINTED, ReportedRow
 from studies.jain2024.protocol import CLUSTERERS, FIGURES
 

@@ -17,7 +17,7 @@ import threadpoolctl
 from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
-from kernelgan.evaluate import clustering
+from kernelgan.evaluation import clustering
 from kernelgan.types import Quadrant
 
 CLUSTERERS = ("kmeans", "one_class_svm", "dbscan")  # in the order of the original's report

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernelgan.evaluate.verdict import SIGNIFICANCE
+from kernelgan.evaluation.verdict import SIGNIFICANCE
 from studies.jain2024.evidence import COMPARISONS
 
 if TYPE_CHECKING:

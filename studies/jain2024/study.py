@@ -17,7 +17,7 @@ import numpy as np
 from kernelgan import assemble, environment, interop, keys, models
 from kernelgan import config as config_lib
 from kernelgan import workdir as workdir_lib
-from kernelgan.evaluate import bootstrap, features, similarity
+from kernelgan.evaluation import bootstrap, features, similarity
 from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
 from kernelgan.types import Config, Params, Quadrant, UserError
@@ -79,7 +79,7 @@ def run(config: Config, root: Path, workdir: Path, *, processes: int = 0, comman
 def _digest(config: Config, reference: data.Reference) -> str:
     """Of what figures are made from; they are kept under it, so that other data or settings mix with none."""
     settings = {name: value for name, value in config.items() if name not in ("device", "chunk_size", "name")}
-    code = keys.of_source("studies.jain2024", "kernelgan.evaluate.clustering")
+    code = keys.of_source("studies.jain2024", "kernelgan.evaluation.clustering")
     return keys.of_values([settings, reference.digest, code])
 
 

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kernelgan.evaluate import bootstrap, null_test
-from kernelgan.evaluate.verdict import CEILING, FLOOR, SIGNIFICANCE, YARDSTICK
+from kernelgan.baselines import CEILING, FLOOR, YARDSTICK
+from kernelgan.evaluation import bootstrap, null_test
+from kernelgan.evaluation.verdict import SIGNIFICANCE
 
 Record = dict[str, Any]
 Tests = dict[str, dict[str, Record]]

@@ -13,17 +13,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from kernelgan.baselines import CEILING, FLOOR, PARENTS, YARDSTICK
 from kernelgan.results import Comparison, Measured, Pair, Run, Statistic, Test, Verdict
 
 SIGNIFICANCE = 0.05
 COPY = 0.25
 """Networks nearer to a parent than this are copies; 1 is the distance of a parent to its nearest fellow."""
 
-FLOOR, YARDSTICK, CEILING = "random", "and_ensemble", "trained_on_conjunction"
-"""Random networks; both parents run, at twice the parameters; the same network trained on the conjunction."""
-
 REQUIRED_KINDS = ("null", "parent", "merge")
-_REQUIRED = (FLOOR, "attribute_only", "object_only")
+_REQUIRED = (FLOOR, *PARENTS)
 
 
 def judged(run: Run) -> Run:
@@ -105,7 +103,7 @@ def _compared(record: Measured, best: str, rival: str) -> Comparison:
 
 
 def _corrected_below(found: list[Comparison]) -> tuple[Comparison, ...]:
-    from kernelgan.evaluate.null_test import holm  # scipy takes a second to import
+    from kernelgan.evaluation.null_test import holm  # scipy takes a second to import
 
     tested = [one for one in found if one.required and math.isfinite(one.p_value)]
     corrected = dict(zip((one.rival for one in tested), holm([one.p_value for one in tested]), strict=True))
