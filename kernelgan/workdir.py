@@ -24,7 +24,7 @@ LOCK_FILE = ".lock"
 TIMINGS_FILE = "timings.json"
 PLAN_FILE = "plan.json"
 RECIPE_FILE = "recipe.sha256"
-"""Of a finished run: the digest of its config and code, so that it is shown without loading the images."""
+"""Of a finished run: digests of what it was made from, so that it is shown without loading the images."""
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation"
 
@@ -172,8 +172,8 @@ def write_plan(workdir: Path, plan: dict[str, Any]) -> None:
     Args:
       workdir: of the run.
       plan: ``{"layers": [name, ...], "zoos": [{"kind", "concept", "excluded": [name, ...], "checkpoint":
-        [stage, key]}, ...], "pairs": [{"attribute", "object", "attribute_zoo": number, "object_zoo": number,
-        "has_ceiling"}, ...]}``.
+        [stage, key], "half_width": [stage, key]}, ...], "pairs": [{"attribute", "object", "attribute_zoo":
+        number, "object_zoo": number, "has_ceiling"}, ...]}``.
     """
     write_atomically(workdir / PLAN_FILE, json.dumps(plan, indent=1).encode())
 
