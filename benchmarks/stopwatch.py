@@ -1,7 +1,7 @@
-"""Times of several contenders, taken in turn, and what is computed from them.
+"""Times of several cases, taken in turn, and what is computed from them. Nothing here imports JAX.
 
-Machines drift by a factor of two within an hour, so contenders take turns: in each round each of them has one
-lap, and a ratio is the median of the rounds' ratios. Nothing here imports JAX.
+Machines drift by a factor of two within an hour, so cases take turns: in each round each of them has one lap,
+and a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-MOST_REPETITIONS = 10_000
+_MOST_REPETITIONS = 10_000
 
 
 def say(words: str) -> None:
@@ -22,29 +22,32 @@ def say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-def nothing() -> None:
-    """For contenders that have nothing to end."""
-
-
 @dataclasses.dataclass
-class Work:
+class Prepared:
     """Something to be timed, compiled already.
 
     Attributes:
-      name: of the contender.
-      run: does that many repetitions, and returns when all of it is computed.
+      run: does that many repetitions and returns when all of it is computed; what it returns, unless None, is
+        taken for the seconds on the clock.
       units: of work in one repetition, such as networks times steps.
+      check: the error of its result, see `benchmarks.check`; called before anything is timed.
+      compile_s: what getting ready took of compilation.
+      details: for the JSON.
       repetitions: of a lap; None for as many as fill it.
       seconds: of a lap's repetitions, or of one, if that is known; else it is run twice to find out.
+      rounds: the most, None for no limit.
       close: ends what it holds.
     """
 
-    name: str
-    run: Callable[[int], None]
+    run: Callable[[int], float | None]
     units: float
+    check: Callable[[], float] | None = None
+    compile_s: float | None = None
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
     repetitions: int | None = None
     seconds: float | None = None
-    close: Callable[[], None] = nothing
+    rounds: int | None = None
+    close: Callable[[], object] = lambda: None
 
 
 @dataclasses.dataclass
@@ -75,61 +78,62 @@ def ratio(baseline: Sequence[float], values: Sequence[float]) -> float | None:
 
 def repetitions_for(seconds: float, lap: float) -> int:
     """Repetitions of ``seconds`` each that fill a lap of ``lap`` seconds."""
-    return min(MOST_REPETITIONS, max(1, round(lap / max(seconds, 1e-9))))
+    return min(_MOST_REPETITIONS, max(1, round(lap / max(seconds, 1e-9))))
 
 
 def rounds_for(seconds: float, lap: float, rounds: int) -> int:
-    """How many rounds a contender takes part in whose lap takes ``seconds`` instead of ``lap``."""
+    """How many rounds a case takes part in whose lap takes ``seconds`` instead of ``lap``."""
     if seconds <= 4 * lap:
         return rounds
     return min(rounds, 3 if seconds <= 20 * lap else 1)
 
 
-def take_turns(works: Sequence[Work], *, rounds: int, lap: float) -> dict[str, Times]:
-    """Times contenders round by round; each has run once before, so that nothing is measured cold.
+def take_turns(works: Mapping[str, Prepared], *, rounds: int, lap: float) -> dict[str, Times]:
+    """Times cases round by round; each has run before, so that nothing is measured cold.
 
     Args:
-      works: the contenders, of different names.
+      works: the cases by name.
       rounds: laps of each, fewer for those that take far longer than a lap should.
       lap: seconds that a lap should take.
 
     Returns:
-      The times by name. One that fails has those up to then, and the reason.
+      The times by name. A case that fails has those up to then, and the reason.
     """
-    times = {work.name: Times() for work in works}
+    times = {name: Times() for name in works}
     plans: dict[str, tuple[int, int]] = {}
-    for work in works:
+    for name, work in works.items():
         try:
             taken = _seconds(work) if work.seconds is None else work.seconds
         except Exception as error:  # the others go on, and the row says why
-            times[work.name].reason = words(error)
+            times[name].reason = words(error)
             continue
         repetitions = work.repetitions or repetitions_for(taken, lap)
         expected = taken if work.repetitions else taken * repetitions
-        plans[work.name] = (repetitions, rounds_for(expected, lap, rounds))
+        most = rounds if work.rounds is None else min(rounds, work.rounds)
+        plans[name] = (repetitions, rounds_for(expected, lap, most))
     for number in range(rounds):
-        for work in works:
-            repetitions, turns = plans.get(work.name, (0, 0))
+        for name, work in works.items():
+            repetitions, turns = plans.get(name, (0, 0))
             if number >= turns:
                 continue
             try:
                 wall, cpu = time.perf_counter(), time.process_time()
-                work.run(repetitions)
+                told = work.run(repetitions)
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             except Exception as error:
-                times[work.name].reason = words(error)
-                del plans[work.name]
+                times[name].reason = words(error)
+                del plans[name]
                 continue
             units = repetitions * work.units
-            times[work.name].wall.append(1e3 * wall / units)
-            times[work.name].cpu.append(1e3 * cpu / units)
+            times[name].wall.append(1e3 * (wall if told is None else told) / units)
+            times[name].cpu.append(1e3 * cpu / units)
         say(f"  round {number + 1} of {rounds}")
-    for work in works:
+    for work in works.values():
         work.close()
     return times
 
 
-def _seconds(work: Work) -> float:
+def _seconds(work: Prepared) -> float:
     """Of one repetition, or of a lap if it has its own number of them; the second time that it is run."""
     work.run(work.repetitions or 1)
     start = time.perf_counter()
@@ -148,7 +152,7 @@ class _EndedError(Exception):
 
 
 class Lockstep:
-    """A long call, such as `population.train`, that does one lap when it is told to.
+    """A long call, such as `engine.fit`, that does one lap when it is told to.
 
     The call is made in a thread of its own and given a callback, which waits in it until the next lap: so the
     engine itself is timed, in turn with others, and not a copy of its loop.
@@ -167,6 +171,7 @@ class Lockstep:
         try:
             self._wait()
             self._call(self._lap_ended)
+            self._error = RuntimeError("it has no more laps")
         except _EndedError:
             pass
         except Exception as error:  # told to the thread that waits for the lap
@@ -182,15 +187,12 @@ class Lockstep:
         if self._ended:
             raise _EndedError
 
-    def lap(self, laps: int = 1) -> None:
-        """Lets it go on for some laps and waits for their end.
-
-        Raises:
-          Exception: whatever the call raised.
-        """
-        for _ in range(laps):
-            self._go.release()
-            self._done.acquire()
+    def laps(self, count: int = 1) -> None:
+        """Lets it go on for some laps and waits for their end; raises whatever the call raised."""
+        for _ in range(count):
+            if self._error is None:
+                self._go.release()
+                self._done.acquire()
             if self._error is not None:
                 raise self._error
 
@@ -199,15 +201,6 @@ class Lockstep:
         self._ended = True
         self._go.release()
         self._thread.join(timeout=60)
-
-
-def covered(intervals: Sequence[tuple[float, float]]) -> float:
-    """Length of the union of intervals, which may lie in one another."""
-    total, reached = 0.0, float("-inf")
-    for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
 
 
 class Compilations:
@@ -234,3 +227,12 @@ class Compilations:
     def restart(self) -> None:
         """Counts from zero again."""
         self._intervals.clear()
+
+
+def covered(intervals: Sequence[tuple[float, float]]) -> float:
+    """Length of the union of intervals, which may lie in one another."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
