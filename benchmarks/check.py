@@ -54,7 +54,8 @@ def start(params: Params) -> Snapshot:
 def of_optax(params: Params, optimizer: Any) -> Snapshot:  # noqa: ANN401
     """Of stacked members in the state of `optax.adam`."""
     adam = optimizer[0]
-    return Snapshot(*jax.device_get((params, adam.mu, adam.nu)), int(np.max(adam.count)))
+    values, first, second = jax.device_get((params, adam.mu, adam.nu))
+    return Snapshot(values, first, second, int(np.max(adam.count)))
 
 
 class Keeper:
@@ -88,7 +89,8 @@ def relative_error(found: Any, expected: Any) -> float:  # noqa: ANN401
     A layer is what lies beside an array, such as a bias beside its kernel: a bias's gradient is a sum whose
     terms may cancel each other, so that its own size says nothing about rounding.
     """
-    if jax.tree.structure(found) != jax.tree.structure(expected):
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (found, expected)]
+    if structures[0] != structures[1]:
         return float("inf")
     layers: dict[Any, tuple[float, float]] = {}
     leaves = jax.tree_util.tree_leaves_with_path(expected)

@@ -1,11 +1,10 @@
-"""What one process measures: each case is compiled, then checked, and only the right ones are timed, in turn."""
+"""What one process measures: each case is compiled, then checked; only those that are right are timed."""
 
 from __future__ import annotations
 
 import importlib
 import resource
 import sys
-import time
 from collections.abc import Mapping, Sequence
 
 from benchmarks import rows, stopwatch
@@ -22,46 +21,37 @@ class LeftOutError(Exception):
 
 
 def hold(cases: Sequence[Case], settings: Settings, mode: str) -> list[Row]:
-    """Prepares, checks and times.
-
-    Args:
-      cases: of one section.
-      settings: sizes of the suite.
-      mode: in which this process runs.
+    """Prepares, checks and times the cases of a section.
 
     Returns:
       A row for each case, whatever became of it. Where arithmetic is counted, matrix products are timed in
       the same rounds: the limit.
     """
-    found, works = [], {}
-    for case in cases:
-        row = Row(case.section, case.name, mode, case.unit, case.precision, gflop=case.gflop)
-        found.append(row)
-        begin = time.perf_counter()
-        prepared = _prepared(row, case, settings)
+    found = [Row(c.section, c.name, mode, c.unit, c.precision, gflop=c.gflop) for c in cases]
+    works = {}
+    for row, case in zip(found, cases, strict=True):
+        prepared = _prepared(row, case)
         if prepared is not None:
             works[case.name] = prepared
-        because = row.reason or ("" if row.error is None else f"error {row.error:.1e}")
-        stopwatch.say(
-            f"  {row.name}: {row.status}{', ' * bool(because)}{because} ({time.perf_counter() - begin:.1f} s)"
-        )
+        stopwatch.say(f"  {row.name}: {row.status} {row.reason}")
     limits = products(mode, settings.matrix) if any(case.gflop for case in cases) else {}
     times = stopwatch.take_turns(works | limits, rounds=settings.rounds, lap=settings.lap)
     for row, case in zip(found, cases, strict=True):
         if case.name in works:
             row.take(times[case.name])
             row.limit = fastest_product(times, mode, row.precision)
-        if case.alone:
+        if case.processes:
             row.details["peak_bytes"] = peak_memory(mode)
     return found
 
 
-def _prepared(row: Row, case: Case, settings: Settings) -> Prepared | None:
+def _prepared(row: Row, case: Case) -> Prepared | None:
     """What is to be timed, or None; the row says why not. A zoo that fills a GPU's memory is halved."""
     options = dict(case.options)
+    module, function = case.make.split(":")
     while True:
         try:
-            prepared = _make(case.make, settings, options)
+            prepared: Prepared = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**options)
             if prepared.check is not None:
                 row.judge(prepared.check(), TOLERANCES[case.precision])
             break
@@ -75,18 +65,12 @@ def _prepared(row: Row, case: Case, settings: Settings) -> Prepared | None:
                 return None
             options["networks"] //= 2
     row.compile_s = prepared.compile_s
-    row.details |= prepared.details | options
+    prepared.details = row.details = options | prepared.details  # a lap may add to them
     if row.status == rows.WRONG:  # the time of a wrong result is no time
         row.reason = f"its result differs by {row.error:.1e}, allowed are {row.tolerance:.0e}; not timed"
         prepared.close()
         return None
-    prepared.details = row.details  # it may add to them
     return prepared
-
-
-def _make(make: str, settings: Settings, options: dict[str, object]) -> Prepared:
-    module, function = make.split(":")
-    return getattr(importlib.import_module(f"benchmarks.{module}"), function)(settings, **options)
 
 
 def products(mode: str, side: int) -> dict[str, Prepared]:

@@ -1,4 +1,4 @@
-"""A row of the tables: what was timed, whether its result is right, what follows from its times; and as text."""
+"""A row of the tables: what was timed, whether it is right, what follows from its times; and as text."""
 
 from __future__ import annotations
 
@@ -167,17 +167,6 @@ def figure(value: float | None, unit: str = "") -> str:
     return f"{value:,.{digits}f}{unit}"
 
 
-def duration(seconds: float | None) -> str:
-    """Such as ``2 h 10 min``."""
-    if seconds is None or seconds < 120:
-        return figure(seconds, " s")
-    minutes = round(seconds / 60)
-    days, hours = minutes // 1440, minutes // 60 % 24
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
-
-
 def columns(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Aligned, without the columns that hold nothing; the first to the left, the others to the right."""
     kept = [n for n in range(len(head)) if n == 0 or any(line[n] != "-" for line in lines)]
@@ -200,7 +189,7 @@ def _cells(row: Row) -> list[str]:
         figure(row.gflop_per_s),
         "-" if share is None else f"{100 * share:.0f}%",
         *(figure(row.ratios.get(name)) for name in BASELINES["zoo"]),
-        duration(row.whole_zoo_s),
+        figure(row.whole_zoo_s, " s"),
         figure(None if peak is None else peak / 1e9, " GB"),
         figure(row.compile_s, " s"),
         row.status if row.error is None else f"{row.status} ({row.error:.0e})",

@@ -1,4 +1,4 @@
-"""How long a fresh process takes to its first training step, with empty caches and full ones, and to its help.
+"""How long a fresh process takes to its first training step, with empty and full caches, and to its help.
 
 The process that is timed is the one that measures, so nothing here imports JAX before the clock is read.
 """
@@ -11,14 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.cases import Settings
 from benchmarks.stopwatch import Compilations, Prepared
 
 BEGAN = "KERNELGAN_BENCHMARK_BEGAN"
 """The environment variable that tells when the process was asked for, in seconds since 1970."""
 
 
-def first_step(settings: Settings) -> Prepared:
+def first_step(networks: int, batch: int) -> Prepared:
     """The imports, the compilation (or reading what it left), the first step."""
     from kernelgan import environment, models, population
 
@@ -27,10 +26,10 @@ def first_step(settings: Settings) -> Prepared:
     from benchmarks import zoo
 
     heard, ended = Compilations(), []
-    training = population.Training(1, settings.batch, settings.batch, zoo.RATE, (1.0, 1.0))
-    pictures = zoo.make_pictures(settings.pictures)
+    training = population.Training(1, batch, batch, zoo.RATE, (1.0, 1.0))
+    pictures = zoo.make_pictures(zoo.PICTURES)
     zoo.train_noise(
-        models.ConvNet(), pictures, training, settings.many, progress=lambda *_: ended.append(time.time())
+        models.ConvNet(), pictures, training, networks, progress=lambda *_: ended.append(time.time())
     )
     began = float(os.environ[BEGAN])
     return Prepared(
@@ -38,15 +37,12 @@ def first_step(settings: Settings) -> Prepared:
         1,
         compile_s=heard.seconds,
         details={"imports_s": imported - began},
-        repetitions=1,
-        seconds=0.0,
-        rounds=1,
+        single=True,
     )
 
 
-def show_help(settings: Settings) -> Prepared:
+def show_help() -> Prepared:
     """Of the command, in a process of its own."""
-    del settings
     command = [sys.executable, "launch.py", "--help"]
 
     def run(_: int) -> None:  # absl's help ends with status 1
@@ -56,4 +52,4 @@ def show_help(settings: Settings) -> Prepared:
                 f"launch.py --help ended with {done.returncode}: {done.stderr.decode()[-200:]}"
             )
 
-    return Prepared(run, 1, repetitions=1, seconds=0.0, rounds=1)
+    return Prepared(run, 1, single=True)

@@ -1,4 +1,4 @@
-"""Times of several cases, taken in turn, and what is computed from them. Nothing here imports JAX.
+"""Times of several cases, taken in turn. Nothing here imports JAX before it is there.
 
 Machines drift by a factor of two within an hour, so cases take turns: in each round each of them has one lap,
 and a ratio is the median of the rounds' ratios.
@@ -13,8 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-_MOST_REPETITIONS = 10_000
 
 
 def say(words: str) -> None:
@@ -33,9 +31,7 @@ class Prepared:
       check: the error of its result, see `benchmarks.check`; called before anything is timed.
       compile_s: what getting ready took of compilation.
       details: for the JSON.
-      repetitions: of a lap; None for as many as fill it.
-      seconds: of a lap's repetitions, or of one, if that is known; else it is run twice to find out.
-      rounds: the most, None for no limit.
+      single: whether a lap is one repetition, and none comes before the first.
       close: ends what it holds.
     """
 
@@ -44,21 +40,13 @@ class Prepared:
     check: Callable[[], float] | None = None
     compile_s: float | None = None
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
-    repetitions: int | None = None
-    seconds: float | None = None
-    rounds: int | None = None
+    single: bool = False
     close: Callable[[], object] = lambda: None
 
 
 @dataclasses.dataclass
 class Times:
-    """Milliseconds a unit, lap by lap.
-
-    Attributes:
-      wall: on the clock.
-      cpu: of all threads of this process.
-      reason: why there are none, or fewer.
-    """
+    """Milliseconds a unit, lap by lap: on the clock, and of all threads; and why there are fewer."""
 
     wall: list[float] = dataclasses.field(default_factory=list)
     cpu: list[float] = dataclasses.field(default_factory=list)
@@ -72,73 +60,47 @@ def median(values: Sequence[float]) -> float | None:
 
 def ratio(baseline: Sequence[float], values: Sequence[float]) -> float | None:
     """How many times the baseline's time the other's is: the median over the rounds that both have."""
-    pairs = list(zip(baseline, values, strict=False))
-    return statistics.median(base / value for base, value in pairs) if pairs else None
+    return median([base / value for base, value in zip(baseline, values, strict=False)])
 
 
-def repetitions_for(seconds: float, lap: float) -> int:
-    """Repetitions of ``seconds`` each that fill a lap of ``lap`` seconds."""
-    return min(_MOST_REPETITIONS, max(1, round(lap / max(seconds, 1e-9))))
-
-
-def rounds_for(seconds: float, lap: float, rounds: int) -> int:
-    """How many rounds a case takes part in whose lap takes ``seconds`` instead of ``lap``."""
-    if seconds <= 4 * lap:
-        return rounds
-    return min(rounds, 3 if seconds <= 20 * lap else 1)
+def repetitions_for(work: Prepared, lap: float) -> int:
+    """As many as fill a lap, by the second time that it is run."""
+    if work.single:
+        return 1
+    work.run(1)
+    start = time.perf_counter()
+    work.run(1)
+    return min(1_000, max(1, round(lap / (time.perf_counter() - start))))
 
 
 def take_turns(works: Mapping[str, Prepared], *, rounds: int, lap: float) -> dict[str, Times]:
-    """Times cases round by round; each has run before, so that nothing is measured cold.
-
-    Args:
-      works: the cases by name.
-      rounds: laps of each, fewer for those that take far longer than a lap should.
-      lap: seconds that a lap should take.
+    """Times cases round by round, with laps of about ``lap`` seconds; each has run before.
 
     Returns:
       The times by name. A case that fails has those up to then, and the reason.
     """
     times = {name: Times() for name in works}
-    plans: dict[str, tuple[int, int]] = {}
-    for name, work in works.items():
-        try:
-            taken = _seconds(work) if work.seconds is None else work.seconds
-        except Exception as error:  # the others go on, and the row says why
-            times[name].reason = words(error)
-            continue
-        repetitions = work.repetitions or repetitions_for(taken, lap)
-        expected = taken if work.repetitions else taken * repetitions
-        most = rounds if work.rounds is None else min(rounds, work.rounds)
-        plans[name] = (repetitions, rounds_for(expected, lap, most))
-    for number in range(rounds):
+    repetitions: dict[str, int] = {}
+    for number in range(-1, rounds):
         for name, work in works.items():
-            repetitions, turns = plans.get(name, (0, 0))
-            if number >= turns:
-                continue
             try:
+                if number < 0:
+                    repetitions[name] = repetitions_for(work, lap)
+                if number < 0 or name not in repetitions:
+                    continue
                 wall, cpu = time.perf_counter(), time.process_time()
-                told = work.run(repetitions)
+                told = work.run(repetitions[name])
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            except Exception as error:
+            except Exception as error:  # the others go on, and the row says why
                 times[name].reason = words(error)
-                del plans[name]
+                repetitions.pop(name, None)
                 continue
-            units = repetitions * work.units
+            units = repetitions[name] * work.units
             times[name].wall.append(1e3 * (wall if told is None else told) / units)
             times[name].cpu.append(1e3 * cpu / units)
-        say(f"  round {number + 1} of {rounds}")
     for work in works.values():
         work.close()
     return times
-
-
-def _seconds(work: Prepared) -> float:
-    """Of one repetition, or of a lap if it has its own number of them; the second time that it is run."""
-    work.run(work.repetitions or 1)
-    start = time.perf_counter()
-    work.run(work.repetitions or 1)
-    return time.perf_counter() - start
 
 
 def words(error: Exception) -> str:
@@ -158,11 +120,14 @@ class Lockstep:
     engine itself is timed, in turn with others, and not a copy of its loop.
     """
 
+    MOST = 4_000
+    """Laps that the call should be able to do."""
+
     def __init__(self, call: Callable[[Callable[..., None]], Any]) -> None:
         """``call`` takes the callback to be called, with anything, at the end of each lap."""
         self._call = call
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._ended = False
+        self._closed = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -172,8 +137,6 @@ class Lockstep:
             self._wait()
             self._call(self._lap_ended)
             self._error = RuntimeError("it has no more laps")
-        except _EndedError:
-            pass
         except Exception as error:  # told to the thread that waits for the lap
             self._error = error
         self._done.release()
@@ -184,10 +147,10 @@ class Lockstep:
 
     def _wait(self) -> None:
         self._go.acquire()
-        if self._ended:
+        if self._closed:
             raise _EndedError
 
-    def laps(self, count: int = 1) -> None:
+    def laps(self, count: int) -> None:
         """Lets it go on for some laps and waits for their end; raises whatever the call raised."""
         for _ in range(count):
             if self._error is None:
@@ -198,7 +161,7 @@ class Lockstep:
 
     def close(self) -> None:
         """Ends the call."""
-        self._ended = True
+        self._closed = True
         self._go.release()
         self._thread.join(timeout=60)
 
@@ -211,28 +174,19 @@ class Compilations:
     def __init__(self) -> None:
         import jax.monitoring
 
-        self._intervals: list[tuple[float, float]] = []
+        self.intervals: list[tuple[float, float]] = []
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
     def _hear(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.rpartition("/")[2] in self.EVENTS:
             now = time.perf_counter()
-            self._intervals.append((now - duration_secs, now))
+            self.intervals.append((now - duration_secs, now))
 
     @property
     def seconds(self) -> float:
         """So far; one function's tracing within another's counts once."""
-        return covered(self._intervals)
-
-    def restart(self) -> None:
-        """Counts from zero again."""
-        self._intervals.clear()
-
-
-def covered(intervals: Sequence[tuple[float, float]]) -> float:
-    """Length of the union of intervals, which may lie in one another."""
-    total, reached = 0.0, float("-inf")
-    for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
+        total, reached = 0.0, float("-inf")
+        for begin, end in sorted(self.intervals):
+            total += max(0.0, end - max(begin, reached))
+            reached = max(reached, end)
+        return total

@@ -101,7 +101,8 @@ def _ours(arrays: _Arrays, like: Params) -> Params:
     return found
 
 
-_KINDS = ("params", "exp_avg", "exp_avg_sq")
+def _snapshot(read: Callable[[str], Params], steps: int) -> Snapshot:
+    return Snapshot(read("params"), read("exp_avg"), read("exp_avg_sq"), steps)
 
 
 def _state(named: Mapping[str, Any], optimizer: Any, kind: str) -> _Arrays:  # noqa: ANN401
@@ -146,7 +147,7 @@ class ZooLoop:
     def snapshot(self, members: np.ndarray) -> Snapshot:
         """The state of some networks."""
         chosen = [self._models[m] for m in members], [self._optimizers[m] for m in members]
-        return Snapshot(*(_stacked(*chosen, self._like, kind) for kind in _KINDS), self._steps)
+        return _snapshot(lambda kind: _stacked(*chosen, self._like, kind), self._steps)
 
 
 class ZooMap:
@@ -179,9 +180,12 @@ class ZooMap:
 
     def snapshot(self, members: np.ndarray) -> Snapshot:
         """The state of some networks."""
-        states = [_state(self._params, self._optimizer, kind) for kind in _KINDS]
-        chosen = [{name: array[members] for name, array in arrays.items()} for arrays in states]
-        return Snapshot(*(_ours(arrays, self._like) for arrays in chosen), self._steps)
+
+        def read(kind: str) -> Params:
+            arrays = _state(self._params, self._optimizer, kind)
+            return _ours({name: array[members] for name, array in arrays.items()}, self._like)
+
+        return _snapshot(read, self._steps)
 
 
 def evaluate(params: Params, images: np.ndarray) -> Callable[[], np.ndarray]:
@@ -282,4 +286,4 @@ class TranslatorLoop:
                 for player, modules in self._modules.items()
             }
 
-        return Snapshot(*(read(kind) for kind in _KINDS), self._steps)
+        return _snapshot(read, self._steps)

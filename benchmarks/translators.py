@@ -1,7 +1,8 @@
-"""A step of the CycleGANs of both layers, for one pair and for many, and PyTorch's loop; and what they compose.
+"""A step of the CycleGANs of both layers, of one pair and of many, and PyTorch's loop; what they compose.
 
-The engine draws its batches, here all kernel sets in an order of its own, on which no mean depends. Its second
-step and PyTorch's first are compared with plain Flax convolutions: the losses, and what `benchmarks.check` says.
+The engine draws its batches, here all kernel sets in an order of its own, on which no mean depends. Its
+second step and PyTorch's first are compared with plain Flax convolutions: the losses, and what
+`benchmarks.check` says.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import numpy as np
 from jax import lax
 
 from benchmarks import check, zoo
-from benchmarks.cases import Settings
 from benchmarks.check import Snapshot
 from benchmarks.stopwatch import Compilations, Lockstep, Prepared
 from kernelgan import kernels, models
@@ -27,7 +27,6 @@ from kernelgan.types import Params
 
 SHAPES = {"conv1": (6, 5, 5, 3), "conv2": (16, 5, 5, 6)}
 RATE, BETAS, CYCLE = 2e-4, (0.5, 0.999), 10.0
-_MOST_LAPS = 4_000
 
 View = dict[str, tuple[np.ndarray, np.ndarray]]
 """Of one pair, by layer, the kernel sets of both domains ``(M, O, h, w, I)``."""
@@ -116,11 +115,11 @@ def step_error(
 # The engine -----------------------------------------------------------------------------------------------
 
 
-def _task(settings: Settings, views: list[View], updates: int) -> base.Task:
+def _task(views: list[View], updates: int, parents: int, hidden: int) -> base.Task:
     config = cyclegan.Config(
-        hidden=settings.hidden,
+        hidden=hidden,
         epochs=(updates,),
-        batch_size=(settings.parents,),
+        batch_size=(parents,),
         learning_rate=(RATE,),
         cycle_weight=CYCLE,
     )
@@ -128,28 +127,26 @@ def _task(settings: Settings, views: list[View], updates: int) -> base.Task:
     return base.Task("cyclegan", cyclegan.make(models.ConvNet(), config), views, names)
 
 
-def engine(settings: Settings, *, pairs: int, steps: int = 0, checked: bool = True) -> Prepared:
+def engine(pairs: int, steps: int, parents: int, hidden: int, *, checked: bool = True) -> Prepared:
     """`base.fit` of the family itself, a call a lap."""
-    steps = steps or settings.translator_steps
-    views = make_views(pairs, settings.parents)
-    task = _task(settings, views, _MOST_LAPS * steps)
+    views = make_views(pairs, parents)
+    task = _task(views, Lockstep.MOST * steps, parents, hidden)
     step = Lockstep(lambda lap: base.fit(task, steps_per_call=steps, progress=lap))
     heard = Compilations()
-    step.laps()
+    step.laps(1)
     return Prepared(
         step.laps,
         pairs * steps if checked else 1,
-        functools.partial(_engine_error, settings, views) if checked else None,
+        functools.partial(_engine_error, views, parents, hidden) if checked else None,
         heard.seconds,
-        {"pairs": pairs, "steps": steps},
         close=step.close,
     )
 
 
-def _engine_error(settings: Settings, views: list[View]) -> float:
+def _engine_error(views: list[View], parents: int, hidden: int) -> float:
     """Of the second step, for the first pair and the last."""
     keeper, pairs = check.Keeper(), sorted({0, len(views) - 1})
-    task = _task(settings, views, 2)
+    task = _task(views, 2, parents, hidden)
     fitted = base.fit(task, steps_per_call=1, saver=keeper)
     member = {"number": task.numbers[0], "view": views[0]}
     program = base.program(task.generator, 2, 1)
@@ -157,9 +154,9 @@ def _engine_error(settings: Settings, views: list[View]) -> float:
     before, after = (check.member_of(state, np.array(pairs)) for state in keeper.states(structure))
     errors = []
     for layer in SHAPES:
-        states = [_snapshot(both["state"]["layers"][layer]) for both in (before, after)]
+        first, second = (_snapshot(each["state"]["layers"][layer]) for each in (before, after))
         losses = {name: values[pairs, 1] for name, values in fitted.history[layer].items()}
-        errors.append(step_error(*states, losses, [views[p][layer] for p in pairs]))
+        errors.append(step_error(first, second, losses, [views[p][layer] for p in pairs]))
     return float(np.max(errors))
 
 
@@ -174,14 +171,14 @@ def _snapshot(state: Params) -> Snapshot:
     )
 
 
-def torch_loop(settings: Settings) -> Prepared:
+def torch_loop(parents: int, hidden: int) -> Prepared:
     """PyTorch, one pair, one layer after the other."""
     from benchmarks import torch_loops
 
-    (view,) = make_views(1, settings.parents)
+    (view,) = make_views(1, parents)
     loops, starts = {}, {}
     for number, (layer, (a, b)) in enumerate(view.items()):
-        state = jax.device_get(cyclegan.initialise(settings.hidden, a, RATE, jax.random.key(number)))
+        state = jax.device_get(cyclegan.initialise(hidden, a, RATE, jax.random.key(number)))
         players = {player: state[player] for player in ("generators", "discriminators")}
         loops[layer] = torch_loops.TranslatorLoop(players, a, b, RATE, CYCLE)
         starts[layer] = check.start(jax.tree.map(lambda leaf: leaf[None], players))
@@ -203,8 +200,8 @@ def torch_loop(settings: Settings) -> Prepared:
 # Networks from parents ------------------------------------------------------------------------------------
 
 
-def _parents(settings: Settings, pairs: int) -> list[base.Parents]:
-    networks = zoo.make_networks(2 * settings.parents * pairs)
+def _parents(pairs: int, parents: int) -> list[base.Parents]:
+    networks = zoo.make_networks(2 * parents * pairs)
     sides = [
         check.member_of(networks, part)
         for part in np.split(np.arange(len(networks["dense"]["bias"])), 2 * pairs)
@@ -212,39 +209,39 @@ def _parents(settings: Settings, pairs: int) -> list[base.Parents]:
     return [base.Parents(*sides[2 * p : 2 * p + 2]) for p in range(pairs)]
 
 
-def compose(settings: Settings, *, pairs: int) -> Prepared:
+def compose(pairs: int, parents: int, hidden: int) -> Prepared:
     """Both directions of untrained CycleGANs, for all pairs in one compiled call; from host to host."""
-    parents = _parents(settings, pairs)
-    generator = _task(settings, [], 1).generator
-    views = [generator.view(both, None) for both in parents]
+    both, generator = _parents(pairs, parents), _task([], 1, parents, hidden).generator
+    views = [generator.view(each, None) for each in both]
     made = [generator.init(jax.random.key(p), view) for p, view in enumerate(views)]
     fitted = jax.device_get(jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(generator.keep, made)))
     keys = list(jax.random.split(jax.random.key(0), pairs))
 
     def run(times: int) -> None:
         for _ in range(times):
-            base.generate(generator, fitted, parents, [None] * pairs, keys, name="cyclegan")
+            base.generate(generator, fitted, both, [None] * pairs, keys, name="cyclegan")
 
     def error() -> float:
         """Of the last pair's translated kernels, in the range of the other zoo's."""
         heard = Compilations()
-        found = base.generate(generator, fitted, parents, [None] * pairs, keys, name="cyclegan")[-1]["a2b"]
+        found = base.generate(generator, fitted, both, [None] * pairs, keys, name="cyclegan")[-1]["a2b"]
         work.compile_s = heard.seconds
-        expected = {}
-        for layer, sets in kernels.extract(parents[-1].object, tuple(SHAPES)).items():
-            low, high = np.min(sets), np.max(sets)
+        expected, layers = {}, tuple(SHAPES)
+        for layer, sets in kernels.extract(both[-1].object, layers).items():
             params = check.member_of(fitted[layer]["a2b"], pairs - 1)
             translated = np.asarray(_generate(params, views[-1][layer][0]))
-            expected[layer] = low + (translated + 1) / 2 * (high - low)
-        return check.relative_error(kernels.extract(found, tuple(SHAPES)), expected)
+            expected[layer] = {"": translated * np.abs(sets).max()}
+        return check.relative_error(
+            {layer: {"": sets} for layer, sets in kernels.extract(found, layers).items()}, expected
+        )
 
-    work = Prepared(run, 2 * settings.parents * pairs, error, details={"pairs": pairs})
+    work = Prepared(run, 2 * parents * pairs, error)
     return work
 
 
-def merge(settings: Settings) -> Prepared:
+def merge(parents: int) -> Prepared:
     """The average of matched parents, which is the same whichever filters of a parent change places."""
-    ((attribute, objects),) = _parents(settings, 1)
+    ((attribute, objects),) = _parents(1, parents)
     order = np.random.default_rng(0).permutation(SHAPES["conv1"][0])
     moved = {**objects, "conv1": {name: leaf[..., order] for name, leaf in objects["conv1"].items()}}
     moved["conv2"] = {**objects["conv2"], "kernel": objects["conv2"]["kernel"][..., order, :]}
@@ -257,4 +254,4 @@ def merge(settings: Settings) -> Prepared:
         found = merges.rebasin_average(attribute, moved)
         return check.relative_error(found, merges.rebasin_average(attribute, objects))
 
-    return Prepared(run, settings.parents, error)
+    return Prepared(run, parents, error)

@@ -1,8 +1,8 @@
 """One training step of a population of networks, by the engine and as one writes it first.
 
 All train the same network (two 5 x 5 convolutions, 6 and 16 filters, 32 x 32 images) on batches of their own.
-PyTorch and the first-written vmap have float32 images in memory; the engine draws, gathers and converts its own.
-A step of each is compared with a plain Flax network's gradients before it is timed.
+PyTorch and the first-written vmap have float32 images in memory; the engine draws, gathers and
+converts its own. A step of each is compared with a plain Flax network's gradients before it is timed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ import optax
 from jax import lax
 
 from benchmarks import check
-from benchmarks.cases import Settings
 from benchmarks.stopwatch import Compilations, Lockstep, Prepared
 from kernelgan import engine as engines
 from kernelgan import losses, models, population
 from kernelgan.ops import products
 from kernelgan.types import Params
 
-IMAGE_SIZE, RATE = 32, 1e-3
+IMAGE_SIZE, PICTURES, RATE = 32, 2048, 1e-3
 CHECKED = 4
 """Networks of a population that are compared."""
 
@@ -115,13 +114,13 @@ def make_pictures(count: int) -> np.ndarray:
 
 
 @functools.cache
-def make_problem(networks: int, batch: int, pictures: int) -> Problem:
+def make_problem(networks: int, batch: int) -> Problem:
     """Networks and noise to train them on."""
     rng = np.random.default_rng(1)
     return Problem(
         make_networks(networks),
-        make_pictures(pictures),
-        np.stack([rng.choice(pictures, batch, replace=False) for _ in range(networks)]).astype(np.int32),
+        make_pictures(PICTURES),
+        np.stack([rng.choice(PICTURES, batch, replace=False) for _ in range(networks)]).astype(np.int32),
         rng.integers(0, 2, (networks, batch)).astype(np.int32),
     )
 
@@ -177,35 +176,26 @@ def train_noise(
 
 
 def engine(
-    settings: Settings,
-    *,
-    networks: int,
-    form: str = "auto",
-    in_tf32: bool = False,
-    batch: int = 0,
-    steps: int = 0,
-    checked: bool = True,
+    networks: int, batch: int, steps: int, *, form: str = "auto", in_tf32: bool = False, checked: bool = True
 ) -> Prepared:
     """`population.train` itself, an epoch a lap."""
     network = models.ConvNet(form=form)
-    batch, steps = batch or settings.batch, steps or settings.steps
-    training = population.Training(settings.rounds + 8, steps * batch, batch, RATE, (1.0, 1.0))
-    pictures = make_pictures(settings.pictures)
+    training = population.Training(Lockstep.MOST, steps * batch, batch, RATE, (1.0, 1.0))
+    pictures = make_pictures(PICTURES)
 
     def train(lap: Callable[..., None]) -> None:
         train_noise(network, pictures, training, networks, progress=lap)
 
     step, heard = Lockstep(train), Compilations()
     with tf32(in_tf32):
-        step.laps()
+        step.laps(1)
     arithmetic = population.arithmetic(network, IMAGE_SIZE, losses.cross_entropy)
     return Prepared(
         step.laps,
         networks * steps if checked else 1,
         functools.partial(engine_error, network, networks, batch, in_tf32) if checked else None,
         heard.seconds,
-        {"networks": networks, "steps": steps, "batch": batch, "arithmetic": arithmetic},
-        repetitions=1,
+        {"arithmetic": arithmetic},
         close=step.close,
     )
 
@@ -229,7 +219,7 @@ def engine_error(network: models.ConvNet, networks: int, batch: int, in_tf32: bo
     return check.step_error(before, after, problem.gradients, learning_rate=RATE)
 
 
-def compilation(settings: Settings, *, networks: int) -> Prepared:
+def compilation(networks: int) -> Prepared:
     """Seconds in which the engine is traced, lowered and compiled."""
     training = population.Training(1, _COMPILATION_BATCH, _COMPILATION_BATCH, RATE, (1.0, 1.0))
     pictures, network = make_pictures(2 * _COMPILATION_BATCH), models.ConvNet()
@@ -238,19 +228,19 @@ def compilation(settings: Settings, *, networks: int) -> Prepared:
 
     def run(_: int) -> float:
         jax.clear_caches()
-        heard.restart()
+        heard.intervals.clear()
         train_noise(network, pictures, training, networks)
         return heard.seconds
 
-    return Prepared(run, 1, repetitions=1, seconds=0.0, rounds=settings.compile_rounds)
+    return Prepared(run, 1, single=True)
 
 
 # Others' --------------------------------------------------------------------------------------------------
 
 
-def first_vmap(settings: Settings, *, networks: int, in_tf32: bool = False) -> Prepared:
+def first_vmap(networks: int, batch: int, *, in_tf32: bool = False) -> Prepared:
     """`jax.vmap` over Flax's convolutions and optax's Adam."""
-    problem = make_problem(networks, settings.batch, settings.pictures)
+    problem = make_problem(networks, batch)
     network = PlainNet(lax.Precision.DEFAULT if in_tf32 else lax.Precision.HIGHEST)
     optimizer = optax.adam(RATE)
 
@@ -278,22 +268,22 @@ def first_vmap(settings: Settings, *, networks: int, in_tf32: bool = False) -> P
     return Prepared(run, networks, error, compile_s, close=held.clear)
 
 
-def torch_loop(settings: Settings, *, networks: int, channels_last: bool) -> Prepared:
+def torch_loop(networks: int, batch: int, *, channels_last: bool = False) -> Prepared:
     """PyTorch, one network after the other."""
     from benchmarks import torch_loops
 
-    problem = make_problem(networks, settings.batch, settings.pictures)
+    problem = make_problem(networks, batch)
     loop = torch_loops.ZooLoop(
         problem.params, problem.images, problem.labels, RATE, channels_last=channels_last
     )
     return _in_torch(problem, loop)
 
 
-def torch_vmap(settings: Settings, *, networks: int) -> Prepared:
+def torch_vmap(networks: int, batch: int) -> Prepared:
     """PyTorch's map over networks."""
     from benchmarks import torch_loops
 
-    problem = make_problem(networks, settings.batch, settings.pictures)
+    problem = make_problem(networks, batch)
     return _in_torch(problem, torch_loops.ZooMap(problem.params, problem.images, problem.labels, RATE))
 
 
