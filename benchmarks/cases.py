@@ -123,12 +123,7 @@ def _pairs(size: Size) -> list[Case]:
 
 
 def _evaluation(size: Size) -> list[Case]:
-    images, few, many, all_of_it = (
-        size(1000, 1000, 32),
-        size(64, 256, 2),
-        size(1000, 1749, 4),
-        size(1000, 1000, 3),
-    )
+    images, few, many = size(1000, 1000, 32), size(64, 256, 2), size(1000, 1749, 4)
     unit, gflop, engine = f"network, {images:,} images", FORWARD_MFLOP * images / 1e3, "evaluation:engine"
     case = functools.partial(Case, "evaluation", unit=unit, gflop=gflop)
     chunk = {"images": images, "chunk": size(64, 1749, 4)}
@@ -139,14 +134,6 @@ def _evaluation(size: Size) -> list[Case]:
         ),
         case(f"engine, {many:,} networks", engine, chunk | {"networks": many}, modes=_WIDE),
         case("PyTorch loop", "evaluation:torch_loop", {"images": images, "networks": size(16, 64, 2)}),
-        Case(
-            "evaluation",
-            f"end to end, {all_of_it:,} networks",
-            "evaluation:end_to_end",
-            {"images": images, "networks": all_of_it},
-            "network",
-            _WIDE,
-        ),
     ]
 
 

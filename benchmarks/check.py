@@ -115,7 +115,7 @@ Gradients = Callable[[Params, int], Params]
 """The reference: ``(parameters of one member, its number) -> its gradients``."""
 
 
-def gradient_error(found: Params, params: Params, gradients: Gradients, tolerance: float) -> float:
+def gradient_error(found: Params, params: Params, gradients: Gradients) -> float:
     """The largest error of stacked gradients, each member's against the nearest of the reference's draws."""
     rng = np.random.default_rng(0)
 
@@ -127,7 +127,7 @@ def gradient_error(found: Params, params: Params, gradients: Gradients, toleranc
         own, given = member_of(found, member), member_of(params, member)
         error = relative_error(own, jax.device_get(gradients(given, member)))
         for _ in range(_DRAWS):
-            if error <= tolerance:
+            if error <= TOLERANCES["float32"]:
                 break
             other = jax.device_get(gradients(jax.tree.map(nudged, given), member))
             error = min(error, relative_error(own, other))
@@ -142,7 +142,6 @@ def step_error(
     *,
     learning_rate: float,
     betas: tuple[float, float] = (0.9, 0.999),
-    tolerance: float = TOLERANCES["float32"],
 ) -> float:
     """The largest error of one step of Adam.
 
@@ -152,7 +151,6 @@ def step_error(
       gradients: the reference.
       learning_rate: of Adam.
       betas: of Adam.
-      tolerance: from which on a gradient is compared with more draws of the reference.
 
     Returns:
       The largest of: the gradients' error and the second moments', relative to each layer's largest; the new
@@ -176,7 +174,7 @@ def step_error(
 
     gradient = jax.tree.map(averaged, before.first, after.first)
     errors = [
-        gradient_error(gradient, before.params, gradients, tolerance),
+        gradient_error(gradient, before.params, gradients),
         relative_error(after.second, jax.tree.map(squared, before.second, gradient)),
         *jax.tree.leaves(jax.tree.map(moved, before.params, after.first, after.second, after.params)),
     ]

@@ -1,11 +1,9 @@
-"""Many networks on the same images: the engine's forward pass, PyTorch's, and all that a run computes."""
+"""Many networks on the same images: the engine's forward pass and PyTorch's."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -13,11 +11,8 @@ import numpy as np
 from benchmarks import check, zoo
 from benchmarks.stopwatch import Compilations, Prepared
 from kernelgan import models
-from kernelgan.evaluate import bootstrap, clustering, features, similarity
+from kernelgan.evaluate import features
 from kernelgan.types import Params
-
-CLUSTERED = 480
-"""Images that K-means clusters."""
 
 WITH_FEATURES = 64
 """Networks at a time where their features are brought back: 0.1 GB."""
@@ -75,44 +70,3 @@ def torch_loop(networks: int, images: int) -> Prepared:
 
     params, pictures = zoo.make_networks(networks), zoo.make_pictures(images)
     return _prepared(torch_loops.evaluate(params, pictures), params, pictures)
-
-
-def end_to_end(networks: int, images: int) -> Prepared:
-    """What a run does for each network: outputs, cosines, K-means and scores with their intervals."""
-    params, pictures = zoo.make_networks(networks), zoo.make_pictures(images)
-    quadrant = np.arange(images) % 4
-    few = slice(min(CLUSTERED, images))
-
-    def evaluate() -> np.ndarray:
-        taken = dict.fromkeys(("forward", "cosines", "K-means", "scores"), 0.0)
-
-        @contextlib.contextmanager
-        def timed(part: str) -> Iterator[None]:
-            begin = time.perf_counter()
-            yield
-            taken[part] += time.perf_counter() - begin
-
-        parts = _outputs(params, pictures, chunk_size=min(networks, WITH_FEATURES))
-        answers = []
-        while True:
-            with timed("forward"):
-                part = next(parts, None)
-            if part is None:
-                break
-            _, logits, values = part
-            assert values is not None
-            answers.append(logits)
-            with timed("cosines"):
-                similarity.cosine_similarity(values, quadrant)
-            with timed("K-means"):
-                clustering.kmeans_many(values[:, few], quadrant[few], seed=0)
-        logits = np.concatenate(answers)
-        with timed("scores"):
-            scores, threshold = features.score(logits)
-            bootstrap.score_intervals(scores, quadrant, threshold=threshold)
-        work.details["seconds_of"] = taken
-        return logits
-
-    work = _prepared(evaluate, params, pictures)
-    work.single = True
-    return work

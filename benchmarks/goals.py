@@ -72,7 +72,6 @@ _engine_on = {mode: lambda ratio, mode=mode: _ratio("zoo", "engine", mode, ratio
 _pair = _ratio("translators", "engine, 1 pair", ONE_CORE, "x PyTorch")
 _learned = _ms("compose", "cyclegan, 55 pairs", ONE_CORE)
 _closed_form = _ms("compose", "weights matched, averaged", ONE_CORE)
-_end_to_end = _ms("evaluation", "end to end, 1,000 networks", ALL_CORES)
 _pairs = _over("translators", "engine, 64 pairs", "engine, 1 pair", GPU, 64)
 _evaluated = _ms("evaluation", "engine, 1,749 networks", GPU, 1.749)
 
@@ -83,7 +82,6 @@ GOALS: dict[str, list[tuple[str, Figure, str, float, str]]] = {
         ("a CycleGAN pair over a PyTorch loop", _pair, "at least", 2.4, "x"),
         ("a composed network, learned", _learned, "at most", 10, "ms"),
         ("a composed network, closed form", _closed_form, "at most", 100, "ms"),
-        ("1,000 networks on 1,000 images, end to end", _end_to_end, "at most", 15, "s"),
         *_of_any(ALL_CORES),
     ],
     "gpu": [

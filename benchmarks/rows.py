@@ -211,10 +211,6 @@ def section(name: str, found: Sequence[Row]) -> str:
             yield f"milliseconds a {unit}; {mode}, compared by {by}"
             yield columns(_HEAD, [_cells(row) for row in alike])
             yield from (f"  {row.name}: {row.status}, {row.reason}" for row in alike if row.reason)
-            for row in alike:
-                if seconds := row.details.get("seconds_of"):
-                    words = [f"{part} {figure(taken, ' s')}" for part, taken in seconds.items()]
-                    yield f"  {row.name}: {', '.join(words)}"
             yield ""
 
     return "\n".join(parts())
