@@ -361,11 +361,11 @@ def test_options_that_cannot_be_are_told(flags, facts, capsys):
     assert all(fact in said for fact in facts)
 
 
-def test_the_command_writes_the_table_and_the_json(monkeypatch, tmp_path, capsys):
+def test_the_command_writes_the_table_and_the_json(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(command, "processes", lambda *_: [(ALL_CORES, "launch.py --help")])
     out = tmp_path / "found.json"
     assert command.main(["--suite=cpu", "--quick", "--sections=start", f"--json={out}"]) == 0
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert "== start" in printed
     assert "== goals" in printed
     found = json.loads(out.read_text())
