@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import check, zoo
 from benchmarks.stopwatch import Compilations, Prepared
 from kernelgan import models
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
 from kernelgan.types import Params
 
 WITH_FEATURES = 64

@@ -149,7 +149,7 @@ def _engine_error(views: list[View], parents: int, hidden: int) -> float:
     task = _task(views, 2, parents, hidden)
     fitted = base.fit(task, steps_per_call=1, saver=keeper)
     member = {"number": task.numbers[0], "view": views[0]}
-    program = base.program(task.generator, 2, 1)
+    program = base.program(task.generator, task.name, 2, 1)
     structure = jax.tree.structure(jax.eval_shape(program.init, member, {"seed": np.int32(0)}))
     before, after = (check.member_of(state, np.array(pairs)) for state in keeper.states(structure))
     errors = []

@@ -30,8 +30,8 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
+from kernelgan.files import write_atomically
 from kernelgan.keys import StageKey, damaged_name, in_words, of_arrays, reason
-from kernelgan.results import write_atomically
 from kernelgan.types import UserError
 
 KEPT_STATES = 2

@@ -1,12 +1,120 @@
-"""The command lines that take a config: how flags are parsed, and how what is wrong with them is told."""
+"""The command ``kernelgan``, the same as ``launch.py``: its flags, their errors, and its exit status.
+
+JAX is imported when a run begins, so that ``--help`` need not wait for it.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shlex
 import sys
+import traceback
+from pathlib import Path
 from typing import NoReturn
 
-from absl import flags
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from kernelgan.progress import STAGES
+
+
+def main() -> None:
+    """Defines the flags, runs the experiment and exits."""
+    _define_flags()
+    app.run(_run, flags_parser=parse_flags)
+
+
+def _define_flags() -> None:
+    own = set(flags.FLAGS)
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "The experiment, such as configs/black_cat.py or configs/black_cat.py:photos; a file, or one of the "
+        "installed configs.",
+        lock_config=True,
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Where checkpoints, results and the report go; default runs/<config name>."
+    )
+    flags.DEFINE_enum("stage", "report", STAGES, "Run what is missing up to this stage, then stop.")
+    flags.DEFINE_multi_string(
+        "generator", [], "A generator of your own, a .py file, beside those of the config; may be repeated."
+    )
+    flags.DEFINE_bool(
+        "distributed", False, "This is one of several processes that Slurm or Open MPI started for one run."
+    )
+    flags.DEFINE_string(
+        "coordinator", "", "The same without Slurm: HOST:PORT of process 0, with --processes and --process."
+    )
+    flags.DEFINE_integer("processes", 0, "With --coordinator: how many processes there are.")
+    flags.DEFINE_integer("process", -1, "With --coordinator: which of them this is, from 0.")
+    flags.mark_flag_as_required("config")
+    for name in set(flags.FLAGS) - own:  # what --help of the main program shows
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+def _run(argv: list[str]) -> int:
+    """Calls the pipeline; gives the exit status."""
+    given = flags.FLAGS
+    if not given["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
+    from kernelgan import distributed, environment
+    from kernelgan.pipeline import run
+    from kernelgan.types import UserError
+
+    program = ["python", argv[0]] if argv[0].endswith(".py") else [Path(argv[0]).name]
+    workdir = Path(given.workdir or Path("runs") / given.config.name)
+    try:
+        if not given.coordinator and (given.processes or given.process >= 0):
+            raise UserError("--processes and --process go with --coordinator=HOST:PORT, which was not given.")
+        if given.distributed or given.coordinator:
+            environment.configure(given.config.device)
+            distributed.join(given.coordinator, given.processes, given.process)
+        command = shlex.join([*program, *sys.argv[1:]])
+        run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
+        status = 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except OSError as error:
+        print(
+            f"error: {error}; what was finished is kept, and the same command continues ({workdir})",
+            file=sys.stderr,
+        )
+        status = 2
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command continues the run ({workdir})", file=sys.stderr)
+        status = 130
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    distributed.abandon(status)
+    return status
+
+
+def _with_installed_configs(argv: list[str]) -> list[str]:
+    """A command line in which a config that is not here, but installed, is named in full."""
+    package = importlib.util.find_spec("configs")
+    folders = list(package.submodule_search_locations or ()) if package else []
+
+    def full(config: str) -> str:
+        path, colon, variant = config.partition(":")
+        if not Path(path).exists() and Path(path).parent in (Path(), Path("configs")):
+            for file in (Path(folder) / Path(path).name for folder in folders):
+                if file.is_file():
+                    return f"{file}{colon}{variant}"
+        return config
+
+    full_names = []
+    for previous, argument in zip(["", *argv], argv, strict=False):
+        flag, equals, value = argument.partition("=")
+        if equals and flag in ("--config", "-config"):
+            argument = f"{flag}={full(value)}"
+        elif previous in ("--config", "-config"):
+            argument = full(argument)
+        full_names.append(argument)
+    return full_names
 
 
 def parse_flags(argv: list[str], fields: str = "python -m kernelgan.config") -> list[str]:
@@ -17,7 +125,7 @@ def parse_flags(argv: list[str], fields: str = "python -m kernelgan.config") -> 
       fields: what lists every field of the config, for the message.
     """
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(_with_installed_configs(argv))
         flags.FLAGS.config.name  # noqa: B018  (a config file that cannot be loaded says so only when it is read)
     except (flags.Error, OSError) as error:
         # Of a config file that raised, the last line is its own message; a traceback precedes it.

@@ -21,31 +21,30 @@ import functools
 import io
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
 import numpy as np
 
 from kernelgan import config as config_lib
-from kernelgan import results as results_lib
-from kernelgan.evaluate import comparison, null_test
-from kernelgan.evaluate.comparison import CEILING, FLOOR
-from kernelgan.report.terminal import WIDTH, wrapped
-from kernelgan.results import Interval
+from kernelgan.baselines import CEILING, FLOOR
+from kernelgan.evaluation import comparison, null_test
+from kernelgan.evaluation.verdict import SIGNIFICANCE
+from kernelgan.files import write_atomically
+from kernelgan.report import prose, terminal
+from kernelgan.report.tables import DASH, Cell, Column, Line, Table
+from kernelgan.results import KINDS, Pair, Run, Statistic, read_results, statistics
 from kernelgan.types import UserError
 
 CSV_COLUMNS = ("run", "pair", "method", "kind", "metric", "mean", "low", "high")
 
-_NAME_WIDTH = 24
 _LONGEST_HEAD = 21
-_MARK = "*"
+_MARK, _NO_MARK = "*", "\N{NO-BREAK SPACE}"
 _DRAWINGS = 1000
 _NO_SPREAD = 1e-9
-_OF_IMAGES = (
-    *("data.image_size", "data.rendered.test", "data.maximum_test", "data.tfds.name", "data.folder"),
-)
+_OF_IMAGES = ("data.image_size", "data.rendered.test", "data.maximum_test", "data.tfds.name", "data.folder")
 """Config fields that choose the test images, beside the seed."""
 
 _P_VALUES = (
@@ -53,49 +52,46 @@ _P_VALUES = (
     "attributes and objects; corrected over all differences of a table (Holm). It does not cover another "
     "seed: see that a difference outlives several seeds."
 )
-
 _NO_P_BETWEEN_SEEDS = (
-    "No p-values between seeds: one of resampled networks and images does not cover what a seed changes, so "
-    "it would call chance clear. The sd between runs does."
+    "No p-values between seeds: a p-value of resampled networks and images does not cover what a seed "
+    "changes, so it would call chance clear. The sd between runs does."
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run of several.
-
-    Attributes:
-      name: the shortest part of its path that tells it from the others, or ``run 2``.
-      path: its directory.
-      results: what it left, of the arrays ``replicates`` and ``test_images`` only.
-    """
+@dataclass(frozen=True)
+class Compared:
+    """One run of several: a short name, its directory, and what it left, trimmed to what is compared."""
 
     name: str
     path: Path
-    results: results_lib.Results
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """`results.json`."""
-        return self.results.document
+    run: Run
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """The config's fields by their dotted names."""
-        return dict(config_lib.flatten(self.document.get("config") or {}))
+        return dict(config_lib.flatten(self.run.config))
 
     @property
-    def seed(self) -> object:
+    def seed(self) -> int | None:
         """Its seed; None where none is recorded."""
-        return self.document.get("seed", self.config.get("seed"))
+        return self.run.config.get("seed") if self.run.seed is None else self.run.seed
 
     @functools.cached_property
-    def pairs(self) -> dict[str, dict[str, Any]]:
-        """The result of each concept pair by its title, such as ``black cat``."""
-        return {results_lib.pair_title(pair): pair for pair in self.results.pairs()}
+    def pairs(self) -> dict[str, Pair]:
+        """Its pairs by title, such as ``black cat``."""
+        return {pair.title: pair for pair in self.run.pairs}
+
+    @functools.cached_property
+    def _statistics(self) -> dict[tuple[str, str], dict[str, Statistic]]:
+        rows = ((title, row) for title, pair in self.pairs.items() for row in pair.methods.values())
+        return {(title, row.name): statistics(row) for title, row in rows}
+
+    def figure(self, title: str, method: str, metric: str) -> Statistic:
+        """A statistic of a method on a pair; empty where it was not measured."""
+        return self._statistics.get((title, method), {}).get(metric, Statistic())
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Row:
     """One method in every run.
 
@@ -109,10 +105,10 @@ class Row:
     method: str
     kind: str
     pairs: tuple[str, ...]
-    values: tuple[Interval, ...]
+    values: tuple[Statistic, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Difference:
     """Of one method between two runs.
 
@@ -130,7 +126,7 @@ class Difference:
 # What is read ---------------------------------------------------------------------------------------------
 
 
-def read(paths: Sequence[Path]) -> list[Run]:
+def read(paths: Sequence[Path]) -> list[Compared]:
     """Reads runs and names them.
 
     Args:
@@ -151,27 +147,23 @@ def read(paths: Sequence[Path]) -> list[Run]:
         try:
             if not path.is_dir():
                 raise UserError(f"{path} is not a directory; expected a run's work directory.")
-            found.append(_trimmed(results_lib.read_results(path)))
+            found.append(_trimmed(read_results(path)))
         except UserError as error:
             problems.append(str(error))
     if problems:
         raise UserError(
             f"{len(problems)} of {len(paths)} runs cannot be compared:\n  " + "\n  ".join(problems)
         )
-    return [Run(*one) for one in zip(short_names(paths), paths, found, strict=True)]
+    return [Compared(*one) for one in zip(short_names(paths), paths, found, strict=True)]
 
 
-def _trimmed(results: results_lib.Results) -> results_lib.Results:
-    kept = {
-        name: array
-        for name, array in results.arrays.items()
-        if "/replicates/" in name or name.endswith("/test_images")
-    }
-    return results_lib.Results(results.document, kept)
+def _trimmed(run: Run) -> Run:
+    kept = {name: one for name, one in run.arrays.items() if "/replicates/" in name or "/test_images" in name}
+    return dataclasses.replace(run, arrays=kept)
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """What of each path tells it from the others: without the parts that all begin and all end with.
+    """What tells each path from the others: without the parts that all begin and all end with.
 
     Names too long for the head of a column are ``run 1``, ``run 2``, ... instead, all of them.
     """
@@ -186,7 +178,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def shared_pairs(runs: Sequence[Run]) -> list[str]:
+def shared_pairs(runs: Sequence[Compared]) -> list[str]:
     """Titles of the pairs that every run has, in the first run's order.
 
     Raises:
@@ -199,7 +191,7 @@ def shared_pairs(runs: Sequence[Run]) -> list[str]:
     return shared
 
 
-def metric_of(runs: Sequence[Run], titles: Sequence[str], metric: str | None = None) -> str:
+def metric_of(runs: Sequence[Compared], titles: Sequence[str], metric: str | None = None) -> str:
     """The path of the statistic that is compared.
 
     Args:
@@ -208,96 +200,82 @@ def metric_of(runs: Sequence[Run], titles: Sequence[str], metric: str | None = N
       metric: the path that is asked for; None: the figure of merit.
 
     Raises:
-      UserError: nobody has such a statistic, or the runs have different figures of merit.
+      UserError: no run has such a statistic, or the runs have different figures of merit.
     """
     pairs = [run.pairs[title] for run in runs for title in titles]
     if metric is None:
-        found = sorted({results_lib.merit_path(pair) for pair in pairs})
+        found = sorted({f"auroc.{pair.merit}" for pair in pairs})
         if len(found) > 1:
             raise UserError(
-                f"the runs have different figures of merit ({', '.join(found)}); name one that they share, "
-                "such as --metric=average_precision."
+                f"the runs have different figures of merit ({', '.join(found)}); name a metric that they "
+                "share, such as --metric=average_precision."
             )
         return found[0]
-    methods = [method for pair in pairs for method in pair["methods"].values()]
-    if not any(results_lib.interval(method, metric).known for method in methods):
-        known = dict.fromkeys(path for method in methods for path in _statistics(method))
+    known = dict.fromkeys(path for pair in pairs for row in pair.methods.values() for path in statistics(row))
+    if metric not in known:
         raise UserError(
             f"--metric={metric} is no statistic of these runs; expected one of {', '.join(known) or 'none'}."
         )
     return metric
 
 
-def _statistics(record: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted paths of a method's statistics."""
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            if results_lib.interval(value).known:
-                yield f"{prefix}{key}"
-            else:
-                yield from _statistics(value, f"{prefix}{key}.")
-
-
 # In what the runs differ ----------------------------------------------------------------------------------
 
 
-def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def differing(runs: Sequence[Compared]) -> dict[str, list[Any]]:
     """What is not the same in all runs, by its name: config fields, ``seed``, versions, ``device``.
 
     Config fields that change nothing that is computed are left out, as in `config.differences`.
     """
     told = [
         {
-            **{name: value for name, value in run.config.items() if not name.startswith(config_lib.HARMLESS)},
-            "seed": run.seed,
-            **{f"version of {name}": value for name, value in (run.document.get("versions") or {}).items()},
-            "device": run.document.get("device"),
+            **{name: value for name, value in one.config.items() if not name.startswith(config_lib.HARMLESS)},
+            "seed": one.seed,
+            **{f"version of {name}": value for name, value in one.run.versions.items()},
+            "device": one.run.device,
         }
-        for run in runs
+        for one in runs
     ]
     names = dict.fromkeys(name for one in told for name in one)
     values = {name: [one.get(name, "absent") for one in told] for name in names}
     return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
 
-def is_seed_sweep(runs: Sequence[Run]) -> bool:
+def is_seed_sweep(runs: Sequence[Compared]) -> bool:
     """Whether the runs differ in their seeds, all of them, and in nothing else that is computed."""
-    found = differing(runs)
-    seeds = [repr(run.seed) for run in runs]
-    return len(set(seeds)) == len(runs) and not found.keys() - {"seed", "name", "device"}
+    seeds = {repr(run.seed) for run in runs}
+    return len(seeds) == len(runs) and not differing(runs).keys() - {"seed", "name", "device"}
 
 
-def other_images(a: Run, b: Run, title: str) -> str:
+def other_images(a: Compared, b: Compared, title: str) -> str:
     """Why two runs were not tested on the same images of a pair; "" where nothing says that they were not."""
-    one, two = ((run.pairs[title].get("data") or {}) for run in (a, b))
+    one, two = a.pairs[title], b.pairs[title]
     if _source(a, title) != _source(b, title):
         return "source"
-    if one.get("test") != two.get("test"):
+    if one.data.test != two.data.test:
         return "number"
     if any(a.config.get(field) != b.config.get(field) for field in _OF_IMAGES):
         return "settings"
-    ours, theirs = (run.results.array(run.pairs[title], "test_images") for run in (a, b))
+    ours, theirs = a.run.array(one, "test_images"), b.run.array(two, "test_images")
     if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
         return "pixels"
     return ""
 
 
-def _source(run: Run, title: str) -> object:
-    own = (run.pairs[title].get("data") or {}).get("source")
-    return own or (run.document.get("data") or {}).get("source")
+def _source(run: Compared, title: str) -> str:
+    return run.pairs[title].data.source or run.run.data.source
 
 
-def _preamble(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
+def _preamble(runs: Sequence[Compared], shared: Sequence[str]) -> list[str]:
     """Who is compared, in what they differ, and what stands in the way."""
     lines = [f"{len(runs)} runs: {', '.join(f'{run.name} ({run.path})' for run in runs)}."]
     found = differing(runs)
-    if not found:
-        lines.append(
-            "They differ in nothing that is recorded: config, seed, versions and device are the same."
-        )
-    else:
-        lines.append("They differ in")
-        lines += [f"  {name}: {_grouped(runs, [repr(v) for v in vs])}" for name, vs in found.items()]
+    lines.append(
+        "They differ in"
+        if found
+        else "They differ in nothing that is recorded: config, seed, versions and device are the same."
+    )
+    lines += [f"  {name}: {_grouped(runs, [repr(v) for v in vs])}" for name, vs in found.items()]
     for run in runs:
         extra = [title for title in run.pairs if title not in shared]
         if extra:
@@ -308,7 +286,7 @@ def _preamble(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
     return lines + _warnings(runs, shared)
 
 
-def _grouped(runs: Sequence[Run], values: Sequence[str]) -> str:
+def _grouped(runs: Sequence[Compared], values: Sequence[str]) -> str:
     """``15 (a, b); 5 (c)``."""
     who: dict[str, list[str]] = {}
     for run, value in zip(runs, values, strict=True):
@@ -316,40 +294,31 @@ def _grouped(runs: Sequence[Run], values: Sequence[str]) -> str:
     return "; ".join(f"{value} ({', '.join(names)})" for value, names in who.items())
 
 
-def _warnings(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
+def _warnings(runs: Sequence[Compared], shared: Sequence[str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for title in shared:
-        found = {other_images(runs[0], run, title) for run in runs[1:]}
-        for reason in ("source", "number", "settings", "pixels"):
-            if reason in found:
-                reasons.setdefault(reason, []).append(title)
-                break
+        found = {other_images(runs[0], run, title) for run in runs[1:]} - {""}
+        worst = next((one for one in ("source", "number", "settings", "pixels") if one in found), "")
+        if worst:
+            reasons.setdefault(worst, []).append(title)
     lines = []
     for reason, titles in reasons.items():
         on = titles[0] if len(titles) == 1 else f"{len(titles)} pairs, such as {titles[0]},"
         if reason == "source":
-            sources = _grouped(runs, [str(_source(run, titles[0])) for run in runs])
+            sources = _grouped(runs, [_source(run, titles[0]) for run in runs])
             lines.append(f"Beware, not comparable: on {on} the images are of different sources: {sources}.")
-        elif reason == "number":
-            tests = [(run.pairs[titles[0]].get("data") or {}).get("test") or {} for run in runs]
-            words = [
-                ", ".join(f"{key} {count}" for key, count in test.items()) or "unknown" for test in tests
-            ]
-            lines.append(
-                f"Beware, not comparable image by image: on {on} the test images are others: "
-                f"{_grouped(runs, words)}."
-            )
-        else:
-            lines.append(
-                f"Beware, not comparable image by image: on {on} the test images are others, though as many."
-            )
+            continue
+        tests = [run.pairs[titles[0]].data.test for run in runs]
+        words = [", ".join(f"{key} {count}" for key, count in test.items()) or "unknown" for test in tests]
+        how = f": {_grouped(runs, words)}" if reason == "number" else ", though as many"
+        lines.append(f"Beware, not comparable image by image: on {on} the test images are others{how}.")
     return lines
 
 
 # The figures ----------------------------------------------------------------------------------------------
 
 
-def rows(runs: Sequence[Run], titles: Sequence[str], metric: str) -> list[Row]:
+def rows(runs: Sequence[Compared], titles: Sequence[str], metric: str) -> list[Row]:
     """Every method that any run has on these pairs, in the order of every table.
 
     Args:
@@ -357,65 +326,59 @@ def rows(runs: Sequence[Run], titles: Sequence[str], metric: str) -> list[Row]:
       titles: of pairs that all have.
       metric: path of a statistic.
     """
-    methods: dict[str, Any] = {}
+    kinds: dict[str, str] = {}
     for run in runs:
         for title in titles:
-            methods = {**run.pairs[title]["methods"], **methods}
+            of_run = {name: row.kind for name, row in run.pairs[title].methods.items()}
+            kinds = {**of_run, **kinds}
     found = []
-    for name, method in results_lib.methods_in_order({"methods": methods}):
+    for name, kind in sorted(kinds.items(), key=lambda item: KINDS.index(item[1])):
         having = [{title for title in titles if _is_known(run, titles, title, name, metric)} for run in runs]
         count = tuple(title for title in titles if all(title in of_run for of_run in having if of_run))
         if any(having):
             values = tuple(
-                _over_pairs(run, count, name, metric) if of_run else Interval()
+                _over_pairs(run, count, name, metric) if of_run else Statistic()
                 for run, of_run in zip(runs, having, strict=True)
             )
-            found.append(Row(name, str(method.get("kind") or "other"), count, values))
+            found.append(Row(name, kind, count, values))
     return found
 
 
-def _figure(run: Run, title: str, method: str, metric: str) -> Interval:
-    return results_lib.interval(run.pairs[title]["methods"].get(method), metric)
-
-
-def _is_known(run: Run, titles: Sequence[str], title: str, method: str, metric: str) -> bool:
-    """Whether a pair counts; for the share recovered over several also a hopeless one does."""
+def _is_known(run: Compared, titles: Sequence[str], title: str, method: str, metric: str) -> bool:
+    """Whether a pair counts; for the share recovered over several pairs also a hopeless pair does."""
     if metric != "recovered" or len(titles) == 1:
-        return _figure(run, title, method, metric).known
-    return all(results_lib.merit(run.pairs[title], name).known for name in (method, FLOOR, CEILING))
+        return run.figure(title, method, metric).known
+    return all(run.pairs[title].figure(name).known for name in (method, FLOOR, CEILING))
 
 
-def _over_pairs(run: Run, titles: Sequence[str], method: str, metric: str) -> Interval:
+def _over_pairs(run: Compared, titles: Sequence[str], method: str, metric: str) -> Statistic:
     """The mean over pairs and its interval, as in ``overall`` of `results`; of one pair, what it has."""
-    values = [_figure(run, title, method, metric) for title in titles]
-    if len(values) == 1:
-        return values[0]
-    if not values:
-        return Interval()
+    if len(titles) < 2:
+        return run.figure(titles[0], method, metric) if titles else Statistic()
     if metric == "recovered":
         return _recovered(run, titles, method)
-    found = _drawings(run, titles).statistic(np.array([value.mean for value in values]))
-    return Interval(found["mean"], *found["ci95"])
+    values = np.array([run.figure(title, method, metric).mean for title in titles])
+    found = _drawings(run, titles).statistic(values)
+    return Statistic(found["mean"], tuple(found["ci95"]))
 
 
-def _drawings(run: Run, titles: Sequence[str]) -> comparison.Drawings:
+def _drawings(run: Compared, titles: Sequence[str]) -> comparison.Drawings:
     """Attributes and objects of these pairs, drawn as for ``overall``."""
-    pairs = [run.pairs[title]["pair"] for title in titles]
-    concepts = [(str(pair["attribute"]), str(pair["object"])) for pair in pairs]
+    pairs = [run.pairs[title].pair for title in titles]
+    concepts = [(pair.attribute, pair.object) for pair in pairs]
     return comparison.Drawings(concepts, resamples=_DRAWINGS, seed=0)
 
 
-def _recovered(run: Run, titles: Sequence[str], method: str) -> Interval:
+def _recovered(run: Compared, titles: Sequence[str], method: str) -> Statistic:
     """The ratio of mean gains over the pairs: a mean of ratios would hang on hopeless pairs."""
     mine, low, high = (
-        np.mean([results_lib.merit(run.pairs[title], name).mean for title in titles])
-        for name in (method, FLOOR, CEILING)
+        np.mean([run.pairs[title].figure(name).mean for title in titles]) for name in (method, FLOOR, CEILING)
     )
-    return Interval(float((mine - low) / (high - low))) if high > low else Interval()
+    return Statistic(float((mine - low) / (high - low))) if high > low else Statistic()
 
 
-def difference(runs: Sequence[Run], first: int, second: int, row: Row, metric: str) -> Difference:
-    """How far one method of a run is above that of another, over the row's pairs.
+def difference(runs: Sequence[Compared], first: int, second: int, row: Row, metric: str) -> Difference:
+    """How far a method of one run is above that of another, over the row's pairs.
 
     Args:
       runs: as `read` gives them.
@@ -431,7 +394,7 @@ def difference(runs: Sequence[Run], first: int, second: int, row: Row, metric: s
     )
     if len(row.pairs) > 1 and metric != "recovered":
         gaps = [
-            _figure(b, title, row.method, metric).mean - _figure(a, title, row.method, metric).mean
+            b.figure(title, row.method, metric).mean - a.figure(title, row.method, metric).mean
             for title in row.pairs
         ]
         test = _drawings(a, row.pairs).test(np.array(gaps))
@@ -449,11 +412,12 @@ def difference(runs: Sequence[Run], first: int, second: int, row: Row, metric: s
     return Difference(gap, math.erfc(abs(gap) / spread / math.sqrt(2)), paired)
 
 
-def _replicates(run: Run, titles: Sequence[str], method: str, metric: str) -> np.ndarray | None:
+def _replicates(run: Compared, titles: Sequence[str], method: str, metric: str) -> np.ndarray | None:
     """Resampled means on each pair, ``(P, R)``; None where they are missing or of another figure."""
-    found = [run.results.array(run.pairs[title], f"replicates/{method}") for title in titles]
+    pairs = [run.pairs[title] for title in titles]
+    found = [run.run.array(pair, f"replicates/{method}") for pair in pairs]
     arrays = [np.asarray(array, np.float64) for array in found if array is not None]
-    if any(results_lib.merit_path(run.pairs[title]) != metric for title in titles):
+    if any(f"auroc.{pair.merit}" != metric for pair in pairs):
         return None
     if not arrays or len(arrays) < len(found) or len({array.shape for array in arrays}) > 1:
         return None
@@ -468,7 +432,7 @@ def _corrected(p_values: Sequence[float]) -> list[float]:
     return [next(corrected) if math.isfinite(p_value) else math.nan for p_value in p_values]
 
 
-def clearly_best(runs: Sequence[Run], table: Sequence[Row], metric: str) -> list[int | None]:
+def clearly_best(runs: Sequence[Compared], table: Sequence[Row], metric: str) -> list[int | None]:
     """For each row the number of the run whose figure is clearly above that of EVERY other, else None.
 
     The largest of a row's p-values, best against each other run, is corrected over the rows (Holm). That the
@@ -481,17 +445,16 @@ def clearly_best(runs: Sequence[Run], table: Sequence[Row], metric: str) -> list
         others = [difference(runs, n, first, row, metric).p_value for n in known if n != first]
         best.append(first)
         p_values.append(float(np.max(others)) if others else math.nan)  # NaN where one is
-    corrected = _corrected(p_values)
     return [
-        number if p < results_lib.SIGNIFICANCE else None for number, p in zip(best, corrected, strict=True)
+        number if p < SIGNIFICANCE else None for number, p in zip(best, _corrected(p_values), strict=True)
     ]
 
 
 # How they are shown ---------------------------------------------------------------------------------------
 
 
-def text(runs: Sequence[Run], *, metric: str | None = None, pair_by_pair: bool = False) -> str:
-    """What several runs have in common and where they differ, in at most `WIDTH` columns.
+def text(runs: Sequence[Compared], *, metric: str | None = None, pair_by_pair: bool = False) -> str:
+    """What several runs have in common and where they differ, in at most `terminal.WIDTH` columns.
 
     Args:
       runs: as `read` gives them.
@@ -503,96 +466,99 @@ def text(runs: Sequence[Run], *, metric: str | None = None, pair_by_pair: bool =
     """
     shared = shared_pairs(runs)
     path = metric_of(runs, shared, metric)
-    lines = [*wrapped(_preamble(runs, shared)), "", *_section(runs, shared, path)]
+    parts = [terminal.wrapped(_preamble(runs, shared)), _section(runs, shared, path)]
     if pair_by_pair and len(shared) > 1:
-        for title in shared:
-            lines += ["", *_section(runs, [title], path)]
-    if any(" p " in line for line in lines):
-        lines += ["", *wrapped([_P_VALUES])]
-    lines += ["", "What each run says of itself"]
-    lines += wrapped([f"{run.name}: {_verdict(run)}" for run in runs])
-    return "\n".join(line.rstrip() for line in lines)
+        parts += [_section(runs, [title], path) for title in shared]
+    if any(" p " in part for part in parts):
+        parts.append(terminal.wrapped([_P_VALUES]))
+    verdicts = [f"{one.name}: {prose.summary(one.run)[0]}" for one in runs]
+    parts.append(f"What each run says of itself\n{terminal.wrapped(verdicts)}")
+    return "\n\n".join(parts)
 
 
-def _verdict(run: Run) -> str:
-    return results_lib.summary(run.results)[0]
-
-
-def _section(runs: Sequence[Run], titles: Sequence[str], metric: str) -> list[str]:
+def _section(runs: Sequence[Compared], titles: Sequence[str], metric: str) -> str:
     """The table of some pairs, the differences under it, and what both can be trusted with."""
     table = rows(runs, titles, metric)
     if not table:
-        return [f"{', '.join(titles)}: no run has {metric} here."]
+        return f"{', '.join(titles)}: no run has {metric} here."
+    return "\n\n".join(
+        terminal.text(shown)
+        for shown in (figures_table(runs, table, titles, metric), differences_table(runs, table, metric))
+    )
+
+
+def figures_table(
+    runs: Sequence[Compared], table: Sequence[Row], titles: Sequence[str], metric: str
+) -> Table:
+    """Each method's figure in each run; between seeds also the mean and sd over runs."""
     seeds = is_seed_sweep(runs)
     best = [None] * len(table) if seeds else clearly_best(runs, table, metric)  # a best seed is no finding
+    cells = [
+        [
+            *(
+                Cell(f"{value.text()}{_MARK if mark == n else _NO_MARK}")
+                for n, value in enumerate(row.values)
+            ),
+            *([_between_runs(row)] if seeds else []),
+        ]
+        for row, mark in zip(table, best, strict=True)
+    ]
     many = len(titles) > 1
     over = (
         f"mean over {len(titles)} shared pairs [95% interval over pairs]" if many else "mean [95% interval]"
     )
-    lines = wrapped([f"{'' if many else f'{titles[0]}: '}{metric}, {over}"])
-    columns = [
-        (
-            f"{run.name} ",
-            [
-                f"{row.values[number].text()}{_MARK if mark == number else ' '}"
-                for row, mark in zip(table, best, strict=True)
-            ],
-        )
-        for number, run in enumerate(runs)
-    ]
-    if seeds:
-        columns.append(("mean over runs", [_between_runs(row) for row in table]))
-    lines += _blocks(table, columns)
     notes = [
         f"{row.method}: over {len(row.pairs)} of the {len(titles)} pairs, where every run that has it has it."
         for row in table
         if len(row.pairs) < len(titles)
     ]
     if any(mark is not None for mark in best):
-        notes.append(f"{_MARK} above every other run, p < {results_lib.SIGNIFICANCE} each (Holm, over rows).")
+        notes.append(f"{_MARK} above every other run, p < {SIGNIFICANCE} each (Holm, over rows).")
     if seeds:
         notes.append(
             "The runs differ in the seed only: the sd between them is the error bar that covers another "
             "seed. No best run is marked, for that would be a pick."
         )
-    return [*lines, *wrapped(notes), "", *_differences(runs, table, metric)]
+    heads = [*(f"{run.name}{_NO_MARK}" for run in runs), *(["mean over runs"] if seeds else [])]
+    title = f"{'' if many else f'{titles[0]}: '}{metric}, {over}"
+    return _table(table, heads, cells, title, " ".join(notes))
 
 
-def _between_runs(row: Row) -> str:
+def _between_runs(row: Row) -> Cell:
     means = [value.mean for value in row.values if value.known]
-    mean = f"{np.mean(means):.3f}" if means else "-"
-    return f"{mean} sd {np.std(means, ddof=1):.3f}" if len(means) > 1 else mean
+    mean = f"{np.mean(means):.3f}" if means else DASH
+    return Cell(f"{mean} sd {np.std(means, ddof=1):.3f}" if len(means) > 1 else mean)
 
 
-def _differences(runs: Sequence[Run], table: Sequence[Row], metric: str) -> list[str]:
-    """How each run stands to the first, with p-values corrected over the whole table; between seeds none."""
-    found = [[difference(runs, 0, number, row, metric) for row in table] for number in range(1, len(runs))]
-    lines = [f"Difference to {runs[0].name}"]
-    if is_seed_sweep(runs):
-        columns = [
-            (run.name, [_gap_text(one) for one in column])
-            for run, column in zip(runs[1:], found, strict=True)
-        ]
-        return [*lines, *_blocks(table, columns), *wrapped([_NO_P_BETWEEN_SEEDS])]
-    corrected = iter(_corrected([one.p_value for column in found for one in column]))
-    columns = []
+def differences_table(runs: Sequence[Compared], table: Sequence[Row], metric: str) -> Table:
+    """How each run differs from the first, p-values corrected over the whole table; between seeds none."""
+    found = [[difference(runs, 0, number, row, metric) for number in range(1, len(runs))] for row in table]
+    seeds = is_seed_sweep(runs)
+    flat = [math.nan if seeds else one.p_value for line in found for one in line]
+    corrected = iter(_corrected(flat))
+    cells = [[_difference_cell(one, next(corrected)) for one in line] for line in found]
     notes: dict[str, list[str]] = {}
-    for run, column in zip(runs[1:], found, strict=True):
-        columns.append((run.name, [_difference_text(one, next(corrected)) for one in column]))
+    for run, column in zip(runs[1:], zip(*found, strict=True), strict=True):
         notes.setdefault(_how(column), []).append(run.name)
-    said = wrapped([f"{', '.join(names)}: {how}." for how, names in notes.items()])
-    return [*lines, *_blocks(table, columns), *said]
+    caption = " ".join(f"{', '.join(names)}: {how}." for how, names in notes.items())
+    heads = [run.name for run in runs[1:]]
+    return _table(
+        table, heads, cells, f"Difference to {runs[0].name}", _NO_P_BETWEEN_SEEDS if seeds else caption
+    )
 
 
-def _gap_text(found: Difference) -> str:
-    return f"{round(found.mean, 3) + 0.0:+.3f}" if math.isfinite(found.mean) else "-"
+def _table(
+    table: Sequence[Row], heads: Sequence[str], cells: Sequence[Sequence[Cell]], title: str, caption: str
+) -> Table:
+    lines = tuple(Line((Cell(row.method), *line), row.kind) for row, line in zip(table, cells, strict=True))
+    return Table((Column("method", "left"), *(Column(head) for head in heads)), lines, title, caption)
 
 
-def _difference_text(found: Difference, p_value: float) -> str:
+def _difference_cell(found: Difference, p_value: float) -> Cell:
     if not math.isfinite(found.mean):
-        return "-"
-    words = results_lib.p_text(p_value) if math.isfinite(p_value) else " " * len("p = 0.000")
-    return f"{_gap_text(found)} {words}"
+        return Cell(DASH)
+    gap = f"{round(found.mean, 3) + 0.0:+.3f}"
+    return Cell(f"{gap} {prose.p_text(p_value, '')}".strip(), value=found.mean)
 
 
 def _how(found: Sequence[Difference]) -> str:
@@ -606,40 +572,7 @@ def _how(found: Sequence[Difference]) -> str:
     return words[kinds.pop()] if len(kinds) == 1 else "paired where seed and test images are the same"
 
 
-def _blocks(table: Sequence[Row], columns: Sequence[tuple[str, list[str]]]) -> list[str]:
-    """Columns beside the methods, grouped by kind; what is too wide goes on below, methods repeated."""
-    blocks: list[list[tuple[int, str, list[str]]]] = []
-    room = 0
-    for head, cells in columns:
-        width = max(len(text) for text in (head, *cells))
-        if 2 + width > room:
-            blocks.append([])
-            room = WIDTH - _NAME_WIDTH
-        blocks[-1].append((width, head, cells))
-        room -= 2 + width
-    lines: list[str] = []
-    for block in blocks:
-        lines += [""] if lines else []
-        rule = "-" * (_NAME_WIDTH + sum(2 + width for width, _, _ in block))
-        lines += [
-            rule,
-            f"{'method':<{_NAME_WIDTH}}" + "".join(f"  {head:>{width}}" for width, head, _ in block),
-        ]
-        lines.append(rule)
-        kind = ""
-        for number, row in enumerate(table):
-            if row.kind != kind:
-                kind = row.kind
-                lines.append(kind)
-            name = f"  {row.method}"
-            name = name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}~"
-            cells_text = "".join(f"  {cells[number]:>{width}}" for width, _, cells in block)
-            lines.append(f"{name:<{_NAME_WIDTH}}{cells_text}")
-        lines.append(rule)
-    return lines
-
-
-def long_form(runs: Sequence[Run], metric: str) -> str:
+def long_form(runs: Sequence[Compared], metric: str) -> str:
     """CSV with a line for each run, pair and method that has the statistic; every pair, shared or not.
 
     Args:
@@ -654,12 +587,11 @@ def long_form(runs: Sequence[Run], metric: str) -> str:
     writer.writerow(CSV_COLUMNS)
     for run in runs:
         for title, pair in run.pairs.items():
-            for name, method in results_lib.methods_in_order(pair):
-                value = results_lib.interval(method, metric)
+            for name, row in pair.methods.items():
+                value = run.figure(title, name, metric)
                 if value.known:
                     ends = [repr(end) if math.isfinite(end) else "" for end in (value.low, value.high)]
-                    kind = method.get("kind") or "other"
-                    writer.writerow([run.name, title, name, kind, metric, repr(value.mean), *ends])
+                    writer.writerow([run.name, title, name, row.kind, metric, repr(value.mean), *ends])
     return file.getvalue()
 
 
@@ -685,7 +617,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.csv is not None:
             lines = long_form(runs, metric_of(runs, shared_pairs(runs), given.metric))
             try:
-                results_lib.write_atomically(given.csv, lines.encode())
+                write_atomically(given.csv, lines.encode())
             except OSError as error:
                 raise UserError(f"--csv={given.csv} cannot be written: {error.strerror}.") from error
             print(f"\n{given.csv}: {lines.count(chr(10)) - 1} figures")
@@ -696,5 +628,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    import jax
+
     jax.config.update("jax_platforms", "cpu")  # nothing is computed: leave an accelerator to others
     sys.exit(main())

@@ -7,48 +7,128 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
+from absl import logging
 
-from kernelgan import assemble, interop, workdir
+from kernelgan import interop, weights, workdir
 from kernelgan.checkpoint import has_result, read_result
 from kernelgan.types import Params, UserError
 
-_Place = tuple[str | int, ...]
-"""Where networks lie: the checkpoint's name, then keys of its tree, a number for one of several stacked."""
+_NAMELESS = ("params", "state")
+"""Keys of a stage's result that are no part of a name."""
+
+_CHOICE = (
+    "Name one of those that python -m kernelgan.export {run} lists, or continue the run "
+    "(python launch.py --config=... --workdir={run})."
+)
 
 _HALF = "_half_width"
-"""What the name of a zoo at half width has after that of the zoo whose images it learnt from."""
+"""What the name of a zoo at half width has after that of the zoo whose images it learned from."""
 
 
-def _places(plan: Mapping[str, Any]) -> dict[str, _Place]:
-    """Each name that networks of a run go by, and where they lie, as `pipeline.py` keeps them."""
-    found: dict[str, _Place] = {}
-    ceilings = 0
-    for number, pair in enumerate(plan["pairs"]):
-        prefix = f"{pair['attribute']}_{pair['object']}/" if len(plan["pairs"]) > 1 else ""
-        for way in ("a2b", "b2a"):
-            found[f"{prefix}cyclegan_{way}"] = ("generate", str(number), way)
-        found[f"{prefix}distilled"] = ("distilled", f"{number:04d}", "params")
-        if pair["has_ceiling"]:
-            name = "trained_on_conjunction"
-            found[f"{prefix}{name}"] = (name, f"{ceilings:04d}", "params")
-            ceilings += 1
-        for layer in plan["layers"]:
-            for way in ("a2b", "b2a"):
-                found[f"{prefix}generator_{layer}_{way}"] = ("cyclegan", "generators", layer, way, number)
-    zoos: dict[str, _Place] = {}
-    for name, zoo in zip(_zoo_names(plan["zoos"], found), plan["zoos"], strict=True):
+def finished_stages(run: Path) -> list[str]:
+    """Names of the stages of a run that have a result, such as ``zoo`` and ``generate/cyclegan``."""
+    root = run / workdir.CHECKPOINTS
+    directories = (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())
+    stages = [path.relative_to(root) for path in directories if has_result(path)]
+    # A stage's result is in a directory for its key, which has a result too.
+    return sorted(stage.as_posix() for stage in stages if stage.parent not in stages)
+
+
+def networks(run: Path) -> dict[str, Params]:
+    """Everything that can be taken out of a run as it is now; it may be unfinished, or at work.
+
+    Returns:
+      By name, zoos first: a zoo's concept (``black``, ``black_half_width``); a row of the results
+      (``cyclegan_a2b``, ``distilled``); a fitted generator's parameters (``fit_cyclegan_conv1_a2b``). In
+      a run of several pairs the pair comes first, as in ``black_cat/distilled``. Networks are stacked. A
+      damaged stage is left out, with a warning.
+
+    Raises:
+      UserError: it is not a run, or has not begun to train.
+    """
+    if not run.is_dir():
+        raise UserError(f"{run} is not a directory; expected a run's work directory, such as runs/black_cat.")
+    plan = workdir.read_plan(run)
+    results: dict[str, dict[str, Any]] = {}
+    for stage in finished_stages(run):
+        try:
+            results[stage] = read_result(run / workdir.CHECKPOINTS / stage)
+        except UserError as error:
+            logging.warning("%s", error)
+    of_zoos = {zoo["checkpoint"][0] for zoo in plan["zoos"]}
+    of_zoos |= {_half(stage) for stage in of_zoos}
+    rows = {
+        prefix + "_".join([*_first_name(stage), *keys]): params
+        for stage, tree in results.items()
+        if stage not in of_zoos
+        for prefix, share in _by_pair(tree, plan["pairs"])
+        for keys, params in _parts(share)
+    }
+    zoos: dict[str, Params] = {}
+    for name, zoo in zip(_zoo_names(plan["zoos"], rows), plan["zoos"], strict=True):
         stage, key = zoo["checkpoint"]
-        zoos[name] = (stage, key, "params")
-        zoos[f"{name}{_HALF}"] = (stage.replace("zoo", "half_width", 1), key, "params")
-    return zoos | found
+        for full_name, kept in ((name, stage), (name + _HALF, _half(stage))):
+            if key in results.get(kept, {}):
+                zoos[full_name] = results[kept][key]["params"]
+    return zoos | rows
 
 
-def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, _Place]) -> list[str]:
+def _half(stage: str) -> str:
+    """The stage that keeps at half width what this one keeps."""
+    return stage.replace("zoo", "half_width", 1)
+
+
+def _first_name(stage: str) -> list[str]:
+    """How names of what a stage made begin; the results of ``generate/...`` have their rows' names."""
+    kind, _, name = stage.rpartition("/")
+    return [] if kind == "generate" else [f"fit_{name}" if kind == "fit" else name]
+
+
+def _by_pair(
+    tree: dict[str, Any], pairs: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The prefix of each pair's names, and its share of a result kept by number or stacked ``(P, ...)``."""
+    tree = {key: inner for key, inner in tree.items() if key != "history"}
+    prefixes = [f"{pair['attribute']}_{pair['object']}/" if len(pairs) > 1 else "" for pair in pairs]
+    if tree and all(key.isdecimal() for key in tree):
+        taught = prefixes
+        if len(tree) < len(pairs) and "0000" in tree:  # ceilings, counted over the pairs that have them
+            taught = [prefix for prefix, pair in zip(prefixes, pairs, strict=True) if pair["has_ceiling"]]
+        yield from ((taught[int(key)], share) for key, share in tree.items())
+    elif {np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)} == {(len(pairs),)}:
+        for number, prefix in enumerate(prefixes):
+            yield prefix, jax.tree.map(lambda leaf, n=number: leaf[n], tree)
+    else:
+        yield "", tree
+
+
+def _parts(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Params]]:
+    """Networks, generators and other groups of arrays in a tree, with the keys that lead to them."""
+    if _is_layered(tree):
+        yield keys, dict(tree)
+        return
+    arrays = {key: leaf for key, leaf in tree.items() if not isinstance(leaf, Mapping)}
+    if arrays:
+        yield keys, arrays
+    for key, inner in tree.items():
+        if key not in arrays and key != "history":
+            yield from _parts(inner, keys if key in _NAMELESS else (*keys, key))
+
+
+def _is_layered(tree: Mapping[str, Any]) -> bool:
+    """Whether these are parameters of layers, which PyTorch has names for."""
+    return bool(tree) and all(
+        isinstance(layer, Mapping) and set(layer) == {"kernel", "bias"} for layer in tree.values()
+    )
+
+
+def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, Any]) -> list[str]:
     """The concept; where zoos share it, what they exclude too; where that is not enough, their kind too."""
     plain = [zoo["concept"] for zoo in zoos]
     without = [f"{zoo['concept']}_without_{'_'.join(zoo['excluded'])}" for zoo in zoos]
@@ -60,55 +140,14 @@ def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, _Place]) -
     return full
 
 
-def networks(run: Path) -> list[str]:
-    """Names of what can be taken out of a run as it is now; it may be unfinished, or at work.
-
-    Raises:
-      UserError: it is not a run, or has not come to train anything.
-    """
-    return [name for name, (checkpoint, _) in _planned(run).items() if has_result(checkpoint)]
-
-
-def _planned(run: Path) -> dict[str, tuple[Path, _Place]]:
-    """For each name that the run will have, the checkpoint and the place in its tree."""
-    if not run.is_dir():
-        raise UserError(f"{run} is not a directory; expected a run's work directory, such as runs/black_cat.")
-    places = _places(workdir.read_plan(run))
-    return {
-        name: (run / workdir.CHECKPOINTS / str(stage), tuple(keys)) for name, (stage, *keys) in places.items()
-    }
-
-
-def _take(run: Path, name: str) -> Params:
-    """The networks of this name, stacked, or the generator."""
-    planned = _planned(run)
-    again = f"give the run's command again (python launch.py --config=... --workdir={run})"
-    if name not in planned:
-        raise UserError(f"{run} has no {name!r}; it has {_list(run)}. Name one of these.")
-    if not has_result(planned[name][0]):
-        raise UserError(
-            f"{run} has not come to {name!r}; it has {_list(run)}. Name one of these, or {again}."
-        )
-    checkpoint, keys = planned[name]
-    tree = read_result(checkpoint)
-    for key in keys:
-        tree = tree[key] if isinstance(key, str) else assemble.take_members(tree, key)
-    return tree
-
-
-def _list(run: Path) -> str:
-    return ", ".join(networks(run)) or "none yet"
-
-
 def export(run: Path, out: Path, *, network: str, member: int | None = None) -> str:
-    """Takes networks out of a run's checkpoints, in PyTorch's names and layout.
+    """Writes networks of a run's checkpoints in PyTorch's names and layout.
 
     Args:
       run: its work directory; the run may be unfinished, or at work.
-      out: a file (see `write_arrays`), which has all networks stacked, or the one that ``member`` says; or a
+      out: a file (see `interop.save`), which has all networks stacked, or the one that ``member`` says; or a
         new or empty directory, which gets one ``.safetensors`` for each.
-      network: which: a zoo's concept, ``black_half_width``, ``cyclegan_a2b``, ``distilled``,
-        ``generator_conv1_a2b`` and so on; of a run of several pairs ``black_cat/distilled``.
+      network: a name of `networks`.
       member: the number of one network.
 
     Returns:
@@ -117,33 +156,39 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None) -> 
     Raises:
       UserError: no such run, network or member (those that there are, are listed), or it cannot be written.
     """
-    directory = out.is_dir() or not out.suffix
-    if not directory:
-        interop.check_suffix(out)
+    to_directory = out.is_dir() or not out.suffix
+    if not to_directory:
+        weights.check_suffix(out)
     elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out={out} is not empty; expected a new or empty directory, or a file's name.")
-    params = _take(run, network)
-    count = interop.count_of(params) if interop.is_stacked(params) else None
+    known = networks(run)
+    if network not in known:
+        raise UserError(f"{run} has no {network!r}; it has {_listed(known)}. {_CHOICE.format(run=run)}")
+    params = known[network]
+    layered = _is_layered(params)
+    count = interop.count_of(params) if layered and interop.is_stacked(params) else None
     if member is not None and (count is None or not 0 <= member < count):
-        expected = (
-            "no number, for it is one generator" if count is None else f"a number from 0 to {count - 1}"
-        )
-        raise UserError(f"--member={member} is not one of {network!r}; expected {expected}.")
-    arrays = interop.to_torch(params)
+        expected = "no number, for it is not a zoo" if count is None else f"a number from 0 to {count - 1}"
+        raise UserError(f"--member={member} is not in {network!r}; expected {expected}.")
+    arrays = interop.to_torch(params) if layered else params
+    if member is not None:
+        arrays = {name: array[member] for name, array in arrays.items()}
     stem = network.replace("/", "_")
-    chosen = range(count or 0) if member is None else [member]
-    if directory and count is not None:
+    if to_directory and count is not None:
         width = max(4, len(str(count - 1)))
-        for number in chosen:
-            one = {name: array[number] for name, array in arrays.items()}
-            interop.write_arrays(out / f"{stem}_{number:0{width}d}.safetensors", one)
+        for number in range(count) if member is None else [member]:
+            single = arrays if member is not None else {name: a[number] for name, a in arrays.items()}
+            weights.write_arrays(out / f"{stem}_{number:0{width}d}.safetensors", single)
     else:
-        if member is not None:
-            arrays = {name: array[member] for name, array in arrays.items()}
-        interop.write_arrays(out / f"{stem}.safetensors" if directory else out, arrays)
-    each = sum(leaf.size for leaf in jax.tree.leaves(params)) // (count or 1)
-    what = "1 generator" if count is None else f"{len(chosen)} network{'s' if len(chosen) > 1 else ''}"
+        weights.write_arrays(out / f"{stem}.safetensors" if to_directory else out, arrays)
+    written = count if member is None else 1
+    each = sum(np.size(leaf) for leaf in arrays.values()) // (written or 1)
+    what = "1 generator" if written is None else f"{written} network{'s' if written > 1 else ''}"
     return f"{out}: {network} of {run}, {what} of {each:,} parameters in {len(arrays)} arrays"
+
+
+def _listed(known: Mapping[str, Params]) -> str:
+    return weights.some(list(known)) or "nothing yet"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -161,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="a .safetensors, .npz or .pth for all networks; or a directory for one .safetensors each",
     )
-    parser.add_argument("--network", metavar="NAME", help="which; without it they are listed")
+    parser.add_argument("--network", metavar="NAME", help="which; without it the names are listed")
     parser.add_argument("--member", type=int, metavar="I", help="only network number I, counted from 0")
     try:
         given = parser.parse_args(argv)
@@ -169,7 +214,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(networks(given.run)))
             return 0
         if given.network is None:
-            raise UserError(f"--network is not given; {given.run} has {_list(given.run)}. Name one of these.")
+            known = networks(given.run)
+            raise UserError(
+                f"--network is not given; {given.run} has {_listed(known)}. {_CHOICE.format(run=given.run)}"
+            )
         if given.out is None:
             raise UserError("--out is not given; expected a file or a directory to write.")
         print(export(given.run, given.out, network=given.network, member=given.member))

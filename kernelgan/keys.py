@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from kernelgan.results import write_atomically
+from kernelgan.files import write_atomically
 from kernelgan.types import UserError
 
 SOURCE_SUFFIXES = (".py", ".cu")

@@ -82,21 +82,32 @@ class Training:
         return self.learning_rate * (1 - epoch / self.epochs) if self.decay else self.learning_rate
 
 
-def batch_pattern(shares: Sequence[float], batch_size: int) -> np.ndarray:
+def batch_pattern(
+    shares: Sequence[float], batch_size: int, images_per_epoch: int | None = None
+) -> np.ndarray:
     """Which group each place of a batch is drawn from: ``(B,)``, interleaved in proportion to the shares.
+
+    Args:
+      shares: of the groups in a batch, positive.
+      batch_size: images.
+      images_per_epoch: of a smaller only batch, in which the later places do not count.
 
     Raises:
       UserError: a group would never be drawn, for the batch is too small.
+      ValueError: a share is not positive.
     """
+    if min(shares) <= 0:
+        raise ValueError(f"shares of a batch must be positive, got {tuple(shares)}")
     pattern = _interleaved(shares, batch_size)
-    if len(np.unique(pattern)) < len(shares):
+    if len(np.unique(pattern[:images_per_epoch])) < len(shares):
         parts = " : ".join(f"{share:g}" for share in shares)
-        least = batch_size + 1
+        least = len(shares)
         while len(np.unique(_interleaved(shares, least))) < len(shares):
             least += 1
         raise UserError(
-            f"zoo.batch_size is {batch_size}, too small for batches of {len(shares)} groups of images in "
-            f"the shares {parts}: a group would never be drawn. Expected at least {least}."
+            f"zoo.batch_size is {batch_size} and an epoch has {images_per_epoch or batch_size} images, too "
+            f"few for {len(shares)} groups of images in the shares {parts}: a group would never be drawn. "
+            f"Expected at least {least} of both."
         )
     return pattern
 
@@ -200,7 +211,7 @@ def program(
       train_epoch: a kernel that trains many networks at once for an epoch, see `ops.epoch_kernel`.
     """
     optimizer = optax.adam(training.learning_rate)
-    pattern = batch_pattern(training.shares, training.batch_size)
+    pattern = batch_pattern(training.shares, training.batch_size, training.images_per_epoch)
     steps = training.steps_per_epoch
     places = np.arange(steps * training.batch_size).reshape(steps, -1)
     weights = np.asarray(places < training.images_per_epoch, np.float32)
@@ -281,6 +292,12 @@ def program(
 def shared_arrays(images: np.ndarray, population: Population, seed: int) -> Params:
     """What all networks read, as numpy arrays."""
     groups, sizes = _padded(population.groups)
+    if sizes.min(initial=1) == 0:
+        row = int(np.argwhere(sizes == 0)[0][0])
+        name = population.name[int(np.argmax(population.grouping == row))]
+        raise UserError(
+            f"a group of images that {name} is to learn from is empty; expected at least one image."
+        )
     validation, validation_sizes = _padded(population.validation)
     return {
         "seed": np.int32(seed),

@@ -7,6 +7,9 @@ import time
 
 from tqdm import tqdm
 
+STAGES = ("data", "zoo", "fit", "baselines", "generate", "evaluate", "report")
+"""Of a run, in order."""
+
 WIDTH = len("trained_on_conjunction")
 """Of a stage's name."""
 

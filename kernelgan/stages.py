@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import sys
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from kernelgan import distributed, engine, keys
+from kernelgan import distributed, engine, fields, keys, models, population
 from kernelgan import workdir as workdir_lib
 from kernelgan.checkpoint import Stage
+from kernelgan.config import Settings
+from kernelgan.generators import loading
+from kernelgan.losses import Loss
 from kernelgan.progress import WIDTH, Progress
-from kernelgan.types import Config, Params
+from kernelgan.types import Config, Key, Params
 
 Work = Callable[[engine.Saver, Progress], dict[str, Any]]
 """Makes a result: nested dicts of arrays."""
@@ -27,11 +32,12 @@ CODE = {
     "zoo": ("kernelgan.zoo", *_ENGINE),
     "baselines": ("kernelgan.baselines.trained", "kernelgan.zoo", *_ENGINE),
     "generator": (
-        *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels", "kernelgan.baselines"),
+        *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels"),
+        "kernelgan.baselines.merges",
         *_ENGINE,
     ),
     "evaluate": (
-        *("kernelgan.assemble", "kernelgan.baselines", "kernelgan.evaluate", "kernelgan.models"),
+        *("kernelgan.assemble", "kernelgan.baselines", "kernelgan.evaluation", "kernelgan.models"),
         *("kernelgan.generators.base", "kernelgan.ops"),
     ),
 }
@@ -98,15 +104,45 @@ class Stages:
         }
 
 
-def arithmetic(network: Any, image_size: int, loss: Any) -> str:  # noqa: ANN401
-    """The part "arithmetic" of a key: the implementation that trains."""
-    from kernelgan import population
+Zoos = list[dict[str, Any]]
+"""``{"params": stacked (M, ...), "history": {metric: (M, E)}}`` of each zoo."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What every stage of a run knows.
+
+    Attributes:
+      settings: the config, checked.
+      stages: the work directory's results.
+      generators: that take part.
+      network: the parents' module.
+      command: as the user gave it, for the report.
+    """
+
+    settings: Settings
+    stages: Stages
+    generators: tuple[loading.Loaded, ...]
+    network: models.ConvNet
+    command: str
+
+    @property
+    def half_network(self) -> models.ConvNet:
+        """The parents' module at half width."""
+        return self.network.clone(filters=tuple(max(1, n // 2) for n in self.network.filters))
+
+
+def pair_key(of: Run, name: str) -> Key:
+    """Of a pair, for all that draws random networks or images; fold a number in for each use."""
+    stream = jax.random.fold_in(jax.random.key(of.settings.seed), zlib.crc32(b"random networks"))
+    return jax.random.fold_in(stream, zlib.crc32(name.encode()))
+
+
+def arithmetic(network: models.ConvNet, image_size: int, loss: Loss) -> str:
+    """The part "arithmetic" of a key: the implementation that trains."""
     return population.arithmetic(network, image_size, loss)
 
 
 def without_pace(section: Config, *names: str) -> Params:
     """A section of the config without the fields that decide no numbers."""
-    from kernelgan import fields
-
     return {name: value for name, value in fields.plain(section).items() if name not in names}

@@ -15,8 +15,8 @@ from typing import IO, Any
 from absl import logging
 
 from kernelgan import config as config_lib
+from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
-from kernelgan.results import write_atomically
 from kernelgan.types import Config, UserError
 
 CONFIG_FILE = "config.json"

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from kernelgan import models
+from kernelgan.data.pairs import ConceptImages
 from kernelgan.data.quadrants import Groups
 from kernelgan.engine import NOWHERE, Report, Saver, silent
 from kernelgan.losses import cross_entropy
@@ -177,6 +178,72 @@ def train_zoos(
         }
         for task, end in zip(tasks, ends, strict=True)
     ]
+
+
+class Zoo(NamedTuple):
+    """A trained population.
+
+    Attributes:
+      params: stacked parameters, a leading ``M``.
+      history: metrics ``(M, E)``, see `population.train`.
+    """
+
+    params: Params
+    history: dict[str, np.ndarray]
+
+
+def train_zoo(
+    network: models.ConvNet,
+    images: ConceptImages,
+    *,
+    models: int = 32,
+    epochs: int = 15,
+    images_per_epoch: int = 1280,
+    batch_size: int = 128,
+    learning_rate: float = 0.002,
+    decay: bool = False,
+    validation_images: int = 512,
+    seed: int = 0,
+    chunk_size: int | None = None,
+    saver: Saver = NOWHERE,
+    progress: Report = silent,
+) -> Zoo:
+    """Trains networks to tell images that hold a concept from images that do not.
+
+    Args:
+      network: two outputs; the second logit says that the concept holds.
+      images: what they may read, such as ``kernelgan.split(...).attribute``.
+      models: networks ``M``.
+      epochs: ``E``.
+      images_per_epoch: drawn anew for each network and epoch, half of them hold the concept.
+      batch_size: images.
+      learning_rate: of Adam.
+      decay: whether it falls linearly to zero.
+      validation_images: at most so many are read after each epoch.
+      seed: with the concept and a network's number it fixes the network.
+      chunk_size: networks in memory at a time; None: all of them.
+      saver: keeps the state between epochs.
+      progress: see `engine.fit`.
+
+    Raises:
+      UserError: a batch or an epoch is larger than there are images, or a metric is not finite.
+    """
+    task = ZooTask(images.kind, images.concept, images.excluded, images.groups, models)
+    training = Training(epochs, images_per_epoch, batch_size, learning_rate, (1.0, 1.0), decay)
+    check_fits(task, training)
+    (made,) = train_zoos(
+        network,
+        images.images,
+        [task],
+        training,
+        balanced=True,
+        validation_images=validation_images,
+        seed=seed,
+        chunk_size=chunk_size,
+        saver=saver,
+        progress=progress,
+    )
+    return Zoo(made["params"], made["history"])
 
 
 def slice_members(stacked: Params, start: int, end: int) -> Params:

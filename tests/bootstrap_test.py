@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kernelgan import environment
-from kernelgan.evaluate import bootstrap
-from kernelgan.evaluate import scores as scores_lib
+from kernelgan.evaluation import bootstrap
+from kernelgan.evaluation import scores as scores_lib
 
 
 def _problem(seed=0, networks=4, images=90, decimals=1):

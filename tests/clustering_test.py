@@ -6,7 +6,7 @@ from sklearn import cluster as sklearn_cluster
 from sklearn import metrics
 
 from kernelgan import environment
-from kernelgan.evaluate import clustering, loops
+from kernelgan.evaluation import clustering, loops
 
 SETTINGS = {"seed": 0, "neighbours": 15, "radius": 0.5, "minimum_samples": 5, "nu": 0.1}
 METHODS = ("kmeans_raw", "kmeans", "dbscan", "one_class_svm")
@@ -190,6 +190,15 @@ def test_cluster_embeds_scores_and_repeats_itself_without_a_warning():
         assert found.scores[method]["accuracy"] == 1
     assert found.scores["one_class_svm"]["recall"] >= 0.7
     assert found.scores["one_class_svm"]["precision"] == 1
+
+
+def test_threads_embed_as_one_does():
+    features, quadrant = _blobs(networks=4)
+    alone = [clustering.cluster(one, quadrant, **SETTINGS) for one in features[:2]]
+    together = loops.on_all_cores(lambda m: clustering.cluster(features[m], quadrant, **SETTINGS), range(4))
+    for ours, theirs in zip(together[:2], alone, strict=True):
+        np.testing.assert_array_equal(ours.embedding, theirs.embedding)
+        assert ours.scores == theirs.scores
 
 
 def test_radius_is_in_standard_deviations():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kernelgan.evaluate import bootstrap, comparison, null_test
+from kernelgan.evaluation import bootstrap, comparison, null_test
 
 
 def _record(means, kinds=None, pair=("a", "b")):

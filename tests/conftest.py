@@ -142,10 +142,10 @@ def make_context(network, make_parents, images):
             "attribute": make_parents(attribute, seed=1),
             "objects": make_parents(objects, seed=2),
             "generated": {
-                "a2b": make_parents(attribute, seed=3, outputs=4),
-                "b2a": make_parents(objects, seed=4, outputs=4),
+                "cyclegan_a2b": make_parents(attribute, seed=3, outputs=4),
+                "cyclegan_b2a": make_parents(objects, seed=4, outputs=4),
             },
-            "opponents": {
+            "trained": {
                 "distilled": make_parents(2, seed=5, outputs=4),
                 "trained_on_conjunction": make_parents(2, seed=6),
             },
@@ -155,7 +155,7 @@ def make_context(network, make_parents, images):
             "attribute_images": groups(1, 3),
             "object_images": groups(2, 3),
             "random_networks": 6,
-            "bias": "zero",
+            "random_bias": "zero",
             "seed": 0,
             "key": jax.random.key(0),
         }

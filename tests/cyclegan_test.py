@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -5,10 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from kernelgan.generators import cyclegan
+from kernelgan import kernels, models
+from kernelgan.generators import Parents, base, cyclegan
 from kernelgan.types import UserError
 
 HIDDEN = 4
+CONFIG = cyclegan.Config(
+    normalisation="none", hidden=HIDDEN, epochs=(8, 2), batch_size=(2, 3), learning_rate=(2e-2, 2e-2)
+)
+LAYERS = ("conv1", "conv2")
 
 
 def _volumes(seed, members=5, filters=3, size=3, channels=2):
@@ -61,7 +68,8 @@ def _terms(generators, discriminators, a, b):
 
 @pytest.mark.parametrize(("cycle", "identity"), [(10.0, 0.0), (3.0, 5.0)])
 def test_losses_are_those_of_the_paper(state, batches, cycle, identity):
-    ours = jax.jit(lambda *given: cyclegan.losses_of(*given, hidden=HIDDEN, cycle=cycle, identity=identity))
+    config = dataclasses.replace(CONFIG, cycle_weight=cycle, identity_weight=identity)
+    ours = jax.jit(lambda *given: cyclegan.losses_of(*given, config))
     generators, discriminators, terms = ours(state, *batches)
     expected = jax.jit(_terms)(state["generators"], state["discriminators"], *batches)
     assert set(terms) == set(cyclegan.LOSSES) == set(expected)
@@ -88,7 +96,8 @@ def test_losses_are_those_of_the_paper(state, batches, cycle, identity):
 )
 def test_each_side_learns_from_its_own_loss_alone(state, batches, which, own, other):
     def loss(players):
-        return cyclegan.losses_of(players, *batches, hidden=HIDDEN, cycle=10.0, identity=1.0)[which]
+        config = dataclasses.replace(CONFIG, identity_weight=1.0)
+        return cyclegan.losses_of(players, *batches, config)[which]
 
     gradients = jax.jit(jax.grad(loss))({name: state[name] for name in (own, other)})
     assert all(not leaf.any() for leaf in jax.tree.leaves(gradients[other]))
@@ -107,9 +116,8 @@ def test_one_step_is_two_separate_updates_of_adam(state, batches, assert_trees_c
         terms = _terms(state["generators"], discriminators, *batches)
         return terms["discriminator_a"] + terms["discriminator_b"]
 
-    new, _ = jax.jit(
-        lambda *given: cyclegan.step(*given, hidden=HIDDEN, learning_rate=2e-3, cycle=10.0, identity=5.0)
-    )(state, *batches)
+    config = dataclasses.replace(CONFIG, identity_weight=5.0)
+    new, _ = jax.jit(lambda *given: cyclegan.step(*given, 2e-3, config))(state, *batches)
     for name, loss in (("generators", generators_loss), ("discriminators", discriminators_loss)):
         optimizer = optax.adam(2e-3, b1=0.5, b2=0.999)
         updates, _ = optimizer.update(jax.jit(jax.grad(loss))(state[name]), optimizer.init(state[name]))
@@ -123,135 +131,105 @@ def test_draw_is_without_replacement_and_reaches_everyone():
     assert set(draws.ravel().tolist()) == set(range(5))
 
 
-@pytest.mark.parametrize(("a", "b", "steps"), [(10, 4, 9), (4, 10, 9), (9, 9, 9), (8, 8, 6)])
-def test_an_epoch_is_a_pass_over_the_larger_zoo(a, b, steps):
-    assert cyclegan.Translation(epochs=3, batch_size=4, learning_rate=1.0).steps(a, b) == steps
-
-
 # Training.
 
-TRANSLATIONS = {
-    "conv1": cyclegan.Translation(epochs=8, batch_size=2, learning_rate=2e-2),
-    "conv2": cyclegan.Translation(epochs=2, batch_size=3, learning_rate=2e-2),
-}
-STEPS = {"conv1": 24, "conv2": 4}  # of 5 kernel sets against 4
+STEPS = {"conv1": 24, "conv2": 4}  # of 5 networks against 4: 8 epochs of 3 batches, 2 of 2
 
 
-def _zoos(pairs):
-    """Domain A is positive, domain B negative; each pair has its own."""
-    shapes = {"conv1": {"channels": 3, "filters": 2}, "conv2": {"channels": 2, "filters": 3}}
-    return {
-        layer: (
-            np.stack([np.abs(_volumes(pair, 5, **shape)) for pair in pairs]),
-            np.stack([-np.abs(_volumes(100 + pair, 4, **shape)) for pair in pairs]),
+def _parents(make_parents, pair):
+    """Domain A's kernels are positive, domain B's negative; each pair has its own."""
+    sides = make_parents(5, seed=pair), make_parents(4, seed=100 + pair)
+    signs = (np.abs, lambda kernel: -np.abs(kernel))
+    return Parents(
+        *(
+            {name: {**zoo[name], "kernel": sign(zoo[name]["kernel"])} for name in zoo}
+            for zoo, sign in zip(sides, signs, strict=True)
         )
-        for layer, shape in shapes.items()
-    }
+    )
 
 
 @pytest.fixture(scope="module")
-def run(silent):
-    def train(pairs, *, saver, volumes=None, progress=silent):
-        return cyclegan.train(
-            _zoos(pairs) if volumes is None else volumes,
-            TRANSLATIONS,
-            pairs=pairs,
-            hidden=HIDDEN,
-            cycle=10.0,
-            identity=0.0,
-            steps_per_call=5,
-            seed=0,
-            saver=saver,
-            progress=progress,
-        )
+def task(make_parents, network):
+    """``task(pairs)``: the generators of these pairs."""
+    generator = cyclegan.make(network, CONFIG)
+
+    def make(pairs, numbers=None):
+        parents = [_parents(make_parents, n) for n in pairs]
+        views = base.views("cyclegan", generator, parents, [None] * len(pairs))
+        return base.Task("cyclegan", generator, views, tuple(str(n) for n in numbers or pairs))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(task):
+    def train(pairs, numbers=None, **options):
+        return base.fit(task(pairs, numbers), steps_per_call=5, **options)
 
     return train
 
 
 @pytest.fixture(scope="module")
-def watched(run, new_saver):
-    """Pairs 7 and 9, never interrupted, what their progress showed, and their last state."""
-    seen = []
-
-    def progress(done, total, figures):
-        seen.append((done, total, *figures))
-
-    saver = new_saver()
-    return run((7, 9), saver=saver, progress=progress), seen, saver.state
+def both(run):
+    return run((7, 9))
 
 
-@pytest.fixture(scope="module")
-def both(watched):
-    return watched[0]
+@pytest.mark.parametrize(("a", "b", "steps"), [(10, 4, 9), (4, 10, 9), (9, 9, 9), (8, 8, 6)])
+def test_an_epoch_is_a_pass_over_the_larger_zoo(network, make_parents, a, b, steps):
+    config = dataclasses.replace(CONFIG, epochs=(3,), batch_size=(4,))
+    generator = cyclegan.make(network, config)
+    assert generator.steps(generator.view(Parents(make_parents(a), make_parents(b)), None)) == steps
 
 
-def test_each_layer_has_as_many_steps_as_it_should_and_then_rests(both):
-    _, history = both
+def test_each_layer_has_its_steps_and_then_keeps_its_losses(both):
     for layer, steps in STEPS.items():
-        assert set(history[layer]) == set(cyclegan.LOSSES)
-        for values in history[layer].values():
-            assert values.shape == (2, steps)
+        assert set(both.history[layer]) == set(cyclegan.LOSSES) - {"identity"}
+        for values in both.history[layer].values():
+            assert values.shape == (2, 24)
             assert np.isfinite(values).all()
+            assert (np.diff(values[:, steps - 1 :]) == 0).all()
+            assert (np.diff(values[:, :steps]) != 0).all()
 
 
-def test_adam_counts_each_layers_own_steps(watched):
-    """Those of generators and discriminators, for each pair: a layer that rests is not touched."""
-    leaves = watched[2]["leaves"].values()
-    counts = [leaf.tolist() for leaf in leaves if np.issubdtype(leaf.dtype, np.integer)]
-    assert sorted(counts) == [[4, 4], [4, 4], [24, 24], [24, 24]]
-
-
-def test_progress_counts_the_longest_layers_steps(watched):
-    _, seen, _ = watched
-    assert [done for done, *_ in seen] == [5, 10, 15, 20, 24]
-    assert seen[0] == (5, 24, "conv1", "conv2")
-    assert seen[-1] == (24, 24, "conv1")
+def test_a_layer_that_rests_is_not_touched(task, run):
+    """Where the longer layer has no steps left either, the shorter one's generators are the same."""
+    long = run((7,)).state["conv2"]
+    config = dataclasses.replace(CONFIG, epochs=(2, 2))
+    short = task((7,))._replace(generator=cyclegan.make(models.ConvNet((2, 3), 3), config))
+    kept = base.fit(short, steps_per_call=5).state["conv2"]
+    jax.tree.map(np.testing.assert_array_equal, long, kept)
 
 
 def test_a_translator_learns_to_come_back(both):
-    cycle = both[1]["conv1"]["cycle"]
+    cycle = both.history["conv1"]["cycle"]
     assert (cycle[:, -4:].mean(axis=1) < 0.8 * cycle[:, :4].mean(axis=1)).all()
 
 
-def test_generators_come_as_numpy_with_a_leading_pair_axis(both):
-    generators, _ = both
-    assert set(generators) == {"conv1", "conv2"}
-    assert all(set(directions) == {"a2b", "b2a"} for directions in generators.values())
-    assert generators["conv1"]["a2b"]["encode"]["kernel"].shape == (2, 3, 3, 3, 3, HIDDEN)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(generators))
-    kernel = generators["conv2"]["a2b"]["encode"]["kernel"]
+def test_a_pair_does_not_depend_on_the_pair_beside_it(both, run, assert_trees_equal):
+    assert_trees_equal(tuple(run((7,))), jax.tree.map(lambda leaf: leaf[:1], tuple(both)))
+
+
+def test_pairs_of_another_name_differ(both, run):
+    kernel = run((7, 7), numbers=(7, 8)).state["conv1"]["a2b"]["encode"]["kernel"]
+    np.testing.assert_array_equal(kernel[0], both.state["conv1"]["a2b"]["encode"]["kernel"][0])
     assert (kernel[0] != kernel[1]).any()
 
 
-def test_a_pair_does_not_depend_on_the_pair_beside_it(both, run, new_saver, assert_trees_equal):
-    generators, history = run((7,), saver=new_saver())
-    assert_trees_equal((generators, history), jax.tree.map(lambda leaf: leaf[:1], both))
-
-
-def test_every_step_draws_other_members_of_both_domains(run, new_saver, monkeypatch):
-    def look(state, real_a, real_b, **options):
+def test_every_step_draws_other_members_of_both_domains(run, task, monkeypatch):
+    def look(own, real_a, real_b, rate, config):
         shown = dict.fromkeys(cyclegan.LOSSES, jnp.mean(real_a))
-        return state, shown | {"cycle": jnp.mean(real_b)}
+        moved = {name: own[name] for name in own if name not in ("key", "losses")}
+        return moved, shown | {"cycle": jnp.mean(real_b)}
 
     monkeypatch.setattr(cyclegan, "step", look)
-    volumes = _zoos((7, 9))
-    _, history = run((7, 9), volumes=volumes, saver=new_saver())
-    for name, domain in (("identity", 0), ("cycle", 1)):
-        means = volumes["conv1"][domain].mean(axis=(2, 3, 4, 5))  # of each member
-        possible = (means[:, :, None] + means[:, None, :]) / 2
+    history, views = run((7, 9)).history, task((7, 9)).views
+    for name, domain in (("generator_a2b", 0), ("cycle", 1)):
         for pair in range(2):
-            drawn = history["conv1"][name][pair]
-            gaps = np.abs(possible[pair].reshape(-1, 1) - drawn)
+            means = views[pair]["conv1"][domain].mean(axis=(1, 2, 3, 4))  # of each member
+            possible = (means[:, None] + means[None, :]) / 2
+            gaps = np.abs(possible.reshape(-1, 1) - history["conv1"][name][pair])
             np.testing.assert_allclose(gaps.min(axis=0), 0, atol=1e-6)
             assert len(np.unique(gaps.argmin(axis=0))) >= 5
-
-
-def test_pairs_of_another_number_differ(both, run, new_saver):
-    same_data = jax.tree.map(lambda leaf: leaf[[0, 0]], _zoos((7, 9)))
-    numbered, _ = run((7, 8), volumes=same_data, saver=new_saver())
-    kernel = numbered["conv1"]["a2b"]["encode"]["kernel"]
-    np.testing.assert_array_equal(kernel[0], both[0]["conv1"]["a2b"]["encode"]["kernel"][0])
-    assert (kernel[0] != kernel[1]).any()
 
 
 @pytest.mark.parametrize("saves", [1, 5])  # when the shorter layer has had its steps, and at the end
@@ -259,14 +237,40 @@ def test_a_killed_training_goes_on_to_the_same_end(both, run, new_saver, killed,
     saver = new_saver(killed_after=saves)
     with pytest.raises(killed):
         run((7, 9), saver=saver)
-    assert_trees_equal(run((7, 9), saver=saver), both)
+    assert_trees_equal(tuple(run((7, 9), saver=saver)), tuple(both))
     assert saver.saves == 5
 
 
-def test_a_loss_that_is_not_finite_names_layer_step_pair_and_checkpoint(run, new_saver):
-    volumes = _zoos((7, 9))
-    volumes["conv2"][0][1] = np.nan  # the second pair's
-    with pytest.raises(UserError, match=r"CycleGAN of conv2 is nan in step 1 \(pair 1\)") as caught:
-        run((7, 9), volumes=volumes, saver=new_saver())
+def test_a_loss_that_is_not_finite_names_layer_step_pair_and_checkpoint(task, new_saver):
+    planted = task((7, 9))
+    planted.views[1]["conv2"][0][:] = np.nan
+    with pytest.raises(UserError, match=r"conv2 \w+ of cyclegan, 9 is nan in step 1,") as caught:
+        base.fit(planted, saver=new_saver())
     assert "memory/latest" in str(caught.value)
-    assert "learning_rate" in str(caught.value)
+
+
+# Networks from kernels.
+
+
+@pytest.mark.parametrize("normalisation", kernels.NORMALISATIONS)
+@pytest.mark.parametrize(("way", "translated"), [("a2b", 0), ("b2a", 1)])
+def test_networks_are_normalised_translated_and_scaled_back_with_both_heads(
+    make_parents, both, normalisation, way, translated
+):
+    config = dataclasses.replace(CONFIG, normalisation=normalisation, bias="parent")
+    parents = _parents(make_parents, 7)
+    generators = jax.tree.map(lambda leaf: leaf[0], both.state)
+    made = jax.device_get(cyclegan.translate(way, generators, parents, config))
+    count = (5, 4)[translated]
+    assert {len(leaf) for leaf in jax.tree.leaves(made)} == {count}
+    for layer in LAYERS:
+        sides = [kernels.to_volume(zoo[layer]["kernel"]) for zoo in parents]
+        in_order = (sides, sides[::-1])[translated]
+        source, target = (kernels.fit_normaliser(side, normalisation) for side in in_order)
+        seen = (sides[translated] - source.shift) / source.scale
+        expected = _generate(generators[layer][way], seen) * target.scale + target.shift
+        np.testing.assert_allclose(kernels.to_volume(made[layer]["kernel"]), expected, atol=1e-5)
+        np.testing.assert_array_equal(made[layer]["bias"], parents[translated][layer]["bias"])
+    for place in range(count):
+        own = parents.attribute["dense"]["kernel"][place % 5], parents.object["dense"]["kernel"][place % 4]
+        np.testing.assert_array_equal(made["dense"]["kernel"][place], np.concatenate(own, axis=-1))

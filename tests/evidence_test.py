@@ -13,11 +13,13 @@ from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
 from kernelgan.data.leakage import LeakageError
 from kernelgan.data.quadrants import Groups
-from kernelgan.evaluate import comparison, evaluation
+from kernelgan.evaluation import comparison, measurement, verdict
+from kernelgan.keys import StageKey
+from kernelgan.report import prose
 from kernelgan.types import Quadrant
 
 SIZE = 16
-SETTINGS = evaluation.Settings(
+SETTINGS = measurement.Settings(
     bootstrap=200,
     umap_networks=0,
     umap_images=40,
@@ -70,8 +72,8 @@ def judge(context, tmp_path_factory):
     """``judge(networks)``: the record of a run whose only generated method makes these, and its verdict."""
     others = {
         name: method
-        for name, method in methods.METHODS.items()
-        if method.kind not in ("generated", "trained apart", "ceiling") and not name.startswith("noise")
+        for name, method in methods.table({}).items()
+        if method.kind not in ("trained apart", "ceiling")
     }
     images, quadrant = _scenes(50, seed=2)
     kept = tmp_path_factory.mktemp("kept")
@@ -80,13 +82,14 @@ def judge(context, tmp_path_factory):
         directory = tmp_path_factory.mktemp("planted")
         for file in kept.iterdir():
             (directory / file.name).hardlink_to(file)
-        table = {**others, "planted": methods.Method("generated", "planted", networks)}
-        found, _ = evaluation.evaluate_pair(
+        table = {**others, "planted": methods.Method("generated", "planted", "planted", networks)}
+        found, _ = measurement.evaluate_pair(
             context,
             images,
             quadrant,
             SETTINGS,
             directory=directory,
+            keys=lambda name: StageKey({"row": name}),
             progress=lambda done: None,
             methods=table,
         )
@@ -95,13 +98,26 @@ def judge(context, tmp_path_factory):
                 (kept / file.name).hardlink_to(file)
         record = {"pair": {"attribute": "red", "object": "square"}, "data": {"leaked": 0}, **found}
         comparison.adjust([record])
-        return record, results.answer(record), " ".join(results.verdict(record))
+        return record, *_judged(record)
 
     return run
 
 
+def _run(record):
+    return verdict.judged(results.from_document({"pairs": [record]}))
+
+
+def _judged(record):
+    run = _run(record)
+    return run.verdict.answer, " ".join(prose.summary(run))
+
+
+def _outcomes(record):
+    return {one.rival: one.outcome for one in _run(record).verdict.comparisons if one.required}
+
+
 def _outcome(record, rival):
-    return next(one.outcome for one in results.comparisons(record) if one.rival == rival)
+    return _outcomes(record)[rival]
 
 
 def test_a_leak_stops_a_run_before_anything_trains(tmp_path, monkeypatch):
@@ -124,8 +140,9 @@ def test_a_leak_stops_a_run_before_anything_trains(tmp_path, monkeypatch):
 def test_figures_of_a_run_that_leaked_do_not_count(judge, composing):
     record, _, _ = judge(composing)
     record["data"]["leaked"] = 3
-    assert results.answer(record) == "cannot tell"
-    assert "3 images of the conjunction were read" in results.verdict(record)[0]
+    answer, words = _judged(record)
+    assert answer == "cannot tell"
+    assert "3 images of the conjunction were read" in words
 
 
 def test_a_copy_of_a_parent_is_called_one(judge, context):
@@ -173,7 +190,7 @@ def test_chance_is_not_taken_for_composition(judge, context):
     outcomes = []
     for seed in range(12):
         drawn = dataclasses.replace(context, key=jax.random.key(seed), random_networks=6)
-        record, answer, _ = judge(lambda context, drawn=drawn: methods.random(drawn))
+        record, answer, _ = judge(lambda context, drawn=drawn: methods.BASELINES["random"].networks(drawn))
         assert answer != "yes"
         outcomes.append(_outcome(record, "random"))
     assert outcomes.count("above") <= 1  # of twelve, at a level of 0.05
@@ -206,7 +223,7 @@ def composing(make_parents):
 def test_what_does_compose_is_found_to(judge, composing):
     record, answer, words = judge(composing)
     assert record["methods"]["planted"]["auroc"]["worst"]["mean"] > 0.95
-    outcomes = {one.rival: one.outcome for one in results.comparisons(record) if one.required}
+    outcomes = _outcomes(record)
     assert set(outcomes) >= {"random", "gaussian", "pixels", "colour_histogram", "zipit", "rebasin_average"}
     assert set(outcomes.values()) == {"above"}
     assert answer == "yes"
@@ -218,7 +235,7 @@ def test_it_is_found_to_on_each_of_many_pairs_too(judge, composing):
     record, _, _ = judge(composing)
     pairs = [copy.deepcopy(record) for _ in range(60)]
     comparison.adjust(pairs)
-    assert {results.answer(pair) for pair in pairs} == {"yes"}
+    assert {_judged(pair)[0] for pair in pairs} == {"yes"}
 
 
 def test_two_networks_are_not_taken_for_one_that_composes(judge, composing):
@@ -234,7 +251,7 @@ def test_two_networks_are_not_taken_for_one_that_composes(judge, composing):
 
     for networks in (larger, _as_readout):
         record, answer, words = judge(networks)
-        assert {one.outcome for one in results.comparisons(record) if one.required} == {"above"}
+        assert set(_outcomes(record).values()) == {"above"}
         assert answer == "cannot tell"
         assert "above all that they must beat, but" in words
     with pytest.raises(ValueError, match="2 or 4 outputs"):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kernelgan import models
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
 
 
 def test_one_logit_pair_scores_its_difference():
@@ -88,3 +88,21 @@ def test_probabilities_cross_one_half_at_the_threshold():
         scores, threshold = features.score(logits)
         assert features.probability(scores, threshold) == pytest.approx(0.5)
         assert scores == pytest.approx(threshold, abs=1e-6)
+
+
+def test_populations_that_answer_alike_are_identical(network, make_parents):
+    params = jax.tree.map(np.copy, make_parents(3))
+    alike = features.identity(features.ConvNets(network, jax.tree.map(np.copy, params)))
+    assert features.identity(features.ConvNets(network, params)) == alike
+    params["conv2"]["bias"][1, 0] += 1e-6
+    assert features.identity(features.ConvNets(network, params)) != alike
+    wider = network.clone(filters=(9, 9))
+    assert features.identity(features.ConvNets(wider, make_parents(3))) != alike
+    assert features.identity(features.Answered(params, [])) is None
+
+
+def test_known_answers_are_given_as_they_were(network, make_parents, images):
+    population = features.ConvNets(network, make_parents(3))
+    parts = list(population.outputs(images[:10], chunk_size=2))
+    again = features.Answered(population.params, parts).outputs(images[:10], chunk_size=2)
+    assert all(ours is theirs for ours, theirs in zip(again, parts, strict=True))

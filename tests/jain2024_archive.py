@@ -1,8 +1,9 @@
 """A very small copy of the original's data for the tests of the study, and its arithmetic by hand.
 
-`translate_by_hand` and `features_by_hand` know nothing of the package.
+`translate_by_hand` knows nothing of the package.
 """
 
+import concurrent.futures
 import os
 from pathlib import Path
 
@@ -20,25 +21,15 @@ needs_reference = pytest.mark.skipif(
 
 BLACK, CAT = 6, 4
 SHAPES = {
-    "conv1.weight": (6, 3, 5, 5),
-    "conv1.bias": (6,),
-    "conv2.weight": (16, 6, 5, 5),
-    "conv2.bias": (16,),
-    "fc1.weight": (2, 400),
-    "fc1.bias": (2,),
-}
-PHOTOGRAPHS = {
-    "0": ("b.png", "a (10).png", "a (2).jpeg", "B.png", "wide.jpg", "grey.png"),
-    "1": ("cat2.png", "cat1.png", "a.png", "small.png"),
+    **{"conv1.weight": (6, 3, 5, 5), "conv1.bias": (6,), "conv2.weight": (16, 6, 5, 5), "conv2.bias": (16,)},
+    **{"fc1.weight": (2, 400), "fc1.bias": (2,)},
 }
 NAMES = (
     *("0/B.png", "0/a (10).png", "0/a (2).jpeg", "0/b.png", "0/grey.png", "0/wide.jpg"),
     *("1/a.png", "1/cat1.png", "1/cat2.png", "1/small.png"),
 )
-HEADER = (
-    "clusterer,model,generated_domain,accuracy,precision_as_printed,recall_as_printed,"
-    "entropy_as_printed,purity_as_printed"
-)
+HEADER = "clusterer,model,generated_domain,accuracy,precision_as_printed,recall_as_printed,"
+HEADER += "entropy_as_printed,purity_as_printed"
 ROWS = (
     "kmeans,0,A,0.7,0.5,0.6,0.9,0.7",
     "kmeans,3,B,0.9,0.75,1.0,0.4,0.9",
@@ -77,13 +68,13 @@ def make_arrays():
 def write_photographs(root):
     """Dark ones of black cats and bright others, of several sizes, formats and modes."""
     rng = np.random.default_rng(1)
-    for kind, names in PHOTOGRAPHS.items():
-        (root / kind).mkdir(parents=True)
-        for name in names:
-            size = {"wide.jpg": (20, 48), "small.png": (17, 9)}.get(name, (32, 32))
-            pixels = (60 if kind == "1" else 130) + rng.integers(-60, 60, (*size, 3))
-            image = Image.fromarray(pixels.astype(np.uint8))
-            (image.convert("L") if name == "grey.png" else image).save(root / kind / name)
+    for name in sorted(NAMES, reverse=True):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = {"wide.jpg": (20, 48), "small.png": (17, 9)}.get(path.name, (32, 32))
+        pixels = (60 if name[0] == "1" else 130) + rng.integers(-60, 60, (*size, 3))
+        image = Image.fromarray(pixels.astype(np.uint8))
+        (image.convert("L") if path.name == "grey.png" else image).save(path)
 
 
 def preprocess_by_hand(root):
@@ -110,18 +101,6 @@ def translate_by_hand(generators, layer, way, weight):
             )
         )
     return maps.swapaxes(0, 1)
-
-
-def features_by_hand(weights, images):
-    """Features ``(N, 400)`` of images ``(N, 3, 32, 32)`` by the weights of two layers, without biases."""
-    found = []
-    for maps in np.float64(images):
-        for weight in weights:
-            maps = np.stack([signal.correlate(maps, one, mode="valid", method="direct")[0] for one in weight])
-            outputs, height, width = maps.shape
-            maps = np.maximum(maps, 0).reshape(outputs, height // 2, 2, width // 2, 2).max(axis=(2, 4))
-        found.append(maps.reshape(-1))
-    return np.stack(found)
 
 
 def generate_by_hand(zoos, generators, domain, number):
@@ -157,3 +136,15 @@ def edit_array(path, name, change):
         array = archive[name].copy()
     changed = change(array)
     edit(path, **{name: array if changed is None else changed})
+
+
+class AtOnce(concurrent.futures.Executor):
+    """Does everything as it is submitted."""
+
+    def submit(self, function, /, *arguments):
+        future = concurrent.futures.Future()
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+        return future

@@ -1,11 +1,14 @@
 """Tests for launch.py: what its flags refuse, each in one line, and its help; runs are in pipeline_test."""
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from kernelgan import command, pipeline
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +84,45 @@ def test_help_answers_at_once_and_without_jax():
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
     assert "absl" in imported
     assert not imported & {"jax", "flax", "numpy", "matplotlib"}
+
+
+@pytest.mark.parametrize("given", ["configs/tiny.py", "tiny.py"])
+@pytest.mark.parametrize("form", ["--config={}", "--config {}", "-config={}"])
+def test_installed_configs_are_known_elsewhere(given, form, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ["kernelgan", *form.format(given).split(" "), "--stage=data", f"--workdir={given}"]
+    known = command._with_installed_configs(argv)
+    assert (
+        known
+        == [argument.replace(given, str(ROOT / "configs/tiny.py")) for argument in argv[:-1]] + argv[-1:]
+    )
+
+
+@pytest.mark.parametrize("given", ["nowhere.py", "other/tiny.py", "/configs/tiny.py", "tiny.py", "tiny.py:x"])
+def test_a_config_that_is_here_or_nowhere_keeps_its_name(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.py").write_text("")
+    assert command._with_installed_configs([f"--config={given}"]) == [f"--config={given}"]
+
+
+def test_the_console_command_is_the_same_from_another_directory(tmp_path):
+    script = tmp_path / "kernelgan"
+    script.write_text("from kernelgan.command import main\nmain()\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def call(*flags):
+        command = [sys.executable, str(script), *flags]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    help_text = call("--help").stdout
+    assert all(flag in help_text for flag in ("--config", "--workdir", "--stage"))
+    Path(tmp_path / "mine.txt").write_text("keep")
+    refused = call("--config=tiny.py", f"--workdir={tmp_path}")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: --workdir={tmp_path} holds files")
+
+
+def test_the_stages_are_the_pipelines():
+    assert command.STAGES == pipeline.STAGES

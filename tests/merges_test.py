@@ -6,7 +6,7 @@ import pytest
 
 from kernelgan import models
 from kernelgan.baselines import merges
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
 
 IMAGE_SIZE = 16
 LAYERS = ("conv1", "conv2")

@@ -3,10 +3,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from rows import ROWS
 
 from kernelgan import assemble, models, results
 from kernelgan.baselines import methods
-from kernelgan.evaluate import features
+from kernelgan.evaluation import features
+from kernelgan.generators import stateless
+from kernelgan.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -46,29 +49,39 @@ def _logits(networks, images):
     return np.concatenate(streams, axis=-1)
 
 
-def test_the_table_is_known():
-    assert set(methods.METHODS) == set(NETWORKS)
+def test_the_table_has_the_parents_first_and_every_row_a_known_kind_and_a_label():
+    assert set(ROWS) == set(NETWORKS)
+    assert list(ROWS)[:2] == ["attribute_only", "object_only"]
+    assert {method.kind for method in ROWS.values()} == set(results.KINDS)
+    labels = [method.label.format(attribute="black", object="cat") for method in ROWS.values()]
+    assert len(set(labels)) == len(ROWS)
 
 
-def test_every_method_has_a_known_kind_and_place_in_the_tables():
-    assert set(methods.METHODS) == set(results.METHODS)
-    assert {method.kind for method in methods.METHODS.values()} == set(results.KINDS)
+def test_a_generator_whose_row_has_the_name_of_a_baseline_is_refused():
+    with pytest.raises(UserError, match="average"):
+        methods.table(methods.generated_rows("average", ("",), "W"))
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+def test_rows_of_a_family_without_labels_are_called_by_their_names():
+    rows = methods.generated_rows("mine", ("", "b"), "U")
+    assert list(rows) == ["mine", "mine_b"]
+    assert {(row.family, row.tier, row.kind) for row in rows.values()} == {("mine", "U", "generated")}
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_every_method_gives_networks_that_answer(name, context, images):
-    found, _ = features.score(_logits(methods.METHODS[name].networks(context), images[:4]))
+    found, _ = features.score(_logits(ROWS[name].networks(context), images[:4]))
     assert found.shape == (NETWORKS[name], 4)
     assert np.isfinite(found).all()
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", ROWS)
 def test_no_method_reads_an_image_of_the_conjunction(name, context, images):
     """Images that are in no group may change as they like."""
     changed = images.copy()
     changed[::4] = 255 - changed[::4]
     found = [
-        _logits(methods.METHODS[name].networks(one), images[:8])
+        _logits(ROWS[name].networks(one), images[:8])
         for one in (context, dataclasses.replace(context, images=changed))
     ]
     np.testing.assert_array_equal(*found)
@@ -76,12 +89,12 @@ def test_no_method_reads_an_image_of_the_conjunction(name, context, images):
 
 @pytest.mark.parametrize("name", ["distilled", "half_width_pair", "trained_on_conjunction"])
 def test_an_opponent_that_was_not_trained_is_missing(name, context):
-    untrained = dataclasses.replace(context, opponents={}, half_width=None)
-    assert methods.METHODS[name].networks(untrained) is None
+    untrained = dataclasses.replace(context, trained={}, half_width=None)
+    assert ROWS[name].networks(untrained) is None
 
 
 def _random(context, **changes):
-    (population,) = methods.random(dataclasses.replace(context, **changes))
+    (population,) = ROWS["random"].networks(dataclasses.replace(context, **changes))
     return population.params
 
 
@@ -106,13 +119,13 @@ def test_random_networks_have_the_initialisers_kernels_and_the_parents_heads(con
 
 @pytest.mark.parametrize("bias", assemble.BIASES)
 def test_random_networks_have_biases_if_generated_ones_have(context, bias):
-    found = _random(context, bias=bias)
+    found = _random(context, random_bias=bias)
     for layer in ("conv1", "conv2"):
         assert found[layer]["bias"].any() == (bias == "parent")
 
 
 def test_gaussian_parameters_have_their_zoo_s_mean_and_spread(context):
-    (found,) = methods.gaussian(dataclasses.replace(context, random_networks=4000))
+    (found,) = ROWS["gaussian"].networks(dataclasses.replace(context, random_networks=4000))
     for name in ("kernel", "bias"):
         drawn = found.params["conv1"][name]
         for zoo, start in ((context.attribute, 0), (context.objects, 1)):
@@ -125,19 +138,22 @@ def test_gaussian_parameters_have_their_zoo_s_mean_and_spread(context):
 
 
 def test_merges_are_of_as_many_pairs_as_the_smaller_zoo_has(context):
-    (found,) = methods.METHODS["average"].networks(context)
+    (found,) = ROWS["average"].networks(context)
     expected = (context.attribute["conv1"]["kernel"][:3] + context.objects["conv1"]["kernel"]) / 2
     np.testing.assert_allclose(found.params["conv1"]["kernel"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("way", "zoo"), [("a2b", "attribute"), ("b2a", "objects")])
 def test_noise_is_of_the_size_of_the_translation(context, way, zoo):
-    (found,) = methods.METHODS[f"noise_{way}"].networks(context)
+    (found,) = ROWS[f"noise_{way}"].networks(context)
     for layer in ("conv1", "conv2"):
         parent = getattr(context, zoo)[layer]["kernel"]
         moved = [
             np.linalg.norm((kernel - parent).reshape(len(parent), -1), axis=1)
-            for kernel in (found.params[layer]["kernel"], context.generated[way][layer]["kernel"])
+            for kernel in (
+                found.params[layer]["kernel"],
+                context.generated[f"cyclegan_{way}"][layer]["kernel"],
+            )
         ]
         np.testing.assert_allclose(*moved, rtol=1e-4)
 
@@ -159,4 +175,18 @@ def test_parameters_of_one_network_of_the_references_size(context, name, paramet
     shapes = jax.eval_shape(lambda key: models.initialise_convnet(network, 32, key), jax.random.key(0))
     zoo = jax.tree.map(lambda leaf: np.zeros((3, *leaf.shape), leaf.dtype), shapes)
     whole = dataclasses.replace(context, network=network, image_size=32, attribute=zoo, objects=zoo)
-    assert methods.parameter_count(methods.METHODS[name].networks(whole)) == parameters
+    assert methods.parameter_count(ROWS[name].networks(whole)) == parameters
+
+
+def test_probes_are_equally_many_of_each_seen_quadrant_in_random_order_and_a_copy(context):
+    generator = stateless(lambda key, parents, probes: {}, reads="U", images=30)
+    handed = context.probes(generator)
+    assert handed.shape == (30, 16, 16, 3)
+    places = [np.flatnonzero((context.images == image).all(axis=(1, 2, 3)))[0] for image in handed]
+    quadrant = np.array(places) % 4  # see `make_context`
+    np.testing.assert_array_equal(np.bincount(quadrant, minlength=4), [0, 10, 10, 10])
+    assert len(set(places)) == 30
+    assert (np.diff(quadrant) != 0).sum() > 4  # in groups there are two changes
+    handed[:] = 0
+    assert context.images.any()
+    assert context.probes(stateless(lambda key, parents, probes: {})) is None

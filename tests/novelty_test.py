@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kernelgan.evaluate import novelty
+from kernelgan.evaluation import novelty
 
 
 def _networks(seed, count, filters=(6, 16)):
@@ -12,6 +12,10 @@ def _networks(seed, count, filters=(6, 16)):
         rng.normal(size=(count, 5, 5, 3, filters[0])).astype(np.float32),
         rng.normal(size=(count, 5, 5, filters[0], filters[1])).astype(np.float32),
     )
+
+
+def _novelty(networks, parents):
+    return novelty.novelty(*networks, novelty.compare_parents(*parents))
 
 
 def _reordered(conv1, conv2, seed):
@@ -24,7 +28,7 @@ def test_a_reordered_copy_is_at_distance_zero():
     parents = _networks(0, 5)
     copies = _reordered(parents[0][3:4], parents[1][3:4], seed=1)
     assert np.linalg.norm(copies[0] - parents[0][3:4]) > 1
-    found = novelty.novelty(*copies, *parents)
+    found = _novelty(copies, parents)
     assert found.nearest.tolist() == [3]
     assert found.distance[0] == pytest.approx(0, abs=1e-12)
     assert found.relative[0] == pytest.approx(0, abs=1e-12)
@@ -38,14 +42,14 @@ def test_noise_on_a_reordered_copy_is_its_distance():
     found = novelty.matched_distances(*noisy, *parents)
     assert found.argmin(axis=1).tolist() == [1]
     assert found[0, 1] == pytest.approx(np.sqrt(sum(np.sum(n**2) for n in noise)))
-    assert novelty.novelty(*noisy, *parents).relative[0] < 0.1
+    assert _novelty(noisy, parents).relative[0] < 0.1
 
 
 def test_a_rescaled_copy_is_at_distance_zero():
     parents = _networks(0, 5)
     factor = np.random.default_rng(3).uniform(0.2, 5, parents[0].shape[-1])
     copies = parents[0][2:3] * factor, 7 * parents[1][2:3] / factor[:, None]
-    found = novelty.novelty(*copies, *parents)
+    found = _novelty(copies, parents)
     assert found.nearest.tolist() == [2]
     assert found.distance[0] == pytest.approx(0, abs=1e-6)
 
@@ -78,7 +82,7 @@ def test_layer_by_layer_matching_agrees_with_trying_every_order():
 
 
 def test_a_new_network_is_as_far_as_parents_are_from_each_other():
-    found = novelty.novelty(*_networks(1, 20), *_networks(0, 12))
+    found = _novelty(_networks(1, 20), _networks(0, 12))
     np.testing.assert_allclose(found.relative, 1, atol=0.08)
     np.testing.assert_allclose(found.relative_to_nearest, 1, atol=0.08)
     assert found.relative_to_nearest.mean() > found.relative.mean()
@@ -94,15 +98,15 @@ def test_error_overlap():
 def test_failures():
     own, parents = _networks(0, 2), _networks(1, 3)
     with pytest.raises(ValueError, match="at least 2 parents"):
-        novelty.novelty(*own, parents[0][:1], parents[1][:1])
+        novelty.compare_parents(parents[0][:1], parents[1][:1])
     with pytest.raises(ValueError, match="exact copies"):
-        novelty.novelty(*own, *(np.repeat(layer[:1], 3, axis=0) for layer in parents))
+        novelty.compare_parents(*(np.repeat(layer[:1], 3, axis=0) for layer in parents))
     with pytest.raises(ValueError, match="network kernels must be"):
-        novelty.novelty(own[0], own[1][:1], *parents)
+        _novelty((own[0], own[1][:1]), parents)
     with pytest.raises(ValueError, match="kernels of the same shape"):
-        novelty.novelty(*_networks(0, 2, filters=(6, 8)), *parents)
+        _novelty(_networks(0, 2, filters=(6, 8)), parents)
     with pytest.raises(ValueError, match="parent kernels are not finite"):
-        novelty.novelty(*own, parents[0] * np.nan, parents[1])
+        novelty.compare_parents(parents[0] * np.nan, parents[1])
     errors = np.zeros((2, 4), bool)
     with pytest.raises(ValueError, match="nearest must be"):
         novelty.error_overlap(errors, errors, np.array([0, 2]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kernelgan.evaluate import null_test
+from kernelgan.evaluation import null_test
 
 
 def test_best_of_equals_trying_every_split():

@@ -22,7 +22,7 @@ from PIL import Image
 
 from configs import tiny
 from kernelgan import pipeline, results
-from kernelgan.baselines.methods import METHODS
+from kernelgan.baselines.methods import BASELINES
 from kernelgan.checkpoint import Stage, read_result
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
@@ -34,6 +34,7 @@ SMALL = {
     "model.kernel_size": 3,
     "evaluate.bootstrap": 10,
 }
+METHODS = {*BASELINES, "cyclegan_a2b", "cyclegan_b2a", "noise_a2b", "noise_b2a"}
 STAGES = ("zoo", "cyclegan", "distilled", "trained_on_conjunction", "generate")
 
 # Ends the process when a file or directory whose path matches is about to take its place, or to be removed.
@@ -177,11 +178,15 @@ def _assert_same_stage(workdir, expected, stage):
 
 
 def test_a_run_measures_every_method(finished):
-    document = _document(finished)
-    assert list(document["methods"]) == list(METHODS)
-    assert document["pair"] == {"attribute": "black", "object": "cat"}
-    assert document["data"]["leaked"] == 0
-    assert document["config"]["model"]["filters"] == [2, 2]
+    run = results.read_results(finished)
+    (pair,) = run.pairs
+    assert set(pair.methods) == set(METHODS)
+    assert all(row.label and row.description for row in pair.methods.values())
+    assert {row.family for row in pair.methods.values()} == {"", "cyclegan"}
+    assert pair.title == "black cat"
+    assert pair.data.leaked == 0
+    assert pair.verdict.best in pair.methods
+    assert run.config["model"]["filters"] == [2, 2]
     assert (finished / "report.html").stat().st_size > 10_000
 
 
@@ -365,10 +370,11 @@ MATRIX = {
 def test_a_matrix_of_pairs_shares_its_zoos(cache, tmp_path):
     path = pipeline.run(_config(MATRIX), tmp_path / "run")
     found = results.read_results(tmp_path / "run")
-    titles = [results.pair_title(pair) for pair in found.pairs()]
+    titles = [pair.title for pair in found.pairs]
     assert titles == ["black cat", "black car", "red cat", "red car"]
-    assert all(list(pair["methods"]) == list(METHODS) for pair in found.pairs())
-    assert all(found.array(pair, "answers/cyclegan_b2a") is not None for pair in found.pairs())
+    assert all(set(pair.methods) == set(METHODS) for pair in found.pairs)
+    assert found.overall.methods["cyclegan_a2b"].label == "attribute kernels translated"
+    assert all(found.array(pair, "answers/cyclegan_b2a") is not None for pair in found.pairs)
     assert len(_result(tmp_path / "run", "zoo")) == 4
     page = path.read_text()
     assert all(title in page for title in titles)
@@ -423,13 +429,13 @@ def test_a_flat_folder_is_scored_against_the_rest(cache, folder, tmp_path):
     (folder / "black/black/broken.png").write_bytes(b"no image")
     path = pipeline.run(_folder_config(folder), tmp_path / "run")
     assert path.exists()
-    (pair,) = results.read_results(tmp_path / "run").pairs()
-    assert "trained_on_conjunction" not in pair["methods"]
-    assert list(pair["methods"]) == [name for name in METHODS if name != "trained_on_conjunction"]
-    assert results.merit_path(pair) == "auroc.vs_rest"
-    assert all(list(method["auroc"]) == ["vs_rest"] for method in pair["methods"].values())
-    assert all(method["recovered"] is None for method in pair["methods"].values())
-    assert pair["data"]["test"] == {"a&o": 6, "a&!o": 0, "!a&o": 0, "!a&!o": 0, "rest": 12}
+    (pair,) = results.read_results(tmp_path / "run").pairs
+    assert set(pair.methods) == set(METHODS) - {"trained_on_conjunction"}
+    assert pair.merit == "vs_rest"
+    assert all(list(row.auroc) == ["vs_rest"] for row in pair.methods.values())
+    assert not any(row.recovered.known for row in pair.methods.values())
+    assert "scores 0.5" in path.read_text()  # always answering no
+    assert pair.data.test == {"a&o": 6, "a&!o": 0, "!a&o": 0, "!a&!o": 0, "rest": 12}
     notes = " ".join(_document(tmp_path / "run")["data"]["notes"])
     assert "black/black/broken.png" in notes
     assert "no train/1" in notes
@@ -458,10 +464,10 @@ def test_a_folder_with_a_csv_is_scored_by_quadrant(cache, folder, tmp_path):
     _write_csv(folder)
     path = pipeline.run(_folder_config(folder), tmp_path / "run")
     assert path.exists()
-    (pair,) = results.read_results(tmp_path / "run").pairs()
-    assert pair["data"]["test"] == {"a&o": 6, "a&!o": 4, "!a&o": 4, "!a&!o": 4}
-    assert pair["methods"]["cyclegan_a2b"]["auroc"]["worst"]["mean"] is not None
-    assert "trained_on_conjunction" not in pair["methods"]
+    (pair,) = results.read_results(tmp_path / "run").pairs
+    assert pair.data.test == {"a&o": 6, "a&!o": 4, "!a&o": 4, "!a&!o": 4}
+    assert pair.figure("cyclegan_a2b").known
+    assert "trained_on_conjunction" not in pair.methods
 
 
 # What is refused ------------------------------------------------------------------------------------------

@@ -444,6 +444,24 @@ def test_a_batch_without_a_place_for_a_group_is_refused(shares):
     assert (np.bincount(population.batch_pattern(shares, smallest), minlength=len(shares)) > 0).all()
 
 
+def test_an_epoch_smaller_than_a_batch_counts_the_places_that_it_has():
+    assert len(np.unique(population.batch_pattern((3, 1, 1, 1), 12, 8))) == 4
+    with pytest.raises(UserError, match="an epoch has 2 images"):
+        population.batch_pattern((3, 1, 1, 1), 12, 2)
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (1.0, -1.0)])
+def test_a_share_that_is_not_positive_is_refused(shares):
+    with pytest.raises(ValueError, match="positive"):
+        population.batch_pattern(shares, 8)
+
+
+def test_a_group_without_images_is_refused_and_its_network_named():
+    people = dataclasses.replace(_population(["bright"]), groups=((_indices(4), _indices(0)),))
+    with pytest.raises(UserError, match="bright"):
+        population.shared_arrays(np.zeros((64, 8, 8, 3), np.uint8), people, 0)
+
+
 def _message(shares):
     with pytest.raises(UserError) as caught:
         population.batch_pattern(shares, 2)

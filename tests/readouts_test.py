@@ -1,6 +1,7 @@
 """Tests for kernelgan.baselines.readouts: the linear readouts that stand for "no network at all"."""
 
 import warnings
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from kernelgan import assemble
 from kernelgan.baselines import readouts
 from kernelgan.data.quadrants import Groups
-from kernelgan.evaluate.features import score
+from kernelgan.evaluation.features import score
 from kernelgan.types import Quadrant
 
 STRENGTHS = readouts.STRENGTHS
@@ -266,3 +267,28 @@ def test_only_colour_images_at_rest_are_described(describe):
     for shape, kind in (((2, 8, 8, 3), np.float32), ((2, 8, 8), np.uint8), ((2, 8, 8, 1), np.uint8)):
         with pytest.raises(ValueError, match=r"images must be uint8 \(N, H, W, 3\), got"):
             describe(np.zeros(shape, kind))
+
+
+def test_readouts_of_a_zoo_are_fitted_once_whoever_asks(images, monkeypatch):
+    fits, asked, groups = readouts.Fits(), [], _groups(Quadrant.ATTRIBUTE_ONLY)
+
+    def fit(describe, images, groups, *, most, seed):
+        asked.append((describe, groups))
+        if seed == 7:
+            raise ValueError("no such fit")
+        return {"bias": np.full(2, len(asked))}
+
+    monkeypatch.setattr(readouts, "fit", fit)
+    with futures.ThreadPoolExecutor(4) as pool:
+        ask = [pool.submit(fits, readouts.pixels, images, groups, most=5, seed=0) for _ in range(8)]
+        first = ask[0].result()
+        assert all(one.result() is first for one in ask)
+    assert asked == [(readouts.pixels, groups)]
+    fits(readouts.colour_histogram, images, groups, most=5, seed=0)
+    fits(readouts.pixels, images, _groups(Quadrant.OBJECT_ONLY), most=5, seed=0)
+    fits(readouts.pixels, images, groups, most=6, seed=0)
+    assert len(asked) == 4
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no such fit"):
+            fits(readouts.pixels, images, groups, most=5, seed=7)
+    assert len(asked) == 5

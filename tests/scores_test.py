@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kernelgan.evaluate import scores as scores_lib
+from kernelgan.evaluation import scores as scores_lib
 
 
 def _problem(seed=0, networks=5, images=120, decimals=1):

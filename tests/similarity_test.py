@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kernelgan import environment
-from kernelgan.evaluate import similarity
+from kernelgan.evaluation import similarity
 
 
 def _brute_force(features, quadrant):

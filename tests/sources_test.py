@@ -131,3 +131,18 @@ def test_the_sheet_of_photographs_has_a_row_for_each_quadrant_that_has_images(co
     assert sheet[0, :4, 0, 0, 0].tolist() == [0, 3, 0, 3]  # few images are shown again
     assert sheet[1, :4, 0, 0, 0].tolist() == [1, 4, 1, 4]
     assert LEFT_OUT not in sheet
+
+
+def test_a_fingerprint_sees_changed_files_and_reads_none(config, tmp_path):
+    config.data.source, config.data.folder = "folder", str(tmp_path)
+    file = tmp_path / "cat" / "a.png"
+    file.parent.mkdir()
+    file.write_bytes(b"12345")
+    first = sources.fingerprint(config)
+    assert sources.fingerprint(config) == first
+    file.write_bytes(b"123456")
+    second = sources.fingerprint(config)
+    file.rename(file.with_name("b.png"))
+    assert len({first, second, sources.fingerprint(config)}) == 3
+    config.data.source = "rendered"
+    assert sources.fingerprint(config) == ""

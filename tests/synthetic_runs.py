@@ -1,8 +1,9 @@
-"""Results that no run made: the records of one pair, and of many with an ``overall``, from planted means."""
+"""Results that no run made: plain documents of one pair, and of many pairs, from planted means."""
 
 import numpy as np
 
 from kernelgan import results
+from kernelgan.evaluation import verdict
 
 FLOORS = {"random": 0.45, "attribute_only": 0.60, "object_only": 0.55, "average": 0.58}
 QUADRANTS = ("a&o", "a&!o", "!a&o", "!a&!o")
@@ -31,12 +32,28 @@ TYPICAL = {
     **{"cyclegan_a2b": 0.57, "cyclegan_b2a": 0.60, "hypernetwork": 0.64},
     **{"distilled": 0.73, "half_width_pair": 0.72, "and_ensemble": 0.76, "trained_on_conjunction": 0.83},
 }
+LABELS = {
+    "and_ensemble": "both parents run side by side",
+    "trained_on_conjunction": "networks trained on the conjunction itself",
+    "attribute_only": "the {attribute} parents alone",
+    "average": "the average of both parents' weights",
+}
 NOVELTY = {
     **{"random": 1.6, "gaussian": 1.5, "attribute_only": 0.02, "object_only": 0.03, "average": 0.62},
     **{"rebasin_average": 0.58, "concatenate": 0.81, "zipit": 0.66, "noise_a2b": 0.93, "noise_b2a": 0.97},
     **{"cyclegan_a2b": 0.94, "cyclegan_b2a": 0.99, "hypernetwork": 1.12, "distilled": 1.04},
     "trained_on_conjunction": 1.2,
 }
+
+
+def run_of(*pairs, **more):
+    """The typed and judged run of plain records of pairs, or of a document."""
+    return verdict.judged(results.from_document({"pairs": list(pairs), **more}))
+
+
+def verdict_on(made):
+    """The verdict on the plain record of one pair."""
+    return run_of(made).pairs[0].verdict
 
 
 def statistic(mean, half=0.01):
@@ -83,7 +100,9 @@ def pair_result(generated=(0.50, 0.70), p_value=0.004, half=0.01, quadrants=True
     """A small result of black and cat; `means` plants (None: leaves out) methods not generated."""
     means = FLOORS | {"and_ensemble": 0.73, "trained_on_conjunction": 0.9} | means
     made = {
-        name: method(KINDS[name], mean, half, quadrants) for name, mean in means.items() if mean is not None
+        name: method(KINDS[name], mean, half, quadrants, label=LABELS.get(name, ""))
+        for name, mean in means.items()
+        if mean is not None
     }
     a2b, b2a = generated
     made |= {"cyclegan_b2a": method("generated", b2a, half, quadrants)}
@@ -132,6 +151,7 @@ def enriched(made, attribute="black", thing="cat"):
             "error_overlap": statistic(0.3),
         }
         record["description"] = f"What {name} is."
+        record["label"] = LABELS.get(name, "")
     return made
 
 
@@ -156,7 +176,8 @@ def full_pair(attribute="black", thing="cat", seed=0, half=0.02, factor=3.0):
         made["methods"][name]["recovered"] = {"mean": (mean - floor) / (ceiling - floor)}
     made["data"]["test"]["a&o"] = int(rng.integers(30, 400))
     made["tests"] = planted_tests(made["methods"], half=half, factor=factor)
-    made["null_test"]["method"] = results.best_generated(made)
+    generated = [name for name, record in made["methods"].items() if record["kind"] == "generated"]
+    made["null_test"]["method"] = max(generated, key=means.__getitem__)
     return made
 
 
@@ -177,6 +198,7 @@ def overall(pairs, factor=1.0):
         recovered = [record["recovered"]["mean"] for record in records if record.get("recovered")]
         made[name] = {
             "kind": records[0]["kind"],
+            "label": records[0].get("label", ""),
             "pairs": len(records),
             "auroc": {"worst": _over([record["auroc"]["worst"]["mean"] for record in records])},
             "recovered": _over(recovered) if recovered else None,

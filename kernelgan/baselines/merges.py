@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 
 from kernelgan import assemble, models, parallel
-from kernelgan.evaluate import novelty
+from kernelgan.evaluation import novelty
 from kernelgan.ops import products
 from kernelgan.types import Params
 
@@ -250,16 +250,21 @@ def _compiled_moments(
     def moments(attribute: Params, objects: Params, shared: tuple[jax.Array, jax.Array]) -> Params:
         def of_batch(batch: tuple[jax.Array, jax.Array]) -> Params:
             images, present = batch
-            hidden = [models.normalise_images(images).transpose(3, 1, 2, 0)] * 2
+            hidden = [models.ConvNet().lay_out(models.normalise_images(images))] * 2
             found = {}
             for layer in _layers(attribute):
                 size, *_, filters = attribute[layer]["kernel"].shape
-                module = models.ConvPool(filters, size, "tiles")
+                module = models.ConvPool(filters, size)
                 hidden = [
                     cast("jax.Array", module.apply({"params": parent[layer]}, inputs))
                     for parent, inputs in zip((attribute, objects), hidden, strict=True)
                 ]
-                joint = jnp.concatenate([*hidden, jnp.ones_like(hidden[0][:1])]) * present
+                # (K, 2 O, P, Q, images of a block), or one block; places without an image are zero.
+                blocks = jnp.concatenate(hidden, axis=-4).reshape(-1, 2 * filters, *hidden[0].shape[-3:])
+                places = len(blocks) * blocks.shape[-1]
+                here = jnp.pad(present, (0, places - len(present))).reshape(len(blocks), 1, 1, 1, -1)
+                ones = jnp.ones_like(blocks[:, :1])
+                joint = (jnp.concatenate([blocks, ones], axis=1) * here).swapaxes(0, 1)
                 joint = joint.reshape(len(joint), -1)
                 found[layer] = jnp.matmul(joint, joint.T, precision=products.PRECISION)
             return found

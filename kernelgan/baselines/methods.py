@@ -15,18 +15,15 @@ from types import ModuleType
 import jax
 import numpy as np
 
-from kernelgan import assemble, models
-from kernelgan.baselines import merges, nulls, readouts
+from kernelgan import assemble, models, probes
+from kernelgan.baselines import CEILING, FLOOR, PARENTS, YARDSTICK, merges, nulls, readouts
 from kernelgan.data.quadrants import Groups
-from kernelgan.evaluate.features import ConvNets, Population
+from kernelgan.evaluation.features import ConvNets, Population
 from kernelgan.generators import base
 from kernelgan.generators.base import Generator, Parents, stateless
 from kernelgan.types import Key, Params, UserError
 
 Networks = tuple[Population, ...]
-
-ATTRIBUTE_ONLY, OBJECT_ONLY = "attribute_only", "object_only"
-"""The rows of the parents: the novelty of the others is taken against them."""
 
 _ALIGNING_IMAGES = 384  # seen images that features are correlated over
 _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
@@ -48,10 +45,12 @@ class Context:
       seen: the three seen quadrants of the pair.
       attribute_images: what the attribute's zoo reads, positives first.
       object_images: what the object's zoo reads, positives first.
+      fits: makes the readouts, one fit for all pairs with a zoo in common.
       random_networks: how many of each null.
       random_bias: their biases, "zero" or "parent".
       seed: of the run.
       key: of the run and the pair.
+      names: of the attribute and the object.
     """
 
     network: models.ConvNet
@@ -69,6 +68,8 @@ class Context:
     random_bias: str
     seed: int
     key: Key
+    names: tuple[str, str] = ("attribute", "object")
+    fits: readouts.Fits = dataclasses.field(default_factory=readouts.Fits)
 
     @property
     def parents(self) -> Parents:
@@ -84,23 +85,28 @@ class Context:
 
     def probes(self, generator: Generator) -> base.Probes:
         """The images that a generator is handed, a copy."""
-        return probes_for(generator, self.images, self.seen, self.key)
+        return probes_for(generator, self.images, self.seen, self.key, self.names)
 
 
-def probes_for(generator: Generator, images: np.ndarray, seen: Groups, key: Key) -> base.Probes:
-    """The images that a generator is handed: in tier U training images of the seen quadrants, unlabelled.
+def probes_for(
+    generator: Generator, images: np.ndarray, seen: Groups, key: Key, names: tuple[str, str]
+) -> base.Probes:
+    """The images that a generator is handed: rendered ones (tier S), or unlabelled training images (tier U).
 
     Args:
       generator: of any tier.
       images: training images, uint8 ``(N, H, W, C)``.
       seen: the three seen quadrants of the pair.
       key: of the run and the pair; it chooses them.
+      names: of the pair's attribute and object, which are never rendered together.
 
     Returns:
-      A copy, equally many of each quadrant, in random order; None in tier W.
+      In tier U a copy, equally many of each seen quadrant, in random order. None in tier W.
     """
     if generator.reads == "W":
         return None
+    if generator.reads == "S":
+        return probes.rendered(generator.images, size=images.shape[1], exclude=names)
     rng = nulls.numpy_generator(key, 3)
     each = -(-generator.images // len(seen.train))
     chosen = np.concatenate([rng.permutation(group)[:each] for group in seen.train])
@@ -142,7 +148,7 @@ def _by(make: Callable[[Context], Generator]) -> Callable[[Context], Networks]:
 
 
 def _merge(merge: Callable[[Params, Params], Params]) -> Callable[[Context], Networks]:
-    generator = stateless(lambda key, parents, probes: merge(*assemble.paired(*parents)))
+    generator = stateless(lambda key, parents, images: merge(*assemble.paired(*parents)))
     return _by(lambda context: generator)
 
 
@@ -159,7 +165,7 @@ def _gaussian(context: Context) -> Generator:
 def _zipit(context: Context) -> Generator:
     del context
     return stateless(
-        lambda key, parents, probes: merges.zipit(*assemble.paired(*parents), probes),
+        lambda key, parents, images: merges.zipit(*assemble.paired(*parents), images),
         reads="U",
         images=_ALIGNING_IMAGES,
     )
@@ -185,7 +191,7 @@ def _trained(name: str) -> Callable[[Context], Networks | None]:
 def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
     def networks(context: Context) -> Networks:
         heads = [
-            readouts.fit(describe, context.images, groups, most=_READOUT_IMAGES, seed=context.seed)
+            context.fits(describe, context.images, groups, most=_READOUT_IMAGES, seed=context.seed)
             for groups in (context.attribute_images, context.object_images)
         ]
         attribute, objects = (jax.tree.map(lambda leaf: leaf[None], head) for head in heads)
@@ -195,7 +201,7 @@ def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
 
 
 BASELINES: dict[str, Method] = {
-    "random": Method(
+    FLOOR: Method(
         "null",
         "random networks",
         "kernels drawn from the initialiser, parents' heads",
@@ -221,13 +227,13 @@ BASELINES: dict[str, Method] = {
         "no network: linear classifiers of both concepts on the histogram of colours",
         _readout(readouts.colour_histogram),
     ),
-    ATTRIBUTE_ONLY: Method(
+    PARENTS[0]: Method(
         "parent",
         "the {attribute} parents alone",
         "the attribute's networks, untranslated",
         lambda context: context.convnets(context.attribute),
     ),
-    OBJECT_ONLY: Method(
+    PARENTS[1]: Method(
         "parent",
         "the {object} parents alone",
         "the object's networks, untranslated",
@@ -276,13 +282,13 @@ BASELINES: dict[str, Method] = {
         half_width_pair,
         inputs=("half_width",),
     ),
-    "and_ensemble": Method(
+    YARDSTICK: Method(
         "two nets",
         "both parents run side by side",
         "both parents run, product of probabilities",
         and_ensemble,
     ),
-    "trained_on_conjunction": Method(
+    CEILING: Method(
         "ceiling",
         "networks trained on the conjunction itself",
         "the same network trained on all four quadrants",
@@ -349,8 +355,7 @@ def table(generated: Mapping[str, Method]) -> dict[str, Method]:
                 f"the generator {method.family or row} gives the row {row}, which is a baseline's."
             )
     rows = {**BASELINES, **generated}
-    first = (ATTRIBUTE_ONLY, OBJECT_ONLY)
-    return {name: rows[name] for name in (*first, *(name for name in rows if name not in first))}
+    return {name: rows[name] for name in (*PARENTS, *(name for name in rows if name not in PARENTS))}
 
 
 def parameter_count(networks: Networks) -> int:

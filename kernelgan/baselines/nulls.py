@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 
@@ -23,8 +25,7 @@ def random(network: models.ConvNet, image_size: int, *, count: int, bias: str) -
 
     def generate(key: Key, parents: Parents, probes: Probes) -> Params:
         del probes
-        draw = jax.jit(jax.vmap(lambda key: models.initialise_convnet(network, image_size, key)))
-        drawn = jax.device_get(draw(jax.random.split(key, count)))
+        drawn = jax.device_get(_initialise(network, image_size, jax.random.split(key, count)))
         volumes = {name: drawn[name]["kernel"] for name in layers}
         made = {}
         for name in layers:
@@ -33,6 +34,11 @@ def random(network: models.ConvNet, image_size: int, *, count: int, bias: str) -
         return {**made, "dense": assemble.heads_for(np.arange(count), *parents)}
 
     return stateless(generate)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initialise(network: models.ConvNet, image_size: int, keys: Key) -> Params:
+    return jax.vmap(lambda key: models.initialise_convnet(network, image_size, key))(keys)
 
 
 def gaussian(network: models.ConvNet, *, count: int) -> Generator:

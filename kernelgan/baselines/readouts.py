@@ -8,8 +8,11 @@ zero-shot as a network with two concepts does, and no image of the conjunction i
 from __future__ import annotations
 
 import dataclasses
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent import futures
+from typing import Any
 
 import numpy as np
 import threadpoolctl
@@ -17,7 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from kernelgan.data import quadrants
-from kernelgan.evaluate.features import Outputs
+from kernelgan.evaluation import clustering
+from kernelgan.evaluation.features import Outputs
 from kernelgan.types import Params, Quadrant
 from kernelgan.zoo import some_of_each
 
@@ -53,12 +57,17 @@ def pixels(images: np.ndarray) -> np.ndarray:
       ValueError: not such images.
     """
     _check_images(images)
-    pooled: np.ndarray = images
+    pooled = images.astype(np.float32)
     for axis in (1, 2):
         length = images.shape[axis]
         edges = np.arange(min(length, SIDE) + 1) * length // min(length, SIDE)
-        cells = np.add.reduceat(pooled, edges[:-1], axis=axis, dtype=np.float32)
-        pooled = cells / np.expand_dims(np.diff(edges), tuple(range(1, 4 - axis))).astype(np.float32)
+        place = np.arange(length)
+        within = ((edges[:-1, None] <= place) & (place < edges[1:, None])).astype(np.float32)
+        leading = pooled.shape[:axis]
+        cells = within @ pooled.reshape(*leading, length, -1)
+        pooled = (cells / np.diff(edges).astype(np.float32)[:, None]).reshape(
+            *leading, len(within), *pooled.shape[axis + 1 :]
+        )
     return (pooled / np.float32(127.5) - 1).reshape(len(images), -1)
 
 
@@ -135,7 +144,7 @@ def fit(describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, mos
     standard = (trained - mean) / scale
     found = []
     # One thread, so that sums are in one order however many cores there are.
-    with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
+    with threadpoolctl.threadpool_limits(1), clustering.ALONE, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fit cut short is one more candidate
         model = LogisticRegression(class_weight="balanced", warm_start=True, tol=_TOLERANCE, max_iter=_STEPS)
         for strength in STRENGTHS:
@@ -145,6 +154,32 @@ def fit(describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, mos
             no, yes = _dense(validated, dense).T
             found.append((_cross_entropy(yes - no, truth), dense))
     return min(found, key=lambda one: one[0])[1]
+
+
+class Fits:
+    """Remembers what `fit` gives, so that pairs with a zoo in common have it fitted once; for any thread."""
+
+    def __init__(self) -> None:
+        """Nothing is fitted yet."""
+        self._lock = threading.Lock()
+        self._fits: dict[tuple[Any, ...], tuple[Any, futures.Future[Params]]] = {}
+
+    def __call__(
+        self, describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, most: int, seed: int
+    ) -> Params:
+        """As `fit`, of the same images and groups (the objects, not their values) the first time only."""
+        key = (describe, id(images), id(groups), most, seed)
+        with self._lock:
+            is_new = key not in self._fits
+            if is_new:  # what the key names is kept with it: another object could get its number
+                self._fits[key] = ((images, groups), futures.Future())
+        fitted = self._fits[key][1]
+        if is_new:
+            try:
+                fitted.set_result(fit(describe, images, groups, most=most, seed=seed))
+            except BaseException as error:
+                fitted.set_exception(error)
+        return fitted.result()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kernelgan import models
 from kernelgan.assemble import take_members
 from kernelgan.data.quadrants import Groups
 from kernelgan.engine import NOWHERE, Report, Saver, silent
-from kernelgan.evaluate.features import population_logits
+from kernelgan.evaluation.features import population_logits
 from kernelgan.losses import cross_entropy, squared_error
 from kernelgan.population import Population, Training, binary_metrics, loss_metrics, train
 from kernelgan.types import Params, Quadrant

@@ -127,11 +127,11 @@ def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str,
       LeakageError: naming who reads which images.
     """
     pairs = {(pair.attribute, pair.object_name): pair for reader in readers for pair in reader.pairs}
-    forbidden = {names: _conjunction_contents(part, *names) for names in pairs}
+    copies = {names: _copies(part, *names) for names in pairs}
     for reader in readers:
         for pair in reader.pairs:
-            in_train, in_test = forbidden[pair.attribute, pair.object_name]
-            _refuse(part, reader, pair, in_test if reader.is_ceiling else in_train | in_test)
+            of_train, of_test = copies[pair.attribute, pair.object_name]
+            _refuse(part, reader, pair, of_test if reader.is_ceiling else of_train | of_test)
     is_read = np.zeros(len(part.train_hashes), bool)
     for reader in readers:
         is_read[reader.groups.read()] = True
@@ -180,18 +180,12 @@ def check_folds(
     _check_known({pair for fold in folds for pair in fold.weights}, served, "pairs without readers")
     behind = {fold.name: _behind(fold, served) for fold in folds}
     _check_known({name for names in behind.values() for name in names}, read, "readers without images")
-    number_of = {content: number for number, content in enumerate(dict.fromkeys(part.train_hashes))}
-    contents = np.array([number_of[content] for content in part.train_hashes], np.int64)
-    forbidden: dict[PairName, np.ndarray] = {}
+    held_out = {pair for fold in folds for pair in fold.held_out}
+    copies = {pair: np.logical_or(*_copies(part, *pair)) for pair in held_out}
     for fold in folds:
         for pair in fold.held_out:
-            if pair not in forbidden:
-                forbidden[pair] = np.zeros(len(number_of), bool)
-                found = set().union(*_conjunction_contents(part, *pair)) & number_of.keys()
-                forbidden[pair][[number_of[content] for content in found]] = True
             for name, use in behind[fold.name].items():
-                leaks = np.unique(read[name])
-                leaks = leaks[forbidden[pair][contents[leaks]]]
+                leaks = np.unique(read[name][copies[pair][read[name]]])
                 if leaks.size:
                     raise LeakageError(
                         f"{fold.name} holds out {' '.join(pair)!r}, but {name}, which serves "
@@ -223,19 +217,25 @@ def nearest_correlation(
     return nearest
 
 
-def _conjunction_contents(part: Partition, attribute: str, object_name: str) -> tuple[set[str], set[str]]:
-    """Content hashes of the pair's conjunction images in the training and in the test set."""
+def _copies(part: Partition, attribute: str, object_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which training images have the content of a conjunction image of the training set, and of the test set.
 
-    def contents(images: ImageSet, hashes: Sequence[str]) -> set[str]:
-        found = np.flatnonzero(quadrant_of(images, attribute, object_name) == Quadrant.CONJUNCTION)
-        return {hashes[index] for index in found.tolist()}
+    Returns:
+      Two bool ``(N_train,)``.
+    """
 
-    return contents(part.source.train, part.train_hashes), contents(part.source.test, part.test_hashes)
+    def copies_of(images: ImageSet, hashes: Sequence[str]) -> np.ndarray:
+        conjunctions = np.flatnonzero(quadrant_of(images, attribute, object_name) == Quadrant.CONJUNCTION)
+        contents = {hashes[index] for index in conjunctions.tolist()}
+        return np.fromiter((content in contents for content in part.train_hashes), bool)
+
+    return copies_of(part.source.train, part.train_hashes), copies_of(part.source.test, part.test_hashes)
 
 
-def _refuse(part: Partition, reader: Reader, pair: PairSplit, forbidden: set[str]) -> None:
+def _refuse(part: Partition, reader: Reader, pair: PairSplit, forbidden: np.ndarray) -> None:
+    """Raises where a reader reads one of the training images marked in bool ``(N_train,)``."""
     read = reader.groups.read()
-    leaks = read[[part.train_hashes[index] in forbidden for index in read]]
+    leaks = read[forbidden[read]]
     if leaks.size:
         raise LeakageError(
             f"The {reader.name} would read {_images(part, leaks)} with the content of a {pair.name!r}, the "

@@ -7,11 +7,36 @@ yields what contradicts the rest of the config (lines that begin with a field's 
 """
 
 from types import ModuleType
+from typing import Any
 
+from kernelgan import fields, models
 from kernelgan.generators import cyclegan, linear
 from kernelgan.generators.base import Generator, Parents, stateless
+from kernelgan.types import UserError
 
 FAMILIES: dict[str, ModuleType] = {"cyclegan": cyclegan, "linear": linear}
 """A family's module by its name in ``config.generators``."""
 
-__all__ = ["FAMILIES", "Generator", "Parents", "stateless"]
+
+def make(family: str, network: models.ConvNet, **settings: Any) -> Generator:  # noqa: ANN401
+    """A generator of a family.
+
+    Args:
+      family: a name in `FAMILIES`.
+      network: the parents' module.
+      **settings: fields of the family's ``Config``; the others have their defaults.
+
+    Raises:
+      UserError: the family is not known, or a setting is not, or has a value that it cannot have.
+    """
+    if family not in FAMILIES:
+        raise UserError(f"there is no family {family!r} of generators; known are {', '.join(FAMILIES)}.")
+    kind = FAMILIES[family].Config
+    values = {**fields.plain(kind()), **settings}
+    problems = fields.problems(kind, values, f"{family}.")
+    if problems:
+        raise UserError("The generator's settings are not usable:\n  " + "\n  ".join(problems))
+    return FAMILIES[family].make(network, fields.build(kind, values))
+
+
+__all__ = ["FAMILIES", "Generator", "Parents", "make", "stateless"]

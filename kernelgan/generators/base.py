@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import serialization
 from jax import lax
 
 from kernelgan import engine, models, parallel
@@ -156,19 +157,25 @@ def pair_key(seed: int | Array, number: int | Array) -> Key:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), number)
 
 
-def program(generator: Generator, steps: int, steps_per_call: int) -> engine.Program:
+def program(generator: Generator, name: str, steps: int, steps_per_call: int) -> engine.Program:
     """How one pair's (or fold's) generator is trained; a member is ``{"number": int32, "view": view}``.
 
     Args:
       generator: of one pair.
+      name: of the generator, for errors.
       steps: updates in all; in the last call what is over them changes nothing.
       steps_per_call: updates in a call.
     """
 
+    def updated(key: Key, state: State, view: View) -> tuple[State, Metrics]:
+        with check.named(name, "update"):
+            return generator.update(key, state, view)
+
     def init(member: Params, shared: Params) -> Params:
         key = pair_key(shared["seed"], member["number"])
-        state = generator.init(key, member["view"])
-        metrics = jax.eval_shape(generator.update, key, state, member["view"])[1]
+        with check.named(name, "init"):
+            state = generator.init(key, member["view"])
+        metrics = jax.eval_shape(updated, key, state, member["view"])[1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
         return {"state": state, "metrics": zeros}
 
@@ -178,7 +185,7 @@ def program(generator: Generator, steps: int, steps_per_call: int) -> engine.Pro
         def step(both: Params, number: jax.Array) -> tuple[Params, Metrics]:
             def work(both: Params) -> Params:
                 fresh = jax.random.fold_in(key, 1 + number)
-                state, metrics = generator.update(fresh, both["state"], member["view"])
+                state, metrics = updated(fresh, both["state"], member["view"])
                 return {"state": state, "metrics": metrics}
 
             both = work(both) if steps % steps_per_call == 0 else lax.cond(number < steps, work, _rest, both)
@@ -279,21 +286,59 @@ def fit(
     }
     steps = task.steps
     per_call = min(steps_per_call, steps)
-    with check.named(task.name, "init and update"):
-        if steps == 0:
+    if steps == 0:
+        with check.named(task.name, "init"):
             return Fitted(_untrained(task, seed), {})
-        state, history = engine.fit(
-            program(task.generator, steps, per_call),
-            members,
-            {"seed": np.int32(seed)},
-            calls=-(-steps // per_call),
-            names=lambda member: f"{task.name}, {task.names[member]}",
-            unit="step",
-            remedy=remedy,
-            saver=saver,
-            progress=progress,
-        )
+    state, history = engine.fit(
+        program(task.generator, task.name, steps, per_call),
+        members,
+        {"seed": np.int32(seed)},
+        calls=-(-steps // per_call),
+        names=lambda member: f"{task.name}, {task.names[member]}",
+        unit="step",
+        remedy=remedy,
+        saver=saver,
+        progress=progress,
+    )
     return Fitted(state, jax.tree.map(lambda values: values[:, :steps], history))
+
+
+def fit_pair(
+    generator: Generator,
+    parents: Parents,
+    *,
+    probes: Probes = None,
+    name: str = "pair",
+    seed: int = 0,
+    steps_per_call: int = 25,
+    saver: engine.Saver = engine.NOWHERE,
+    progress: engine.Report = engine.silent,
+) -> Fitted:
+    """Trains a generator for one pair of zoos.
+
+    Args:
+      generator: of a family, not joint.
+      parents: the two zoos, as numpy arrays.
+      probes: images uint8 ``(N, H, W, C)`` for a generator of tier S or U, such as `kernelgan.probes` makes.
+      name: of the pair; with the seed it fixes the random numbers.
+      seed: an integer.
+      steps_per_call: updates between two looks at the metrics and a possible save.
+      saver: keeps the state between calls.
+      progress: is told after each call.
+
+    Returns:
+      The state for ``generator.generate``, and the metrics ``(S,)``; without an axis of pairs.
+
+    Raises:
+      UserError: a metric is not finite, the generator's own code raises, or it needs probes.
+    """
+    if generator.reads != "W" and probes is None:
+        raise UserError(f"this generator reads images (tier {generator.reads}); give probes.")
+    given = None if generator.reads == "W" else probes
+    task = Task("generator", generator, views("generator", generator, [parents], [given]), (name,))
+    fitted = fit(task, seed=seed, steps_per_call=steps_per_call, saver=saver, progress=progress)
+    state, history = jax.tree.map(lambda leaf: leaf[0], tuple(fitted))
+    return Fitted(state, history)
 
 
 def _untrained(task: Task, seed: int) -> State:
@@ -305,19 +350,13 @@ def _untrained(task: Task, seed: int) -> State:
     return jax.device_get(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
 
 
-def as_leaves(state: State) -> Params:
-    """A state, which may be any pytree, as a dict of arrays."""
-    return {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}
-
-
-def from_leaves(task: Task, leaves: Params) -> State:
-    """The inverse of `as_leaves`."""
+def from_dict(task: Task, saved: Params) -> State:
+    """A state from the nested dicts that `flax.serialization.to_state_dict` made of it."""
 
     def first(view: View) -> State:
         return task.generator.keep(task.generator.init(pair_key(0, 0), view))
 
-    structure = jax.tree.structure(jax.eval_shape(first, task.views[0]))
-    return jax.tree.unflatten(structure, [leaves[name] for name in sorted(leaves)])
+    return serialization.from_state_dict(jax.eval_shape(first, task.views[0]), saved)
 
 
 def generate(

@@ -1,6 +1,20 @@
-"""Tables, figures and the page, from what a run saved; nothing is ever computed again here."""
+"""Tables, figures and the page, from what a run saved; nothing is computed again here."""
 
-from kernelgan.report.page import REPORT_FILE, show, write_report
+import sys
+from pathlib import Path
+
+from kernelgan.report.sections import REPORT_FILE, write_report
 from kernelgan.report.terminal import table
+from kernelgan.results import read_results
 
 __all__ = ["REPORT_FILE", "show", "table", "write_report"]
+
+
+def show(workdir: Path) -> Path:
+    """Prints a finished run's table and says where its report is, which is written if it is not there."""
+    print(table(read_results(workdir), color=sys.stdout.isatty()), flush=True)
+    path = workdir / REPORT_FILE
+    if not path.exists():
+        path = write_report(workdir)
+    print(f"\nreport: {path}")
+    return path

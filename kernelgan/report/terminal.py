@@ -1,232 +1,115 @@
-"""The table that a run prints: plain text, at most 110 columns."""
+"""What a run prints: the verdict and the tables of the page, by rich, in 80 columns whether piped or not."""
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
-from kernelgan import results as results_lib
-from kernelgan.report import tables
+from kernelgan.report import contents, prose
+from kernelgan.report.tables import DASH, Cell, Column, Table
+from kernelgan.results import Run
 
-WIDTH = 110
-
+WIDTH = 80
 _NAME_WIDTH = 24
 _SCREEN = 24  # lines
 
 
-def table(results: results_lib.Results) -> str:
+def table(run: Run, color: bool = False) -> str:
     """The results as text: the answer in words, methods with 95% intervals, and what the answer rests on.
 
     One pair has its methods by kind; several have a leaderboard over all and a line each. The answer comes
     first and, where that has left the screen, again last.
 
     Args:
-      results: as `results.read_results` gives them.
+      run: with its verdicts.
+      color: whether to use a terminal's bold and colours.
 
     Returns:
-      Lines of at most `WIDTH` characters, joined; no trailing newline. A dash is what was not measured.
+      Lines of at most `WIDTH` characters, joined; no trailing newline.
     """
-    pairs = results.pairs()
-    first, *rest = results_lib.summary(results)
-    lines = [*wrapped([first]), ""]
-    if len(pairs) == 1:
-        lines += _pair_table(pairs[0])
+    first, *rest = prose.summary(run)
+    parts = [wrapped([first]), ""]
+    if len(run.pairs) == 1:
+        parts.append(text(contents.methods(run.pairs[0], terse=True), color))
     else:
-        overall = results.document.get("overall")
-        lines += [*_leaderboard(overall), ""] if overall else []
-        lines += _pairs_table(pairs)
-    lines += ["", *wrapped([first, *rest] if len(lines) > _SCREEN else rest)]
-    skipped = results.document.get("skipped") or ()
-    if skipped:
-        lines += wrapped([_skipped(skipped)])
-    return "\n".join(line.rstrip() for line in lines)
+        parts += [text(contents.leaderboard(run.overall), color), ""] if run.overall else []
+        parts.append(text(contents.pairs(run.pairs), color))
+    lines = "\n".join(parts).splitlines()
+    lines += ["", *wrapped([first, *rest] if len(lines) > _SCREEN else rest).splitlines()]
+    lines += wrapped([contents.skipped_words(run.skipped)]).splitlines() if run.skipped else []
+    return "\n".join(lines)
 
 
-def wrapped(sentences: Sequence[str]) -> list[str]:
+def wrapped(sentences: Sequence[str]) -> str:
     """Sentences folded to `WIDTH`, what runs over indented."""
-    return [line for text in sentences for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ") or [""]]
+    return "\n".join(textwrap.fill(one, WIDTH, subsequent_indent="  ") for one in sentences)
 
 
-def _pair_table(pair: Mapping[str, Any]) -> list[str]:
-    path = results_lib.merit_path(pair)
-    worst = path == "auroc.worst"
-    best = results_lib.best_generated(pair)
-    tests = (pair.get("tests") or {}).get(best) or {}
-    head = ["params", "worst AUROC [95%]" if worst else "AUROC vs rest [95%]"]
-    head += ["attr", "obj", "none"] if worst else []
-    head += ["right", "found", "recov", "best gen. -"]
-    rows: list[tuple[str, list[str]]] = [("method", head)]
-    kind: object = ""
-    for name, method in results_lib.methods_in_order(pair):
-        if method.get("kind") != kind:
-            kind = method.get("kind")
-            rows.append((str(kind or "other"), []))
-        rows.append((f"{'>' if name == best else ' '} {name}", _cells(method, path, tests.get(name))))
-    title = f"{results_lib.pair_title(pair)}: mean over {_networks(pair)}networks [95%], on the test images"
-    note = (
-        (
-            "attr, obj, none: AUROC against images of the attribute alone, the object alone, neither; the "
-            "lowest counts. "
-            if worst
-            else ""
+def text(shown: Table, color: bool = False) -> str:
+    """A table as lines of at most `WIDTH`; columns that do not fit follow below, row headings repeated."""
+    shown = shown.on("terminal")
+    cells = [
+        [_text(cell, column) for cell, column in zip(row.cells, shown.columns, strict=True)]
+        for row in shown.rows
+    ]
+    cells = [
+        [("  " if row.group else "") + first, *rest]
+        for row, (first, *rest) in zip(shown.rows, cells, strict=True)
+    ]
+    heads = [column.short or column.heading for column in shown.columns]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    widths[0] = min(widths[0], _NAME_WIDTH)
+    parts: list[list[int]] = [[0]]
+    for place in range(1, len(heads)):
+        if sum(widths[one] + 1 for one in parts[-1]) + widths[place] > WIDTH and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(place)
+    lines = [shown.title] if shown.title else []
+    for part in parts:
+        drawn = _drawn(shown, heads, cells, part, widths, color)
+        lines += [*drawn, "─" * (sum(widths[place] + 1 for place in part) - 1)]
+    return "\n".join([*lines, *([wrapped([shown.caption])] if shown.caption else [])])
+
+
+def _drawn(
+    shown: Table,
+    heads: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    places: Sequence[int],
+    widths: Sequence[int],
+    color: bool,
+) -> list[str]:
+    """Some columns of a table, as rich draws them."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=box.HORIZONTALS, padding=0, show_edge=False)
+    for place in places:
+        justify: Literal["left", "right"] = "right" if shown.columns[place].align == "right" else "left"
+        drawn.add_column(
+            Text(heads[place]), justify=justify, overflow="ellipsis", no_wrap=True, width=widths[place]
         )
-        + "right: share answered rightly, the four quadrants counting the same: always answering no gets "
-        "0.75. found: share of the conjunction's images answered yes. recov (recovered): share of the way "
-        "from random (0) to trained_on_conjunction (1). best gen. -: the best generated method (>) minus "
-        "this one, with its corrected p."
-    )
-    return [*textwrap.wrap(title, WIDTH), *_aligned(rows), *wrapped([note])]
-
-
-def _networks(pair: Mapping[str, Any]) -> str:
-    """``8 `` or ``8 to 16 ``: how many networks a method had; "" where that is not known."""
-    counts = [results_lib.number(method.get("networks")) for method in pair["methods"].values()]
-    counts = [count for count in counts if count > 1]
-    if not counts:
-        return ""
-    low, high = min(counts), max(counts)
-    return f"{low:.0f} " if low == high else f"{low:.0f} to {high:.0f} "
-
-
-def _cells(method: Mapping[str, Any], path: str, test: object) -> list[str]:
-    def mean(where: str, digits: int = 3) -> str:
-        return _decimal(results_lib.interval(method, where).mean, digits)
-
-    parts = ("vs_attribute_only", "vs_object_only", "vs_neither") if path == "auroc.worst" else ()
+    group = ""
+    for row, texts in zip(shown.rows, cells, strict=True):
+        if row.group != group:
+            group = row.group
+            drawn.add_row(Text(group, "dim"))
+        drawn.add_row(*(Text(texts[place], "bold" if row.emphasis else "") for place in places))
+    stream = io.StringIO()
+    Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(drawn)
     return [
-        _count(method.get("parameters")),
-        results_lib.interval(method, path).text(),
-        *(mean(f"auroc.{part}", 2) for part in parts),
-        mean("balanced_accuracy", 2),
-        mean("recall", 2),
-        mean("recovered", 2),
-        _difference(test),
+        line.replace("\N{NO-BREAK SPACE}", " ").rstrip()
+        for line in stream.getvalue().rstrip("\n").split("\n")
     ]
 
 
-def _difference(test: object) -> str:
-    """``-0.107 p<0.001``."""
-    difference = results_lib.interval(test, "difference")
-    if not difference.known or not isinstance(test, Mapping):
-        return "-"
-    return f"{difference.mean:+.3f} {_p(test.get('p_adjusted')):<7}".rstrip()
-
-
-def _p(value: object, missing: str = "") -> str:
-    """``p<0.001``."""
-    return results_lib.p_text(results_lib.number(value), missing).replace(" ", "")
-
-
-def _leaderboard(overall: Mapping[str, Any]) -> list[str]:
-    """Every method over all pairs, best first."""
-    path = results_lib.merit_path(overall)
-    head = ["kind", "worst AUROC [95%]" if path == "auroc.worst" else "AUROC vs rest [95%]"]
-    rows = [("method", [*head, "recovered", "won", "lost", "p", "new"])]
-    total = results_lib.number(overall.get("pairs"))
-    fewer = []
-    for name, method in results_lib.ranked(overall):
-        against, kind = method.get("against") or {}, str(method.get("kind") or "other")
-        mark = {"generated": ">", "two nets": "=", "ceiling": "="}.get(kind, " ")
-        cells = [
-            f"{kind:<13}",
-            results_lib.interval(method, path).text(),
-            _percent(results_lib.interval(method, "recovered")),
-            _of_them(against, "wins"),
-            _of_them(against, "losses"),
-            _p(against.get("p_adjusted", against.get("p_value")), "-").removeprefix("p").removeprefix("="),
-            _decimal(results_lib.interval(method, "novelty.distance").mean, digits=2),
-        ]
-        rows.append((f"{mark} {name}", cells))
-        count = results_lib.number(method.get("pairs"))
-        if math.isfinite(count) and count != total:
-            fewer.append(f"{name} {count:.0f}")
-    note = (
-        ">: generated; =: what it should come up to. won, lost: pairs in which it is above or below both "
-        "parents run side by side (and_ensemble), in brackets those that are clear after correction for the "
-        "number of pairs; p: of the difference over all pairs, for generated methods times their number, as "
-        "the best of them is reported. "
-        f"{tables.TRAINED_ONCE} recovered: % of the way from random to trained_on_conjunction. new "
-        "(novelty): distance from the nearest parent, 1 is as far as a parent is from its nearest fellow, "
-        f"under {results_lib.COPY} a copy."
-    )
-    if fewer:
-        note += f" Not measured on all pairs: {', '.join(fewer)}."
-    return [
-        f"Over {total:.0f} pairs, best first [95% interval over pairs]",
-        *_aligned(rows),
-        *wrapped([note]),
-    ]
-
-
-def _pairs_table(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each pair."""
-    rows = [("pair", ["images", "composes?", "best generated", "", "and_ensemble", "ceiling"])]
-    for pair in pairs:
-        best = results_lib.best_generated(pair)
-        test = (pair.get("data") or {}).get("test") or {}
-        cells = [
-            _count(test.get("a&o")),
-            results_lib.answer(pair),
-            _cut(best or "-"),
-            _decimal(results_lib.merit(pair, best).mean) if best else "-",
-            _decimal(results_lib.merit(pair, "and_ensemble").mean),
-            _decimal(results_lib.merit(pair, "trained_on_conjunction").mean),
-        ]
-        rows.append((results_lib.pair_title(pair), cells))
-    note = (
-        f"images: of the conjunction, in the test set. Figures: mean {results_lib.merit_name(pairs[0])}. All "
-        "that was measured on each pair is in the report."
-    )
-    return [*_aligned(rows), *wrapped([note])]
-
-
-def _skipped(skipped: Sequence[Mapping[str, Any]], most: int = 3) -> str:
-    """How many pairs were skipped, and the first reasons."""
-    named = [
-        f"{pair.get('attribute')} {pair.get('object')} ({pair.get('reason') or 'no reason given'})"
-        for pair in skipped[:most]
-    ]
-    more = f", and {len(skipped) - most} more in the report" if len(skipped) > most else ""
-    return f"Skipped {len(skipped)}: {', '.join(named)}{more}."
-
-
-def _aligned(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """Rows with their cells right-aligned, between rules; the first is the head, a lone name a group."""
-    count = max(len(cells) for _, cells in rows)
-    widths = [max(len(cells[i]) for _, cells in rows if cells) for i in range(count)]
-    gap = "  " if _NAME_WIDTH + sum(widths) + 2 * count <= WIDTH else " "
-    lines = []
-    for name, cells in rows:
-        text = gap.join(cell.rjust(width) for cell, width in zip(cells, widths, strict=False))
-        lines.append(f"{_cut(name):<{_NAME_WIDTH}}{gap}{text}".rstrip())
-    rule = "-" * max(len(line) for line in lines)
-    return [rule, lines[0], rule, *lines[1:], rule]
-
-
-def _of_them(against: Mapping[str, Any], what: str) -> str:
-    """``31 (12)``: so many, and how many of them clear."""
-    count = _count(against.get(what))
-    return count if count == "-" else f"{count} ({_count(against.get(f'clear_{what}'))})"
-
-
-def _percent(share: results_lib.Interval) -> str:
-    """``31% [22, 40]``."""
-    if not share.known:
-        return "-"
-    ends = f" [{100 * share.low:.0f}, {100 * share.high:.0f}]" if share.bounded else ""
-    return f"{100 * share.mean:.0f}%{ends}"
-
-
-def _count(value: object) -> str:
-    value = results_lib.number(value)
-    return f"{value:.0f}" if math.isfinite(value) else "-"
-
-
-def _decimal(value: float, digits: int = 3) -> str:
-    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else "-"
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}~"
+def _text(cell: Cell, column: Column) -> str:
+    """What the terminal shows of a cell."""
+    if column.digits is not None:
+        return f"{cell.value:.{column.digits}f}" if math.isfinite(cell.value) else "-"
+    return (cell.short or f"{cell.text} {cell.small}".strip()).replace(DASH, "-")

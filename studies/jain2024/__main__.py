@@ -13,15 +13,14 @@ from kernelgan.command import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    str(Path(__file__).with_name("config.py")),
+    None,
     "The settings; studies/jain2024/config.py:quick takes a tenth of the networks.",
     lock_config=True,
 )
 _DIR = flags.DEFINE_string("dir", None, "The original's weights and photographs, see docs/jain2024.md.")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where figures and the report go; default runs/<config name>."
-)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where all results go; default runs/<config name>.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "Processes that run UMAP; 0: one for each core.", 0)
+_COMMAND = shlex.join(["python", "-m", "studies.jain2024", *sys.argv[1:]])
 
 
 def main(argv: list[str]) -> int:
@@ -37,8 +36,7 @@ def main(argv: list[str]) -> int:
     try:
         if not _DIR.value:
             raise UserError("--dir is missing; expected the original's data: --dir=DIR (docs/jain2024.md).")
-        command = shlex.join(["python", "-m", "studies.jain2024", *sys.argv[1:]])
-        run(config, Path(_DIR.value), workdir, processes=_PROCESSES.value, command=command)
+        run(config, Path(_DIR.value), workdir, processes=_PROCESSES.value, command=_COMMAND)
     except (UserError, OSError) as error:
         print(f"error: {error}" + ("" if isinstance(error, UserError) else f"; {kept}"), file=sys.stderr)
         return 2
@@ -49,4 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if not any(argument.lstrip("-").partition("=")[0] == "config" for argument in sys.argv):
+        # Not the flag's default: ml_collections reads that before errors can be told in one line.
+        sys.argv.insert(1, f"--config={Path(__file__).with_name('config.py')}")
     app.run(main, flags_parser=lambda argv: parse_flags(argv, "studies/jain2024/config.py"))

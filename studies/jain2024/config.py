@@ -66,8 +66,10 @@ def check(config: Config) -> None:
         name: all(type(value) is int and least <= value < 2**31 for value in _values(config[name]))
         for name, least in _LEAST.items()
     }
-    sound["radii"] = all(_is_number(value) and 0 < value < 1e9 for value in _values(config.radii))
-    sound["svm_nu"] = _is_number(config.svm_nu) and 0 < config.svm_nu <= 1
+    sound["radii"] = all(
+        isinstance(value, int | float) and 0 < value < 1e9 for value in _values(config.radii)
+    )
+    sound["svm_nu"] = isinstance(config.svm_nu, int | float) and 0 < config.svm_nu <= 1
     sound["device"] = config.device in ("auto", "cpu", "gpu")
     for name in ("seeds", "kmeans_seeds", "radii", "minimum_samples"):
         values = config[name]
@@ -84,7 +86,3 @@ def check(config: Config) -> None:
 
 def _values(value: Any) -> tuple[Any, ...]:  # noqa: ANN401
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -121,9 +121,10 @@ def _layout(root: Path) -> str:
 
 
 def _zoo(path: Path, progress: Progress) -> Params:
-    """A zoo; the original's class 0 is the concept, ours is class 1, so the heads' outputs change places."""
-    params = interop.load_convnets(path, NETWORK, image_size=IMAGE_SIZE, progress=progress)
-    return {**params, "dense": {name: leaf[..., ::-1].copy() for name, leaf in params["dense"].items()}}
+    """A zoo; the original's class 0 is the concept, ours is class 1."""
+    return interop.load_zoo(
+        path, network=NETWORK, image_size=IMAGE_SIZE, positive=0, progress=progress
+    ).params
 
 
 def _generators(root: Path) -> dict[str, dict[str, Params]]:

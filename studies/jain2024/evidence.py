@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kernelgan.evaluate import bootstrap, null_test
+from kernelgan.evaluation import bootstrap, null_test
 from studies.jain2024.data import PRINTED, ReportedRow
 from studies.jain2024.protocol import CLUSTERERS, FIGURES
 
@@ -159,7 +159,7 @@ def rows_beside(
       rows: of the report.
       measured: figures ``(S, K + 1 + D, 7)`` by domain and network.
       kmeans: K-means seeds ``K``.
-      photographs: how many there are; a reported accuracy is ``within`` our range, or at the ``first`` seed
+      photographs: their number; a reported accuracy is ``within`` our range, or at the ``first`` seed
         the same, if it is less than a photograph and the rounding of a printed figure away.
     """
     margin = 1 / photographs + 0.001

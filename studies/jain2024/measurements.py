@@ -75,20 +75,17 @@ def measure(
     settings: protocol.Settings,
     progress: Callable[[int, int], None],
 ) -> np.ndarray:
-    """Figures of networks of a population; what the file has is not measured again.
+    """Figures ``(m, S, K + 1 + D, 7)`` of networks; what the file has is not measured again.
 
     Args:
-      pool: runs `protocol.measure`, which says what `positive` and `settings` are.
+      pool: runs `protocol.measure`.
       file: keeps figures of the whole population under these settings, and of no other.
       count: the population's networks, ``M``.
       members: their numbers, ``(m,)``.
       features: gives the features of the networks that are still missing.
-      positive: the black cats.
-      settings: seeds and settings.
+      positive: see `protocol.measure`.
+      settings: see `protocol.measure`.
       progress: receives how many of these networks are done, and how many there are.
-
-    Returns:
-      float64 ``(m, S, K + 1 + D, 7)``.
     """
     figures = _read(file, (count, *settings.shape))
     missing = members[np.isnan(figures[members]).any(axis=(1, 2, 3))]

@@ -16,8 +16,8 @@ _CONFIG = cyclegan.Config(normalisation="none", bias="zero", hidden=HIDDEN)
 def generate(reference: Reference, domain: str, count: int) -> Params:
     """The first ``count`` generated networks of a domain, biases zero, with both parents' heads.
 
-    Network ``i`` of domain A is B2A of cat network ``i``, of domain B it is A2B of black network ``i``. The
-    original's own have no heads: its output is the features. The heads only serve to ask the networks.
+    Network ``i`` of domain A is B2A of cat network ``i``, of domain B it is A2B of black network ``i``.
+    The original has no heads; they only serve to ask the networks.
     """
     zoos = (assemble.take_members(zoo, np.arange(count)) for zoo in (reference.black, reference.cat))
     networks = cyclegan.translate(DOMAINS[domain], reference.generators, Parents(*zoos), _CONFIG)

@@ -17,11 +17,10 @@ import threadpoolctl
 from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
-from kernelgan.evaluate import clustering
+from kernelgan.evaluation import clustering
 from kernelgan.types import Quadrant
 
-CLUSTERERS = ("kmeans", "one_class_svm", "dbscan")
-"""In the order of the original's report."""
+CLUSTERERS = ("kmeans", "one_class_svm", "dbscan")  # in the order of the original's report
 
 FIGURES = (
     *("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity"),
@@ -29,7 +28,7 @@ FIGURES = (
 )
 """Standard definitions first. What is printed as "precision" is recall, and the other way round."""
 
-_SETTLED = 1e-12
+_SETTLED = 1e-12  # a spread of features below it is none
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernelgan.results import SIGNIFICANCE
+from kernelgan.evaluation.verdict import SIGNIFICANCE
 from studies.jain2024.evidence import COMPARISONS
 
 if TYPE_CHECKING:
@@ -32,13 +32,12 @@ ASKED = POPULATIONS | {
     "cat": "the cat zoo as trained",
     "both": "both parents side by side",
 }
-SIDES = {
+SIDES = {  # of each of `COMPARISONS`
     "random": ("generated networks of both domains", "random kernels"),
     "black": ("generated networks of both domains", "the black zoo's own kernels, untranslated"),
     "source_a": ("generated networks of domain A", "the cat kernels that they were made from"),
     "source_b": ("generated networks of domain B", "the black kernels that they were made from"),
 }
-"""What is compared in each of `COMPARISONS`."""
 DECIDING = ("random", "black")
 """What a network that knows black cats must beat: no training at all, and networks that know black alone."""
 _MOST = 0.8  # of the reported figures within our range: "its figures repeat"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -12,12 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from kernelgan import assemble, environment, interop, models
+from kernelgan import assemble, environment, interop, keys, models
 from kernelgan import config as config_lib
 from kernelgan import workdir as workdir_lib
-from kernelgan.evaluate import bootstrap, features, similarity
+from kernelgan.evaluation import bootstrap, features, similarity
 from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
 from kernelgan.types import Config, Params, Quadrant, UserError
@@ -44,7 +44,7 @@ def run(config: Config, root: Path, workdir: Path, *, processes: int = 0, comman
       command: as the user gave it, for the report, whose path is returned.
 
     Raises:
-      UserError: whatever the user can mend; nothing that was finished is lost.
+      UserError: for what the user can mend; finished figures are kept.
     """
     settings_lib.check(config)
     environment.select_device(config.device)
@@ -53,27 +53,42 @@ def run(config: Config, root: Path, workdir: Path, *, processes: int = 0, comman
     progress.close("done")
     check_numbers(config, reference)
     results, arrays_file = workdir / RESULTS_FILE, workdir / ARRAYS_FILE
-    # With the data's digest among its settings a work directory refuses other data, and takes moved data.
-    settings = ConfigDict({**config.to_dict(), "data_sha256": reference.digest})
-    with workdir_lib.claimed(workdir, settings):
-        if not results.exists():
+    made_from = _digest(config, reference)
+    with workdir_lib.claimed(workdir, config):
+        if _made_from(results) != made_from:
             with measurements.workers(processes) as pool:
                 document, arrays = evaluate(prepare(config, reference, workdir, pool))
-            document |= {"command": command, "timings": workdir_lib.timings(workdir)}
+            document |= {"made_from": made_from, "command": command, "timings": workdir_lib.timings(workdir)}
             document["finding"] = report.finding(document)
             interop.write_arrays(arrays_file, arrays)
             write_atomically(results, json.dumps(document, indent=1).encode())
         try:
             document, arrays = json.loads(results.read_text()), interop.read_arrays(arrays_file)
-            page, finding = report.page(document, arrays), "\n".join(document["finding"])
+            page = report.page(document, arrays)
+            lines = [textwrap.fill(line, 100) for line in document["finding"]]
         except (ValueError, TypeError, LookupError, OSError, UserError) as error:
             raise UserError(
                 f"the results in {workdir} are damaged ({error}). Delete {results} and give the same command "
                 "again: no network is measured again."
             ) from error
         path = write_atomically(workdir / REPORT_FILE, page.encode())
-    print(finding, f"report: {path}", sep="\n\n")
+    print(*lines, f"report: {path}", sep="\n\n")
     return path
+
+
+def _digest(config: Config, reference: data.Reference) -> str:
+    """Of what figures are made from; they are kept under it, so that other data or settings mix with none."""
+    settings = {name: value for name, value in config.items() if name not in ("device", "chunk_size", "name")}
+    code = keys.of_source("studies.jain2024", "kernelgan.evaluation.clustering")
+    return keys.of_values([settings, reference.digest, code])
+
+
+def _made_from(results: Path) -> str:
+    """What the results of an earlier command were made from; "" where there are none, or they are damaged."""
+    try:
+        return str(json.loads(results.read_text())["made_from"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def check_numbers(config: Config, reference: data.Reference) -> None:
@@ -109,6 +124,11 @@ class Study:
     sizes: dict[str, int]  # how many of each population are looked at
     settings: protocol.Settings  # with all seeds
 
+    @property
+    def quadrant(self) -> np.ndarray:
+        """Of each photograph, ``(N,)``."""
+        return np.where(self.reference.positive, Quadrant.CONJUNCTION, Quadrant.REST)
+
     def features(self, name: str, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Features of a population's networks, or the pixels; see `measurements.Features`."""
         images = self.reference.images
@@ -128,7 +148,8 @@ class Study:
 
     def measure(self, kind: str, name: str, members: np.ndarray, settings: protocol.Settings) -> np.ndarray:
         """Figures of a population's networks, kept under `kind`; see `measurements.measure`."""
-        file = self.workdir / workdir_lib.EVALUATION / f"{kind}_{name}.npy"
+        folder = self.workdir / workdir_lib.EVALUATION / _digest(self.config, self.reference)[:12]
+        file = folder / f"{kind}_{name}.npy"
         count = 1 if name == PIXELS else _count(self.params[name])
         with workdir_lib.staged(self.workdir, f"{kind} {name}") as progress:
             return measurements.measure(
@@ -141,10 +162,10 @@ def prepare(config: Config, reference: data.Reference, workdir: Path, pool: Exec
     """Makes the networks of all populations."""
     print(f"{config.name}: {environment.device_words()}; work directory {workdir}", file=sys.stderr)
     count = config.networks or reference.pairs
-    keys = [jax.random.fold_in(jax.random.key(config.seed), number) for number in (0, 1)]
+    streams = [jax.random.fold_in(jax.random.key(config.seed), number) for number in (0, 1)]
     params = {
-        "random": populations.random(reference, config.random_networks or 2 * count, keys[0]),
-        "gaussian": populations.gaussian(reference, config.gaussian_networks, keys[1]),
+        "random": populations.random(reference, config.random_networks or 2 * count, streams[0]),
+        "gaussian": populations.gaussian(reference, config.gaussian_networks, streams[1]),
         "black": populations.untranslated(reference, "A", count),
         "cat": populations.untranslated(reference, "B", count),
         "generated_b": populations.generate(reference, "B", reference.pairs),
@@ -260,7 +281,7 @@ def _population(study: Study, name: str, fixed: np.ndarray) -> Record:
     seed = study.config.seed
     convolutions = jax.tree.leaves([study.params[name][layer] for layer in data.LAYERS])
     cosines = [
-        similarity.cosine_similarity(values, _quadrant(study))
+        similarity.cosine_similarity(values, study.quadrant)
         for _, values in study.features(name, np.arange(study.sizes[name]))
     ]
     return {
@@ -292,15 +313,11 @@ def _asked(study: Study) -> Record:
     for name, values in logits.items():
         answers, threshold = features.score(values)
         intervals = bootstrap.score_intervals(
-            answers, _quadrant(study), threshold=threshold, resamples=300, seed=study.config.seed
+            answers, study.quadrant, threshold=threshold, resamples=300, seed=study.config.seed
         )
         record[name] = {"networks": len(answers), "auroc": intervals["auroc"]["vs_rest"]}
         record[name]["balanced_accuracy"] = intervals["balanced_accuracy"]
     return record
-
-
-def _quadrant(study: Study) -> np.ndarray:
-    return np.where(study.reference.positive, Quadrant.CONJUNCTION, Quadrant.REST)
 
 
 def _shown(

@@ -2,8 +2,8 @@
 
 Numba keeps compiled code by the file that a function is in, and does not see when another file that the
 function calls has changed. Here it is kept by the content of all files of this package, in the user's cache
-(`cache`), or where that cannot be written not at all. `kernelgan.evaluate.loops` keeps its code here too: its
-functions call nothing compiled outside of their own file, whose changes numba sees.
+(`cache`), or where that cannot be written not at all. `kernelgan.evaluation.loops` keeps its code here too:
+its functions call nothing compiled outside of their own file, whose changes numba sees.
 """
 
 from __future__ import annotations

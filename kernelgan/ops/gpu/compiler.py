@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kernelgan import cache
+from kernelgan.files import write_atomically
 from kernelgan.ops.gpu.layout import MOST_SHARED, THREADS, Layout
-from kernelgan.results import write_atomically
 from kernelgan.types import UserError
 
 SOURCE = Path(__file__).with_name("epoch.cu")

@@ -6,9 +6,10 @@ about a second (numba), so it is imported where something is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from concurrent import futures
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import threadpoolctl
@@ -24,15 +25,40 @@ POSITIVE = -1
 _AT_ONCE = 16  # networks of a task
 
 
-def by_networks(work: Callable[[slice], Any], networks: int) -> list[Any]:
-    """``work(networks)`` of every few networks in turn, on all cores, with one BLAS thread each.
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
-    What a network gets must not depend on which others it is given with; then the results do not depend on
-    the number of cores.
+
+def on_all_cores(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], *, stop: Callable[[], None] = lambda: None
+) -> list[_Result]:
+    """``work(item)`` of each in a thread, as many at a time as there are cores, with one BLAS thread each.
+
+    What an item gives must not depend on the others; then the results do not depend on the number of cores.
+    At the first error no other item is begun, ``stop`` is called, and the error is raised when those that are
+    under way have ended.
     """
-    tasks = [slice(first, min(first + _AT_ONCE, networks)) for first in range(0, networks, _AT_ONCE)]
-    with threadpoolctl.threadpool_limits(1), futures.ThreadPoolExecutor(environment.cores()) as pool:
-        return list(pool.map(work, tasks))
+    with _blas().limit(limits=1), futures.ThreadPoolExecutor(environment.cores()) as pool:
+        started = [pool.submit(work, item) for item in items]
+        try:
+            return [one.result() for one in started]
+        except BaseException:
+            stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def by_networks(work: Callable[[slice], _Result], networks: int) -> list[_Result]:
+    """``work(networks)`` of every few networks in turn, see `on_all_cores`."""
+    return on_all_cores(
+        work, (slice(first, min(first + _AT_ONCE, networks)) for first in range(0, networks, _AT_ONCE))
+    )
+
+
+@functools.cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    """The thread pools of the libraries that are loaded; to look for them takes milliseconds."""
+    return threadpoolctl.ThreadpoolController()
 
 
 def in_lanes(weights: np.ndarray) -> np.ndarray:

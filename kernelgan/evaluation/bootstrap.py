@@ -16,11 +16,12 @@ average precision lies somewhat high: an image drawn twice is tied with itself.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from kernelgan.evaluate import scores as scores_lib
+from kernelgan.evaluation import scores as scores_lib
 from kernelgan.types import Quadrant
 
 
@@ -68,7 +69,7 @@ def resampled_auroc(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarra
     Raises:
       ValueError: see `scores.check_scores`.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)
@@ -107,7 +108,7 @@ def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weight
     Raises:
       ValueError: see `scores.check_scores`.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)
@@ -186,6 +187,7 @@ def interval(observed: np.ndarray, resampled: np.ndarray, *, seed: int) -> dict[
     return {**_spread(observed), "ci95": _percentiles(resampled_mean(resampled, seed=seed))}
 
 
+@functools.lru_cache(maxsize=32)
 def network_shares(networks: int, *, resamples: int, seed: int) -> np.ndarray:
     """Each network's (or pair's) share of each resample.
 
@@ -195,11 +197,13 @@ def network_shares(networks: int, *, resamples: int, seed: int) -> np.ndarray:
       seed: of the draws.
 
     Returns:
-      float64 ``(R, M)``; rows sum to 1.
+      float64 ``(R, M)``; rows sum to 1. The same read-only array for the same arguments.
     """
     rng = np.random.default_rng([seed, 1, networks])
     drawn = max(1, networks - 1)
-    return rng.multinomial(drawn, np.full(networks, 1 / networks), size=resamples) / drawn
+    shares = rng.multinomial(drawn, np.full(networks, 1 / networks), size=resamples) / drawn
+    shares.flags.writeable = False
+    return shares
 
 
 def resampled_mean(resampled: np.ndarray, *, seed: int) -> np.ndarray:
@@ -275,9 +279,14 @@ def intervals_and_replicates(
     threshold: float | np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    weights: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What `score_intervals` gives, and float32 ``(R,)``: the mean ``worst`` on each resample, for tests."""
-    weights = image_weights(quadrant, resamples=resamples, seed=seed)
+    """What `score_intervals` gives, and float32 ``(R,)``: the mean ``worst`` on each resample, for tests.
+
+    ``weights`` are `image_weights` of the same quadrants, ``resamples`` and ``seed``, where they are at hand.
+    """
+    if weights is None:
+        weights = image_weights(quadrant, resamples=resamples, seed=seed)
     auroc = scores_lib.auroc_by_quadrant(scores, quadrant)
     drawn = resampled_auroc(scores, quadrant, weights)
     result: dict[str, Any] = {

@@ -12,20 +12,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 import threadpoolctl
 from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
-from kernelgan.evaluate import scores as scores_lib
+from kernelgan.evaluation import scores as scores_lib
 from kernelgan.types import Quadrant
 
 NOISE = -1
 """DBSCAN's label for an image that is in no cluster."""
+
+ALONE = threading.Lock()
+"""Held while UMAP runs or warnings are silenced: two threads cannot do either at once."""
 
 _FEWEST_IMAGES = 4  # umap-learn raises for fewer
 _INITS = 10  # K-means starts, as scikit-learn's n_init of the reference
@@ -137,7 +142,7 @@ def kmeans_many(features: np.ndarray, quadrant: np.ndarray, *, seed: int) -> dic
     Raises:
       ValueError: shapes disagree.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     quadrant = scores_lib.check_quadrant(quadrant)
     features = np.asarray(features)
@@ -158,7 +163,7 @@ def kmeans_many(features: np.ndarray, quadrant: np.ndarray, *, seed: int) -> dic
 
     parts = loops.by_networks(work, len(features))
     rows, degenerate = zip(*itertools.chain(*parts), strict=True)
-    return {**_stack(list(rows)), "degenerate": np.array(degenerate)}
+    return {**stack(list(rows)), "degenerate": np.array(degenerate)}
 
 
 def cluster_scores(
@@ -214,14 +219,9 @@ def cluster_scores(
     }
 
 
-def _stack(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def stack(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Dicts of numbers, one a network, to one dict of ``(M,)`` arrays."""
-    return {
-        key: _stack([row[key] for row in rows])
-        if isinstance(value, dict)
-        else np.array([row[key] for row in rows])
-        for key, value in rows[0].items()
-    }
+    return jax.tree.map(lambda *values: np.array(values), *rows)
 
 
 def _names_itself(method: str, degenerate: str) -> bool:
@@ -258,7 +258,7 @@ def _two_means(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     `points` float32 ``(N, F)``, not all alike; returns int64 ``(N,)``, 0 for the first image's.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     points = np.ascontiguousarray(points - points.mean(axis=0))
     squares = np.einsum("nf,nf->n", points, points)
@@ -289,7 +289,7 @@ def _umap_plane(features: np.ndarray, *, seed: int, neighbours: int) -> np.ndarr
         random_state=seed,
         n_jobs=1,  # what a seed implies; asking for it keeps UMAP from warning
     )
-    with _quiet_umap():
+    with ALONE, _quiet_umap():
         return np.asarray(reducer.fit_transform(features), np.float32)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from kernelgan.evaluate import scores as scores_lib
+from kernelgan.evaluation import scores as scores_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def cosine_similarity(features: np.ndarray, quadrant: np.ndarray) -> Similarity:
       ValueError: shapes disagree, features of some network are not finite, or the conjunction has fewer
         than two images.
     """
-    from kernelgan.evaluate import loops  # numba takes a while to import
+    from kernelgan.evaluation import loops  # numba takes a while to import
 
     quadrant = scores_lib.check_quadrant(quadrant)
     features = np.asarray(features)

@@ -1,15 +1,17 @@
 import dataclasses
 import json
+import threading
+import time
 
 import jax
 import numpy as np
 import pytest
+from rows import ROWS
 
-from kernelgan import keys
-from kernelgan.baselines import methods
-from kernelgan.evaluate import clustering, evaluation, features, scores
+from kernelgan import baselines, keys
+from kernelgan.evaluation import clustering, features, measurement, scores
 
-SETTINGS = evaluation.Settings(
+SETTINGS = measurement.Settings(
     bootstrap=20,
     umap_networks=0,  # umap takes long to load
     umap_images=12,
@@ -31,7 +33,7 @@ def pictures(images):
 
 @pytest.fixture(scope="module")
 def context(make_context, make_parents):
-    return make_context(objects=4, opponents={"trained_on_conjunction": make_parents(2, seed=6)})
+    return make_context(objects=4, trained={"trained_on_conjunction": make_parents(2, seed=6)})
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +41,8 @@ def measure(context, pictures):
     """``measure(name)``: the record and arrays of a method of the table."""
 
     def run(name, settings=SETTINGS, networks=None):
-        method = methods.METHODS[name]
-        return evaluation.evaluate_method(
+        method = ROWS[name]
+        return measurement.evaluate_method(
             method, networks or method.networks(context), pictures, QUADRANT, settings
         )
 
@@ -52,7 +54,7 @@ def measure(context, pictures):
 
 def test_as_many_images_of_each_quadrant_are_embedded():
     quadrant = np.repeat([3, 0, 1, 2], [40, 10, 20, 30])
-    found = evaluation.embedded_images(quadrant, 20)
+    found = measurement.embedded_images(quadrant, 20)
     assert (np.diff(found) > 0).all()
     np.testing.assert_array_equal(np.bincount(quadrant[found]), [5, 5, 5, 5])
     np.testing.assert_array_equal(found[:5], np.arange(5))
@@ -60,12 +62,12 @@ def test_as_many_images_of_each_quadrant_are_embedded():
 
 def test_a_small_quadrant_is_embedded_whole_and_absent_ones_not_counted():
     quadrant = np.repeat([0, 4], [3, 50])
-    found = evaluation.embedded_images(quadrant, 20)
+    found = measurement.embedded_images(quadrant, 20)
     np.testing.assert_array_equal(np.bincount(quadrant[found]), [3, 0, 0, 0, 10])
 
 
 def test_all_images_are_embedded_where_there_are_few():
-    np.testing.assert_array_equal(evaluation.embedded_images(QUADRANT, 24), np.arange(24))
+    np.testing.assert_array_equal(measurement.embedded_images(QUADRANT, 24), np.arange(24))
 
 
 # One method.
@@ -125,7 +127,7 @@ def test_features_of_both_networks_are_clustered_side_by_side(measured, context,
         )
         for zoo in (context.attribute, context.objects)
     ]
-    few = evaluation.embedded_images(QUADRANT, SETTINGS.umap_images)
+    few = measurement.embedded_images(QUADRANT, SETTINGS.umap_images)
     both = np.concatenate(streams, axis=-1)[:, few]
     found = clustering.kmeans_many(both, QUADRANT[few], seed=SETTINGS.seed)
     mean = record["clustering"]["kmeans_raw"]["accuracy"]["mean"]
@@ -155,10 +157,10 @@ def test_the_first_networks_are_embedded_on_the_stratified_images(
             embedding=np.full((len(found), 2), len(seen), np.float32),
         )
 
-    monkeypatch.setattr(evaluation.clustering, "cluster", cluster)
+    monkeypatch.setattr(measurement.clustering, "cluster", cluster)
     record, arrays = measure("attribute_only", dataclasses.replace(SETTINGS, umap_networks=3))
     assert len(seen) == 3
-    few = evaluation.embedded_images(QUADRANT, SETTINGS.umap_images)
+    few = measurement.embedded_images(QUADRANT, SETTINGS.umap_images)
     parts = features.population_outputs(network, context.attribute, pictures, chunk_size=4)
     expected = np.concatenate([found for *_, found in parts])[:3, few]
     for (found, quadrant, options), own in zip(seen, expected, strict=True):
@@ -181,7 +183,7 @@ def _record(mean):
 
 
 def test_recovered_is_nothing_for_random_and_all_for_the_ceiling():
-    found = evaluation.recovered(
+    found = measurement.recovered(
         {
             "random": _record(0.5),
             "x": _record(0.6),
@@ -204,7 +206,7 @@ def test_recovered_is_nothing_for_random_and_all_for_the_ceiling():
     ],
 )
 def test_recovered_is_unknown_without_a_way_from_random_to_the_ceiling(records):
-    assert evaluation.recovered(records) == dict.fromkeys(records)
+    assert measurement.recovered(records) == dict.fromkeys(records)
 
 
 GENERATED = ["cyclegan_a2b", "cyclegan_b2a"]
@@ -221,7 +223,7 @@ def _worst(a2b=0.0, b2a=0.0, seed=0):
 
 
 def test_better_networks_are_told_from_the_null():
-    found = evaluation.matched_null(_worst(b2a=0.2), GENERATED, seed=0)
+    found = measurement.matched_null(_worst(b2a=0.2), GENERATED, seed=0)
     assert found["method"] == "cyclegan_b2a"
     assert found["statistic"] == "auroc.worst"
     assert found["candidates"] == 2
@@ -234,41 +236,41 @@ def test_better_networks_are_told_from_the_null():
 
 
 def test_networks_of_the_null_are_rarely_told_from_it():
-    found = [evaluation.matched_null(_worst(seed=seed), GENERATED, seed=0)["p_value"] for seed in range(20)]
+    found = [measurement.matched_null(_worst(seed=seed), GENERATED, seed=0)["p_value"] for seed in range(20)]
     assert np.mean(np.array(found) < 0.05) <= 0.15
     assert max(found) == 1.0  # doubled, and no more than 1
 
 
 def test_worse_networks_are_no_finding():
-    assert evaluation.matched_null(_worst(a2b=-0.2, b2a=-0.2), GENERATED, seed=0)["p_value"] > 0.9
+    assert measurement.matched_null(_worst(a2b=-0.2, b2a=-0.2), GENERATED, seed=0)["p_value"] > 0.9
 
 
 @pytest.mark.parametrize("missing", ["random", "cyclegan"])
 def test_there_is_no_null_test_without_both_sides(missing):
     worst = {name: values for name, values in _worst().items() if not name.startswith(missing)}
-    assert evaluation.matched_null(worst, GENERATED, seed=0) is None
+    assert measurement.matched_null(worst, GENERATED, seed=0) is None
 
 
 def test_a_copy_of_a_parent_is_not_new(context, measure):
-    parents = (context.attribute, context.objects)
-    rivals = [measure(name)[1] for name in ("attribute_only", "object_only")]
-    copy, distances = evaluation.novelty(
-        context.convnets(context.objects), parents, rivals[1], rivals, QUADRANT, SETTINGS
+    rivals = [measure(name)[1] for name in baselines.PARENTS]
+    parents = measurement.parentage((context.attribute, context.objects), rivals, QUADRANT)
+    copy, distances = measurement.novelty(
+        context.convnets(context.objects), parents, rivals[1], QUADRANT, SETTINGS
     )
     assert copy["distance"]["mean"] == pytest.approx(0, abs=1e-3)
     assert copy["error_overlap"]["mean"] == 1
     assert distances.shape == (4,)
     turned = context.convnets(jax.tree.map(lambda leaf: -leaf, context.objects))
-    fresh, _ = evaluation.novelty(turned, parents, rivals[1], rivals, QUADRANT, SETTINGS)
+    fresh, _ = measurement.novelty(turned, parents, rivals[1], QUADRANT, SETTINGS)
     assert fresh["distance"]["mean"] > 0.5
 
 
 @pytest.mark.parametrize("name", ["pixels", "half_width_pair", "and_ensemble"])
 def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure, name):
-    networks = methods.METHODS[name].networks(context)
+    networks = ROWS[name].networks(context)
     outcome = measure(name)[1]
-    parents = (context.attribute, context.objects)
-    assert evaluation.novelty(networks, parents, outcome, [outcome] * 2, QUADRANT, SETTINGS) is None
+    parents = measurement.parentage((context.attribute, context.objects), [outcome] * 2, QUADRANT)
+    assert measurement.novelty(networks, parents, outcome, QUADRANT, SETTINGS) is None
 
 
 # One pair.
@@ -277,7 +279,7 @@ def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure
 @pytest.fixture(scope="module")
 def evaluate(context, pictures):
     def run(directory, progress=lambda done: None):
-        return evaluation.evaluate_pair(
+        return measurement.evaluate_pair(
             context,
             pictures,
             QUADRANT,
@@ -285,6 +287,7 @@ def evaluate(context, pictures):
             directory=directory,
             keys=lambda name: keys.StageKey({"method": name}),
             progress=progress,
+            methods=ROWS,
         )
 
     return run
@@ -299,8 +302,8 @@ def pair(evaluate, tmp_path_factory):
 def test_a_pair_has_a_record_of_every_method_that_could_be_made(pair):
     _, (record, arrays), seen = pair
     records = record["methods"]
-    assert set(records) == set(methods.METHODS) - {"distilled"}
-    assert seen == list(range(1, len(methods.METHODS) + 1))
+    assert set(records) == set(ROWS) - {"distilled"}
+    assert seen == list(range(1, len(ROWS) + 1))
     assert all("recovered" in one for one in records.values())
     without = {
         "attribute_only",
@@ -327,13 +330,71 @@ def test_a_pair_s_tests_are_of_its_means(pair):
         assert test["difference"]["mean"] == pytest.approx(means[0] - means[1])
 
 
+def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypatch):
+    ran, real = [], features.population_outputs
+
+    def count(network, params, *arguments, **options):
+        ran.append(len(params["dense"]["bias"]))
+        return real(network, params, *arguments, **options)
+
+    monkeypatch.setattr(features, "population_outputs", count)
+    chosen = {name: ROWS[name] for name in (*baselines.PARENTS, baselines.YARDSTICK, "average")}
+    found, _ = measurement.evaluate_pair(
+        context,
+        pictures,
+        QUADRANT,
+        SETTINGS,
+        directory=tmp_path,
+        keys=lambda name: keys.StageKey({"row": name}),
+        progress=lambda done: None,
+        methods=chosen,
+    )
+    sizes = [found["methods"][name]["networks"] for name in (*baselines.PARENTS, "average")]
+    assert ran == sizes  # nothing ran for the ensemble
+    assert found["methods"][baselines.YARDSTICK]["networks"] == min(sizes)
+
+
+def test_pairs_come_in_order_and_progress_counts_all(context):
+    seen, several = [], {"x": ROWS["random"], "y": ROWS["gaussian"]}
+
+    def work(pair, progress):
+        for done in (1, 2):
+            progress(done)
+        return pair.upper()
+
+    found = measurement.evaluate_pairs(
+        work, "abc", progress=lambda done, total: seen.append((done, total)), methods=several
+    )
+    assert found == ["A", "B", "C"]
+    assert seen == [(done, 6) for done in range(1, 7)]
+
+
+def test_an_error_in_one_pair_stops_the_others():
+    started, failed = threading.Event(), threading.Event()
+
+    def work(pair, progress):
+        if pair == "bad":
+            started.wait(2)
+            raise ValueError("of this pair")
+        started.set()
+        for done in range(100_000):
+            progress(done)
+            time.sleep(0.001)
+        failed.set()
+
+    pairs = ["bad", *["good"] * 50]
+    with pytest.raises(ValueError, match="of this pair"):
+        measurement.evaluate_pairs(work, pairs, progress=lambda done, total: None, methods={})
+    assert not failed.is_set()
+
+
 def test_a_repeated_evaluation_reads_what_was_measured(pair, evaluate, monkeypatch):
     directory, (record, arrays), _ = pair
 
     def never(*arguments):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(evaluation, "evaluate_method", never)
+    monkeypatch.setattr(measurement, "evaluate_method", never)
     again = evaluate(directory)
     assert again[0] == record
     for name, values in arrays.items():
@@ -344,14 +405,14 @@ def test_damaged_measurements_are_taken_again(pair, evaluate, monkeypatch):
     directory, (record, _), _ = pair
     file = directory / "average.npz"
     file.write_bytes(file.read_bytes()[:-100])
-    measured, real = [], evaluation.evaluate_method
+    measured, real = [], measurement.evaluate_method
 
     def count(method, *arguments):
         measured.append(method)
         return real(method, *arguments)
 
-    monkeypatch.setattr(evaluation, "evaluate_method", count)
+    monkeypatch.setattr(measurement, "evaluate_method", count)
     assert evaluate(directory)[0] == record
-    assert measured == [methods.METHODS["average"]]
+    assert measured == [ROWS["average"]]
     evaluate(directory)
     assert len(measured) == 1

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kernelgan.evaluate import scores as scores_lib
+from kernelgan.evaluation import scores as scores_lib
 
-SIGNIFICANCE = 0.05
 _ROUNDING = 1e-12
 _UNHEARD_OF = 1e-9
 _OF_PICKED: dict[str, Callable[[np.ndarray], Any]] = {"best": np.max, "mean": np.mean}

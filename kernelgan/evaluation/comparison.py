@@ -24,14 +24,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kernelgan.evaluate import bootstrap, null_test
+from kernelgan.baselines import CEILING, FLOOR, YARDSTICK
+from kernelgan.evaluation import bootstrap, null_test
+from kernelgan.evaluation.verdict import SIGNIFICANCE
 
 Record = dict[str, Any]
 Tests = dict[str, dict[str, Record]]
-
-YARDSTICK = "and_ensemble"
-"""What every method is compared with: both parents run, at twice the parameters."""
-FLOOR, CEILING = "random", "trained_on_conjunction"
 
 
 def difference(mean: float, other: float, replicates: np.ndarray, others: np.ndarray) -> Record:
@@ -230,8 +228,10 @@ class _Board:
         parameters = [
             pair["methods"][name].get("parameters") for pair in self.pairs if name in pair["methods"]
         ]
+        record = next(pair["methods"][name] for pair in self.pairs if name in pair["methods"])
+        told = ("kind", "label", "description", "family", "tier")
         return {
-            "kind": self.kind(name),
+            **{key: record[key] for key in told if key in record},
             "pairs": int(np.isfinite(means).sum()),
             "parameters": parameters[0],
             "auroc": {self.merit: self.drawings.statistic(means)},
@@ -279,7 +279,7 @@ class _Board:
             pair["tests"][name][YARDSTICK] for pair in self.pairs if YARDSTICK in pair["tests"].get(name, {})
         ]
         signs = np.array([np.sign(one["difference"]["mean"]) for one in tests])
-        clear = np.array([one["p_adjusted"] < null_test.SIGNIFICANCE for one in tests])
+        clear = np.array([one["p_adjusted"] < SIGNIFICANCE for one in tests])
         return {
             "rival": YARDSTICK,
             **test,

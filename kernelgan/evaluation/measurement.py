@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 
+from kernelgan import baselines
 from kernelgan.baselines.methods import Context, Method, Networks, parameter_count
-from kernelgan.evaluate import bootstrap, clustering, comparison, features, null_test, scores, similarity
-from kernelgan.evaluate import novelty as novelty_lib
+from kernelgan.evaluation import bootstrap, clustering, comparison, features, null_test, scores, similarity
+from kernelgan.evaluation import novelty as novelty_lib
 from kernelgan.keys import StageKey, kept
 from kernelgan.types import Params, Quadrant
 
 Record = dict[str, Any]
 Arrays = dict[str, np.ndarray]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _SHOWN_IMAGES = 48
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
@@ -56,6 +63,7 @@ def evaluate_method(
     images: np.ndarray,
     quadrant: np.ndarray,
     settings: Settings,
+    weights: np.ndarray | None = None,
 ) -> tuple[Record, Arrays]:
     """Measures every network of a method on the test images.
 
@@ -65,6 +73,7 @@ def evaluate_method(
       images: uint8 ``(N, H, W, C)``.
       quadrant: int8 ``(N,)``, see `scores`.
       settings: see there.
+      weights: the resamples of the images, see `bootstrap.intervals_and_replicates`.
 
     Returns:
       The method's record but for what needs other methods (``recovered``, ``novelty``), and its arrays:
@@ -77,8 +86,8 @@ def evaluate_method(
     embedded: list[clustering.ClusterResult] = []
     streams = [population.outputs(images, chunk_size=settings.chunk_size) for population in networks]
     for parts in zip(*streams, strict=True):
-        logits.append(np.concatenate([answers for _, answers, _ in parts], axis=-1))
-        found = np.concatenate([values for _, _, values in parts], axis=-1)
+        answers, found = (_side_by_side([part[place] for part in parts]) for place in (1, 2))
+        logits.append(answers)
         cosines.append(similarity.cosine_similarity(found, quadrant))
         raw.append(clustering.kmeans_many(found[:, few], quadrant[few], seed=settings.seed))
         missing = settings.umap_networks - len(embedded)
@@ -94,15 +103,20 @@ def evaluate_method(
         "parameters": parameter_count(networks),
     }
     figures, replicates = bootstrap.intervals_and_replicates(
-        answers, quadrant, threshold=threshold, resamples=settings.bootstrap, seed=settings.seed
+        answers,
+        quadrant,
+        threshold=threshold,
+        resamples=settings.bootstrap,
+        seed=settings.seed,
+        weights=weights,
     )
     record |= figures
     if "vs_rest" in record["auroc"]:
         del record["auroc"]["worst"]  # of one number; there are no quadrants
-    clusterings = {"kmeans_raw": _joined(raw)}
+    clusterings = {"kmeans_raw": jax.tree.map(lambda *parts: np.concatenate(parts), *raw)}
     for clusterer in embedded[0].scores if embedded else ():
         if clusterer != "kmeans_raw":
-            clusterings[clusterer] = _stacked([one.scores[clusterer] for one in embedded])
+            clusterings[clusterer] = clustering.stack([one.scores[clusterer] for one in embedded])
     record["clustering"] = {name: _summaries(values, settings) for name, values in clusterings.items()}
     record["cosine_similarity"] = {
         figure: _summary(np.concatenate([getattr(part, figure) for part in cosines]), settings)
@@ -118,6 +132,10 @@ def evaluate_method(
     if embedded and embedded[0].embedding is not None:
         arrays |= {"embedding": embedded[0].embedding, "cluster": embedded[0].clusters["kmeans"]}
     return record, arrays
+
+
+def _side_by_side(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def worst(answers: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
@@ -146,26 +164,6 @@ def _cluster(found: np.ndarray, quadrant: np.ndarray, settings: Settings) -> clu
     )
 
 
-def _stacked(records: list[Record]) -> Record:
-    """Records of numbers, one a network, as one record of ``(M,)`` arrays."""
-    return {
-        key: _stacked([one[key] for one in records])
-        if isinstance(value, dict)
-        else np.array([one[key] for one in records])
-        for key, value in records[0].items()
-    }
-
-
-def _joined(records: list[Record]) -> Record:
-    """Records of ``(m,)`` arrays, one a chunk, as one record of ``(M,)`` arrays."""
-    return {
-        key: _joined([one[key] for one in records])
-        if isinstance(value, dict)
-        else np.concatenate([one[key] for one in records])
-        for key, value in records[0].items()
-    }
-
-
 def _summary(values: np.ndarray, settings: Settings) -> Record:
     return bootstrap.summary(values, resamples=settings.bootstrap, seed=settings.seed)
 
@@ -173,7 +171,8 @@ def _summary(values: np.ndarray, settings: Settings) -> Record:
 def _summaries(values: Record, settings: Settings) -> Record:
     """Each array of a clusterer's record as a mean with its interval."""
     found = {key: _summary(values[key], settings) for key in _CLUSTER_FIGURES}
-    printed = {key: _summary(value, settings) for key, value in values["as_printed"].items()}
+    as_printed = values["as_printed"]
+    printed = {key: _summary(as_printed[key], settings) for key in _CLUSTER_FIGURES if key in as_printed}
     return {**found, "as_printed": printed}
 
 
@@ -185,17 +184,47 @@ def merit_of(record: Record) -> str:
 def recovered(records: dict[str, Record]) -> dict[str, dict[str, float] | None]:
     """Each method's share of the way from random networks to the ceiling, on the figure of merit."""
     means = {name: record["auroc"][merit_of(record)]["mean"] for name, record in records.items()}
-    low, high = means.get("random"), means.get("trained_on_conjunction")
+    low, high = means.get(baselines.FLOOR), means.get(baselines.CEILING)
     if low is None or high is None or high <= low:
         return dict.fromkeys(records)
     return {name: {"mean": (mean - low) / (high - low)} for name, mean in means.items()}
 
 
+class Parentage(NamedTuple):
+    """What the novelty of every method of a pair is taken against; see `parentage`.
+
+    Attributes:
+      layers: names of the two convolutional layers.
+      kernels: the parents of both zoos.
+      wrong: bool ``(K, N)``: which images they answer wrongly.
+    """
+
+    layers: tuple[str, ...]
+    kernels: novelty_lib.Parents
+    wrong: np.ndarray
+
+
+def parentage(parents: tuple[Params, Params], rivals: Sequence[Arrays], quadrant: np.ndarray) -> Parentage:
+    """Both zoos' networks as candidates for the nearest parent.
+
+    Args:
+      parents: of the attribute's and the object's zoo.
+      rivals: both zoos' arrays from `evaluate_method`.
+      quadrant: int8 ``(N,)``.
+
+    Returns:
+      Their kernels, distances and errors.
+    """
+    layers = tuple(name for name in parents[0] if name != "dense")
+    kernels = [np.concatenate([zoo[layer]["kernel"] for zoo in parents]) for layer in layers]
+    wrong = np.concatenate([_wrong(rival, quadrant) for rival in rivals])
+    return Parentage(layers, novelty_lib.compare_parents(*kernels), wrong)
+
+
 def novelty(
     networks: Networks,
-    parents: tuple[Params, Params],
+    parents: Parentage,
     answers: Arrays,
-    rivals: list[Arrays],
     quadrant: np.ndarray,
     settings: Settings,
 ) -> tuple[Record, np.ndarray] | None:
@@ -203,9 +232,8 @@ def novelty(
 
     Args:
       networks: what a method made; the first 32 are looked at.
-      parents: of the attribute's and the object's zoo, the candidates for nearest.
+      parents: from `parentage`.
       answers: the networks' arrays from `evaluate_method`.
-      rivals: those of ``attribute_only`` and ``object_only``.
       quadrant: int8 ``(N,)``.
       settings: see there.
 
@@ -214,28 +242,26 @@ def novelty(
       ``error_overlap`` (intersection over union; 1: the same errors), and the distances ``(m,)``. None for
       what is not one network with kernels of the parents' shape.
     """
-    layers = [name for name in parents[0] if name != "dense"]
-    if len(networks) != 1 or any(
-        networks[0].params.get(layer, {"kernel": np.zeros(0)})["kernel"].shape[1:]
-        != parents[0][layer]["kernel"].shape[1:]
-        for layer in layers
-    ):
+    if len(networks) != 1 or any(layer not in networks[0].params for layer in parents.layers):
         return None
-    kernels = [np.concatenate([zoo[layer]["kernel"] for zoo in parents]) for layer in layers]
-    own = [networks[0].params[layer]["kernel"][:_MATCHED] for layer in layers]
-    found = novelty_lib.novelty(*own, *kernels)
-    truth = quadrant == Quadrant.CONJUNCTION
-    wrong = _answered(answers)[:_MATCHED] != truth
-    parents_wrong = np.concatenate([_answered(rival) != truth for rival in rivals])
+    own = [networks[0].params[layer]["kernel"][:_MATCHED] for layer in parents.layers]
+    if any(ours.shape[1:] != kernel.shape[1:] for ours, kernel in zip(own, parents.kernels[:2], strict=True)):
+        return None
+    first, second = own
+    found = novelty_lib.novelty(first, second, parents.kernels)
+    wrong = _wrong(answers, quadrant)[:_MATCHED]
     record = {
         "distance": _summary(found.relative_to_nearest, settings),
-        "error_overlap": _summary(novelty_lib.error_overlap(wrong, parents_wrong, found.nearest), settings),
+        "error_overlap": _summary(novelty_lib.error_overlap(wrong, parents.wrong, found.nearest), settings),
     }
     return record, found.relative_to_nearest
 
 
-def _answered(answers: Arrays) -> np.ndarray:
-    return scores.answers(answers["scores"], float(answers["threshold"]))
+def _wrong(answers: Arrays, quadrant: np.ndarray) -> np.ndarray:
+    """Bool ``(M, N)``: which images are answered wrongly."""
+    return scores.answers(answers["scores"], float(answers["threshold"])) != (
+        quadrant == Quadrant.CONJUNCTION
+    )
 
 
 def matched_null(
@@ -261,9 +287,9 @@ def matched_null(
       The record ``null_test``, or None if there are no generated networks.
     """
     candidates = [name for name in generated if name in worst_by_method]
-    if not candidates or "random" not in worst_by_method:
+    if not candidates or baselines.FLOOR not in worst_by_method:
         return None
-    null = worst_by_method["random"]
+    null = worst_by_method[baselines.FLOOR]
     by_method, means = {}, {}
     for name in candidates:
         of_mean = null_test.mean_test(worst_by_method[name], null, statistic=statistic, seed=seed)
@@ -288,6 +314,42 @@ def matched_null(
             np.concatenate([worst_by_method[name] for name in candidates]), null, statistic=statistic
         ),
     }
+
+
+def evaluate_pairs(
+    work: Callable[[Item, Callable[[int], None]], Result],
+    pairs: Sequence[Item],
+    *,
+    progress: Callable[[int, int], None],
+    methods: Mapping[str, Method],
+) -> list[Result]:
+    """Measures pairs, as many at a time as there are cores.
+
+    Args:
+      work: `evaluate_pair` of one of these, with the ``progress`` that it is to call.
+      pairs: what there is to measure.
+      progress: called with the methods done and the methods in all, by one thread at a time.
+      methods: the table.
+
+    Returns:
+      What each pair gives, in order. The first error stops the others at their next method.
+    """
+    from kernelgan.evaluation import loops  # numba takes a while to import
+
+    lock, stop = threading.Lock(), threading.Event()
+    done = [0] * len(pairs)
+
+    def one(number: int) -> Result:
+        def measured(count: int) -> None:
+            if stop.is_set():
+                raise futures.CancelledError
+            with lock:
+                done[number] = count
+                progress(sum(done), len(pairs) * len(methods))
+
+        return work(pairs[number], measured)
+
+    return loops.on_all_cores(one, range(len(pairs)), stop=stop.set)
 
 
 def evaluate_pair(
@@ -319,16 +381,9 @@ def evaluate_pair(
     """
     records: dict[str, Record] = {}
     outcomes: dict[str, Arrays] = {}
+    pair = _Pair(context, images, quadrant, settings, outcomes)
     for done, (name, method) in enumerate(methods.items(), start=1):
-
-        def work(name: str = name, method: Method = method) -> tuple[Record, Arrays] | None:
-            networks = method.networks(context)
-            if networks is None:
-                return None
-            record, arrays = evaluate_method(method, networks, images, quadrant, settings)
-            return _with_novelty(record, arrays, networks, context, outcomes, quadrant, settings)
-
-        found = kept(directory / f"{name}.npz", keys(name), work)
+        found = kept(directory / f"{name}.npz", keys(name), functools.partial(pair.measure, method))
         if found is not None:
             records[name], outcomes[name] = found
         progress(done)
@@ -352,23 +407,60 @@ def evaluate_pair(
     return {"methods": records, "tests": tests, "null_test": null}, arrays
 
 
-def _with_novelty(
-    record: Record,
-    arrays: Arrays,
-    networks: Networks,
-    context: Context,
-    outcomes: Mapping[str, Arrays],
-    quadrant: np.ndarray,
-    settings: Settings,
-) -> tuple[Record, Arrays]:
-    """A method's measurements with its novelty, where that is defined; the parents have none."""
-    rivals = [outcomes[name] for name in ("attribute_only", "object_only") if name in outcomes]
-    if record["kind"] == "parent" or len(rivals) < 2:
-        return record, arrays
-    found = novelty(networks, (context.attribute, context.objects), arrays, rivals, quadrant, settings)
-    if found is None:
-        return record, arrays
-    return {**record, "novelty": found[0]}, {**arrays, "novelty": found[1]}
+@dataclasses.dataclass
+class _Pair:
+    """Measures methods on one pair; what several of them need is worked out once, when it is needed.
+
+    Attributes:
+      context: see `evaluate_pair`, as are the next three.
+      outcomes: the arrays of the methods that are measured, the parents' among them.
+      answered: what parents answer, by `features.identity`: ensembles ask again.
+    """
+
+    context: Context
+    images: np.ndarray
+    quadrant: np.ndarray
+    settings: Settings
+    outcomes: Mapping[str, Arrays]
+    answered: dict[tuple[object, ...], features.Answered] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def weights(self) -> np.ndarray:
+        return bootstrap.image_weights(
+            self.quadrant, resamples=self.settings.bootstrap, seed=self.settings.seed
+        )
+
+    @functools.cached_property
+    def parentage(self) -> Parentage:
+        rivals = [self.outcomes[name] for name in baselines.PARENTS]
+        return parentage((self.context.attribute, self.context.objects), rivals, self.quadrant)
+
+    def measure(self, method: Method) -> tuple[Record, Arrays] | None:
+        """A method's measurements, with its novelty where that is defined; the parents have none."""
+        networks = method.networks(self.context)
+        if networks is None:
+            return None
+        is_parent = method.kind == "parent"
+        networks = tuple(self._answering(population, keep=is_parent) for population in networks)
+        record, arrays = evaluate_method(
+            method, networks, self.images, self.quadrant, self.settings, self.weights
+        )
+        if is_parent or any(name not in self.outcomes for name in baselines.PARENTS):
+            return record, arrays
+        found = novelty(networks, self.parentage, arrays, self.quadrant, self.settings)
+        if found is None:
+            return record, arrays
+        return {**record, "novelty": found[0]}, {**arrays, "novelty": found[1]}
+
+    def _answering(self, population: features.Population, *, keep: bool) -> features.Population:
+        """The population, or its answers where they are known; ``keep`` makes them known."""
+        key = features.identity(population)
+        if key is None:
+            return population
+        if keep and key not in self.answered:
+            outputs = population.outputs(self.images, chunk_size=self.settings.chunk_size)
+            self.answered[key] = features.Answered(population.params, list(outputs))
+        return self.answered.get(key, population)
 
 
 def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndarray) -> Arrays:

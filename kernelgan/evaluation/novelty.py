@@ -9,6 +9,7 @@ attains, hence at least the true distance over all reorderings. Biases and dense
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize
@@ -33,6 +34,22 @@ class Novelty:
     nearest: np.ndarray
     relative: np.ndarray
     relative_to_nearest: np.ndarray
+
+
+class Parents(NamedTuple):
+    """Candidates for the nearest parent, see `compare_parents`.
+
+    Attributes:
+      conv1: float64 ``(K, H, W, I, O)``, of `unit_filters`.
+      conv2: float64 ``(K, H, W, O, P)``, of `unit_filters`.
+      typical: median distance between two parents.
+      typical_nearest: median distance of a parent to its nearest fellow parent.
+    """
+
+    conv1: np.ndarray
+    conv2: np.ndarray
+    typical: float
+    typical_nearest: float
 
 
 def matched_distances(
@@ -64,14 +81,16 @@ def matched_distances(
     parents_first = np.moveaxis(other1, -1, 1).reshape(len(other1), filters1, -1)
     parents_second = np.moveaxis(other2, (3, 4), (1, 2)).reshape(len(other2), filters1, filters2, -1)
     result = np.empty((len(own1), len(other1)))
+    # Whole filters are copied by these indices: `take_along_axis` would copy number by number.
+    parent, channel = np.arange(len(other1))[:, None], np.arange(filters1)[:, None]
     for m in range(len(own1)):
         first = np.moveaxis(own1[m], -1, 0).reshape(filters1, -1)
         second = np.moveaxis(own2[m], (2, 3), (0, 1)).reshape(filters1, filters2, -1)
         order1 = best_orders(np.einsum("fd,kgd->kfg", first, parents_first, optimize=True))
-        matched_first = np.take_along_axis(parents_first, order1[:, :, None], axis=1)
-        matched_second = np.take_along_axis(parents_second, order1[:, :, None, None], axis=1)
+        matched_first = parents_first[parent, order1]
+        matched_second = parents_second[parent, order1]
         order2 = best_orders(np.einsum("ifd,kigd->kfg", second, matched_second, optimize=True))
-        matched_second = np.take_along_axis(matched_second, order2[:, None, :, None], axis=2)
+        matched_second = matched_second[parent[:, None], channel, order2[:, None]]
         result[m] = np.sqrt(
             np.sum((first - matched_first) ** 2, axis=(1, 2))
             + np.sum((second - matched_second) ** 2, axis=(1, 2, 3))
@@ -99,19 +118,15 @@ def unit_filters(conv1: np.ndarray, conv2: np.ndarray) -> tuple[np.ndarray, np.n
     return conv1 / np.where(scale1 > 0, scale1, 1), conv2 / np.where(scale2 > 0, scale2, 1)
 
 
-def novelty(conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2: np.ndarray) -> Novelty:
-    """Distance of each network to its nearest parent, by itself and against the parents' own distances.
-
-    Distances are of `unit_filters`; the parents' own, of 64 spread evenly over them.
+def compare_parents(parents1: np.ndarray, parents2: np.ndarray) -> Parents:
+    """Distances of parents to each other, which `novelty` compares with: of 64 spread evenly over them.
 
     Args:
-      conv1: float ``(M, H, W, I, O)``.
-      conv2: float ``(M, H, W, O, P)``.
       parents1: float ``(K, H, W, I, O)`` with ``K >= 2``: the candidates for nearest, of one or both zoos.
       parents2: float ``(K, H, W, O, P)``.
 
     Returns:
-      A `Novelty`.
+      The `Parents`.
 
     Raises:
       ValueError: see `matched_distances`; or fewer than two parents, or parents that are copies of each
@@ -119,11 +134,7 @@ def novelty(conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2
     """
     if len(parents1) < 2:
         raise ValueError(f"need at least 2 parents to compare distances with, got {len(parents1)}")
-    _checked(conv1, conv2, "network")
-    conv1, conv2 = unit_filters(conv1, conv2)
-    parents1, parents2 = unit_filters(parents1, parents2)
-    # Rounded: the last bits depend on where arrays lie in memory, and a resumed run ends in the same figures.
-    distances = np.round(matched_distances(conv1, conv2, parents1, parents2), _DIGITS)
+    parents1, parents2 = unit_filters(*_checked(parents1, parents2, "parent"))
     some = np.linspace(0, len(parents1) - 1, min(len(parents1), _YARDSTICK_PARENTS)).astype(int)
     between = matched_distances(parents1[some], parents2[some], parents1[some], parents2[some]).round(_DIGITS)
     typical = float(np.median(between[~np.eye(len(between), dtype=bool)]))
@@ -131,12 +142,32 @@ def novelty(conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2
     typical_nearest = float(np.median(between.min(axis=1)))
     if typical_nearest <= 0:
         raise ValueError("most parents are exact copies of another: there is no distance to compare with")
+    return Parents(parents1, parents2, typical, typical_nearest)
+
+
+def novelty(conv1: np.ndarray, conv2: np.ndarray, parents: Parents) -> Novelty:
+    """Distance of each network to its nearest parent, by itself and against the parents' own distances.
+
+    Args:
+      conv1: float ``(M, H, W, I, O)``; distances are of `unit_filters`.
+      conv2: float ``(M, H, W, O, P)``.
+      parents: from `compare_parents`.
+
+    Returns:
+      A `Novelty`.
+
+    Raises:
+      ValueError: see `matched_distances`.
+    """
+    own = unit_filters(*_checked(conv1, conv2, "network"))
+    # Rounded: the last bits depend on where arrays lie in memory, and a resumed run ends in the same figures.
+    distances = np.round(matched_distances(*own, parents.conv1, parents.conv2), _DIGITS)
     distance = distances.min(axis=1)
     return Novelty(
         distance=distance,
         nearest=distances.argmin(axis=1),
-        relative=distance / typical,
-        relative_to_nearest=distance / typical_nearest,
+        relative=distance / parents.typical,
+        relative_to_nearest=distance / parents.typical_nearest,
     )
 
 

@@ -1,0 +1,243 @@
+"""The evidence of a run: every method measured on every pair, written as its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from kernelgan import config as config_lib
+from kernelgan import environment, fields, keys, models, results
+from kernelgan import workdir as workdir_lib
+from kernelgan.baselines import methods, readouts
+from kernelgan.data import quadrants, sources
+from kernelgan.generators import base
+from kernelgan.plan import PairTask, Plan
+from kernelgan.stages import CODE, Run, Zoos, pair_key
+from kernelgan.types import Params
+
+if TYPE_CHECKING:
+    from kernelgan.evaluation import measurement
+
+_SHOWN_KERNELS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """All that is evaluated.
+
+    Attributes:
+      zoos: the parents.
+      fitted: by generator, for the histories of its training.
+      trained: by pair number, networks trained by gradient.
+      halves: the zoos at half width.
+      generated: by generator, for each pair the networks by row.
+    """
+
+    zoos: Zoos
+    fitted: dict[str, base.Fitted]
+    trained: dict[int, dict[str, Params]]
+    halves: Zoos
+    generated: dict[str, list[dict[str, Params]]]
+
+
+def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
+    """Measures every method on every pair and writes the results."""
+    from kernelgan.evaluation import (  # scipy and sklearn: a second of a start
+        comparison,
+        measurement,
+        verdict,
+    )
+
+    rows = methods.table(_generated_rows(of, networks))
+    pairs: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
+    with of.stages.timed("evaluate") as progress:
+        work = functools.partial(_measured, of, plan, networks, rows, readouts.Fits())
+        evaluated = measurement.evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
+        for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
+            pairs.append(record)
+            found |= _histories(pair, networks) | _shown_kernels(of, pair, networks)
+            arrays |= {f"{results.pair_key(record)}/{name}": value for name, value in found.items()}
+        first = plan.pairs[0].split
+        arrays["contact_sheet"], shown, columns = sources.contact_sheet(of.settings, plan.source, first)
+
+        comparison.adjust(pairs)
+        merits = {measurement.merit_of(next(iter(pair["methods"].values()))) for pair in pairs}
+        overall = None  # of pairs with different figures of merit there is no mean
+        if len(merits) == 1:
+            overall = comparison.overall(
+                pairs,
+                merit=merits.pop(),
+                resamples=of.settings.evaluate.bootstrap,
+                seed=of.settings.seed,
+            )
+
+    document = {
+        "name": of.settings.name,
+        "config": config_lib.to_json(of.settings),
+        "versions": environment.versions(),
+        "seed": of.settings.seed,
+        "device": environment.device_words(),
+        "command": of.command,
+        "data": {
+            "source": plan.source.name,
+            "notes": list(plan.source.notes),
+            "contact_sheet": {"rows": list(shown), "columns": list(columns)},
+        },
+        "timings": workdir_lib.timings(of.stages.workdir),
+        "pairs": pairs,
+        "skipped": [
+            {"attribute": attribute, "object": thing, "reason": reason}
+            for attribute, thing, reason in plan.skipped
+        ],
+        "overall": overall,
+    }
+    run = verdict.judged(results.from_document(document))
+    results.write_results(of.stages.workdir, run, arrays)
+
+
+def _measured(
+    of: Run,
+    plan: Plan,
+    networks: Networks,
+    rows: dict[str, methods.Method],
+    fits: readouts.Fits,
+    pair: PairTask,
+    progress: Callable[[int], None],
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The record of one pair, and its arrays."""
+    from kernelgan.evaluation import measurement
+
+    record, arrays = measurement.evaluate_pair(
+        _context(of, plan, pair, networks, fits),
+        plan.source.test.images[pair.scored],
+        pair.split.test[pair.scored],
+        _evaluation_settings(of),
+        directory=of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names),
+        keys=functools.partial(_measurement_key, of, plan, pair, rows),
+        progress=progress,
+        methods=rows,
+    )
+    data = {
+        "source": plan.source.name,
+        "train": quadrants.counts(pair.split.train),
+        "validation": quadrants.counts(pair.split.validation),
+        "test": quadrants.counts(pair.split.test),
+        **dataclasses.asdict(pair.leakage),
+    }
+    zoos = _zoo_record(networks.zoos[pair.attribute_zoo], networks.zoos[pair.object_zoo])
+    names = dict(zip(("attribute", "object"), pair.names, strict=True))
+    return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
+
+
+def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
+    rows: dict[str, methods.Method] = {}
+    for loaded in of.generators:
+        made = networks.generated[loaded.name][0]
+        own = [row.removeprefix(loaded.name).removeprefix("_") for row in made]
+        rows |= methods.generated_rows(loaded.name, own, loaded.generator.reads, loaded.module)
+    return rows
+
+
+def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: readouts.Fits) -> methods.Context:
+    """What the methods of a pair are made from."""
+    attribute, objects = pair.attribute_zoo, pair.object_zoo
+    return methods.Context(
+        network=of.network,
+        image_size=of.settings.data.image_size,
+        attribute=networks.zoos[attribute]["params"],
+        objects=networks.zoos[objects]["params"],
+        generated={
+            row: params
+            for by_pair in networks.generated.values()
+            for row, params in by_pair[pair.number].items()
+        },
+        trained=networks.trained[pair.number],
+        half_width=(
+            of.half_network,
+            networks.halves[attribute]["params"],
+            networks.halves[objects]["params"],
+        ),
+        images=plan.source.train.images,
+        seen=quadrants.distilled_groups(pair.split),
+        attribute_images=plan.zoos[attribute].groups,
+        object_images=plan.zoos[objects].groups,
+        random_networks=of.settings.baselines.random_networks,
+        random_bias=of.settings.baselines.random_bias,
+        seed=of.settings.seed,
+        key=pair_key(of, pair.split.name),
+        names=pair.names,
+        fits=fits,
+    )
+
+
+def _measurement_key(
+    of: Run, plan: Plan, pair: PairTask, rows: dict[str, methods.Method], row: str
+) -> keys.StageKey:
+    """What the measurements of a row are made from."""
+    settings, method = of.settings, rows[row]
+    config = [settings.seed, settings.evaluate, settings.baselines, list(of.network.filters), pair.names]
+    return keys.StageKey(
+        {
+            "config": keys.of_values(config),
+            "images": keys.of_values([plan.digest, keys.of_arrays({"test": pair.split.test})]),
+            "arithmetic": models.arithmetic(of.network.form),
+            "code": keys.of_source(*CODE["evaluate"]),
+            **of.stages.inputs("zoo", *method.inputs),
+        }
+    )
+
+
+def _evaluation_settings(of: Run) -> measurement.Settings:
+    from kernelgan.evaluation import measurement
+
+    return measurement.Settings(
+        **fields.plain(of.settings.evaluate), chunk_size=of.settings.zoo.chunk_size, seed=of.settings.seed
+    )
+
+
+def _zoo_record(attribute: dict[str, Any], objects: dict[str, Any]) -> dict[str, Any]:
+    """How well a pair's parents know their concepts, on validation images."""
+    from kernelgan.evaluation import bootstrap
+
+    return {
+        kind: {
+            figure: bootstrap.summary(one["history"][f"validation_{figure}"][:, -1])
+            for figure in ("balanced_accuracy", "auroc")
+        }
+        for kind, one in (("attribute", attribute), ("object", objects))
+        if "validation_auroc" in one["history"]
+    }
+
+
+def _histories(pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
+    """The curves of every training behind a pair."""
+    curves = {
+        f"history/zoo_{kind}/{name}": values
+        for kind, number in (("attribute", pair.attribute_zoo), ("object", pair.object_zoo))
+        for name, values in networks.zoos[number]["history"].items()
+    }
+    for family, fitted in networks.fitted.items():
+        for path, values in jax.tree_util.tree_leaves_with_path(fitted.history):
+            name = "/".join(str(part.key) for part in path)
+            curves[f"history/{family}/{name}"] = values[pair.number]
+    return curves
+
+
+def _shown_kernels(of: Run, pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
+    populations = {
+        "attribute_parent": networks.zoos[pair.attribute_zoo]["params"],
+        "object_parent": networks.zoos[pair.object_zoo]["params"],
+    }
+    for by_pair in networks.generated.values():
+        populations |= by_pair[pair.number]
+    return {
+        f"kernels/{layer}/{role}": params[layer]["kernel"][:_SHOWN_KERNELS]
+        for layer in models.layer_names(of.network.filters)
+        for role, params in populations.items()
+    }

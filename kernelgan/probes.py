@@ -1,0 +1,74 @@
+"""Images that the package makes, for generators that look at what networks answer: no data set is read."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+
+from kernelgan.data import rendered as rendered_lib
+
+_NAMES = {"automobile": "car"}
+"""What is rendered of an object that data sets call otherwise."""
+
+
+@functools.lru_cache(maxsize=4)
+def _rendered(count: int, seed: int, size: int, exclude: tuple[str, str] | None) -> np.ndarray:
+    rng = np.random.default_rng([seed, 1])
+    never = exclude and (exclude[0], _NAMES.get(exclude[1], exclude[1]))
+    every = itertools.product(rendered_lib.COLOURS, rendered_lib.OBJECTS)
+    choices = [pair for pair in every if pair != never]
+    images = np.empty((count, size, size, 3), np.uint8)
+    for number in range(count):
+        colour, thing = choices[rng.integers(len(choices))]
+        images[number] = rendered_lib.render(thing, colour, rng, size)
+    images.flags.writeable = False
+    return images
+
+
+def rendered(
+    count: int, *, seed: int = 0, size: int = 32, exclude: tuple[str, str] | None = None
+) -> np.ndarray:
+    """Rendered objects of every kind in every colour, equally often.
+
+    Args:
+      count: images ``N``.
+      seed: chooses them.
+      size: pixels a side.
+      exclude: an attribute and an object that never occur together: the conjunction that a generator is
+        judged on, where both can be rendered.
+
+    Returns:
+      uint8 ``(N, size, size, 3)``.
+    """
+    return _rendered(count, seed, size, exclude).copy()
+
+
+def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:
+    """Pink noise with a colour cast: no picture of anything.
+
+    The amplitude of each spatial frequency ``f`` falls as ``1 / f``, as it does in photographs (Field, 1987);
+    each image has a mean colour, a contrast and a correlation between its channels of its own.
+
+    Args:
+      count: images ``N``.
+      seed: chooses them.
+      size: pixels a side.
+
+    Returns:
+      uint8 ``(N, size, size, 3)``.
+    """
+    rng = np.random.default_rng([seed, 2])
+    frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    amplitude = 1 / np.maximum(frequencies, 1 / size)
+    amplitude[0, 0] = 0  # the mean is drawn below
+    spectrum = np.fft.rfft2(rng.standard_normal((count, 3, size, size))) * amplitude
+    pink = np.fft.irfft2(spectrum, s=(size, size))
+    pink /= pink.std(axis=(2, 3), keepdims=True)
+    shared = rng.uniform(0, 1, (count, 1, 1, 1))  # how much of the channels is grey
+    mixed = np.sqrt(shared) * pink[:, :1] + np.sqrt(1 - shared) * pink
+    mean = rng.uniform(30, 225, (count, 3, 1, 1))
+    contrast = rng.uniform(15, 70, (count, 1, 1, 1))
+    pixels = mean + contrast * mixed
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

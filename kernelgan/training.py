@@ -1,0 +1,345 @@
+"""What a run trains and generates: zoos, generators, baselines, and new networks; each a stage of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+
+from kernelgan import distributed, interop, keys, models, stages, zoo
+from kernelgan import workdir as workdir_lib
+from kernelgan.baselines import methods, trained
+from kernelgan.data import leakage, quadrants
+from kernelgan.engine import Saver
+from kernelgan.generators import base, check, loading
+from kernelgan.generators.base import Parents
+from kernelgan.losses import cross_entropy, squared_error
+from kernelgan.plan import Plan, zoo_training
+from kernelgan.population import Training
+from kernelgan.progress import WIDTH, Progress
+from kernelgan.stages import CODE, Run, Zoos, pair_key
+from kernelgan.types import Params
+
+
+def train_zoos(of: Run, plan: Plan) -> Zoos:
+    """The zoos, trained here or read from the files that the config names."""
+    distributed.first(lambda: workdir_lib.write_plan(of.stages.workdir, _plan_record(of, plan)))
+    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
+    zoos = dict(zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True))
+    for number, task in enumerate(plan.zoos):
+        if number not in zoos:
+            zoos[number] = _read_zoo(of, task)
+    return [zoos[number] for number in range(len(plan.zoos))]
+
+
+def _file_of(of: Run, task: zoo.ZooTask) -> str:
+    """The file that gives a zoo instead of training; empty where it is trained."""
+    return of.settings.zoo.attribute_file if task.kind == "attribute" else of.settings.zoo.object_file
+
+
+def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
+    """A zoo that was trained elsewhere; kept as a stage, so that it can be exported like the others."""
+    path = Path(_file_of(of, task))
+    params = interop.load_parents(path, of.network, of.settings.data.image_size, task.models)
+    print(f"{'':{WIDTH}s} {task.label}: {path}; what it was trained on is not known here", file=sys.stderr)
+    key = {"content": keys.of_arrays(params)}
+    kept = of.stages.once(f"zoo-{task.kind}", key, lambda *_: {"0000": {"params": params}}, timing="zoo")
+    return {"params": kept["0000"]["params"], "history": {}}
+
+
+def train_half_width(of: Run, plan: Plan) -> Zoos:
+    """The zoos at half width, as many networks of each as there are of a baseline."""
+    tasks = [dataclasses.replace(task, models=of.settings.baselines.models) for task in plan.zoos]
+    return _trained_zoos(of, plan, tasks, "half_width")
+
+
+def _parts(of: Run, tasks: Sequence[zoo.ZooTask], name: str) -> list[tuple[str, Training, list[int]]]:
+    """Zoos with equally large epochs are trained together: the stage, and the places of its tasks."""
+    parts: dict[Training, list[int]] = {}
+    for place, task in enumerate(tasks):
+        parts.setdefault(zoo_training(of.settings, task.kind), []).append(place)
+    return [
+        (name if len(parts) == 1 else f"{name}-{part}", training, places)
+        for part, (training, places) in enumerate(parts.items())
+    ]
+
+
+def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) -> Zoos:
+    network = of.network if name == "zoo" else of.half_network
+    settings = of.settings.zoo
+    zoos: dict[int, dict[str, Any]] = {}
+    for stage, training, places in _parts(of, tasks, name):
+        chosen = [tasks[place] for place in places]
+        key = {
+            "config": keys.of_values(
+                [
+                    of.settings.seed,
+                    [network.filters, network.kernel_size, of.settings.data.image_size],
+                    training,
+                    [settings.balanced, settings.validation_images],
+                    [[task.name, task.models] for task in chosen],
+                ]
+            ),
+            "images": keys.of_values([plan.digest, [task.groups.key for task in chosen]]),
+            "arithmetic": stages.arithmetic(network, of.settings.data.image_size, cross_entropy),
+            "code": keys.of_source(*CODE["zoo"]),
+        }
+
+        def work(
+            saver: Saver,
+            progress: Progress,
+            chosen: list[zoo.ZooTask] = chosen,
+            training: Training = training,
+        ) -> dict[str, Any]:
+            made = zoo.train_zoos(
+                network,
+                plan.source.train.images,
+                chosen,
+                training,
+                balanced=settings.balanced,
+                validation_images=settings.validation_images,
+                seed=of.settings.seed,
+                chunk_size=settings.chunk_size,
+                saver=saver,
+                progress=progress,
+            )
+            return {f"{number:04d}": one for number, one in enumerate(made)}
+
+        made = of.stages.once(stage, key, work, timing="zoo" if name == "zoo" else "baselines")
+        zoos |= {place: made[f"{number:04d}"] for number, place in enumerate(places)}
+    return [zoos[place] for place in range(len(tasks))]
+
+
+def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
+    """Which zoo and which pair is which, for `export`; the zoos of a part share a checkpoint."""
+    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
+    kept = {
+        own[place]: (stage, f"{number:04d}")
+        for stage, _, places in _parts(of, [plan.zoos[number] for number in own], "zoo")
+        for number, place in enumerate(places)
+    }
+    return {
+        "layers": models.layer_names(of.network.filters),
+        "generators": [loaded.name for loaded in of.generators],
+        "zoos": [
+            {
+                "kind": task.kind,
+                "concept": task.concept,
+                "excluded": task.excluded,
+                "checkpoint": kept.get(number, (f"zoo-{task.kind}", "0000")),
+            }
+            for number, task in enumerate(plan.zoos)
+        ],
+        "pairs": [
+            {
+                "attribute": pair.split.attribute,
+                "object": pair.split.object_name,
+                "attribute_zoo": pair.attribute_zoo,
+                "object_zoo": pair.object_zoo,
+                "has_ceiling": pair.has_ceiling,
+            }
+            for pair in plan.pairs
+        ],
+    }
+
+
+def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Params]]:
+    """By pair number, the networks trained by gradient; one that cannot be trained is missing."""
+    settings = of.settings.baselines
+    training = Training(
+        epochs=settings.epochs,
+        images_per_epoch=settings.images_per_epoch,
+        batch_size=of.settings.zoo.batch_size,
+        learning_rate=settings.learning_rate,
+        shares=(),
+        decay=of.settings.zoo.decay,
+    )
+    taught = [pair for pair in plan.pairs if pair.has_ceiling]
+    lessons = {
+        "distilled": [
+            trained.Lesson(
+                pair.split.name,
+                quadrants.distilled_groups(pair.split),
+                (zoos[pair.attribute_zoo]["params"], zoos[pair.object_zoo]["params"]),
+            )
+            for pair in plan.pairs
+        ],
+        "trained_on_conjunction": [
+            trained.Lesson(pair.split.name, quadrants.ceiling_groups(pair.split)) for pair in taught
+        ],
+    }
+    made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
+    validation = of.settings.zoo.validation_images
+
+    for name, loss in (("distilled", squared_error), ("trained_on_conjunction", cross_entropy)):
+        pairs = plan.pairs if name == "distilled" else taught
+        if not pairs:
+            continue
+        key = {
+            "config": keys.of_values(
+                [of.settings.seed, training, settings.models, validation, of.network.filters]
+            ),
+            "images": keys.of_values([plan.digest, [lesson.groups.key for lesson in lessons[name]]]),
+            "arithmetic": stages.arithmetic(of.network, of.settings.data.image_size, loss),
+            "code": keys.of_source(*CODE["baselines"]),
+            **(of.stages.inputs("zoo") if name == "distilled" else {}),
+        }
+
+        def work(saver: Saver, progress: Progress, name: str = name) -> dict[str, Any]:
+            train: Callable[..., trained.Trained] = trained.train_on_conjunction
+            if name == "distilled":
+                train = functools.partial(trained.train_distilled, validation_images=validation)
+            networks = train(
+                of.network,
+                plan.source.train.images,
+                lessons[name],
+                training,
+                count=settings.models,
+                seed=of.settings.seed,
+                chunk_size=of.settings.zoo.chunk_size,
+                saver=saver,
+                progress=progress,
+            )
+            return {f"{n:04d}": {"params": params, "history": h} for n, (params, h) in enumerate(networks)}
+
+        found = of.stages.once(name, key, work, timing="baselines")
+        for place, pair in enumerate(pairs):
+            made[pair.number][name] = found[f"{place:04d}"]["params"]
+    return made
+
+
+def _parents(plan: Plan, zoos: Zoos) -> list[Parents]:
+    return [
+        Parents(zoos[pair.attribute_zoo]["params"], zoos[pair.object_zoo]["params"]) for pair in plan.pairs
+    ]
+
+
+def _probes(of: Run, plan: Plan, generator: base.Generator) -> list[base.Probes]:
+    """Of each pair, equally many."""
+    handed = [
+        methods.probes_for(
+            generator,
+            plan.source.train.images,
+            quadrants.distilled_groups(pair.split),
+            pair_key(of, pair.split.name),
+            pair.names,
+        )
+        for pair in plan.pairs
+    ]
+    least = min((len(images) for images in handed if images is not None), default=0)
+    return [None if images is None else images[:least] for images in handed]
+
+
+def _generator_key(of: Run, plan: Plan, loaded: loading.Loaded, probes: list[base.Probes]) -> dict[str, str]:
+    """Parts of the key of what a generator learns and makes."""
+    of_probes = {str(n): images for n, images in enumerate(probes) if images is not None}
+    return {
+        "config": keys.of_values(
+            [of.settings.seed, loading.settings_of(loaded), [pair.split.name for pair in plan.pairs]]
+        ),
+        "probes": keys.of_arrays(of_probes) if of_probes else "none",
+        "arithmetic": models.arithmetic(of.network.form),
+        "code": keys.of_values([loaded.code, keys.of_source(*CODE["generator"])]),
+        **of.stages.inputs("zoo"),
+    }
+
+
+def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
+    """Every generator's state, stacked along the pairs."""
+    fitted = {}
+    for loaded in of.generators:
+        generator, probes = loaded.generator, _probes(of, plan, loaded.generator)
+        folds = plan.folds(loaded.name) if generator.joint else ()
+        task = base.Task(
+            loaded.name,
+            generator,
+            base.views(loaded.name, generator, _parents(plan, zoos), probes, _weights(plan, folds)),
+            tuple(fold.name for fold in folds) or tuple(pair.split.name for pair in plan.pairs),
+        )
+
+        def work(saver: Saver, progress: Progress, task: base.Task = task, loaded: Any = loaded) -> Params:  # noqa: ANN401
+            made = base.fit(
+                task,
+                seed=of.settings.seed,
+                steps_per_call=of.settings.checkpoint.steps,
+                remedy=(
+                    f"A smaller generators.{loaded.name}.learning_rate usually helps; the zoos are kept."
+                ),
+                saver=saver,
+                progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
+            )
+            return {"state": serialization.to_state_dict(made.state), "history": made.history}
+
+        if task.steps == 0:
+            state, history = base.fit(task, seed=of.settings.seed)
+        else:
+            key = _generator_key(of, plan, loaded, probes)
+            key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
+            found = of.stages.once(f"fit/{loaded.name}", key, work, timing="fit")
+            state, history = base.from_dict(task, found["state"]), found["history"]
+        if folds:  # each pair is judged by the fold that holds it out
+            of_pair = [
+                next(n for n, fold in enumerate(folds) if pair.names in fold.held_out) for pair in plan.pairs
+            ]
+            state, history = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], (state, history))
+        fitted[loaded.name] = base.Fitted(state, history)
+    return fitted
+
+
+def _weights(plan: Plan, folds: Sequence[leakage.Fold]) -> list[np.ndarray]:
+    return [np.array([fold.weights[pair.names] for pair in plan.pairs], np.float32) for fold in folds]
+
+
+def _shown(progress: Progress, metric: str) -> Callable[[int, int, dict[str, float]], None]:
+    """Shows one metric of each layer, or the first two."""
+
+    def show(done: int, total: int, figures: dict[str, float]) -> None:
+        chosen = {name: value for name, value in figures.items() if metric and name.endswith(metric)}
+        progress(done, total, chosen or dict(list(figures.items())[:2]))
+
+    return show
+
+
+def generate(
+    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
+) -> dict[str, list[dict[str, Params]]]:
+    """By generator, for each pair the networks by row; a stage of its own for each generator."""
+    parents = _parents(plan, zoos)
+    made: dict[str, list[dict[str, Params]]] = {}
+    for loaded in of.generators:
+        probes = _probes(of, plan, loaded.generator)
+        key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+
+        def work(
+            saver: Saver,
+            progress: Progress,
+            loaded: loading.Loaded = loaded,
+            probes: list[base.Probes] = probes,
+        ) -> dict[str, Any]:
+            del saver
+            by_pair = base.generate(
+                loaded.generator,
+                fitted[loaded.name].state,
+                parents,
+                probes,
+                [pair_key(of, pair.split.name) for pair in plan.pairs],
+                name=loaded.name,
+            )
+            for networks in by_pair:
+                check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
+            progress(len(by_pair), len(by_pair))
+            return {
+                str(number): {base.row_name(loaded.name, key): params for key, params in networks.items()}
+                for number, networks in enumerate(by_pair)
+            }
+
+        found = of.stages.once(f"generate/{loaded.name}", key, work, timing="generate")
+        made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
+    return made

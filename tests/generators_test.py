@@ -1,0 +1,335 @@
+"""What a generator is: families, files of a user's own, joint generators, and what is refused."""
+
+import dataclasses
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernelgan import models
+from kernelgan.generators import FAMILIES, Generator, Parents, base, check, loading, stateless
+from kernelgan.types import UserError
+
+IMAGE_SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def parents(make_parents):
+    return [Parents(make_parents(4, seed=n), make_parents(3, seed=10 + n)) for n in range(3)]
+
+
+def _task(name, generator, parents, folds=(), probes=None, names=None):
+    views = base.views(name, generator, parents, probes or [None] * len(parents), folds)
+    return base.Task(name, generator, views, tuple(names or map(str, range(len(views)))))
+
+
+def _generate(generator, state, parents, probes=None):
+    keys = list(jax.random.split(jax.random.key(0), len(parents)))
+    return base.generate(generator, state, parents, probes or [None] * len(parents), keys, name="x")
+
+
+def _logits(network, params, images):
+    module = network.clone(outputs=params["dense"]["bias"].shape[-1])
+    run = jax.vmap(lambda one: models.run_convnet(module, one, models.normalise_images(images))[0])
+    return np.asarray(jax.jit(run)(params))
+
+
+# Families.
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_trains_generates_and_gives_networks_that_fit(network, parents, name):
+    module = FAMILIES[name]
+    config = module.Config()
+    small = {"steps": 3, "epochs": (1,), "batch_size": (2,), "hidden": 2}
+    known = {field.name for field in dataclasses.fields(config)}
+    small = {field: value for field, value in small.items() if field in known}
+    generator = module.make(network, dataclasses.replace(config, **small))
+    task = _task(name, generator, parents)
+    fitted = base.fit(task, steps_per_call=2)
+    assert task.steps > 0
+    for values in jax.tree.leaves(fitted.history):
+        assert values.shape == (3, task.steps)
+        assert np.isfinite(values).all()
+    made = _generate(generator, fitted.state, parents)
+    assert {key for networks in made for key in networks} == set(module.LABELS)
+    for networks in made:
+        check.check_networks(networks, network, IMAGE_SIZE, name)
+
+
+def test_a_linear_map_that_is_planted_is_learnt(network, make_parents):
+    """The object's zoo is the attribute's by one linear map: the networks are the object's."""
+    attribute = make_parents(6, seed=1)
+    planted = jax.tree.map(lambda leaf: 0.5 * leaf, attribute)
+    generator = FAMILIES["linear"].make(network, FAMILIES["linear"].Config(steps=400, learning_rate=0.03))
+    pair = Parents(attribute, planted)
+    fitted = base.fit(_task("linear", generator, [pair]))
+    (made,) = _generate(generator, fitted.state, [pair])
+    for layer in ("conv1", "conv2"):
+        np.testing.assert_allclose(made[""][layer]["kernel"], planted[layer]["kernel"], atol=2e-2)
+        history = fitted.history[layer][0]
+        assert history[-1] < 0.01 * history[0]
+
+
+def test_linear_is_the_same_function_whatever_the_order_of_the_objects_filters(network, parents, images):
+    """It matches filters by weight, so the order of the object's parents' filters does not matter."""
+    generator = FAMILIES["linear"].make(network, FAMILIES["linear"].Config(steps=5))
+    pair = parents[0]
+    rng = np.random.default_rng(0)
+    order = rng.permutation(2), rng.permutation(3)
+    moved = jax.tree.map(np.copy, pair.object)
+    moved["conv1"] = {name: leaf[..., order[0]] for name, leaf in moved["conv1"].items()}
+    kernel = moved["conv2"]["kernel"][..., order[0], :][..., order[1]]
+    moved["conv2"] = {"kernel": kernel, "bias": moved["conv2"]["bias"][..., order[1]]}
+    dense = moved["dense"]["kernel"]
+    moved["dense"]["kernel"] = dense.reshape(3, 3, -1, 2)[:, order[1]].reshape(dense.shape)
+    np.testing.assert_allclose(
+        _logits(network, pair.object, images[:4]), _logits(network, moved, images[:4]), atol=1e-5
+    )
+    found = []
+    for one in (pair, Parents(pair.attribute, moved)):
+        fitted = base.fit(_task("linear", generator, [one]))
+        found.append(_logits(network, _generate(generator, fitted.state, [one])[0][""], images[:4]))
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
+# Generators that learn nothing, on the host or compiled.
+
+
+def _mean(key, parents, probes):
+    count = min(len(zoo["dense"]["bias"]) for zoo in parents)
+    return jax.tree.map(lambda a, b: (a[:count] + b[:count]) / 2, *parents)
+
+
+@pytest.mark.parametrize("host", [True, False])
+def test_a_generator_on_the_host_and_a_compiled_one_give_the_same(parents, assert_trees_close, host):
+    generator = stateless(_mean, host=host)
+    made = _generate(generator, base.fit(_task("mean", generator, parents)).state, parents)
+    for networks, pair in zip(made, parents, strict=True):
+        assert_trees_close(networks[""], _mean(None, pair, None), rtol=1e-6, atol=1e-7)
+
+
+def test_probes_are_handed_to_the_generator(parents, images):
+    """The mean of the probes becomes a bias."""
+
+    def shifted(key, parents, probes):
+        made = _mean(key, parents, None)
+        return {**made, "dense": {**made["dense"], "bias": made["dense"]["bias"] + jnp.mean(probes / 255.0)}}
+
+    probes = [images[:8], images[8:16], images[16:24]]
+    for host in (True, False):
+        generator = stateless(shifted, reads="U", host=host)
+        made = _generate(generator, {}, parents, probes)
+        for networks, pair, shown in zip(made, parents, probes, strict=True):
+            moved = networks[""]["dense"]["bias"] - _mean(None, pair, None)["dense"]["bias"]
+            np.testing.assert_allclose(moved, (shown / 255.0).mean(), rtol=1e-4)
+
+
+# Joint generators.
+
+
+def _joint(network):
+    """Learns the mean of the first attribute kernel over the pairs of its fold, by weight."""
+
+    def init(key, view):
+        return {"mean": jnp.zeros(view.views.shape[1:])}
+
+    def update(key, state, view):
+        weights = view.weights / view.weights.sum()
+        target = jnp.tensordot(weights, view.views, axes=1)
+        mean = state["mean"] + 0.5 * (target - state["mean"])
+        return {"mean": mean}, {"gap": jnp.abs(target - mean).max()}
+
+    def generate(key, state, parents, probes):
+        kernel = jnp.broadcast_to(state["mean"], parents.attribute["conv1"]["kernel"].shape)
+        return {"": {**parents.attribute, "conv1": {**parents.attribute["conv1"], "kernel": kernel}}}
+
+    return Generator(
+        view=lambda parents, probes: parents.attribute["conv1"]["kernel"].mean(axis=0),
+        init=init,
+        update=update,
+        generate=generate,
+        steps=30,
+        joint=True,
+    )
+
+
+def test_a_joint_generator_learns_from_the_pairs_of_its_fold_alone(network, parents):
+    folds = [np.array([1.0, 1.0, 0.0]), np.array([0.0, 1.0, 1.0])]
+    generator = _joint(network)
+    fitted = base.fit(_task("joint", generator, parents, folds))
+    means = np.stack([pair.attribute["conv1"]["kernel"].mean(axis=0) for pair in parents])
+    expected = [(means[0] + means[1]) / 2, (means[1] + means[2]) / 2]
+    np.testing.assert_allclose(fitted.state["mean"], expected, atol=1e-6)
+    changed = [parents[0], parents[1], Parents(jax.tree.map(lambda leaf: leaf + 7, parents[2].attribute), {})]
+    again = base.fit(_task("joint", generator, changed, folds))
+    np.testing.assert_array_equal(again.state["mean"][0], fitted.state["mean"][0])  # held out: not read
+    assert (again.state["mean"][1] != fitted.state["mean"][1]).any()
+
+
+def test_a_joint_generator_without_folds_is_refused(network, parents):
+    with pytest.raises(UserError, match="joint"):
+        _task("joint", _joint(network), parents)
+
+
+# Files of the user's own.
+
+MEAN = """
+    import jax
+    from kernelgan.generators import stateless
+
+    def generate(key, parents, probes):
+        count = min(len(zoo["dense"]["bias"]) for zoo in parents)
+        return jax.tree.map(lambda a, b: (a[:count] + b[:count]) / 2, *parents)
+
+    def make(network, config):
+        return stateless(generate)
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def file(text, name="mine.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        return str(path)
+
+    return file
+
+
+def test_a_users_file_is_loaded_under_its_name(write, network, parents):
+    (cyclegan, mine) = loading.load({"cyclegan": FAMILIES["cyclegan"].Config()}, [write(MEAN)], network)
+    assert (cyclegan.name, mine.name) == ("cyclegan", "mine")
+    (made, *_) = _generate(mine.generator, {}, parents)
+    np.testing.assert_allclose(made[""]["conv1"]["bias"], _mean(None, parents[0], None)["conv1"]["bias"])
+
+
+def test_a_family_is_added_by_its_name(network):
+    (linear,) = loading.load({}, ["linear"], network)
+    assert linear.config == FAMILIES["linear"].Config()
+
+
+def test_the_code_of_a_users_file_is_its_own_but_for_comments(write, network):
+    codes = [
+        loading.load({}, [write(text)], network)[0].code
+        for text in (MEAN, "# a comment\n" + textwrap.dedent(MEAN), MEAN.replace("/ 2", "/ 3"))
+    ]
+    assert codes[0] == codes[1] != codes[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("import there_is_no_such_module", ["mine.py", "ModuleNotFoundError", "there_is_no_such_module"]),
+        ("def make(network, config:", ["mine.py"]),
+        ("x = 1", ["make"]),
+        ("make = 3", ["make"]),
+        ("def make(network, config):\n    return 5", ["int", "Generator"]),
+        ("def make(network):\n    return 5", ["mine.py", "TypeError"]),
+        (MEAN.replace("stateless(generate)", "stateless(generate, reads='X')"), ["mine.py", "'X'"]),
+        (MEAN.replace("stateless(generate)", "stateless(generate)._replace(steps=-1)"), ["steps"]),
+        (MEAN.replace("stateless(generate)", "stateless(generate)._replace(update=3)"), ["update"]),
+        (MEAN.replace("stateless(generate)", "stateless(generate, images=0)"), ["images"]),
+    ],
+)
+def test_a_file_that_is_no_generator_is_refused_before_work_starts(write, network, text, facts):
+    with pytest.raises(UserError) as caught:
+        loading.load({}, [write(text)], network)
+    for fact in facts:
+        assert fact in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "fact"),
+    [
+        (["nowhere.py"], "nowhere.py"),
+        (["reduces"], "cyclegan"),
+        (["linear", "linear"], "linear"),
+    ],
+)
+def test_what_is_no_file_or_is_given_twice_is_refused(network, files, fact):
+    with pytest.raises(UserError, match=fact):
+        loading.load({}, files, network)
+
+
+@pytest.mark.parametrize("name", ["my-generator.py", "average.py", "cyclegan.py", "mine.txt"])
+def test_a_file_whose_name_cannot_name_rows_is_refused(write, network, name):
+    with pytest.raises(UserError):
+        loading.load({"cyclegan": FAMILIES["cyclegan"].Config()}, [write(MEAN, name)], network)
+
+
+def test_a_run_without_a_generator_is_refused(network):
+    with pytest.raises(UserError, match="cyclegan"):
+        loading.load({}, [], network)
+
+
+# What a generator gives is checked, and errors name it.
+
+
+def _broken(change):
+    def networks(parents):
+        made = jax.tree.map(np.copy, dict(parents.attribute))
+        return change(made)
+
+    return networks
+
+
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        (lambda made: None, ["nothing"]),
+        (lambda made: {}, []),
+        (lambda made: {"": None}, ["conv1.kernel"]),
+        (lambda made: {"": {**made, "conv1": {"kernel": made["conv1"]["kernel"]}}}, ["conv1.bias"]),
+        (lambda made: {"": {**made, "conv3": made["conv1"]}}, ["conv3"]),
+        (
+            lambda made: {"": {**made, "conv1": jax.tree.map(lambda x: x.astype(int), made["conv1"])}},
+            ["int64"],
+        ),
+        (lambda made: {"": jax.tree.map(lambda x: x[0], made)}, ["conv1.kernel (3, 3, 3, 2)"]),
+        (
+            lambda made: {"": {**made, "conv2": jax.tree.map(lambda x: x[:2], made["conv2"])}},
+            ["conv2.kernel"],
+        ),
+        (
+            lambda made: {"": {**made, "dense": jax.tree.map(lambda x: x[..., :1], made["dense"])}},
+            ["dense.bias"],
+        ),
+        (
+            lambda made: {"b": {**made, "conv1": jax.tree.map(lambda x: x * np.nan, made["conv1"])}},
+            ["(b)", "4 of 4"],
+        ),
+    ],
+)
+def test_what_are_no_networks_is_refused_by_name(network, parents, change, facts):
+    with pytest.raises(UserError) as caught:
+        check.check_networks(_broken(change)(parents[0]), network, IMAGE_SIZE, "mine")
+    for fact in ["the generator mine", *facts]:
+        assert fact in str(caught.value)
+
+
+def test_networks_of_another_width_are_allowed(network, parents):
+    wide = network.clone(filters=(5, 4), outputs=4)
+    keys = jax.random.split(jax.random.key(0), 2)
+    params = jax.vmap(lambda key: models.initialise_convnet(wide, IMAGE_SIZE, key))(keys)
+    check.check_networks({"": jax.device_get(params)}, network, IMAGE_SIZE, "wide")
+
+
+@pytest.mark.parametrize("part", ["view", "init", "update", "generate"])
+def test_an_exception_names_the_generator_the_function_and_the_line(network, parents, part):
+    def fails(*arguments):
+        raise KeyError("conv9")
+
+    planted = FAMILIES["cyclegan"].make(network, FAMILIES["cyclegan"].Config(batch_size=(2,), epochs=(1,)))
+    planted = planted._replace(**{part: fails})
+
+    def run():
+        fitted = base.fit(_task("mine", planted, parents))
+        base.generate(planted, fitted.state, parents, [None] * 3, [jax.random.key(0)] * 3, name="mine")
+
+    with pytest.raises(UserError) as caught:
+        run()
+    for fact in ("mine", part, "KeyError", "conv9", "generators_test.py"):
+        assert fact in str(caught.value)

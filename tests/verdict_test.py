@@ -1,0 +1,229 @@
+"""The rules of the verdict on planted numbers, and what is said of it."""
+
+import copy
+
+import pytest
+from synthetic_runs import many_pairs, pair_result, run_of, statistic, verdict_on
+
+from kernelgan import results
+from kernelgan.report import prose
+
+
+def without_tests(made):
+    return {key: value for key, value in made.items() if key != "tests"}
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (pair_result(), "yes"),
+        (pair_result(generated=(0.70, 0.50)), "yes"),
+        (pair_result(generated=(0.50, 0.52)), "no"),  # clearly below the attribute parent
+        (pair_result(generated=(0.40, 0.41)), "no"),
+        (pair_result(generated=(0.50, 0.605)), "cannot tell"),  # too near the attribute parent
+        (pair_result(half=0.2), "cannot tell"),
+        (pair_result(p_value=0.2), "cannot tell"),  # above random, but so is random picked the same way
+        (pair_result(p_value=None), "cannot tell"),
+        (pair_result(random=None), "cannot tell"),
+        (pair_result(attribute_only=None), "cannot tell"),
+        (pair_result(average=None), "cannot tell"),  # no merge to beat
+        (pair_result(average=None, zipit=0.5), "yes"),
+        (pair_result(average=0.8), "no"),
+        (pair_result(zipit=0.8), "no"),
+        (pair_result(pixels=0.8), "no"),
+        (pair_result(distilled=0.8, half_width_pair=0.8), "yes"),  # to come up to, not to beat
+        (pair_result(quadrants=False), "yes"),
+        (without_tests(pair_result()), "cannot tell"),  # intervals apart are no test
+        (pair_result() | {"data": {"leaked": 3}}, "cannot tell"),
+        (pair_result() | {"methods": {}}, "cannot tell"),
+    ],
+)
+def test_the_answer_on_planted_numbers(made, expected):
+    run = run_of(made)
+    assert run.verdict.answer == expected
+    assert prose.summary(run)[0].lower().startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_adjusted", "outcome"),
+    [
+        (0.1, 0.049, "above"),
+        (-0.1, 0.049, "below"),
+        (0.1, 0.05, "cannot tell"),
+        (0.1, None, "not measured"),
+        (None, 0.01, "not measured"),
+    ],
+)
+def test_outcomes_are_those_of_the_tests_not_of_the_intervals(difference, p_adjusted, outcome):
+    made = pair_result()
+    test = made["tests"]["cyclegan_b2a"]["average"]
+    test |= {"difference": {"mean": difference}, "p_value": 0.001, "p_adjusted": p_adjusted}
+    verdict = verdict_on(made)
+    (found,) = [one for one in verdict.comparisons if one.rival == "average"]
+    assert (found.outcome, found.required) == (outcome, True)
+    assert verdict.answer == {"above": "yes", "below": "no"}.get(outcome, "cannot tell")
+
+
+def test_losing_to_one_of_many_is_corrected_for_their_number():
+    made = pair_result(zipit=0.55)
+    for p_value, corrected, outcome in ((0.02, 0.10, "cannot tell"), (0.002, 0.01, "below")):
+        made["tests"]["cyclegan_b2a"] |= {
+            name: {"difference": {"mean": 0.1}, "p_adjusted": 0.5}
+            for name in ("random", "attribute_only", "object_only", "average")
+        }
+        made["tests"]["cyclegan_b2a"]["zipit"] = {"difference": {"mean": -0.1}, "p_adjusted": p_value}
+        zipit = next(one for one in verdict_on(made).comparisons if one.rival == "zipit")
+        assert (zipit.p_value, zipit.outcome) == (pytest.approx(corrected), outcome)  # of five, Holm
+
+
+def test_the_null_test_of_many_pairs_counts_as_corrected():
+    made = pair_result()
+    made["null_test"]["p_adjusted"] = 0.3
+    verdict = verdict_on(made)
+    assert verdict.null_p_value == 0.3
+    random = next(found for found in verdict.comparisons if found.rival == "random")
+    assert (random.outcome, random.p_value) == ("cannot tell", 0.3)
+    assert "random (p = 0.300)" in prose.summary(run_of(made))[0]
+
+
+@pytest.mark.parametrize(("distance", "copied"), [(0.2, True), (0.25, False), (1.0, False), (None, False)])
+def test_copies_of_a_parent_do_not_compose(distance, copied):
+    made = pair_result()
+    novelty = {"distance": {"mean": distance}, "error_overlap": statistic(0.8)}
+    made["methods"]["cyclegan_b2a"]["novelty"] = novelty
+    verdict, lines = verdict_on(made), prose.summary(run_of(made))
+    assert verdict.copies == copied
+    assert (verdict.answer == "no") == copied
+    assert any("80%" in line for line in lines) == copied
+
+
+@pytest.mark.parametrize(
+    ("change", "unfit"),
+    [
+        ({}, ""),
+        ({"parameters": 9999}, "size"),
+        ({"parameters": None}, ""),
+        ({"novelty": None}, "shape"),
+    ],
+)
+def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(change, unfit):
+    made = pair_result()
+    made["methods"]["cyclegan_b2a"] |= change
+    verdict = verdict_on(made)
+    assert (verdict.unfit, verdict.answer) == (unfit, "cannot tell" if unfit else "yes")
+    assert ("above all that they must beat, but" in prose.summary(run_of(made))[0]) == bool(unfit)
+
+
+def test_a_null_test_of_another_method_supports_no_claim():
+    made = pair_result()
+    made["null_test"]["method"] = "cyclegan_a2b"
+    assert verdict_on(made).answer == "cannot tell"
+    assert any("cyclegan_a2b" in line for line in prose.summary(run_of(made)))
+
+
+def test_the_headline_names_what_is_not_beaten_widest_gap_first_with_p_values():
+    first = prose.summary(run_of(pair_result(generated=(0.50, 0.52))))[0]
+    assert first.index("the black parents alone (attribute_only, p = 0.002)") < first.index(
+        "(average, p = 0.002)"
+    )
+    assert "random" not in first
+    many = prose.summary(run_of(pair_result(generated=(0.1, 0.1), zipit=0.5, concatenate=0.5)))[0]
+    assert many.count("p = 0.002") == 3
+    assert many.endswith(" and 3 more.")
+    assert "(all p < 0.001)" in prose.summary(run_of(pair_result()))[0]
+
+
+def test_the_verdict_says_what_it_rests_on():
+    text = "\n".join(prose.summary(run_of(pair_result())))
+    for words in (
+        "cyclegan_b2a, mean worst-quadrant AUROC 0.700 [0.690, 0.710], over 8",
+        "Chance is 0.5 in each",
+        "above random, attribute_only,",
+        "p = 0.004 by permutation with random networks, times 2",
+        "below both parents run side by side (and_ensemble, -0.030, p < 0.001)",
+        "(trained_on_conjunction, -0.200, p < 0.001)",
+        "50% of the way",
+    ):
+        assert words in text, words
+    no_ceiling = prose.summary(run_of(pair_result(trained_on_conjunction=0.45)))
+    assert any(line.startswith("Beware") for line in no_ceiling)
+    unknown = "\n".join(prose.summary(run_of(pair_result(quadrants=False))))
+    assert "quadrants of the other images are not known" in unknown
+    assert "Worst-quadrant" not in unknown
+
+
+# Over pairs -----------------------------------------------------------------------------------------------
+
+
+def three_pairs():
+    pairs = [pair_result(), pair_result(generated=(0.4, 0.4)), pair_result(half=0.2)]
+    for made, name in zip(pairs, ("cat", "dog", "car"), strict=True):
+        made["pair"] = {"attribute": "black", "object": name}
+    return pairs
+
+
+def test_the_summary_of_several_pairs_counts_the_answers():
+    run = run_of(*three_pairs())
+    lines = prose.summary(run)
+    assert lines[0].startswith("Cannot tell over the 3 pairs")
+    assert run.verdict.answer == "cannot tell"
+    assert any("of 3: yes on 1, no on 1, cannot tell on 1" in line for line in lines)
+    assert "Yes: black cat." in lines
+
+
+@pytest.mark.parametrize(
+    ("means", "expected", "first"),
+    [
+        ({}, "cannot tell", "concatenate (p = 1.000)"),
+        ({"hypernetwork": 0.9}, "yes", "compose, over 55 pairs. They are above all 12"),
+        ({"zipit": 0.9}, "no", "zipit (p = 0.012)"),
+    ],
+)
+def test_the_answer_over_many_pairs_is_that_of_their_tests(means, expected, first):
+    document = many_pairs()
+    tests = document["overall"]["tests"]["hypernetwork"]
+    for name, mean in means.items():
+        document["overall"]["methods"][name]["auroc"]["worst"]["mean"] = mean
+    if "hypernetwork" in means:
+        for name in tests:
+            tests[name] = {"difference": statistic(0.1), "p_adjusted": 0.001}
+    if "zipit" in means:
+        tests["zipit"] = {"difference": statistic(-0.2), "p_adjusted": 0.001}
+    run = run_of(**document)
+    lines = prose.summary(run)
+    assert run.verdict.answer == expected
+    assert lines[0].lower().startswith(expected)
+    assert first in lines[0]
+    assert any(", over 55 pairs." in line for line in lines[1:])
+    assert not any("Against chance" in line for line in lines)
+
+
+def test_a_leak_in_any_pair_spoils_the_answer_over_all():
+    document = many_pairs(4)
+    for name in document["overall"]["tests"]["hypernetwork"]:
+        document["overall"]["tests"]["hypernetwork"][name] = {
+            "difference": statistic(0.1),
+            "p_adjusted": 0.001,
+        }
+    document["overall"]["methods"]["hypernetwork"]["auroc"]["worst"]["mean"] = 0.95
+    assert run_of(**copy.deepcopy(document)).verdict.answer == "yes"
+    document["pairs"][2]["data"]["leaked"] = 5
+    run = run_of(**document)
+    assert run.verdict.answer == "cannot tell"
+    assert run.pairs[2].title in prose.summary(run)[0]
+
+
+def test_the_verdict_is_stored_and_not_worked_out_again(tmp_path):
+    run = run_of(pair_result())
+    results.write_results(tmp_path, run)
+    path = tmp_path / "results.json"
+    path.write_text(path.read_text().replace('"answer": "yes"', '"answer": "no"'))
+    assert results.read_results(tmp_path).verdict.answer == "no"
+
+
+def test_methods_are_named_in_words():
+    row = run_of(pair_result()).pairs[0].methods["attribute_only"]
+    assert prose.in_words(row) == "the black parents alone (attribute_only)"
+    assert prose.in_words(None, "new{", ["p = 0.1"]) == "new{ (p = 0.1)"
+    assert prose.in_words(None, "new") == "new"
+    assert prose.p_text(0.0001) == "p < 0.001"
