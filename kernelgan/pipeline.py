@@ -98,13 +98,14 @@ def run(
     Raises:
       UserError: whatever the user can mend; nothing that was finished is lost.
     """
-    settings = config_lib.parse(config)
-    network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
-    loaded = loading.load(settings.generators, generators, network)
+    settings, network, loaded, recipe = distributed.everywhere(
+        lambda: _loaded(config, generators), lambda loaded: loaded[-1], "configs, generators or code"
+    )
     with contextlib.ExitStack() as stack:
         distributed.first(lambda: stack.enter_context(workdir_lib.claimed(workdir, settings)))
-        recipe = _recipe(settings, loaded)
         if distributed.first(lambda: _is_finished(workdir, recipe)):
+            if not distributed.leave():
+                return None
             print(
                 f"{settings.name}: finished before, nothing was run; work directory {workdir}",
                 file=sys.stderr,
@@ -117,6 +118,16 @@ def run(
             return None
         files.write_atomically(workdir / workdir_lib.RECIPE_FILE, recipe.encode())
         return report.show(workdir) if stage == "report" else None
+
+
+def _loaded(
+    config: Config, generators: Sequence[str]
+) -> tuple[Settings, models.ConvNet, tuple[loading.Loaded, ...], str]:
+    """The config checked, the parents' module, the generators, and the digest of them all."""
+    settings = config_lib.parse(config)
+    network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
+    loaded = loading.load(settings.generators, generators, network)
+    return settings, network, loaded, _recipe(settings, loaded)
 
 
 def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> str:
@@ -207,7 +218,11 @@ def _file_of(of: Run, task: zoo.ZooTask) -> str:
 def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
     """A zoo that was trained elsewhere; kept as a stage, so that it can be exported like the others."""
     path = Path(_file_of(of, task))
-    params = interop.load_parents(path, of.network, of.settings.data.image_size, task.models)
+    params = distributed.everywhere(
+        lambda: interop.load_parents(path, of.network, of.settings.data.image_size, task.models),
+        keys.of_arrays,
+        f"networks in {path}",
+    )
     print(f"{'':{WIDTH}s} {task.label}: {path}; what it was trained on is not known here", file=sys.stderr)
     key = {"content": keys.of_arrays(params)}
     kept = of.stages.once(f"zoo-{task.kind}", key, lambda *_: {"0000": {"params": params}}, timing="zoo")
