@@ -269,7 +269,7 @@ def _reaching_all() -> Iterator[None]:
     """Makes an exchange that fails an error for the user."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # Gloo's come as either
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
             "another process of this run has ended or cannot be reached; its own output says why. Give the "
