@@ -55,13 +55,14 @@ def run(
     Raises:
       UserError: whatever the user can mend; nothing that was finished is lost.
     """
-    settings = config_lib.parse(config)
-    network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
-    loaded = loading.load(settings.generators, generators, network)
+    settings, network, loaded, recipe = distributed.everywhere(
+        lambda: _loaded(config, generators), lambda loaded: loaded[-1][0], "configs, generators or code"
+    )
     with contextlib.ExitStack() as stack:
         distributed.first(lambda: stack.enter_context(workdir_lib.claimed(workdir, settings)))
-        recipe = _recipe(settings, loaded)
         if distributed.first(lambda: _is_finished(workdir, recipe)):
+            if not distributed.leave():
+                return None
             print(
                 f"{settings.name}: finished before, nothing was run; work directory {workdir}",
                 file=sys.stderr,
@@ -74,6 +75,16 @@ def run(
             return None
         files.write_atomically(workdir / workdir_lib.RECIPE_FILE, "\n".join(recipe).encode())
         return report.show(workdir) if stage == "report" else None
+
+
+def _loaded(
+    config: Config, generators: Sequence[str]
+) -> tuple[Settings, models.ConvNet, tuple[loading.Loaded, ...], list[str]]:
+    """The config checked, the parents' module, the generators, and what a finished run is made from."""
+    settings = config_lib.parse(config)
+    network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
+    loaded = loading.load(settings.generators, generators, network)
+    return settings, network, loaded, _recipe(settings, loaded)
 
 
 def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> list[str]:

@@ -46,8 +46,11 @@ def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
     """A zoo that was trained elsewhere; kept as a stage, so that it can be exported like the others."""
     path, settings = Path(_file_of(of, task)), of.settings.zoo
     positive = settings.attribute_positive if task.kind == "attribute" else settings.object_positive
-    params = interop.load_parents(
-        path, of.network, of.settings.data.image_size, task.models, positive=positive
+    size = of.settings.data.image_size
+    params = distributed.everywhere(
+        lambda: interop.load_parents(path, of.network, size, task.models, positive=positive),
+        keys.of_arrays,
+        f"networks in {path}",
     )
     key = {"content": keys.of_arrays(params)}
     kept = of.stages.once(f"zoo-{task.kind}", key, lambda *_: {"0000": {"params": params}}, timing="zoo")
