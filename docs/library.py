@@ -1,6 +1,6 @@
 """The library in twenty lines: two zoos of small CNNs, a generator between them, and its networks evaluated.
 
-    python docs/library.py
+    pip install . && python docs/library.py
 
 Rendered images, no download; about two minutes on two CPU cores, most of it compilation.
 """
