@@ -213,8 +213,9 @@ def compose(pairs: int, parents: int, hidden: int) -> Prepared:
     """Both directions of untrained CycleGANs, for all pairs in one compiled call; from host to host."""
     both, generator = _parents(pairs, parents), _task([], 1, parents, hidden).generator
     views = [generator.view(each, None) for each in both]
-    made = [generator.init(jax.random.key(p), view) for p, view in enumerate(views)]
-    fitted = jax.device_get(jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(generator.keep, made)))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *views)
+    first = jax.jit(jax.vmap(lambda key, view: generator.keep(generator.init(key, view))))
+    fitted = jax.device_get(first(jax.random.split(jax.random.key(1), pairs), stacked))
     keys = list(jax.random.split(jax.random.key(0), pairs))
 
     def run(times: int) -> None:
