@@ -26,6 +26,12 @@ from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params
 
+_NOT_OF_A_ZOO = (
+    *("models", "object_models", "chunk_size"),
+    *("attribute_file", "object_file", "attribute_positive", "object_positive"),
+)
+"""Fields of ``config.zoo`` that are in a zoo's key otherwise, or decide no numbers."""
+
 
 def train_zoos(of: Run, plan: Plan) -> Zoos:
     """The zoos, trained here or read from the files that the config names."""
@@ -85,8 +91,7 @@ def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) 
                 [
                     of.settings.seed,
                     [network.filters, network.kernel_size, of.settings.data.image_size],
-                    training,
-                    [settings.balanced, settings.validation_images],
+                    [training, stages.without_pace(settings, *_NOT_OF_A_ZOO)],
                     [[task.name, task.models] for task in chosen],
                 ]
             ),
@@ -192,7 +197,10 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
             continue
         key = {
             "config": keys.of_values(
-                [of.settings.seed, training, settings.models, validation, of.network.filters]
+                [
+                    [of.settings.seed, of.settings.model, of.settings.data.image_size, training, validation],
+                    stages.without_pace(settings, "random_networks", "random_bias"),
+                ]
             ),
             "images": keys.of_values([plan.digest, [lesson.groups.key for lesson in lessons[name]]]),
             "arithmetic": stages.arithmetic(of.network, of.settings.data.image_size, loss),
