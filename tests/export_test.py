@@ -50,7 +50,6 @@ def _refused(message, call, *args, **kwargs):
 def _finish(run, stage, tree):
     checkpoint = Stage(run / workdir.CHECKPOINTS / stage, StageKey({}), seconds=0.0)
     checkpoint.finish(tree)
-    checkpoint.close()
 
 
 @pytest.fixture(scope="module")
