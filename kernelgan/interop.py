@@ -227,7 +227,9 @@ def _fitted(
     side = image_size
     for _ in filters:
         side = (side - size + 1) // 2
-    expected = [(o, i, size, size) for i, o in zip((3, *filters), filters, strict=False)]
+    expected: list[tuple[int, ...]] = [
+        (o, i, size, size) for i, o in zip((3, *filters), filters, strict=False)
+    ]
     expected.append((network.outputs, filters[-1] * side**2))
     params: Params = {}
     problems: list[str] = []
