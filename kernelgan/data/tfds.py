@@ -186,7 +186,7 @@ def load(
                 objects=objects,
                 image_size=image_size,
                 prefix=f"{name}/{split}",
-                progress=lambda done, _, before=before: progress(before + done, total),
+                progress=_offset(progress, before, total),
             )
         )
         before += len(records)
@@ -303,6 +303,11 @@ def _read(records: Sequence[Record], name: str, split: str, data_dir: str) -> It
                 f"{where} and prepare it again: {prepare_command(name, data_dir)}"
             ) from error
         yield record
+
+
+def _offset(progress: Progress, before: int, total: int) -> Progress:
+    """A callback for one of several splits that reports on all of them."""
+    return lambda done, _: progress(before + done, total)
 
 
 def _text(value: bytes | str) -> str:
