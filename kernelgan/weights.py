@@ -50,8 +50,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return _read_npz(path) if suffix == ".npz" else _read_torch(path)
     except UserError:
         raise
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, MemoryError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else "not enough memory"
         raise UserError(f"{path} cannot be read ({reason}). Mend it, or give another.") from error
     except Exception as error:  # each library raises its own kinds for a broken file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -140,6 +140,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:
         # PyTorch's own message advises to run whatever the file holds.
         asked = re.search(r"(?<=GLOBAL )[\w.]+|TorchScript", str(error))

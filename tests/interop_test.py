@@ -14,26 +14,12 @@ from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]
 SIZE = 16
-FORMATS = ("safetensors", "npz", "pth")
 
 REFERENCE = Path(os.environ.get("KERNELGAN_REFERENCE", ROOT.parent / "shared" / "seed_reference"))
 needs_reference = pytest.mark.skipif(
     not (REFERENCE / "zoo_black.npz").is_file(),
     reason=f"the reference's weights are not in {REFERENCE}; set KERNELGAN_REFERENCE to where they are",
 )
-
-
-def _torch():
-    reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
-    return pytest.importorskip("torch", minversion="2.10", reason=reason)
-
-
-@pytest.fixture(params=FORMATS)
-def suffix(request):
-    """Each format in turn."""
-    if request.param == "pth":
-        _torch()
-    return request.param
 
 
 @pytest.fixture
@@ -329,8 +315,7 @@ def test_directories_that_are_not_of_networks_are_refused(files, message, arrays
 # The README -----------------------------------------------------------------------------------------------
 
 
-def test_the_readmes_snippets_run(tmp_path, monkeypatch):
-    _torch()
+def test_the_readmes_snippets_run(torch, tmp_path, monkeypatch):
     section = (ROOT / "README.md").read_text().split("## PyTorch: weights in and out\n")[1].split("\n## ")[0]
     out_of, into = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -377,8 +362,7 @@ def test_the_references_zoos_go_both_ways_to_the_bit(reference, concept, count):
 
 
 @needs_reference
-def test_the_references_pytorch_files_equal_its_arrays(reference):
-    _torch()
+def test_the_references_pytorch_files_equal_its_arrays(torch, reference):
     files = sorted((REFERENCE / "pth").iterdir())
     assert len(files) >= 5
     for path in files:

@@ -16,19 +16,6 @@ from kernelgan import weights
 from kernelgan.types import UserError
 
 
-def _torch():
-    reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
-    return pytest.importorskip("torch", minversion="2.10", reason=reason)
-
-
-@pytest.fixture(params=("safetensors", "npz", "pth"))
-def suffix(request):
-    """Each format in turn."""
-    if request.param == "pth":
-        _torch()
-    return request.param
-
-
 @pytest.fixture
 def arrays():
     """PyTorch's arrays of a small layer."""
@@ -80,6 +67,20 @@ def test_files_that_are_not_there_or_of_another_kind_are_refused(tmp_path, array
     _refused(r"cannot be written", weights.write_arrays, tmp_path / "file/x.npz", arrays)
 
 
+@pytest.mark.parametrize(
+    ("error", "fact"), [(OSError(5, "Input/output error"), r"Input/output error"), (MemoryError(), "memory")]
+)
+def test_what_cannot_be_read_is_not_called_damaged(stub_torch, error, fact, tmp_path):
+    stub_torch("2.10.0")
+
+    def fail(path, **how):
+        raise error
+
+    sys.modules["torch"].load = fail
+    (tmp_path / "zoo.pth").write_bytes(b"PK")
+    _refused(rf"zoo\.pth cannot be read \(.*{fact}", weights.read_arrays, tmp_path / "zoo.pth")
+
+
 def _half(content):
     return content[: len(content) // 2]
 
@@ -107,10 +108,10 @@ class _Payload:
 
 
 @pytest.mark.parametrize("suffix", ["npz", "pth"])
-def test_code_in_a_file_is_not_executed(suffix, tmp_path):
+def test_code_in_a_file_is_not_executed(suffix, request, tmp_path):
     path, touched = tmp_path / f"evil.{suffix}", tmp_path / "touched"
     if suffix == "pth":
-        torch = _torch()
+        torch = request.getfixturevalue("torch")
         torch.save({"conv1.weight": _Payload(touched)}, path)
         torch.load(path, weights_only=False)  # so it could be
         assert touched.exists()
@@ -143,8 +144,7 @@ def test_bfloat16_is_read_as_float32_and_types_that_numpy_lacks_are_named(tmp_pa
     _refused(r"F8\S* .*float8_e4m3fn", weights.read_arrays, tmp_path / "F8_E4M3.safetensors")
 
 
-def test_pytorch_files_that_are_no_state_dict_are_refused(tmp_path):
-    torch = _torch()
+def test_pytorch_files_that_are_no_state_dict_are_refused(torch, tmp_path):
     path = tmp_path / "odd.pth"
     tensor, state = torch.zeros(2), torch.nn.Linear(2, 2).state_dict()
     for content, message in (
@@ -161,8 +161,7 @@ def test_pytorch_files_that_are_no_state_dict_are_refused(tmp_path):
         _refused(message, weights.read_arrays, path)
 
 
-def test_pytorch_files_of_every_age_and_type_are_read(tmp_path):
-    torch = _torch()
+def test_pytorch_files_of_every_age_and_type_are_read(torch, tmp_path):
     linear = torch.nn.Linear(3, 2)
     state = linear.state_dict(keep_vars=True)
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
