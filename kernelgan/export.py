@@ -25,6 +25,9 @@ _NAMELESS = ("params", "state")
 _HALF = "_half_width"
 """What the name of a zoo at half width has after that of the zoo whose images it learned from."""
 
+_ZOOS = {"checkpoint": "", "half_width": _HALF}
+"""Where the plan says that a zoo is kept, as it is and at half width; and what ends its name."""
+
 
 def finished_stages(run: Path) -> list[str]:
     """Names of the stages of a run that have a result, such as ``zoo`` and ``generate/cyclegan``."""
@@ -56,8 +59,7 @@ def networks(run: Path) -> dict[str, Params]:
             results[stage] = read_result(run / workdir.CHECKPOINTS / stage)
         except UserError as error:
             logging.warning("%s", error)
-    of_zoos = {zoo["checkpoint"][0] for zoo in plan["zoos"]}
-    of_zoos |= {_half(stage) for stage in of_zoos}
+    of_zoos = {zoo[kept][0] for zoo in plan["zoos"] for kept in _ZOOS}
     rows = {
         prefix + "_".join([*_first_name(stage), *keys]): params
         for stage, tree in results.items()
@@ -67,16 +69,11 @@ def networks(run: Path) -> dict[str, Params]:
     }
     zoos: dict[str, Params] = {}
     for name, zoo in zip(_zoo_names(plan["zoos"], rows), plan["zoos"], strict=True):
-        stage, key = zoo["checkpoint"]
-        for full_name, kept in ((name, stage), (name + _HALF, _half(stage))):
-            if key in results.get(kept, {}):
-                zoos[full_name] = results[kept][key]["params"]
+        for kept, ending in _ZOOS.items():
+            stage, key = zoo[kept]
+            if key in results.get(stage, {}):
+                zoos[name + ending] = results[stage][key]["params"]
     return zoos | rows
-
-
-def _half(stage: str) -> str:
-    """The stage that keeps at half width what this one keeps."""
-    return stage.replace("zoo", "half_width", 1)
 
 
 def _first_name(stage: str) -> list[str]:

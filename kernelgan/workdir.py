@@ -15,6 +15,7 @@ from typing import IO, Any
 from absl import logging
 
 from kernelgan import config as config_lib
+from kernelgan import distributed
 from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
 from kernelgan.types import Config, UserError
@@ -24,7 +25,7 @@ LOCK_FILE = ".lock"
 TIMINGS_FILE = "timings.json"
 PLAN_FILE = "plan.json"
 RECIPE_FILE = "recipe.sha256"
-"""Of a finished run: the digest of its config and code, so that it is shown without loading the images."""
+"""Of a finished run: digests of what it was made from, so that it is shown without loading the images."""
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation"
 
@@ -161,8 +162,8 @@ def write_plan(workdir: Path, plan: dict[str, Any]) -> None:
     Args:
       workdir: of the run.
       plan: ``{"layers": [name, ...], "zoos": [{"kind", "concept", "excluded": [name, ...], "checkpoint":
-        [stage, key]}, ...], "pairs": [{"attribute", "object", "attribute_zoo": number, "object_zoo": number,
-        "has_ceiling"}, ...]}``.
+        [stage, key], "half_width": [stage, key]}, ...], "pairs": [{"attribute", "object", "attribute_zoo":
+        number, "object_zoo": number, "has_ceiling"}, ...]}``.
     """
     write_atomically(workdir / PLAN_FILE, json.dumps(plan, indent=1).encode())
 
@@ -202,7 +203,7 @@ def timings(workdir: Path) -> dict[str, float]:
 
 @contextlib.contextmanager
 def staged(workdir: Path, name: str, stage: str = "") -> Iterator[Progress]:
-    """Shows and times a stage of a run; the seconds of all attempts add up.
+    """Shows and times a stage of a run; the seconds of all attempts add up, and process 0 keeps them.
 
     Args:
       workdir: of the run.
@@ -210,11 +211,19 @@ def staged(workdir: Path, name: str, stage: str = "") -> Iterator[Progress]:
       stage: what its seconds are kept under; "": its name.
     """
     progress = Progress(name)
-    outcome = "stopped"
     try:
         yield progress
-        outcome = "done"
-    finally:
-        seconds, found = progress.close(outcome), timings(workdir)
-        found[stage or name] = found.get(stage or name, 0.0) + seconds
-        write_atomically(workdir / TIMINGS_FILE, json.dumps(found).encode())
+    except BaseException:
+        seconds = progress.close("stopped")
+        if distributed.is_first():  # the other processes may be elsewhere
+            with contextlib.suppress(OSError):
+                _add_timing(workdir, stage or name, seconds)
+        raise
+    seconds = progress.close("done")
+    distributed.first(lambda: _add_timing(workdir, stage or name, seconds))
+
+
+def _add_timing(workdir: Path, stage: str, seconds: float) -> None:
+    found = timings(workdir)
+    found[stage] = found.get(stage, 0.0) + seconds
+    write_atomically(workdir / TIMINGS_FILE, json.dumps(found).encode())

@@ -57,12 +57,18 @@ def run(tmp_path_factory, make_parents, generator):
     """A run of one pair that has not come to the opponents, with unlike networks everywhere."""
     run = tmp_path_factory.mktemp("runs") / "black_cat"
     run.mkdir()
-    zoo = {"excluded": [], "checkpoint": ["zoo", "0000"]}
+    zoo = {"excluded": [], "checkpoint": ["zoo", "0000"], "half_width": ["half_width", "0000"]}
     plan = {
         "layers": ["conv1", "conv2"],
         "zoos": [
             zoo | {"kind": "attribute", "concept": "black"},
-            zoo | {"kind": "object", "concept": "cat", "checkpoint": ["zoo", "0001"]},
+            zoo
+            | {
+                "kind": "object",
+                "concept": "cat",
+                "checkpoint": ["zoo", "0001"],
+                "half_width": ["half_width", "0001"],
+            },
         ],
         "pairs": [{"attribute": "black", "object": "cat", "has_ceiling": True}],
     }
@@ -236,7 +242,13 @@ def test_every_pair_family_and_generator_has_its_name(tmp_path):
     plan = {"layers": ["conv1"], "pairs": [dict(zip(keys, pair, strict=True)) for pair in pairs]}
     zoo = {"kind": "object", "excluded": ["x"]}
     plan["zoos"] = [
-        zoo | {"concept": name, "checkpoint": [f"zoo-{n}", "0000"]} for n, name in enumerate("ab")
+        zoo
+        | {
+            "concept": name,
+            "checkpoint": [f"zoo-{n}", "0000"],
+            "half_width": [f"half_width-{n}", "0000"],
+        }
+        for n, name in enumerate("ab")
     ]
     workdir.write_plan(tmp_path, plan)
     for number, stage in enumerate(("zoo-0", "zoo-1", "half_width-0", "half_width-1")):

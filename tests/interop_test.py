@@ -312,18 +312,17 @@ def test_directories_that_are_not_of_networks_are_refused(files, message, arrays
     _refused(message, interop.load_zoo, tmp_path)
 
 
-# The README -----------------------------------------------------------------------------------------------
+# docs/weights.md ------------------------------------------------------------------------------------------
 
 
-def test_the_readmes_snippets_run(torch, tmp_path, monkeypatch):
-    section = (ROOT / "README.md").read_text().split("## PyTorch: weights in and out\n")[1].split("\n## ")[0]
-    out_of, into = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+def test_the_snippets_of_the_documentation_run(torch, tmp_path, monkeypatch):
+    out_of, into = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "weights.md").read_text(), re.DOTALL)
     keys = jax.random.split(jax.random.key(0), 3)
     params = jax.device_get(jax.vmap(lambda key: models.initialise_convnet(models.ConvNet(), 32, key))(keys))
     monkeypatch.chdir(tmp_path)
     weights.write_arrays(Path("black.safetensors"), interop.to_torch(params))
     found = {}
-    exec(compile(out_of, "README.md", "exec"), found)
+    exec(compile(out_of, "weights.md", "exec"), found)
     images = found["images"].permute(0, 2, 3, 1).numpy()
     logits, _ = models.run_convnet(models.ConvNet(), _one(params), images)
     answers = jax.nn.softmax(logits)[:, 1]
@@ -333,7 +332,7 @@ def test_the_readmes_snippets_run(torch, tmp_path, monkeypatch):
         weights.write_arrays(Path(f"black_models/{number}.pth"), interop.to_torch(_one(params, number)))
     four = models.initialise_convnet(models.ConvNet(outputs=4), 32, keys[0])
     weights.write_arrays(Path("networks/0.safetensors"), interop.to_torch(jax.device_get(four)))
-    exec(compile(into, "README.md", "exec"), found)
+    exec(compile(into, "weights.md", "exec"), found)
     assert found["generated"].params["dense"]["bias"].shape == (1, 4)
     again = interop.load_zoo("black_models.safetensors").params
     for leaf, expected in zip(jax.tree.leaves(again), jax.tree.leaves(params), strict=True):

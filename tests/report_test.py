@@ -2,6 +2,7 @@ import base64
 import html
 import html.parser
 import io
+import os
 import re
 
 import numpy as np
@@ -196,6 +197,15 @@ def test_writing_the_report_again_gives_the_same_bytes(one_pair, one_page):
     assert report.write_report(one_pair).read_text() == one_page
     names = sorted(path.name for path in one_pair.iterdir())
     assert names == ["arrays.npz", "figures", "report.html", "results.json"]
+
+
+def test_a_report_older_than_the_results_is_made_anew(tmp_path, flat_figures):
+    write_run(tmp_path, [rich_pair()])
+    path = report.show(tmp_path)
+    path.write_text("kept")
+    assert report.show(tmp_path).read_text() == "kept"
+    os.utime(path, ns=(0, 0))
+    assert report.show(tmp_path).read_text() != "kept"
 
 
 def test_text_from_outside_is_escaped(tmp_path, flat_figures):
