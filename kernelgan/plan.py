@@ -251,14 +251,14 @@ def _zoo_tasks(
             "attribute",
             split.attribute,
             objects,
-            quadrants.attribute_groups(part, split.attribute, objects),
+            quadrants.zoo_groups(part, "attribute", split.attribute, objects),
             of_attribute,
         ),
         zoo.ZooTask(
             "object",
             split.object_name,
             attributes,
-            quadrants.object_groups(part, split.object_name, attributes),
+            quadrants.zoo_groups(part, "object", split.object_name, attributes),
             of_object,
         ),
     ]

@@ -75,21 +75,18 @@ class Stages:
         stage = Stage(
             self.workdir / workdir_lib.CHECKPOINTS / name, keys.StageKey(key), seconds=self._seconds
         )
-        try:
-            result = distributed.first(stage.result)
-            if result is None:
-                why = distributed.first(stage.why)
-                if why:
-                    print(f"{name:{WIDTH}s} is made again: {why}", file=sys.stderr)
-                with self.timed(name, timing) as progress:
-                    result = jax.device_get(work(stage, progress))
-                    distributed.first(functools.partial(stage.finish, result))
-            else:
-                print(f"{name:{WIDTH}s} done before", file=sys.stderr)
-            self.digests[name] = distributed.first(lambda: stage.digest)
-            return result
-        finally:
-            stage.close()
+        result = distributed.first(stage.result)
+        if result is None:
+            why = distributed.first(stage.why)
+            if why:
+                print(f"{name:{WIDTH}s} is made again: {why}", file=sys.stderr)
+            with self.timed(name, timing) as progress:
+                result = jax.device_get(work(stage, progress))
+                distributed.first(functools.partial(stage.finish, result))
+        else:
+            print(f"{name:{WIDTH}s} done before", file=sys.stderr)
+        self.digests[name] = distributed.first(lambda: stage.digest)
+        return result
 
     def timed(self, name: str, timing: str = "") -> contextlib.AbstractContextManager[Progress]:
         """Shows and times a stage."""

@@ -85,6 +85,21 @@ def images():
     return (base + rng.integers(-60, 60, (64, IMAGE_SIZE, IMAGE_SIZE, 3))).astype(np.uint8)
 
 
+@pytest.fixture
+def torch():
+    """PyTorch, where a version is installed that reads files safely."""
+    reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
+    return pytest.importorskip("torch", minversion="2.10", reason=reason)
+
+
+@pytest.fixture(params=("safetensors", "npz", "pth"))
+def suffix(request):
+    """Each format of weights in turn."""
+    if request.param == "pth":
+        request.getfixturevalue("torch")
+    return request.param
+
+
 def _stacked(network, count, seed, outputs):
     keys = jax.random.split(jax.random.key(seed), count)
     module = network.clone(outputs=outputs)

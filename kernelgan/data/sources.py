@@ -12,7 +12,7 @@ import numpy as np
 
 from kernelgan import files
 from kernelgan.data import folder, quadrants, rendered, tfds
-from kernelgan.data.images import Progress, Source
+from kernelgan.data.images import Progress, Source, silent
 from kernelgan.types import Config, Quadrant, UserError
 
 _SHEET_COLUMNS = 12
@@ -25,7 +25,7 @@ def load(
     objects: Sequence[str],
     seed: int = 0,
     image_size: int = 32,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **options: Any,  # noqa: ANN401
 ) -> Source:
     """Loads labelled images.
