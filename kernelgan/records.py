@@ -1,7 +1,7 @@
 """Dataclasses to JSON and back, by their fields: one routine for every record that is kept.
 
-A field with the metadata ``{"stored": False}`` is not written. In a dict of dataclasses that
-have a field ``name``, that is the key.
+A field with the metadata ``{"stored": False}`` is not written. In a dict of dataclasses with a required field
+``name``, the name is the key.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ from pathlib import Path
 from typing import Any
 
 
-def to_json(value: Any) -> Any:  # noqa: ANN401
-    """A dataclass as plain JSON; what is empty is left out, NaN is null."""
+def to_json(value: Any, where: str = "value") -> Any:  # noqa: ANN401
+    """A value as plain JSON: dataclasses without their empty fields, NumPy values, paths, ConfigDicts.
+
+    Args:
+      value: nested; NaN and infinity become null.
+      where: its path, for the message.
+
+    Raises:
+      TypeError: it holds something that JSON cannot; the message has the path.
+    """
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
     if dataclasses.is_dataclass(value):
-        stored = [one.name for one in dataclasses.fields(value) if one.metadata.get("stored", True)]
-        found = {name: to_json(getattr(value, name)) for name in stored}
-        found = {name: item for name, item in found.items() if item not in (None, "", {}, [])}
-        return found or None
+        stored = [field.name for field in dataclasses.fields(value) if field.metadata.get("stored", True)]
+        items = {name: to_json(getattr(value, name), f"{where}.{name}") for name in stored}
+        return {name: item for name, item in items.items() if item not in (None, "", {}, [])} or None
+    if hasattr(value, "to_dict"):  # a ConfigDict
+        value = value.to_dict()
     if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@functools.cache
-def _fields(kind: type) -> tuple[dict[str, Any], set[str]]:
-    """Of a dataclass, the types of its fields by name, and which it must be given."""
-    missing = dataclasses.MISSING
-    required = {
-        one.name
-        for one in dataclasses.fields(kind)
-        if one.default is missing and one.default_factory is missing
-    }
-    return typing.get_type_hints(kind), required
-
-
-def _is_record(kind: Any) -> bool:  # noqa: ANN401
-    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        return {str(key): to_json(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_json(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars
+        return to_json(value.tolist(), where)
+    raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
 
 
 def from_json(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
@@ -67,15 +68,11 @@ def from_json(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
         if not isinstance(value, Mapping):
             raise ValueError(f"{where} is {value!r:.60}; expected a table of fields")
     if origin is dict:
-        named = _is_record(inner[1]) and "name" in _fields(inner[1])[1]
-        return {
-            key: from_json(
-                inner[1],
-                {"name": key, **item} if named and isinstance(item, Mapping) else item,
-                f"{where}.{key}",
-            )
-            for key, item in value.items()
-        }
+        if _is_record(inner[1]) and "name" in _fields(inner[1])[1]:
+            value = {
+                k: {"name": k, **item} if isinstance(item, Mapping) else item for k, item in value.items()
+            }
+        return {key: from_json(inner[1], item, f"{where}.{key}") for key, item in value.items()}
     if _is_record(kind):
         hints, required = _fields(kind)
         wrong = [f"{where}.{name} is an unknown field" for name in value if name not in hints]
@@ -88,38 +85,22 @@ def from_json(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
         if not isinstance(items, list) or (inner[-1] is not ... and len(items) != len(inner)):
             raise ValueError(f"{where} is {value!r:.60}; expected a list")
         return tuple(from_json(inner[0], item, f"{where}[{index}]") for index, item in enumerate(items))
-    if kind is float:
-        if value is None:
-            return math.nan
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
+    if kind is float and value is None:
+        return math.nan
+    accepted = int | float if kind is float else kind
+    if isinstance(value, accepted) and (kind is bool or not isinstance(value, bool)):
+        return float(value) if kind is float else value
     raise ValueError(f"{where} is {value!r:.60}; expected {kind.__name__}")
 
 
-def plain(value: Any, where: str) -> Any:  # noqa: ANN401
-    """A value as what JSON has: NumPy values, tuples, paths and ConfigDicts become plain.
+@functools.cache
+def _fields(kind: type) -> tuple[dict[str, Any], set[str]]:
+    """The types of a dataclass's fields by name, and the names of the required fields."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    required = {field.name for field in fields if field.default is missing is field.default_factory}
+    return typing.get_type_hints(kind), required
 
-    Args:
-      value: nested.
-      where: its path, for the message.
 
-    Raises:
-      TypeError: it holds something that JSON cannot.
-    """
-    if value is None or isinstance(value, bool | str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if hasattr(value, "to_dict"):  # a ConfigDict
-        value = value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars
-        return plain(value.tolist(), where)
-    raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
+def _is_record(kind: Any) -> bool:  # noqa: ANN401
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)

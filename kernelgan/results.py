@@ -1,8 +1,7 @@
 """What a run leaves: `results.json` (figures, tests and verdicts, typed below) and `arrays.npz`.
 
-Both files are written atomically, `results.json` last: where it is, the run is complete. `results.json` is
-`Run` as JSON, field by field; what is empty or was not measured is left out or ``null``. Methods are in the
-order of every table. The evaluation gives plain nested dicts of the same shape, see `from_document`.
+Both are written atomically, `results.json` last: where it is, the run is complete. It is `Run` as JSON, field
+by field; what was not measured is left out or ``null``. Methods are in the order of every table.
 
 `arrays.npz` has, under ``<attribute>_<object>/`` for each pair, any of them absent::
 
@@ -38,7 +37,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kernelgan.files import replacing, write_atomically
-from kernelgan.records import from_json, plain, to_json
+from kernelgan.records import from_json, to_json
 from kernelgan.types import Quadrant, UserError
 
 SCHEMA = 2
@@ -52,6 +51,7 @@ KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "
 """Kinds of methods, in the order of every table."""
 
 ANSWERS = ("yes", "no", "cannot tell")
+_AGAIN = "Delete it and run again; it resumes."
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,14 @@ class Statistic:
         """Whether there are a mean and both ends of its interval."""
         return self.known and math.isfinite(self.low) and math.isfinite(self.high)
 
-    def text(self, digits: int = 3, missing: str = "-") -> str:
-        """``0.573 [0.541, 0.602]``, or the mean alone, or `missing`."""
+    def text(self) -> str:
+        """``0.573 [0.541, 0.602]``, or the mean alone, or ``-``."""
         if not self.known:
-            return missing
-        mean = f"{self.mean:.{digits}f}"
-        return f"{mean} [{self.low:.{digits}f}, {self.high:.{digits}f}]" if self.bounded else mean
+            return "-"
+        return f"{self.mean:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.bounded else "")
+
+
+NOTHING = Statistic()
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,14 @@ class Test:
     ``p_adjusted`` is corrected for picking the best generated method and, for a pair, over pairs (Holm).
     """
 
-    difference: Statistic = Statistic()
+    difference: Statistic = NOTHING
     p_value: float = math.nan
     p_adjusted: float = math.nan
 
 
 @dataclass(frozen=True)
 class Against(Test):
-    """A method over all pairs against the yardstick; the clear wins and losses are those a test confirms."""
+    """A method over all pairs against the yardstick; a test confirms the clear wins and losses."""
 
     rival: str = ""
     wins: int = 0
@@ -119,66 +121,38 @@ class Against(Test):
 class Clustering:
     """Scores of one clusterer by the standard definitions, and as the original prints them."""
 
-    accuracy: Statistic = Statistic()
-    precision: Statistic = Statistic()
-    recall: Statistic = Statistic()
-    cluster_entropy: Statistic = Statistic()
-    cluster_purity: Statistic = Statistic()
+    accuracy: Statistic = NOTHING
+    precision: Statistic = NOTHING
+    recall: Statistic = NOTHING
+    cluster_entropy: Statistic = NOTHING
+    cluster_purity: Statistic = NOTHING
     as_printed: dict[str, Statistic] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method's measurements, on one pair or over all.
+    """One method's measurements, on one pair or over all."""
 
-    Attributes:
-      name: its key; not stored twice.
-      kind: one of `KINDS`.
-      label: what it is, for a reader who knows no names; ``{attribute}`` and ``{object}`` are filled in.
-      description: how it is made, in one line.
-      family: the generator family, "" for a baseline.
-      tier: what it reads, "W", "S", "U" or "G"; "" where that is not recorded.
-      networks: how many were measured.
-      parameters: of one network (of both, where two run).
-      auroc: ``vs_attribute_only``, ``vs_object_only``, ``vs_neither`` and ``worst``, or ``vs_rest``.
-      clustering: by clusterer.
-      cosine_similarity: ``within``, ``across``, ``margin``.
-      recovered: share of the way from random networks to the ceiling.
-      novelty: ``distance`` from the nearest parent and ``error_overlap``.
-      pairs: over all pairs, how many have it.
-      against: over all pairs, its record against the yardstick.
-    """
-
-    name: str = field(metadata={"stored": False})
-    kind: str
-    label: str = ""
-    description: str = ""
-    family: str = ""
-    tier: str = ""
-    networks: int | None = None
-    parameters: int | None = None
-    auroc: dict[str, Statistic] = field(default_factory=dict)
-    balanced_accuracy: Statistic = Statistic()
-    average_precision: Statistic = Statistic()
-    accuracy: Statistic = Statistic()
-    precision: Statistic = Statistic()
-    recall: Statistic = Statistic()
-    clustering: dict[str, Clustering] = field(default_factory=dict)
-    cosine_similarity: dict[str, Statistic] = field(default_factory=dict)
-    recovered: Statistic = Statistic()
-    novelty: dict[str, Statistic] = field(default_factory=dict)
-    pairs: int | None = None
-    against: Against | None = None
-
-
-@dataclass(frozen=True)
-class NullOfMethod:
-    """P-values of one generated method's mean and best network against random networks."""
-
-    mean_p_value: float = math.nan
-    superiority: float = math.nan
-    best_p_value: float = math.nan
-    smallest_best_p_value: float = math.nan
+    name: str = field(metadata={"stored": False})  # its key; not stored twice
+    kind: str  # one of `KINDS`
+    label: str = ""  # in words; ``{attribute}`` and ``{object}`` are filled in
+    description: str = ""  # how it is made, in one line
+    family: str = ""  # the generator family, "" for a baseline
+    tier: str = ""  # what it reads, "W", "S", "U" or "G"; "" where that is not recorded
+    networks: int | None = None  # how many were measured
+    parameters: int | None = None  # of one network (of both, where two run)
+    auroc: dict[str, Statistic] = field(default_factory=dict)  # against each quadrant and ``worst``
+    balanced_accuracy: Statistic = NOTHING
+    average_precision: Statistic = NOTHING
+    accuracy: Statistic = NOTHING
+    precision: Statistic = NOTHING
+    recall: Statistic = NOTHING
+    clustering: dict[str, Clustering] = field(default_factory=dict)  # by clusterer
+    cosine_similarity: dict[str, Statistic] = field(default_factory=dict)  # within, across, margin
+    recovered: Statistic = NOTHING  # share of the way from random networks to the ceiling
+    novelty: dict[str, Statistic] = field(default_factory=dict)  # nearest parent: distance, error_overlap
+    pairs: int | None = None  # over all pairs, how many have it
+    against: Against | None = None  # over all pairs, its record against the yardstick
 
 
 @dataclass(frozen=True)
@@ -192,54 +166,34 @@ class NullTest:
     null_mean: float = math.nan
     p_value: float = math.nan
     p_adjusted: float = math.nan
-    by_method: dict[str, NullOfMethod] = field(default_factory=dict)
+    by_method: dict[str, dict[str, float]] = field(default_factory=dict)
     best_network: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the best generated method does against one other.
+    """The best generated method against another."""
 
-    Attributes:
-      rival: the other method.
-      outcome: "above", "below", "cannot tell" or "not measured".
-      required: whether a "yes" needs it to be above.
-      difference: of the figures of merit, generated minus other.
-      p_value: of that difference, corrected; NaN where there is none.
-    """
-
-    rival: str
-    outcome: str
-    required: bool
-    difference: Statistic = Statistic()
-    p_value: float = math.nan
+    rival: str  # the other method
+    outcome: str  # "above", "below", "cannot tell" or "not measured"
+    required: bool  # whether a "yes" needs "above"
+    difference: Statistic = NOTHING  # of the figures of merit, generated minus other
+    p_value: float = math.nan  # of that difference, corrected; NaN where there is none
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `evaluate.verdict` concluded; readers never work it out again.
+    """What `evaluation.verdict` concluded; readers never work it out again."""
 
-    Attributes:
-      answer: one of `ANSWERS`: do the generated networks compose?
-      best: the generated method with the highest mean figure of merit; "" where none was scored.
-      comparisons: of it with every other method.
-      copies: whether its networks are copies of a parent.
-      unfit: why it cannot be said to compose however well it does: "shape", "size" or ``no <kind>``.
-      null_p_value: of it in the matched null test; NaN where there is none, or of another method only.
-      floor: the method of random networks.
-      yardstick: the method of both parents run side by side.
-      ceiling: the method that was trained on the conjunction.
-    """
-
-    answer: str = "cannot tell"
-    best: str = ""
-    comparisons: tuple[Comparison, ...] = ()
-    copies: bool = False
-    unfit: str = ""
-    null_p_value: float = math.nan
-    floor: str = ""
-    yardstick: str = ""
-    ceiling: str = ""
+    answer: str = "cannot tell"  # one of `ANSWERS`: do the generated networks compose?
+    best: str = ""  # the generated method with the highest mean figure of merit; "" where none was scored
+    comparisons: tuple[Comparison, ...] = ()  # the best with every other method
+    copies: bool = False  # whether its networks are copies of a parent
+    unfit: str = ""  # why a high score would not mean that it composes: "shape", "size" or ``no <kind>``
+    null_p_value: float = math.nan  # of the best in the matched null test; NaN where there is none
+    floor: str = ""  # the method of random networks
+    yardstick: str = ""  # the method of both parents run side by side
+    ceiling: str = ""  # the method trained on the conjunction
 
 
 @dataclass(frozen=True)
@@ -256,14 +210,6 @@ class Images:
 
 
 @dataclass(frozen=True)
-class ZooScores:
-    """How well the parents of one side know their own concept, on validation images."""
-
-    balanced_accuracy: Statistic = Statistic()
-    auroc: Statistic = Statistic()
-
-
-@dataclass(frozen=True)
 class Concepts:
     """The two concepts of a pair."""
 
@@ -273,24 +219,17 @@ class Concepts:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Methods measured together: on one pair, or over all.
+    """Methods measured together: on one pair, or over all."""
 
-    Attributes:
-      methods: by name, in the order of every table.
-      merit: which AUROC is the figure of merit, ``worst``, or ``vs_rest`` where quadrants are not known.
-      tests: method -> rival -> test of their difference.
-      verdict: what follows.
-    """
-
-    methods: dict[str, Row]
-    merit: str = ""
-    tests: dict[str, dict[str, Test]] = field(default_factory=dict)
-    verdict: Verdict = Verdict()
+    methods: dict[str, Row]  # by name, in the order of every table
+    merit: str = ""  # the AUROC to judge by: ``worst``, or ``vs_rest`` where quadrants are not known
+    tests: dict[str, dict[str, Test]] = field(default_factory=dict)  # by method, then rival
+    verdict: Verdict = Verdict()  # what follows
 
     def figure(self, method: str) -> Statistic:
         """The figure of merit of a method; empty where it was not measured."""
         row = self.methods.get(method)
-        return row.auroc.get(self.merit, Statistic()) if row else Statistic()
+        return row.auroc.get(self.merit, NOTHING) if row else NOTHING
 
     def ranked(self) -> list[Row]:
         """The methods that have a figure of merit, the highest mean first."""
@@ -304,11 +243,11 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair(Measured):
-    """Everything measured on one pair; ``zoo`` is by side, ``attribute`` and ``object``."""
+    """Everything measured on one pair; ``zoo`` has the parents' own scores by side and metric."""
 
     pair: Concepts
     data: Images = Images()
-    zoo: dict[str, ZooScores] = field(default_factory=dict)
+    zoo: dict[str, dict[str, Statistic]] = field(default_factory=dict)
     null_test: NullTest | None = None
 
     @property
@@ -332,20 +271,12 @@ class Overall(Measured):
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """Labels of the contact sheet."""
-
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Source:
     """Where the images of a run come from."""
 
     source: str = ""
     notes: tuple[str, ...] = ()
-    contact_sheet: Sheet = Sheet()
+    contact_sheet: dict[str, tuple[str, ...]] = field(default_factory=dict)  # labels of its rows and columns
 
 
 @dataclass(frozen=True)
@@ -359,29 +290,21 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run left.
-
-    Attributes:
-      config: as `config.to_json` gives it.
-      timings: seconds by stage.
-      overall: None for one pair, or where the pairs have different figures of merit.
-      study: what a study beside the library keeps of its own; nothing here reads it.
-      arrays: `arrays.npz`, empty where the file is missing.
-    """
+    """What one run left."""
 
     pairs: tuple[Pair, ...]
     name: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)  # as `config.to_json` gives it
     versions: dict[str, str] = field(default_factory=dict)
     seed: int | None = None
     device: str = ""
     command: str = ""
     data: Source = Source()
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)  # seconds by stage
     skipped: tuple[Skipped, ...] = ()
-    overall: Overall | None = None
-    study: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, np.ndarray] = field(
+    overall: Overall | None = None  # None for one pair, or where the pairs have different figures of merit
+    study: dict[str, Any] = field(default_factory=dict)  # of a study beside the library; not read here
+    arrays: dict[str, np.ndarray] = field(  # `arrays.npz`, empty where the file is missing
         default_factory=dict, repr=False, compare=False, metadata={"stored": False}
     )
 
@@ -407,11 +330,10 @@ def statistics(value: object, prefix: str = "") -> dict[str, Statistic]:
     if isinstance(value, Statistic):
         return {prefix: value} if value.known else {}
     if dataclasses.is_dataclass(value):
-        value = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
-    if not isinstance(value, Mapping):
-        return {}
-    inner = (statistics(item, f"{prefix}.{key}" if prefix else key) for key, item in value.items())
-    return {path: found for one in inner for path, found in one.items()}
+        value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    items = value.items() if isinstance(value, Mapping) else ()
+    inner = [statistics(item, f"{prefix}.{key}" if prefix else key) for key, item in items]
+    return {path: statistic for each in inner for path, statistic in each.items()}
 
 
 def pair_key(record: Mapping[str, Any]) -> str:
@@ -419,20 +341,17 @@ def pair_key(record: Mapping[str, Any]) -> str:
     return f"{record['pair']['attribute']}_{record['pair']['object']}"
 
 
-# Reading and writing -------------------------------------------------------------------------------------
-
-
 def from_document(document: Mapping[str, Any]) -> Run:
     """The typed run of a plain nested dict, checked: methods in order, labels filled in, merit worked out.
 
     Args:
-      document: of the shape of `Run`; NumPy values, tuples, paths and ConfigDicts are welcome.
+      document: of the shape of `Run`; may hold what `records.to_json` converts.
 
     Raises:
       ValueError: a field is unknown, missing or of another type; the message has its path.
       TypeError: it holds something that JSON cannot; the message has its path.
     """
-    run = from_json(Run, plain(document, "results"), "results")
+    run = from_json(Run, to_json(document, "results"), "results")
     if not run.pairs:
         raise ValueError("results.pairs is empty; expected at least one pair")
     pairs = tuple(_in_order(pair, pair.pair.attribute, pair.pair.object) for pair in run.pairs)
@@ -444,29 +363,20 @@ M = TypeVar("M", bound=Measured)
 
 
 def _in_order(record: M, attribute: str, thing: str) -> M:
-    unknown = [
-        f"{row.name} has kind {row.kind!r}" for row in record.methods.values() if row.kind not in KINDS
-    ]
+    rows = list(record.methods.values())
+    unknown = [f"{row.name} has kind {row.kind!r}" for row in rows if row.kind not in KINDS]
     if unknown:
         raise ValueError(f"{'; '.join(unknown)}; expected one of {', '.join(KINDS)}")
-    rows = sorted(record.methods.values(), key=lambda row: KINDS.index(row.kind))
-    methods = {
-        row.name: dataclasses.replace(
-            row, label=row.label.replace("{attribute}", attribute).replace("{object}", thing)
-        )
-        for row in rows
-    }
-    known = (path for path in ("worst", "vs_rest") for row in rows if path in row.auroc)
+    methods = {}
+    for row in sorted(rows, key=lambda row: KINDS.index(row.kind)):
+        label = row.label.replace("{attribute}", attribute).replace("{object}", thing)
+        methods[row.name] = dataclasses.replace(row, label=label)
+    known = (merit for merit in ("worst", "vs_rest") for row in rows if merit in row.auroc)
     return dataclasses.replace(record, methods=methods, merit=record.merit or next(known, "worst"))
 
 
 def write_results(workdir: str | Path, run: Run, arrays: Mapping[str, Any] | None = None) -> Path:
     """Writes `arrays.npz` (where given), then `results.json`; each appears complete or not at all.
-
-    Args:
-      workdir: the run's directory; made where it is missing.
-      run: with its verdicts.
-      arrays: as described above.
 
     Returns:
       The path of `results.json`.
@@ -499,31 +409,22 @@ def read_results(workdir: str | Path) -> Run:
       UserError: `results.json` is missing, either file is damaged, or the schema is another.
     """
     path = Path(workdir) / RESULTS_FILE
-    again = "Delete it and run again; it resumes."
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist: the run has not finished. Run it again; it resumes."
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). {again}") from error
+        raise UserError(f"{path} does not exist: the run has not finished. Run again; it resumes.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}). {_AGAIN}") from error
     schema = document.pop("schema", None) if isinstance(document, dict) else None
     if schema != SCHEMA:
-        old = isinstance(schema, int) and schema < SCHEMA
-        command = f": {document['command']}" if old and document.get("command") else ""
-        remedy = (
-            f"Delete it and run the same command again{command}" if old else "Read it with a newer version"
-        )
-        raise UserError(
-            f"{path} has schema {schema!r}; this version of kernelgan reads schema {SCHEMA}. {remedy}."
-        )
+        remedy = "Read it with a newer version"
+        if isinstance(schema, int) and schema < SCHEMA:
+            remedy = f"Delete it and run the same command again: {document.get('command', 'not recorded')}"
+        raise UserError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}. {remedy}.")
     try:
         run = from_json(Run, document, "results")
     except ValueError as error:
-        raise UserError(f"{path} is not a results file: {error}. {again}") from error
+        raise UserError(f"{path} is not a results file: {error}. {_AGAIN}") from error
     return dataclasses.replace(run, arrays=_read_arrays(Path(workdir) / ARRAYS_FILE))
 
 
@@ -534,4 +435,4 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error}). Delete it and run again; it resumes.") from error
+        raise UserError(f"{path} is damaged ({error}). {_AGAIN}") from error

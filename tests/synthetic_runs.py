@@ -12,37 +12,34 @@ OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 NETWORKS = 24
 PAIRS = 55
 
-KINDS = {
-    **dict.fromkeys(("random", "gaussian", "pixels", "colour_histogram"), "null"),
-    **dict.fromkeys(("attribute_only", "object_only"), "parent"),
-    **dict.fromkeys(("average", "rebasin_average", "concatenate", "zipit"), "merge"),
-    **dict.fromkeys(("noise_a2b", "noise_b2a"), "merge"),
-    **dict.fromkeys(("cyclegan_a2b", "cyclegan_b2a", "hypernetwork"), "generated"),
-    "distilled": "trained apart",
-    "half_width_pair": "same size",
-    "and_ensemble": "two nets",
-    "trained_on_conjunction": "ceiling",
+METHODS = {
+    "random": ("null", 0.44, 1.6),
+    "gaussian": ("null", 0.45, 1.5),
+    "pixels": ("null", 0.52, None),
+    "colour_histogram": ("null", 0.51, None),
+    "attribute_only": ("parent", 0.58, 0.02),
+    "object_only": ("parent", 0.54, 0.03),
+    "average": ("merge", 0.55, 0.62),
+    "rebasin_average": ("merge", 0.59, 0.58),
+    "concatenate": ("merge", 0.62, 0.81),
+    "zipit": ("merge", 0.61, 0.66),
+    "noise_a2b": ("merge", 0.55, 0.93),
+    "noise_b2a": ("merge", 0.53, 0.97),
+    "cyclegan_a2b": ("generated", 0.57, 0.94),
+    "cyclegan_b2a": ("generated", 0.60, 0.99),
+    "hypernetwork": ("generated", 0.64, 1.12),
+    "distilled": ("trained apart", 0.73, 1.04),
+    "half_width_pair": ("same size", 0.72, None),
+    "and_ensemble": ("two nets", 0.76, None),
+    "trained_on_conjunction": ("ceiling", 0.83, 1.2),
 }
-"""The methods of a full table: nineteen, in eight kinds; "hypernetwork" stands for one that nobody knows."""
+"""Of a full table by name: kind, typical figure of merit, novelty; nothing knows a "hypernetwork"."""
 
-TYPICAL = {
-    **{"random": 0.44, "gaussian": 0.45, "pixels": 0.52, "colour_histogram": 0.51},
-    **{"attribute_only": 0.58, "object_only": 0.54, "average": 0.55, "rebasin_average": 0.59},
-    **{"concatenate": 0.62, "zipit": 0.61, "noise_a2b": 0.55, "noise_b2a": 0.53},
-    **{"cyclegan_a2b": 0.57, "cyclegan_b2a": 0.60, "hypernetwork": 0.64},
-    **{"distilled": 0.73, "half_width_pair": 0.72, "and_ensemble": 0.76, "trained_on_conjunction": 0.83},
-}
 LABELS = {
     "and_ensemble": "both parents run side by side",
     "trained_on_conjunction": "networks trained on the conjunction itself",
     "attribute_only": "the {attribute} parents alone",
     "average": "the average of both parents' weights",
-}
-NOVELTY = {
-    **{"random": 1.6, "gaussian": 1.5, "attribute_only": 0.02, "object_only": 0.03, "average": 0.62},
-    **{"rebasin_average": 0.58, "concatenate": 0.81, "zipit": 0.66, "noise_a2b": 0.93, "noise_b2a": 0.97},
-    **{"cyclegan_a2b": 0.94, "cyclegan_b2a": 0.99, "hypernetwork": 1.12, "distilled": 1.04},
-    "trained_on_conjunction": 1.2,
 }
 
 
@@ -100,7 +97,7 @@ def pair_result(generated=(0.50, 0.70), p_value=0.004, half=0.01, quadrants=True
     """A small result of black and cat; `means` plants (None: leaves out) methods not generated."""
     means = FLOORS | {"and_ensemble": 0.73, "trained_on_conjunction": 0.9} | means
     made = {
-        name: method(KINDS[name], mean, half, quadrants, label=LABELS.get(name, ""))
+        name: method(METHODS[name][0], mean, half, quadrants, label=LABELS.get(name, ""))
         for name, mean in means.items()
         if mean is not None
     }
@@ -145,7 +142,7 @@ def enriched(made, attribute="black", thing="cat"):
         scores = {key: statistic(0.66) for key in measures} | {"as_printed": printed}
         record["clustering"] = {"kmeans": scores, "dbscan": scores} if name != "average" else None
         record["cosine_similarity"] = {key: statistic(0.4) for key in ("within", "across", "margin")}
-        distance = NOVELTY.get(name)
+        distance = METHODS[name][2]
         record["novelty"] = distance and {
             "distance": statistic(distance, 0.03),
             "error_overlap": statistic(0.3),
@@ -161,10 +158,10 @@ def full_pair(attribute="black", thing="cat", seed=0, half=0.02, factor=3.0):
     ease = 0.08 * rng.standard_normal()
     means = {
         name: float(np.clip(mean + ease + 0.025 * rng.standard_normal(), 0.2, 0.98))
-        for name, mean in TYPICAL.items()
+        for name, (_, mean, _) in METHODS.items()
     }
     made = {
-        "methods": {name: method(KINDS[name], mean, half) for name, mean in means.items()},
+        "methods": {name: method(METHODS[name][0], mean, half) for name, mean in means.items()},
         "null_test": {"statistic": "auroc.worst", "candidates": 3, "p_value": 0.001, "p_adjusted": 0.02},
     }
     enriched(made, attribute, thing)

@@ -99,12 +99,7 @@ def test_copies_of_a_parent_do_not_compose(distance, copied):
 
 @pytest.mark.parametrize(
     ("change", "unfit"),
-    [
-        ({}, ""),
-        ({"parameters": 9999}, "size"),
-        ({"parameters": None}, ""),
-        ({"novelty": None}, "shape"),
-    ],
+    [({}, ""), ({"parameters": 9999}, "size"), ({"parameters": None}, ""), ({"novelty": None}, "shape")],
 )
 def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(change, unfit):
     made = pair_result()
@@ -219,11 +214,3 @@ def test_the_verdict_is_stored_and_not_worked_out_again(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(path.read_text().replace('"answer": "yes"', '"answer": "no"'))
     assert results.read_results(tmp_path).verdict.answer == "no"
-
-
-def test_methods_are_named_in_words():
-    row = run_of(pair_result()).pairs[0].methods["attribute_only"]
-    assert prose.in_words(row) == "the black parents alone (attribute_only)"
-    assert prose.in_words(None, "new{", ["p = 0.1"]) == "new{ (p = 0.1)"
-    assert prose.in_words(None, "new") == "new"
-    assert prose.p_text(0.0001) == "p < 0.001"

@@ -14,7 +14,7 @@ import dataclasses
 import math
 
 from kernelgan.baselines import CEILING, FLOOR, PARENTS, YARDSTICK
-from kernelgan.results import Comparison, Measured, Pair, Run, Statistic, Test, Verdict
+from kernelgan.results import NOTHING, Comparison, Measured, Pair, Run, Test, Verdict
 
 SIGNIFICANCE = 0.05
 COPY = 0.25
@@ -44,7 +44,7 @@ def judge(record: Measured) -> Verdict:
         return empty
     best = max(scored, key=lambda row: record.figure(row.name).mean).name
     comparisons = _comparisons(record, best)
-    copies = record.methods[best].novelty.get("distance", Statistic()).mean < COPY
+    copies = record.methods[best].novelty.get("distance", NOTHING).mean < COPY
     unfit = _unfit(record, best)
     outcomes = [one.outcome for one in comparisons if one.required]
     if isinstance(record, Pair) and record.data.leaked:
@@ -120,7 +120,7 @@ def _corrected_below(found: list[Comparison]) -> tuple[Comparison, ...]:
 def _unfit(record: Measured, best: str) -> str:
     """Why the best cannot be said to compose however well it scores, see `Verdict.unfit`; "" if it can."""
     row, floor = record.methods[best], record.methods.get(FLOOR)
-    if not row.novelty.get("distance", Statistic()).known:
+    if not row.novelty.get("distance", NOTHING).known:
         return "shape"
     if floor and row.parameters is not None and floor.parameters and row.parameters > floor.parameters:
         return "size"

@@ -12,9 +12,9 @@ __all__ = ["REPORT_FILE", "show", "table", "write_report"]
 
 def show(workdir: Path) -> Path:
     """Prints a finished run's table and says where its report is; one older than the results is made anew."""
-    print(table(read_results(workdir), color=sys.stdout.isatty()), flush=True)
     path = workdir / REPORT_FILE
     if not path.exists() or path.stat().st_mtime_ns < (workdir / RESULTS_FILE).stat().st_mtime_ns:
         path = write_report(workdir)
+    print(table(read_results(workdir), color=sys.stdout.isatty()), flush=True)
     print(f"\nreport: {path}")
     return path

@@ -1,44 +1,76 @@
-"""The table of the report's figures: a new figure is a function and an entry here.
+"""The report's figures, drawn from what the run saved only: a new figure is a function and an entry below.
 
-The function takes the run (and a pair, and a part) and gives a matplotlib figure, or raises
+A function takes the run (and a pair, and a part) and gives a matplotlib figure, or raises
 `drawing.MissingError` where the run did not leave what it takes. Colours are Okabe and Ito's, or cividis; a
 marker or a symbol says the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kernelgan.report import pair_figures, run_figures
-from kernelgan.results import Pair, Run
+import numpy as np
+
+from kernelgan.report import drawing, prose
+from kernelgan.report.drawing import BLUE, VERMILLION, WIDTH, MissingError, bare, finite, heat_maps, new
+from kernelgan.results import NOTHING, QUADRANTS, Measured, Pair, Run
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_SHOWN_NETWORKS = 60
+_EMBEDDINGS = 4
 
-@dataclass(frozen=True)
-class Entry:
-    """A figure of the report.
 
-    Attributes:
-      draw: gives it: of a pair ``draw(run, pair)`` or ``draw(run, pair, part)``, else ``draw(run)``.
-      section: of the page, by its heading.
-      caption: plain text; ``{attribute}``, ``{object}``, ``{part}`` and ``{best}`` are filled in.
-      of: "pair", "pairs" (a run of several) or "run".
-      needs: the folder of arrays without which it is left out.
-      parts: which of it are drawn, one figure each, such as layers.
-      rank: 0 is in every page, 1 in pages of a few pairs, 2 of several pairs is a file only.
-    """
+def distributions(run: Run, pair: Pair) -> Figure:
+    """Figure of merit of every network, method by method, over the range of the random networks."""
+    every = run.arrays_under(pair, "worst") if pair.merit == "worst" else {}
+    rows = [row for row in pair.methods.values() if pair.figure(row.name).known]
+    return drawing.strips(pair, rows, every, f"{prose.merit_title(pair)}: one mark a network", band=True)
 
-    draw: Callable[..., Figure]
-    section: str
-    caption: str
-    of: str = "pair"
-    needs: str = ""
-    parts: Callable[[Run, Pair], list[str]] | None = None
-    rank: int = 0
+
+def novelty(run: Run, pair: Pair) -> Figure:
+    """Figure of merit against distance from the nearest parent, of networks (faint) and their means."""
+    worst = run.arrays_under(pair, "worst") if pair.merit == "worst" else {}
+    clouds = {}
+    for name, far in run.arrays_under(pair, "novelty").items():
+        shown = min(far.size, worst[name].size if name in worst else 0, _SHOWN_NETWORKS)
+        clouds[name] = (far[:shown], worst[name][:shown] if shown else np.zeros(0))
+    return drawing.novelty_plot(pair, clouds)
+
+
+def answering_method(run: Run, pair: Pair) -> list[str]:
+    """The method whose answers are shown: the best generated, or the first that has any."""
+    saved = run.arrays_under(pair, "answers")
+    wanted = [pair.verdict.best, *(row.name for row in pair.of_kind("generated")), *saved]
+    return [name for name in wanted if name in saved][:1]
+
+
+def answers(run: Run, pair: Pair, method: str, columns: int = 12) -> Figure:
+    """Test images with the answers of a method's FIRST network; which images: the first of each quadrant."""
+    images, quadrants = run.arrays[f"{pair.key}/test_images"], run.arrays[f"{pair.key}/test_quadrant"]
+    scores = run.arrays[f"{pair.key}/answers/{method}"]
+    rows = [number for number in range(len(QUADRANTS)) if (quadrants == number).any()]
+    figure = new(WIDTH, 0.93 * len(rows) + 0.25)
+    axes = figure.add_subplot()
+    for y, number in enumerate(rows):
+        members = np.flatnonzero(quadrants == number)
+        right = (scores[members] >= 0.5) == (number == 0)
+        told = f"{_quadrant_names(pair)[number]}\n{right.sum()} of {right.size} right"
+        axes.text(-0.12, y + 0.42, told, ha="right", va="center", fontsize=8.5)
+        for x, index in enumerate(members[:columns]):
+            color, symbol, dashes = (BLUE, "✓", "-") if right[x] else (VERMILLION, "✗", "--")
+            axes.imshow(images[index], extent=(x, x + 0.86, y + 0.86, y), interpolation="nearest")
+            axes.plot([x, x + 0.86, x + 0.86, x, x], [y, y, y + 0.86, y + 0.86, y], dashes, color=color, lw=2)
+            box = {"facecolor": color, "edgecolor": "none", "pad": 1.2}
+            text = f"{symbol} {scores[index]:.2f}"
+            axes.text(x + 0.05, y + 0.81, text, color="white", fontsize=7, va="bottom", bbox=box)
+    axes.set(xlim=(-0.05, columns), ylim=(len(rows), -0.05), aspect="equal")
+    axes.axis("off")
+    return figure
 
 
 def layers(run: Run, pair: Pair) -> list[str]:
@@ -46,102 +78,342 @@ def layers(run: Run, pair: Pair) -> list[str]:
     return sorted({name.split("/")[0] for name in run.arrays_under(pair, "kernels")})
 
 
+def kernels(run: Run, pair: Pair, layer: str) -> Figure:
+    """Kernels of one layer, a column for each parent and generated method, for the first networks."""
+    saved = run.arrays_under(pair, f"kernels/{layer}")
+    first = next(iter(saved.values()))
+    networks = min(3 if first.shape[3] == 3 else 2, len(first))
+    columns = min(4, len(saved))
+    bands = math.ceil(len(saved) / columns)
+    shape = _kernel_picture(first[0])[0].shape
+    height = min(WIDTH / (columns + 0.1) * shape[0] / shape[1], 2.6) + 0.3
+    figure = new(WIDTH, height * networks * bands + 0.3)
+    panels = np.asarray(figure.subplots(networks * bands, columns, squeeze=False))
+    for axes in panels.flat:
+        bare(axes)
+    for place, (role, values) in enumerate(saved.items()):
+        for number, kernel in enumerate(values[:networks]):
+            axes = panels[place // columns * networks + number, place % columns]
+            picture, largest = _kernel_picture(kernel)
+            axes.imshow(picture, cmap="cividis", vmin=-1, vmax=1, interpolation="nearest")
+            axes.set_xlabel(f"|w| ≤ {largest:.2g}", fontsize=7.5, labelpad=2)
+            if number == 0:
+                axes.set_title(role if role in pair.methods else role.replace("_", " "), fontsize=8.5)
+            if place % columns == 0:
+                axes.set_ylabel(f"network {number}", fontsize=8)
+    return figure
+
+
+def zoo_curves(run: Run, pair: Pair) -> Figure:
+    """Losses and scores of both zoos by epoch: median over the networks and the middle 80%."""
+    panels_of: dict[str, list[tuple[str, str, np.ndarray]]] = {}
+    for side in ("attribute", "object"):
+        for name, values in sorted(run.arrays_under(pair, f"history/zoo_{side}").items()):
+            panel = "loss" if name.endswith("loss") else name.removeprefix("validation_").replace("_", " ")
+            panels_of.setdefault(panel, []).append((side, name, values))
+    if not panels_of:
+        raise MissingError("arrays.npz has no history/zoo_attribute or history/zoo_object")
+    order = sorted(panels_of, key=lambda panel: (panel != "loss", "auroc" in panel, panel))
+    figure = new(WIDTH, 2.7)
+    for axes, panel in zip(figure.subplots(1, len(order), squeeze=False)[0], order, strict=True):
+        for side, name, values in panels_of[panel]:
+            color, marker = (BLUE, "s") if side == "attribute" else (VERMILLION, "^")
+            epochs, training = np.arange(1, values.shape[1] + 1), name.startswith("train")
+            low, middle, high = np.percentile(values, [10, 50, 90], axis=0)
+            told = f"{getattr(pair.pair, side)}, {'training' if training else 'validation'}"
+            style = "--" if training else "-"
+            axes.plot(epochs, middle, style, color=color, marker=marker, ms=3.5, lw=1.4, label=told)
+            axes.fill_between(epochs, low, high, color=color, alpha=0.13, lw=0)
+        axes.set(title=panel.replace("auroc", "AUROC"), xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y")
+        axes.legend(fontsize=7)
+    return figure
+
+
+def families(run: Run, pair: Pair) -> list[str]:
+    """The generator families whose training was saved."""
+    names = dict.fromkeys(name.split("/")[0] for name in run.arrays_under(pair, "history"))
+    return [name for name in names if not name.startswith("zoo_")]
+
+
+def generator_curves(run: Run, pair: Pair, family: str) -> Figure:
+    """Losses of a generator by step, a panel for each layer: as they are, and smoothed."""
+    layers: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for name, values in sorted(run.arrays_under(pair, f"history/{family}").items()):
+        layer, _, loss = name.rpartition("/")
+        layers.setdefault(layer or family, []).append((loss, values.astype(float)))
+    figure = new(WIDTH, 3.2)
+    panels = figure.subplots(1, len(layers), squeeze=False)[0]
+    for axes, (layer, losses) in zip(panels, layers.items(), strict=True):
+        for index, (loss, values) in enumerate(losses):
+            color, dashes = drawing.LINES[index % len(drawing.LINES)]
+            steps, window = np.arange(1, values.size + 1), max(1, values.size // 50)
+            smooth = np.convolve(values, np.full(window, 1 / window), "valid")
+            middle = steps[window // 2 : window // 2 + smooth.size]
+            axes.plot(steps, values, color=color, lw=0.6, alpha=0.25)
+            axes.plot(middle, smooth, color=color, ls=dashes, lw=1.5, label=loss.replace("_", " "))
+        if min(finite(values).min(initial=np.inf) for _, values in losses) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:.2g}")
+        axes.set(title=layer, xlabel="step")
+        axes.grid(axis="y")
+        axes.legend(ncols=2, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    return figure
+
+
+def cosine(run: Run, pair: Pair) -> Figure:
+    """Mean cosine similarity of features between quadrants, a heat map for each method."""
+    saved = run.arrays_under(pair, "cosine")
+    maps = {name: saved[name] for name in pair.methods if name in saved}
+    if not maps:
+        raise MissingError("arrays.npz has no cosine")
+    low = min(0.99, *(finite(values).min(initial=1.0) for values in maps.values()))
+    columns, names = min(4, len(maps)), _quadrant_names(pair)[:4]
+    figure = new(WIDTH * columns / 4 + 0.9, 2.35 * math.ceil(len(maps) / columns) + 0.4)
+    heat_maps(figure, maps, columns, (names, names), (low, 1.0))
+    return figure
+
+
+def embeddings(run: Run, pair: Pair) -> Figure:
+    """UMAP of the features: above by true quadrant, below by cluster of K-means."""
+    saved = run.arrays_under(pair, "embedding")
+    if not saved:
+        raise MissingError("arrays.npz has no embedding")
+    wanted = [row.name for kind in ("generated", "parent") for row in pair.of_kind(kind)]
+    wanted = [pair.verdict.best, pair.verdict.floor, *wanted, pair.verdict.ceiling, *saved]
+    names = [name for name in dict.fromkeys(wanted) if name in saved][:_EMBEDDINGS]
+    quadrants = run.arrays[f"{pair.key}/embedding_quadrant"]
+    figure = new(WIDTH, 2 * WIDTH / max(len(names), 3) + 0.6)
+    panels = np.asarray(figure.subplots(2, len(names), squeeze=False))
+    for (above, below), name in zip(panels.T, names, strict=True):
+        clusters = run.arrays[f"{pair.key}/cluster/{name}"]
+        numbers = np.unique(clusters)
+        _scatter(above, saved[name], quadrants, enumerate(_quadrant_names(pair)), drawing.QUADRANT_STYLE)
+        _scatter(
+            below,
+            saved[name],
+            clusters,
+            [(each, f"cluster {each}") for each in numbers],
+            drawing.CLUSTER_STYLE,
+        )
+        above.set_title(name, fontsize=8.5)
+    panels[0, 0].set_ylabel("by quadrant")
+    panels[1, 0].set_ylabel("by K-means cluster")
+    for row, y in ((0, 0.0), (1, -0.045)):
+        handles, told = panels[row, 0].get_legend_handles_labels()
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, y), "ncols": 5}
+        figure.legend(handles, told, markerscale=1.6, **place)
+    return figure
+
+
+def _kernel_picture(kernel: np.ndarray) -> tuple[np.ndarray, float]:
+    """One layer's kernels (H, W, I, O) laid out as one picture, and the largest magnitude in it.
+
+    Three input channels make colour pictures in one row; other counts a grid of I rows and O columns with
+    values in [-1, 1], NaN between them.
+    """
+    height, width, inputs, outputs = kernel.shape
+    largest = float(np.abs(kernel).max())
+    scaled = kernel / largest if largest > 0 else kernel
+    if inputs == 3:
+        padded = np.pad(0.5 + 0.5 * scaled, ((0, 1), (0, 1), (0, 0), (0, 0)), constant_values=1.0)
+        return padded.transpose(0, 3, 1, 2).reshape(height + 1, outputs * (width + 1), 3)[:-1, :-1], largest
+    padded = np.pad(scaled, ((0, 1), (0, 1), (0, 0), (0, 0)), constant_values=np.nan)
+    grid = padded.transpose(2, 0, 3, 1).reshape(inputs * (height + 1), outputs * (width + 1))
+    return grid[:-1, :-1], largest
+
+
+def _quadrant_names(pair: Pair) -> tuple[str, ...]:
+    """The quadrants in words, in the order of `results.QUADRANTS`."""
+    attribute, thing = pair.pair.attribute, pair.pair.object
+    return (pair.title, f"{attribute}, not {thing}", f"{thing}, not {attribute}", "neither", "the rest")
+
+
+def _scatter(
+    axes: Axes,
+    points: np.ndarray,
+    numbers: np.ndarray,
+    groups: Iterable[tuple[int, str]],
+    styles: tuple[tuple[str, str], ...],
+) -> None:
+    """Points by group, each in a colour and marker."""
+    for (number, told), (color, marker) in zip(groups, styles, strict=False):
+        here = points[numbers == number]
+        if len(here):
+            width = 0.7 if marker == "x" else 0
+            axes.scatter(
+                here[:, 0], here[:, 1], s=11, color=color, marker=marker, alpha=0.75, lw=width, label=told
+            )
+    bare(axes, frame=True)
+
+
+# All pairs ------------------------------------------------------------------------------------------------
+
+
+def leaderboard(run: Run) -> Figure:
+    """Every method over all pairs, best first: mean and 95% interval; small marks are single pairs."""
+    assert run.overall is not None
+    rows = run.overall.ranked()
+    values = {row.name: np.array([pair.figure(row.name).mean for pair in run.pairs]) for row in rows}
+    return drawing.strips(
+        run.overall, rows, values, f"{prose.merit_title(run.overall)}: one small mark a pair"
+    )
+
+
+def novelty_overall(run: Run) -> Figure:
+    """As `novelty`, over all pairs: large marks are means over pairs, faint marks pairs."""
+    assert run.overall is not None
+    clouds = {}
+    for row in run.overall.ranked():
+        having = [pair for pair in run.pairs if row.name in pair.methods]
+        far = [pair.methods[row.name].novelty.get("distance", NOTHING).mean for pair in having]
+        clouds[row.name] = (np.array(far), np.array([pair.figure(row.name).mean for pair in having]))
+    return drawing.novelty_plot(run.overall, clouds)
+
+
+def matrix(run: Run) -> Figure:
+    """Mean figure of merit for every attribute and object, a heat map for each method."""
+    record: Measured = run.overall or run.pairs[0]
+    maps = {name: {pair.key: pair.figure(name).mean for pair in run.pairs} for name in record.methods}
+    return _maps(run, maps, diverging=False)
+
+
+def differences(run: Run) -> Figure:
+    """Figure of merit of the best generated method minus the best merge's and minus the yardstick's.
+
+    It is the best over all pairs, or each pair's own where the run has no record of them together.
+    """
+    record: Measured = run.overall or run.pairs[0]
+    merges = [row.name for row in record.ranked() if row.kind == "merge"]
+    rivals = [*merges[:1], record.verdict.yardstick]
+
+    def gap(pair: Pair, rival: str) -> float:
+        best = run.overall.verdict.best if run.overall else pair.verdict.best
+        return pair.figure(best).mean - pair.figure(rival).mean
+
+    best = run.overall.verdict.best if run.overall else "best of each pair"
+    maps = {f"{best} minus {rival}": {pair.key: gap(pair, rival) for pair in run.pairs} for rival in rivals}
+    return _maps(run, maps, diverging=True)
+
+
+def contact_sheet(run: Run) -> Figure:
+    """A sample of the data, row by row."""
+    if "contact_sheet" not in run.arrays:
+        raise MissingError("arrays.npz has no contact_sheet")
+    sheet = run.arrays["contact_sheet"]
+    rows, columns, height, width = sheet.shape[:4]
+    gap = max(1, height // 16)
+    padded = np.pad(sheet, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    canvas = padded.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap), 3)[:-gap, :-gap]
+    figure = new(WIDTH, min(12.0, WIDTH * canvas.shape[0] / canvas.shape[1]) + 0.3)
+    axes = figure.add_subplot()
+    axes.imshow(canvas, interpolation="nearest")
+    bare(axes)
+    told = run.data.contact_sheet
+    if told.get("rows"):
+        axes.set_yticks(np.arange(rows) * (height + gap) + height / 2, told["rows"])
+    if told.get("columns"):
+        axes.set_xticks(np.arange(columns) * (width + gap) + width / 2, told["columns"], rotation=40)
+        axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    return figure
+
+
+def _maps(run: Run, figures: Mapping[str, Mapping[str, float]], diverging: bool) -> Figure:
+    """Heat maps of attributes by objects on one scale, of figures by title and the pairs' keys."""
+    attributes = sorted({pair.pair.attribute for pair in run.pairs})
+    objects = sorted({pair.pair.object for pair in run.pairs})
+    maps = {}
+    for title, values in figures.items():
+        filled = np.full((len(attributes), len(objects)), np.nan)
+        for pair in run.pairs:
+            filled[attributes.index(pair.pair.attribute), objects.index(pair.pair.object)] = values[pair.key]
+        if np.isfinite(filled).any():
+            maps[title] = filled
+    if not maps:
+        raise MissingError("no pair has a figure of merit of these methods")
+    every = np.array(list(maps.values()))
+    low, high = float(np.nanmin(every)), float(np.nanmax(every))
+    largest = max(abs(low), abs(high), 1e-6)
+    columns = min(len(maps), 4 if len(objects) <= 4 else 3)
+    height = math.ceil(len(maps) / columns) * (0.3 * len(attributes) + 0.9)
+    figure = new(WIDTH * max(columns, 2) / 3 if columns < 3 else WIDTH, height + 0.4)
+    ends = (-largest, largest) if diverging else (low, max(high, low + 1e-6))
+    heat_maps(figure, maps, columns, (attributes, objects), ends, diverging)
+    return figure
+
+
+# The table of figures -------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """How a figure is drawn, its caption with ``{part}`` to fill in, and its parts, such as layers."""
+
+    draw: Callable[..., Figure]
+    caption: str
+    parts: Callable[[Run, Pair], list[str]] | None = None
+
+
 _NOVELTY = (
-    "How well a network does (up) against how far it is from the nearest parent (right; 1 is as far as a "
-    "parent is from its nearest fellow). Faint: one mark a {}; large: the mean with its 95% intervals. In "
-    "the shaded band a network is a copy of a parent."
+    "Figure of merit (up) against the distance from the nearest parent (right; 1 is the distance of a parent "
+    "from its nearest fellow). Faint: one mark a {}; large: the mean with its 95% intervals."
 )
 
-FIGURES = {
+OF_RUN = {
     "leaderboard": Entry(
-        run_figures.leaderboard,
-        "Leaderboard",
+        leaderboard,
         "Every method over all pairs, best first: mean and 95% interval over pairs, one small mark a pair.",
-        of="pairs",
     ),
-    "distributions": Entry(
-        pair_figures.distributions,
-        "Against the null and every other method",
-        "Each small mark is one network, boxes hold the middle half, the large mark is the mean with its 95% "
-        "interval. The shaded band is where 95% of the networks with random kernels lie: a single network "
-        "inside it shows nothing.",
-    ),
-    "novelty": Entry(pair_figures.novelty, "Utility and novelty", _NOVELTY.format("network")),
-    "novelty_overall": Entry(
-        run_figures.novelty_overall, "Utility and novelty", _NOVELTY.format("pair's mean"), of="pairs"
-    ),
+    "novelty_overall": Entry(novelty_overall, _NOVELTY.format("pair's mean")),
     "matrix": Entry(
-        run_figures.matrix,
-        "Every attribute with every object",
+        matrix,
         "Mean figure of merit for every attribute (row) and object (column); one scale for all methods, a "
         "pair that was not run is blank.",
-        of="pairs",
     ),
     "matrix_differences": Entry(
-        run_figures.differences,
-        "Every attribute with every object",
-        "{best} minus the best merge over all pairs and minus both parents run side by side: orange where "
-        "the generated networks are behind, purple where they are ahead.",
-        of="pairs",
+        differences,
+        "The best generated method minus the best merge and minus both parents run side by side: orange "
+        "where the generated networks are behind, purple where they are ahead. Where the pairs were not "
+        "compared together it is each pair's best, picked on that pair's test images, which flatters it.",
     ),
-    "matrix_others": Entry(
-        run_figures.matrix_others,
-        "Every attribute with every object",
-        "All other methods.",
-        of="pairs",
-        rank=2,
+    "contact_sheet": Entry(contact_sheet, "A sample of the images, as the networks see them."),
+}
+"""Figures of a run, by the names of their files."""
+
+OF_PAIR = {
+    "distributions": Entry(
+        distributions,
+        "Each small mark is one network, the large mark the mean with its 95% interval. 95% of the networks "
+        "with random kernels lie in the shaded band: a single network inside it shows nothing.",
     ),
+    "novelty": Entry(novelty, _NOVELTY.format("network")),
     "answers": Entry(
-        pair_figures.answers,
-        "Answers on test images",
+        answers,
         "Answers of {part}: its first network, not its best; the first images of each quadrant, not chosen. "
         "The number is its probability of the conjunction; ✓ and a solid frame: right at threshold 1/2; ✗ "
         "and a dashed frame: wrong.",
-        needs="answers",
-        parts=pair_figures.answering_method,
-        rank=1,
+        answering_method,
     ),
     "kernels": Entry(
-        pair_figures.kernels,
-        "Kernels of parents and generated networks",
+        kernels,
         "{part}: the first networks, not chosen; a column for each parent zoo and generated method. Inside a "
-        "panel one column a filter; three input channels are shown as red, green and blue (grey is zero), "
-        "otherwise one row an input channel. Each panel has its own scale.",
-        needs="kernels",
-        parts=layers,
-        rank=2,
+        "panel a column is a filter; three input channels are shown as red, green and blue (grey is zero), "
+        "otherwise a row is an input channel. Each panel has its own scale.",
+        layers,
     ),
-    "zoo_curves": Entry(
-        pair_figures.zoo_curves,
-        "Training",
-        "The parents' zoos: median network and middle 80%.",
-        rank=2,
-    ),
+    "zoo_curves": Entry(zoo_curves, "The parents' zoos: median network and middle 80%."),
     "generator_curves": Entry(
-        pair_figures.generator_curves,
-        "Training",
-        "Losses of the generator {part} by step, one panel a layer.",
-        needs="history",
-        parts=pair_figures.families,
-        rank=2,
+        generator_curves, "Losses of the generator {part} by step, a panel for each layer.", families
     ),
     "cosine": Entry(
-        pair_figures.cosine,
-        "Feature space",
-        "Mean cosine similarity of the features of images in one quadrant with those in another.",
-        needs="cosine",
-        rank=2,
+        cosine, "Mean cosine similarity of the features of images in one quadrant with those in another."
     ),
     "embeddings": Entry(
-        pair_figures.embeddings,
-        "Feature space",
+        embeddings,
         "UMAP of the first network's features on the test images: the true quadrants above, the clusters of "
         "K-means below.",
-        needs="embedding",
-        rank=2,
-    ),
-    "contact_sheet": Entry(
-        run_figures.contact_sheet, "Data", "A sample of the images, as the networks see them.", of="run"
     ),
 }
-"""Every figure of the report by the name of its file, in the order of the page."""
+"""Figures of a pair, by the names of their files."""

@@ -1,21 +1,16 @@
-"""Every metric: its name, what it means, and what answers without any knowledge score."""
+"""Every metric: its name, what it means, and its chance level."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
+
+from kernelgan.evaluation.verdict import COPY
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is shown.
-
-    Attributes:
-      title: its name on a page.
-      short: its name in a narrow column.
-      explained: one or two sentences for a reader new to it.
-    """
+class Metric(NamedTuple):
+    """A metric's name on a page, in a narrow column, and an explanation for a reader new to it."""
 
     title: str
     short: str
@@ -26,7 +21,7 @@ METRICS = {
     "auroc.worst": Metric(
         "worst-quadrant AUROC",
         "worst AUROC",
-        "Worst-quadrant AUROC: how often a network scores an image of the conjunction above one of the "
+        "Worst-quadrant AUROC: how often a network scores an image of the conjunction above an image of the "
         "attribute alone, of the object alone, or of neither, whichever of these three tests is the hardest. "
         "Chance is {chance:g} in each, and less in the hardest of the three, as random networks show; 1 is "
         "perfect. Knowing only one of the two concepts fails in one of them.",
@@ -45,13 +40,13 @@ METRICS = {
     "balanced_accuracy": Metric(
         "balanced accuracy",
         "bal. acc.",
-        "Balanced accuracy: the share of images answered rightly, each of the {groups} groups of test images "
-        "counting the same, so that always answering “no” scores {chance:g}.",
+        "Balanced accuracy: the share of images answered correctly, averaged over the {groups} groups of "
+        "test images, so that always answering “no” scores {chance:g}.",
     ),
     "average_precision": Metric(
         "average precision",
         "avg. prec.",
-        "Average precision: chance is the conjunction's share of the images{share}.",
+        "Average precision: chance is the conjunction's share of the images, here {chance:.2f}.",
     ),
     "recall": Metric("recall", "recall", "Recall: the share of the conjunction's images answered “yes”."),
     "recovered": Metric(
@@ -63,8 +58,8 @@ METRICS = {
     "novelty.distance": Metric(
         "novelty: distance",
         "new",
-        "Novelty: distance in weights from the nearest parent, where 1 is as far as a parent is from its "
-        "nearest fellow and under {copy:g} counts as a copy.",
+        "Novelty: distance in weights from the nearest parent; 1 is the distance of a parent from its "
+        f"nearest fellow, under {COPY:g} is a copy.",
     ),
     "novelty.error_overlap": Metric(
         "errors shared",
@@ -85,30 +80,23 @@ def chance(path: str, images: Mapping[str, int]) -> float:
 
     Args:
       path: of the metric.
-      images: how many test images each quadrant has, ``a&o`` the conjunction; of unknown quadrants ``rest``.
+      images: test images in each quadrant, ``a&o`` the conjunction; where quadrants are not known, ``rest``.
 
     Returns:
       For an AUROC 0.5; for average precision the conjunction's share; for balanced accuracy, of k groups that
-      have images, ``(k - 1) / k``: 0.75 of four quadrants, 0.5 of the conjunction and the rest; for accuracy
-      the share of the others; for recall 0. NaN where nothing can be said.
+      have images, ``(k - 1) / k``; else NaN.
     """
     groups = [count for count in images.values() if count]
-    share = images.get("a&o", 0) / sum(groups) if groups else math.nan
     if path.startswith("auroc"):
         return 0.5
     if path == "balanced_accuracy" and groups:
         return (len(groups) - 1) / len(groups)
-    return {"average_precision": share, "accuracy": 1 - share, "recall": 0.0}.get(path, math.nan)
+    return images.get("a&o", 0) / sum(groups) if path == "average_precision" and groups else math.nan
 
 
-def explained(path: str, images: Mapping[str, int], copy: float = math.nan) -> str:
-    """What a metric means, with its chance level on these test images; "" where there is nothing to say."""
-    metric = METRICS.get(path)
-    if metric is None or not metric.explained:
+def explained(path: str, images: Mapping[str, int]) -> str:
+    """What a metric means, with its chance level on these test images."""
+    words, level = METRICS[path].explained, chance(path, images)
+    if "{chance" in words and math.isnan(level):
         return ""
-    level = chance(path, images)
-    groups = sum(1 for count in images.values() if count)
-    if path == "balanced_accuracy" and not groups:
-        return ""
-    share = f", here {level:.2f}" if math.isfinite(level) else ""
-    return metric.explained.format(chance=round(level, 3), groups=groups, share=share, copy=copy)
+    return words.format(chance=round(level, 3), groups=sum(1 for count in images.values() if count))

@@ -1,14 +1,10 @@
-"""A self-contained page: sections of blocks, rendered by the templates beside this file.
-
-`render` is for anyone who has something to report: a run (see `report.write_report`) or a study.
-"""
+"""A self-contained page: sections of blocks, rendered by the templates beside this file."""
 
 from __future__ import annotations
 
 import base64
-import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,46 +14,18 @@ from kernelgan.report import drawing
 from kernelgan.report.tables import Table
 
 if TYPE_CHECKING:
-    import jinja2
     from matplotlib.figure import Figure
 
-PAGE_BYTES = 3_900_000
-"""Most bytes of the page, under the 4 MB that mail puts up with.
-
-Figures beyond it are only written as files, which the page links to; the last figures of the page first.
-"""
-
-_log = logging.getLogger(__name__)
+FIGURE_BYTES = 2_600_000
+"""Most bytes of figures in a page, which is to stay under 4 MB for mail; others are links to files."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; a note is smaller."""
+    """A paragraph; a note is smaller, code is shown as it is."""
 
     text: str
-    note: bool = False
-
-
-@dataclass(frozen=True)
-class Items:
-    """A list of lines."""
-
-    lines: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Code:
-    """Text as it is, such as a command."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Links:
-    """A text and links, each words and where they lead."""
-
-    text: str
-    links: Sequence[tuple[str, str]]
+    style: str = ""  # or "note" or "code"
 
 
 @dataclass(frozen=True)
@@ -71,20 +39,12 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Html:
-    """Markup that is trusted: whoever makes it escapes it."""
-
-    markup: str
-
-
-@dataclass
 class Picture:
-    """A figure that is written as a file; `render` embeds it while the page stays small enough."""
+    """A figure: its file and, where it is part of the page, its bytes as base64."""
 
     caption: str
     href: str
-    data: str
-    embedded: bool = False
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +59,7 @@ class Fold:
     tone: str = ""
 
 
-Block = Table | Text | Items | Code | Links | Box | Html | Picture | Fold
+Block = Table | Text | Box | Picture | Fold
 
 
 @dataclass(frozen=True)
@@ -111,82 +71,53 @@ class Section:
 
 
 class Gallery:
-    """Draws figures and writes each to a folder."""
+    """Draws figures, writes each to a folder, and embeds them in the page while there is room."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.room = FIGURE_BYTES
         folder.mkdir(parents=True, exist_ok=True)
 
-    def draw(self, name: str, draw: Callable[[], Figure], caption: str) -> Picture | Text:
+    def draw(self, name: str, draw: Callable[[], Figure], caption: str, embed: bool = True) -> Picture | Text:
         """A figure; a line of text where the run did not leave what it takes.
 
         Args:
           name: of the file, without a suffix.
           draw: makes the figure.
           caption: plain text.
+          embed: whether it is part of the page, if there is room.
         """
         try:
             image = drawing.png(draw)
-        except drawing.MissingError as missing:
-            return Text(f"Figure left out: {missing.args[0]}.", note=True)
-        except (ValueError, TypeError, IndexError, KeyError) as error:
-            # Arrays of an unexpected shape must not cost the reader the rest of the report.
-            _log.warning("Figure %s could not be drawn: %s", name, error)
-            return Text(f"Figure left out, it could not be drawn: {error}.", note=True)
+        except (LookupError, ValueError, TypeError) as error:  # nothing else is lost
+            return Text(f"Figure left out: {error.args[0]}.", "note")
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.png"
         write_atomically(path, image)
-        return Picture(caption, f"{self.folder.name}/{path.name}", base64.b64encode(image).decode())
+        data = base64.b64encode(image).decode() if embed else ""
+        data = data if len(data) <= self.room else ""
+        self.room -= len(data)
+        return Picture(caption, f"{self.folder.name}/{path.name}", data)
 
 
 def render(title: str, sections: Sequence[Section], *, facts: Sequence[str] = (), footer: str = "") -> str:
-    """The page, with as many of its figures embedded, in order, as `PAGE_BYTES` allow.
+    """The page; all text is escaped.
 
     Args:
       title: of the page.
-      sections: what is in it; all but `Html` is escaped.
-      facts: short ones for the line under the title; empty ones are left out.
+      sections: what is in it.
+      facts: for the line under the title; empty ones are left out.
       footer: the last paragraph.
     """
-    template = _environment().get_template("report.html.j2")
-    meta = " · ".join(fact for fact in facts if fact)
-
-    def rendered() -> str:
-        return template.render(title=title, meta=meta, sections=sections, footer=footer)
-
-    pictures = [one for section in sections for one in _pictures(section.blocks)]
-    for picture in pictures:
-        picture.embedded = False
-    size = len(rendered().encode())
-    for picture in pictures:
-        more = len(picture.data) + 2 * len(picture.caption.encode()) + 200
-        picture.embedded = size + more <= PAGE_BYTES
-        size += more if picture.embedded else 0
-    return rendered()
-
-
-def _pictures(blocks: Sequence[Block]) -> Iterator[Picture]:
-    for one in blocks:
-        if isinstance(one, Picture):
-            yield one
-        elif isinstance(one, Fold):
-            yield from _pictures(one.blocks)
-
-
-def _environment() -> jinja2.Environment:
     import jinja2
 
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kernelgan.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters["unbroken"] = _unbroken
-    made.filters["place"] = lambda share: round(3 + 84 * min(max(share, 0.0), 1.0), 1)
-    return made
-
-
-def _unbroken(line: str) -> str:
-    """A p-value is not to be torn apart at the end of a line."""
-    return re.sub(r"\bp ([=<]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", line)
+    environment.filters["unbroken"] = lambda line: re.sub(r"\bp ([=<]) ", "p\u00a0\\1\u00a0", line)
+    meta = " · ".join(fact for fact in facts if fact)
+    template = environment.get_template("report.html.j2")
+    return template.render(title=title, meta=meta, sections=sections, footer=footer)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kernelgan.evaluation.verdict import COPY, SIGNIFICANCE
 from kernelgan.report import metrics
-from kernelgan.results import ANSWERS, Comparison, Measured, Overall, Pair, Row, Run, Statistic
+from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Verdict
 
 OUTCOMES = {
     "above": "above",
@@ -16,16 +16,13 @@ OUTCOMES = {
     "not measured": "not compared with",
 }
 MARKS = {"yes": "✓ Yes", "no": "✗ No", "cannot tell": "? Cannot tell"}
-PICKED = (
-    "P-values are corrected for having picked the best generated method and, in a run of several pairs, for "
-    "the number of pairs."
-)
-TRAINED_ONCE = (
-    "P-values treat all networks of a generated method as independent; they come from one training of the "
-    "generator, so another training is not covered."
-)
 _FEW_CONCEPTS = 5
 _FEW_RIVALS = 3
+
+
+def tone(verdict: Verdict) -> str:
+    """The colour of an answer: "yes", "no" or "cannot"."""
+    return verdict.answer.split()[0]
 
 
 def in_words(row: Row | None, name: str = "", more: Sequence[str] = ()) -> str:
@@ -37,7 +34,7 @@ def in_words(row: Row | None, name: str = "", more: Sequence[str] = ()) -> str:
       more: what to add in the brackets.
     """
     name, label = (row.name, row.label) if row else (name, "")
-    inside = [*([name] if label else []), *(one for one in more if one)]
+    inside = [word for word in ([name] if label else []) + list(more) if word]
     return f"{label or name} ({', '.join(inside)})" if inside else name
 
 
@@ -46,6 +43,11 @@ def p_text(p_value: float, missing: str = "p = -") -> str:
     if not math.isfinite(p_value):
         return missing
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def clear(p_value: float) -> bool:
+    """Whether a p-value is below the level that the verdict uses."""
+    return p_value < SIGNIFICANCE
 
 
 def joined(words: Sequence[str], last: str = "and") -> str:
@@ -62,42 +64,35 @@ def summary(run: Run) -> list[str]:
     """The verdict on the whole run, the answer first: that on its only pair, or over its pairs."""
     if len(run.pairs) == 1:
         return verdict(run.pairs[0])
-    if run.overall is None:
-        lines = [
-            f"Cannot tell over the {len(run.pairs)} pairs: they were not compared together, as they have "
-            "different figures of merit."
-        ]
-    else:
-        lines = verdict(run.overall)
+    lines = verdict(run.overall) if run.overall else [
+        f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit, so they were "
+        "not compared together."
+    ]  # fmt: skip
     leaky = [pair.title for pair in run.pairs if pair.data.leaked]
     if leaky:
         lines[0] = (
             f"Cannot tell: images of the conjunction were read in training on {joined(leaky)}, so no figure "
             "over all pairs counts. Mend the data first."
         )
-    by_answer = {one: [pair.title for pair in run.pairs if pair.verdict.answer == one] for one in ANSWERS}
-    counts = ", ".join(f"{answer} on {len(titles)}" for answer, titles in by_answer.items())
-    lines.append(
-        f"Pair by pair, of {len(run.pairs)}: {counts} (p-values corrected for {len(run.pairs)} pairs, Holm)."
-    )
-    return [*lines, f"Yes: {', '.join(by_answer['yes'])}."] if by_answer["yes"] else lines
+    titles = {
+        answer: [pair.title for pair in run.pairs if pair.verdict.answer == answer] for answer in ANSWERS
+    }
+    counts = ", ".join(f"{answer} on {len(titles[answer])}" for answer in ANSWERS)
+    lines.append(f"Pair by pair, of {len(run.pairs)}: {counts} (p-values corrected over pairs, Holm).")
+    return [*lines, f"Yes: {', '.join(titles['yes'])}."] if titles["yes"] else lines
 
 
 def verdict(record: Measured) -> list[str]:
     """The verdict on one pair, or over all, line by line, the answer first."""
-    found = record.verdict
-    if not found.best:
+    if not record.verdict.best:
         return [f"Cannot tell: no generated network was scored on {_subject(record)}."]
-    best = record.methods[found.best]
-    over = f", over {_subject(record)}" if isinstance(record, Overall) else ""
-    if isinstance(record, Pair) and best.networks is not None:
-        over = f", over {best.networks} networks"
+    best = record.methods[record.verdict.best]
+    over = f"{best.networks} networks" if isinstance(record, Pair) else _subject(record)
     return [
         headline(record),
-        question(record),
+        *general(record),
         f"Best generated method: {in_words(best)}, mean {merit_title(record)} "
-        f"{record.figure(best.name).text()}{over}.",
-        metrics.explained(f"auroc.{record.merit}", _images(record)),
+        f"{record.figure(best.name).text()}, over {over}.",
         *_copied(record),
         _required(record),
         *_to_reach(record),
@@ -107,27 +102,23 @@ def verdict(record: Measured) -> list[str]:
     ]
 
 
-def brief(pair: Pair) -> list[str]:
-    """The same without what is said once for all pairs."""
-    said_once = {question(pair), metrics.explained(f"auroc.{pair.merit}", _images(pair))}
-    return [line for line in verdict(pair) if line not in said_once]
-
-
-def question(record: Measured) -> str:
-    """What is asked."""
+def general(record: Measured) -> list[str]:
+    """The question and the figure of merit; a page of several pairs says this once."""
     attribute, thing, both = "an attribute (such as black)", "an object (such as cat)", "images of both"
+    images = {}
     if isinstance(record, Pair):
         attribute, thing = record.pair.attribute, record.pair.object
-        both = f"a {record.title}"
-    return (
-        f"Asked: can networks made from networks for {attribute} and networks for {thing} tell {both}, "
-        "though none of these networks was ever shown one?"
-    )
+        both, images = f"a {record.title}", record.data.test
+    return [
+        f"The question: can networks made from networks for {attribute} and networks for {thing} recognise "
+        f"{both}, though none of these networks was ever shown an example?",
+        metrics.explained(f"auroc.{record.merit}", images),
+    ]
 
 
 def headline(record: Measured) -> str:
     """The answer and what it rests on, in one or two sentences."""
-    found = record.verdict
+    answer, required = record.verdict.answer, _by_outcome(record)
     if isinstance(record, Pair) and record.data.leaked:
         return (
             f"Cannot tell: {record.data.leaked} images of the conjunction were read in training, so none of "
@@ -136,26 +127,22 @@ def headline(record: Measured) -> str:
     does = f"compose, over {_subject(record)}"
     if isinstance(record, Pair):
         does = f"compose {record.pair.attribute} and {record.pair.object}"
-    required = [one for one in found.comparisons if one.required]
-    groups = {
-        outcome: sorted((one for one in required if one.outcome == outcome), key=_gap) for outcome in OUTCOMES
-    }
-    if found.answer == "yes":
-        largest = max(one.p_value for one in required)
+    if answer == "yes":
+        largest = max(each.p_value for each in required["above"])
         return (
-            f"Yes: the generated networks {does}. They are above all {len(required)} that they must beat: "
-            "random networks, the parents alone and every merge of two "
+            f"Yes: the generated networks {does}. They are above all {len(required['above'])} that they must "
+            "beat: random networks, the parents alone and every merge of two "
             f"({'all' if largest < 0.001 else 'largest'} {p_text(largest)})."
         )
-    if found.answer == "no":
-        below = groups["below"]
+    if answer == "no":
+        below = required["below"]
         reason = f"are below {_few(record, below)}" if below else "are copies of a parent"
-        return f"No: the generated networks do not {does}. They {_like_random(record, required)}{reason}."
+        return f"No: the generated networks do not {does}. They {_like_random(record)}{reason}."
     reason = f"they are above all that they must beat, but {_unfit(record)}"
-    if groups["cannot tell"]:
-        reason = f"they are not clearly different from {_few(record, groups['cannot tell'], 'or')}"
-    elif groups["not measured"]:
-        reason = f"they were not compared with {_few(record, groups['not measured'], 'or')}"
+    for outcome in ("not measured", "cannot tell"):
+        if required[outcome]:
+            verb = "are" if outcome == "cannot tell" else "were"
+            reason = f"they {verb} {OUTCOMES[outcome]} {_few(record, required[outcome], 'or')}"
     return f"Cannot tell whether the generated networks {does}: {reason}."
 
 
@@ -166,49 +153,50 @@ def _subject(record: Measured) -> str:
     return f"{record.pairs} pairs" if isinstance(record, Overall) else "these images"
 
 
-def _images(record: Measured) -> dict[str, int]:
-    return record.data.test if isinstance(record, Pair) else {}
-
-
-def _gap(comparison: Comparison) -> float:
-    return comparison.difference.mean if comparison.difference.known else 0.0
+def _by_outcome(record: Measured) -> dict[str, list[Comparison]]:
+    """The comparisons with what must be beaten, by outcome."""
+    required = [each for each in record.verdict.comparisons if each.required]
+    return {outcome: [each for each in required if each.outcome == outcome] for outcome in OUTCOMES}
 
 
 def _few(record: Measured, group: Sequence[Comparison], word: str = "and") -> str:
-    """The first of some rivals in words, each with its p-value, and how many more there are."""
+    """The rivals furthest ahead in words, each with its p-value, and how many more there are."""
+    gaps = {each.rival: each.difference.mean if each.difference.known else 0.0 for each in group}
+    nearest = sorted(group, key=lambda each: gaps[each.rival])[:_FEW_RIVALS]
     words = [
-        in_words(record.methods.get(one.rival), one.rival, [p_text(one.p_value, "")])
-        for one in group[:_FEW_RIVALS]
+        in_words(record.methods.get(each.rival), each.rival, [p_text(each.p_value, "")]) for each in nearest
     ]
     more = len(group) - _FEW_RIVALS
     return joined([*words, f"{more} more"] if more > 0 else words, word)
 
 
-def _like_random(record: Measured, required: Sequence[Comparison]) -> str:
+def _like_random(record: Measured) -> str:
     """``are not clearly different from random networks (0.40 against 0.42) and ``; "" where they are."""
-    found = record.verdict
-    if not any(one.rival == found.floor and one.outcome == "cannot tell" for one in required):
+    best, floor = record.verdict.best, record.verdict.floor
+    if floor not in [each.rival for each in _by_outcome(record)["cannot tell"]]:
         return ""
-    mine, theirs = record.figure(found.best).mean, record.figure(found.floor).mean
+    mine, theirs = record.figure(best).mean, record.figure(floor).mean
     return f"are not clearly different from random networks ({mine:.3f} against {theirs:.3f}) and "
 
 
 def _unfit(record: Measured) -> str:
-    """Why the best generated method cannot be said to compose, in words."""
-    found = record.verdict
-    if found.unfit == "shape":
+    """Why a high score of the best generated method would not mean that it composes."""
+    unfit = record.verdict.unfit
+    if unfit == "shape":
         return "it is not one network of the parents' shape, so whether it copies them cannot be said"
-    if found.unfit == "size":
-        mine, floor = record.methods[found.best].parameters, record.methods[found.floor].parameters
+    if unfit == "size":
+        mine, floor = (
+            record.methods[name].parameters for name in (record.verdict.best, record.verdict.floor)
+        )
         return f"it has more parameters ({mine}) than one network with two heads ({floor})"
-    return f"{found.unfit} was measured"
+    return f"{unfit} was measured"
 
 
 def _copied(record: Measured) -> list[str]:
     if not record.verdict.copies:
         return []
     novelty = record.methods[record.verdict.best].novelty
-    overlap = novelty.get("error_overlap", Statistic())
+    overlap = novelty.get("error_overlap", NOTHING)
     shared = (
         f", and {100 * overlap.mean:.0f}% of the images that either gets wrong both get wrong"
         if overlap.known
@@ -222,62 +210,51 @@ def _copied(record: Measured) -> list[str]:
 
 def _required(record: Measured) -> str:
     """How many of the methods that must be beaten were, and which were not."""
-    required = [one for one in record.verdict.comparisons if one.required]
-    words = []
-    for outcome, said in OUTCOMES.items():
-        names = [one.rival for one in required if one.outcome == outcome]
-        if names:
-            words.append(f"{said} {joined(names)}")
-    return f"Of the {len(required)} that it must beat (nulls, parents and merges) it is {'; '.join(words)}."
+    groups = _by_outcome(record)
+    words = [
+        f"{OUTCOMES[outcome]} {joined([each.rival for each in group])}"
+        for outcome, group in groups.items()
+        if group
+    ]
+    total = sum(map(len, groups.values()))
+    return f"Of the {total} that it must beat (nulls, parents and merges) it is {'; '.join(words)}."
 
 
 def _to_reach(record: Measured) -> list[str]:
-    """How it does against what it should come up to, each with the difference and its p-value."""
+    """How it does against the goals, each with the difference and its p-value."""
     words = []
-    for one in record.verdict.comparisons:
-        if not one.required and one.outcome != "not measured":
-            more = [f"{one.difference.mean:+.3f}", p_text(one.p_value)]
-            words.append(
-                f"{OUTCOMES[one.outcome]} {in_words(record.methods.get(one.rival), one.rival, more)}"
-            )
-    return [f"What it should come up to: it is {'; '.join(words)}."] if words else []
+    for each in record.verdict.comparisons:
+        if not each.required and each.outcome != "not measured":
+            more = [f"{each.difference.mean:+.3f}", p_text(each.p_value)]
+            rival = in_words(record.methods.get(each.rival), each.rival, more)
+            words.append(f"{OUTCOMES[each.outcome]} {rival}")
+    return [f"Of the goals, which it need not beat, it is {'; '.join(words)}."] if words else []
 
 
 def _null(pair: Pair) -> str:
-    """What the matched null test says, and that the choice of a method is in it."""
-    p_value, picked = pair.verdict.null_p_value, len(pair.of_kind("generated"))
+    """What the matched null test says; the choice of a method is in it."""
+    p_value, candidates = pair.verdict.null_p_value, len(pair.of_kind("generated"))
     if math.isfinite(p_value):
-        picking = (
-            f"times {picked}, for it is the best of {picked} generated methods"
-            if picked > 1
-            else "of one method, so nothing was picked"
-        )
-        return f"Against chance: {p_text(p_value)} by permutation with random networks, {picking}."
+        picked = f", times {candidates} for the choice of the best method" if candidates > 1 else ""
+        return f"Against chance: {p_text(p_value)} by permutation with random networks{picked}."
     if pair.null_test and pair.null_test.method not in ("", pair.verdict.best):
-        return (
-            f"The test against chance is of {pair.null_test.method}: no p-value for this one, and no claim."
-        )
+        return f"The test against chance is of {pair.null_test.method}: no p-value for this method, no claim."
     return "Without a test against chance (no p-value) no claim is made."
 
 
 def _recovered(record: Measured) -> list[str]:
-    """The share recovered, or that the test cannot tell anything apart."""
-    found = record.verdict
-    ceiling, floor = record.figure(found.ceiling), record.figure(found.floor)
+    """The share recovered, or that these images can show no difference."""
+    ceiling, floor = record.figure(record.verdict.ceiling), record.figure(record.verdict.floor)
     if ceiling.bounded and floor.bounded and not ceiling.low > floor.high:
         return [
             "Beware: even the networks trained on the conjunction are not clearly above random networks, so "
-            "this test can hardly tell anything apart."
+            "this test can hardly show any difference."
         ]
-    recovered = record.methods[found.best].recovered
-    if not recovered.known:
+    share = 100 * record.methods[record.verdict.best].recovered.mean
+    if not math.isfinite(share):
         return []
-    share = round(100 * recovered.mean)
-    much = f"{share}%" if share > 0 else f"nothing ({share}%)"
-    return [
-        f"It recovers {much} of the way from random networks to networks trained on the conjunction itself, "
-        "which are the ceiling."
-    ]
+    much = f"{share:.0f}%" if round(share) > 0 else f"nothing ({round(share)}%)"
+    return [f"It recovers {much} of the way from random networks to the ceiling, trained on the conjunction."]
 
 
 def _scope(record: Measured) -> str:
@@ -287,8 +264,3 @@ def _scope(record: Measured) -> str:
     if any(count is not None and count < _FEW_CONCEPTS for count in levels):
         few = f"With {levels[0]} attribute(s) and {levels[1]} object(s), only very large differences show. "
     return few + "P-values cover other images and networks of these trainings, not another training (seed)."
-
-
-def clear(p_value: float) -> bool:
-    """Whether a p-value is below the level that the verdict uses."""
-    return p_value < SIGNIFICANCE

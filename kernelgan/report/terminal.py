@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import math
 import textwrap
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any
 
 from kernelgan.report import contents, prose
-from kernelgan.report.tables import DASH, Cell, Column, Table
-from kernelgan.results import Run
+from kernelgan.report.tables import Table
+from kernelgan.results import Pair, Run
 
 WIDTH = 80
 _NAME_WIDTH = 24
@@ -26,61 +26,64 @@ def table(run: Run, color: bool = False) -> str:
     Args:
       run: with its verdicts.
       color: whether to use a terminal's bold and colours.
-
-    Returns:
-      Lines of at most `WIDTH` characters, joined; no trailing newline.
     """
     first, *rest = prose.summary(run)
     parts = [wrapped([first]), ""]
     if len(run.pairs) == 1:
-        parts.append(text(contents.methods(run.pairs[0], terse=True), color))
+        parts.append(text(_methods(run.pairs[0]), color))
     else:
         parts += [text(contents.leaderboard(run.overall), color), ""] if run.overall else []
         parts.append(text(contents.pairs(run.pairs), color))
     lines = "\n".join(parts).splitlines()
     lines += ["", *wrapped([first, *rest] if len(lines) > _SCREEN else rest).splitlines()]
-    lines += wrapped([contents.skipped_words(run.skipped)]).splitlines() if run.skipped else []
+    if run.skipped:
+        lines.append(f"Skipped pairs: {len(run.skipped)}; the report has the reasons.")
     return "\n".join(lines)
+
+
+def _methods(pair: Pair) -> Table:
+    counts = sorted({row.networks for row in pair.methods.values() if row.networks and row.networks > 1})
+    networks = f"{' to '.join(map(str, dict.fromkeys(counts[:1] + counts[-1:])))} networks".strip()
+    caption = (
+        "attr, obj, none: AUROC against images of the attribute alone, the object alone, neither; the lowest "
+        "counts. best-this: the best generated method minus this method, with its corrected p. recov: share "
+        f"of the way from {pair.verdict.floor} (0) to {pair.verdict.ceiling} (1). The report has more scores."
+    )
+    title = f"{pair.title}: mean over {networks} [95%], on the test images"
+    return replace(contents.methods(pair), title=title, caption=caption)
 
 
 def wrapped(sentences: Sequence[str]) -> str:
     """Sentences folded to `WIDTH`, what runs over indented."""
-    return "\n".join(textwrap.fill(one, WIDTH, subsequent_indent="  ") for one in sentences)
+    return "\n".join(textwrap.fill(sentence, WIDTH, subsequent_indent="  ") for sentence in sentences)
 
 
 def text(shown: Table, color: bool = False) -> str:
     """A table as lines of at most `WIDTH`; columns that do not fit follow below, row headings repeated."""
     shown = shown.on("terminal")
-    cells = [
-        [_text(cell, column) for cell, column in zip(row.cells, shown.columns, strict=True)]
-        for row in shown.rows
-    ]
-    cells = [
-        [("  " if row.group else "") + first, *rest]
-        for row, (first, *rest) in zip(shown.rows, cells, strict=True)
-    ]
-    heads = [column.short or column.heading for column in shown.columns]
+    cells = [[cell.short or f"{cell.text} {cell.small}".strip() for cell in row.cells] for row in shown.rows]
+    for row, line in zip(shown.rows, cells, strict=True):
+        line[0] = f"  {line[0]}" if row.group else line[0]
+    heads = [column.short or column.title for column in shown.columns]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     widths[0] = min(widths[0], _NAME_WIDTH)
     parts: list[list[int]] = [[0]]
     for place in range(1, len(heads)):
-        if sum(widths[one] + 1 for one in parts[-1]) + widths[place] > WIDTH and len(parts[-1]) > 1:
+        if sum(widths[each] + 1 for each in parts[-1]) + widths[place] > WIDTH and len(parts[-1]) > 1:
             parts.append([0])
         parts[-1].append(place)
     lines = [shown.title] if shown.title else []
     for part in parts:
-        drawn = _drawn(shown, heads, cells, part, widths, color)
-        lines += [*drawn, "─" * (sum(widths[place] + 1 for place in part) - 1)]
+        columns = [
+            {"header": heads[at], "justify": shown.columns[at].align, "width": widths[at]} for at in part
+        ]
+        lines += _drawn(shown, columns, [[line[at] for at in part] for line in cells], color)
+        lines.append("─" * (sum(widths[at] + 1 for at in part) - 1))
     return "\n".join([*lines, *([wrapped([shown.caption])] if shown.caption else [])])
 
 
 def _drawn(
-    shown: Table,
-    heads: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    places: Sequence[int],
-    widths: Sequence[int],
-    color: bool,
+    shown: Table, columns: Sequence[dict[str, Any]], cells: Sequence[Sequence[str]], color: bool
 ) -> list[str]:
     """Some columns of a table, as rich draws them."""
     from rich import box
@@ -89,27 +92,14 @@ def _drawn(
     from rich.text import Text
 
     drawn = RichTable(box=box.HORIZONTALS, padding=0, show_edge=False)
-    for place in places:
-        justify: Literal["left", "right"] = "right" if shown.columns[place].align == "right" else "left"
-        drawn.add_column(
-            Text(heads[place]), justify=justify, overflow="ellipsis", no_wrap=True, width=widths[place]
-        )
+    for column in columns:
+        drawn.add_column(overflow="ellipsis", no_wrap=True, **column | {"header": Text(column["header"])})
     group = ""
-    for row, texts in zip(shown.rows, cells, strict=True):
+    for row, line in zip(shown.rows, cells, strict=True):
         if row.group != group:
             group = row.group
             drawn.add_row(Text(group, "dim"))
-        drawn.add_row(*(Text(texts[place], "bold" if row.emphasis else "") for place in places))
+        drawn.add_row(*(Text(cell, "bold" if row.emphasis else "") for cell in line))
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(drawn)
-    return [
-        line.replace("\N{NO-BREAK SPACE}", " ").rstrip()
-        for line in stream.getvalue().rstrip("\n").split("\n")
-    ]
-
-
-def _text(cell: Cell, column: Column) -> str:
-    """What the terminal shows of a cell."""
-    if column.digits is not None:
-        return f"{cell.value:.{column.digits}f}" if math.isfinite(cell.value) else "-"
-    return (cell.short or f"{cell.text} {cell.small}".strip()).replace(DASH, "-")
+    return [line.rstrip() for line in stream.getvalue().rstrip("\n").split("\n")]
