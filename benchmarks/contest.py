@@ -1,126 +1,120 @@
-"""Contenders of one section: each is compiled, then checked, and only the right ones are timed, in turn."""
+"""What one process measures: each case is compiled, then checked; only those that are right are timed."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+import importlib
+import resource
+import sys
+from collections.abc import Mapping, Sequence
 
-from benchmarks import limit, rows, stopwatch
+from benchmarks import rows, stopwatch
+from benchmarks.cases import GPU, ONE_CORE, Case, Settings
 from benchmarks.rows import Row
+from benchmarks.stopwatch import Prepared, Times, median
+
+TOLERANCES = {"float32": 1e-4, "TF32": 3e-2}
+"""Of a check. TF32 keeps 10 bits of a factor: 5e-4 of each, and now and then another pixel wins a pooling."""
 
 
 class LeftOutError(Exception):
-    """This contender cannot run here; the message says why."""
+    """This case cannot run here; the message says why."""
 
 
-@dataclasses.dataclass
-class Prepared:
-    """A contender, ready to run.
-
-    Attributes:
-      work: what is timed.
-      compile_s: what getting ready took of compilation.
-      check: the error of its result, see `benchmarks.check`; called before anything is timed.
-      details: for the JSON.
-    """
-
-    work: stopwatch.Work
-    compile_s: float | None = None
-    check: Callable[[], float] | None = None
-    details: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """Who takes part.
-
-    Attributes:
-      name: in the table.
-      prepare: compiles it. Raises `LeftOutError` if it cannot run here.
-      unit: what is counted.
-      gflop: arithmetic of a unit.
-      tolerance: of its check.
-      precision: of its products.
-    """
-
-    name: str
-    prepare: Callable[[], Prepared]
-    unit: str
-    gflop: float | None
-    tolerance: float
-    precision: str = "float32"
-
-
-def hold(
-    section: str, mode: str, contenders: Sequence[Contender], *, rounds: int, lap: float, matrix: int
-) -> list[Row]:
-    """Prepares, checks and times.
-
-    Args:
-      section: of the rows.
-      mode: one of those in `benchmarks.rows`.
-      contenders: in the order of the table.
-      rounds: of timing.
-      lap: seconds of a lap.
-      matrix: side of the matrices whose product is the limit; it is timed in the same rounds.
+def hold(cases: Sequence[Case], settings: Settings, mode: str) -> list[Row]:
+    """Prepares, checks and times the cases of a section.
 
     Returns:
-      A row for each contender, whatever became of it.
+      A row for each case, whatever became of it. Where arithmetic is counted, matrix products are timed in
+      the same rounds: the limit.
     """
-    found, works = [], []
-    for contender in contenders:
-        row = Row(
-            section,
-            contender.name,
-            mode,
-            contender.unit,
-            precision=contender.precision,
-            gflop=contender.gflop,
-            tolerance=contender.tolerance,
-        )
-        found.append(row)
-        begin = time.perf_counter()
-        work = _prepared(row, contender)
-        if work is not None:
-            works.append((row, work))
-        taken = time.perf_counter() - begin
-        stopwatch.say(f"  {row.name}: {row.status}{_because(row)} ({taken:.1f} s to compile and check)")
-    limits = limit.works(mode, matrix)
-    times = stopwatch.take_turns(
-        [work for _, work in works] + [one.work for one in limits], rounds=rounds, lap=lap
-    )
-    for row, work in works:
-        row.take(times[work.name])
-        row.limit = limit.rate(limits, times, mode, row.precision)
+    found = [Row(c.section, c.name, mode, c.unit, c.precision, gflop=c.gflop) for c in cases]
+    works = {}
+    for row, case in zip(found, cases, strict=True):
+        prepared = _prepared(row, case)
+        if prepared is not None:
+            works[case.name] = prepared
+        stopwatch.say(f"  {row.name}: {row.status} {row.reason}")
+    limits = products(mode, settings.matrix) if any(case.gflop for case in cases) else {}
+    times = stopwatch.take_turns(works | limits, rounds=settings.rounds, lap=settings.lap)
+    for row, case in zip(found, cases, strict=True):
+        if case.name in works:
+            row.take(times[case.name])
+            row.limit = fastest_product(times, mode, row.precision)
+        if case.processes:
+            row.details["peak_bytes"] = peak_memory(mode)
     return found
 
 
-def _because(row: Row) -> str:
-    if row.reason:
-        return f", {row.reason}"
-    return "" if row.error is None else f", error {row.error:.1e}"
-
-
-def _prepared(row: Row, contender: Contender) -> stopwatch.Work | None:
-    """What is to be timed, or None; the row says why not."""
-    try:
-        prepared = contender.prepare()
-        if prepared.check is not None:
-            row.judge(prepared.check(), contender.tolerance)
-        row.compile_s, row.details = prepared.compile_s, prepared.details
-    except LeftOutError as error:
-        row.status, row.reason = rows.LEFT_OUT, str(error)
-        return None
-    except Exception as error:  # the others go on
-        row.status, row.reason = rows.FAILED, stopwatch.words(error)
-        return None
+def _prepared(row: Row, case: Case) -> Prepared | None:
+    """What is to be timed, or None; the row says why not. A zoo that fills a GPU's memory is halved."""
+    options = dict(case.options)
+    module, function = case.make.split(":")
+    while True:
+        try:
+            prepared: Prepared = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**options)
+            if prepared.check is not None:
+                row.judge(prepared.check(), TOLERANCES[case.precision])
+            break
+        except LeftOutError as error:
+            row.status, row.reason = rows.LEFT_OUT, str(error)
+            return None
+        except Exception as error:  # the others go on
+            full = any(sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "out of memory"))
+            if not (full and row.mode == GPU and case.section == "zoo" and options["networks"] > 1):
+                row.status, row.reason = rows.FAILED, stopwatch.words(error)
+                return None
+            options["networks"] //= 2
+    row.compile_s = prepared.compile_s
+    prepared.details = row.details = options | prepared.details  # a lap may add to them
     if row.status == rows.WRONG:  # the time of a wrong result is no time
-        row.reason = (
-            f"its result differs by {row.error:.1e}, allowed are {contender.tolerance:.0e}; not timed"
-        )
-        prepared.work.close()
+        row.reason = f"its result differs by {row.error:.1e}, allowed are {row.tolerance:.0e}; not timed"
+        prepared.close()
         return None
-    prepared.work.name = row.name
-    return prepared.work
+    return prepared
+
+
+def products(mode: str, side: int) -> dict[str, Prepared]:
+    """Products of square matrices by name, a GFLOP a unit: NumPy's and XLA's; with TF32 too on a GPU."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    left, right = (rng.normal(size=(side, side)).astype(np.float32) for _ in range(2))
+
+    def of_xla(precision: jax.lax.Precision) -> Prepared:
+        product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
+        a, b = jax.device_put((left, right))
+
+        def run(repetitions: int) -> None:
+            for _ in range(repetitions):
+                result = product(a, b)
+            result.block_until_ready()
+
+        return Prepared(run, 2e-9 * side**3)
+
+    def run(repetitions: int) -> None:
+        for _ in range(repetitions):
+            left @ right
+
+    found = {"limit, float32, XLA": of_xla(jax.lax.Precision.HIGHEST)}
+    if mode == GPU:
+        return found | {"limit, TF32, XLA": of_xla(jax.lax.Precision.DEFAULT)}
+    return found | {"limit, float32, NumPy": Prepared(run, 2e-9 * side**3)}
+
+
+def fastest_product(times: Mapping[str, Times], mode: str, precision: str) -> float | None:
+    """GFLOP/s of the fastest product of a precision: a second of CPU on one core, else of the clock."""
+    found = [took for name, took in times.items() if name.startswith(f"limit, {precision}, ")]
+    medians = [median(took.cpu if mode == ONE_CORE else took.wall) for took in found]
+    return max((1e3 / ms for ms in medians if ms), default=None)
+
+
+def peak_memory(mode: str) -> float:
+    """Bytes: of this process, or of the device on a GPU (where the host's are of no interest)."""
+    if mode == GPU:
+        import jax
+
+        return float((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", float("nan")))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -1,7 +1,7 @@
-"""Times of several contenders, taken in turn, and what is computed from them.
+"""Times of several cases, taken in turn. Nothing here imports JAX before it is there.
 
-Machines drift by a factor of two within an hour, so contenders take turns: in each round each of them has one
-lap, and a ratio is the median of the rounds' ratios. Nothing here imports JAX.
+Machines drift by a factor of two within an hour, so cases take turns: in each round each of them has one lap,
+and a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-MOST_REPETITIONS = 10_000
 
 
 def say(words: str) -> None:
@@ -22,40 +20,33 @@ def say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-def nothing() -> None:
-    """For contenders that have nothing to end."""
-
-
 @dataclasses.dataclass
-class Work:
+class Prepared:
     """Something to be timed, compiled already.
 
     Attributes:
-      name: of the contender.
-      run: does that many repetitions, and returns when all of it is computed.
+      run: does that many repetitions and returns when all of it is computed; what it returns, unless None, is
+        taken for the seconds on the clock.
       units: of work in one repetition, such as networks times steps.
-      repetitions: of a lap; None for as many as fill it.
-      seconds: of a lap's repetitions, or of one, if that is known; else it is run twice to find out.
+      check: the error of its result, see `benchmarks.check`; called before anything is timed.
+      compile_s: what getting ready took of compilation.
+      details: for the JSON.
+      single: whether a lap is one repetition, and none comes before the first.
       close: ends what it holds.
     """
 
-    name: str
-    run: Callable[[int], None]
+    run: Callable[[int], float | None]
     units: float
-    repetitions: int | None = None
-    seconds: float | None = None
-    close: Callable[[], None] = nothing
+    check: Callable[[], float] | None = None
+    compile_s: float | None = None
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    single: bool = False
+    close: Callable[[], object] = lambda: None
 
 
 @dataclasses.dataclass
 class Times:
-    """Milliseconds a unit, lap by lap.
-
-    Attributes:
-      wall: on the clock.
-      cpu: of all threads of this process.
-      reason: why there are none, or fewer.
-    """
+    """Milliseconds a unit, lap by lap: on the clock, and of all threads; and why there are fewer."""
 
     wall: list[float] = dataclasses.field(default_factory=list)
     cpu: list[float] = dataclasses.field(default_factory=list)
@@ -69,72 +60,47 @@ def median(values: Sequence[float]) -> float | None:
 
 def ratio(baseline: Sequence[float], values: Sequence[float]) -> float | None:
     """How many times the baseline's time the other's is: the median over the rounds that both have."""
-    pairs = list(zip(baseline, values, strict=False))
-    return statistics.median(base / value for base, value in pairs) if pairs else None
+    return median([base / value for base, value in zip(baseline, values, strict=False)])
 
 
-def repetitions_for(seconds: float, lap: float) -> int:
-    """Repetitions of ``seconds`` each that fill a lap of ``lap`` seconds."""
-    return min(MOST_REPETITIONS, max(1, round(lap / max(seconds, 1e-9))))
+def repetitions_for(work: Prepared, lap: float) -> int:
+    """As many as fill a lap, by the second time that it is run."""
+    if work.single:
+        return 1
+    work.run(1)
+    start = time.perf_counter()
+    work.run(1)
+    return min(1_000, max(1, round(lap / (time.perf_counter() - start))))
 
 
-def rounds_for(seconds: float, lap: float, rounds: int) -> int:
-    """How many rounds a contender takes part in whose lap takes ``seconds`` instead of ``lap``."""
-    if seconds <= 4 * lap:
-        return rounds
-    return min(rounds, 3 if seconds <= 20 * lap else 1)
-
-
-def take_turns(works: Sequence[Work], *, rounds: int, lap: float) -> dict[str, Times]:
-    """Times contenders round by round; each has run once before, so that nothing is measured cold.
-
-    Args:
-      works: the contenders, of different names.
-      rounds: laps of each, fewer for those that take far longer than a lap should.
-      lap: seconds that a lap should take.
+def take_turns(works: Mapping[str, Prepared], *, rounds: int, lap: float) -> dict[str, Times]:
+    """Times cases round by round, with laps of about ``lap`` seconds; each has run before.
 
     Returns:
-      The times by name. One that fails has those up to then, and the reason.
+      The times by name. A case that fails has those up to then, and the reason.
     """
-    times = {work.name: Times() for work in works}
-    plans: dict[str, tuple[int, int]] = {}
-    for work in works:
-        try:
-            taken = _seconds(work) if work.seconds is None else work.seconds
-        except Exception as error:  # the others go on, and the row says why
-            times[work.name].reason = words(error)
-            continue
-        repetitions = work.repetitions or repetitions_for(taken, lap)
-        expected = taken if work.repetitions else taken * repetitions
-        plans[work.name] = (repetitions, rounds_for(expected, lap, rounds))
-    for number in range(rounds):
-        for work in works:
-            repetitions, turns = plans.get(work.name, (0, 0))
-            if number >= turns:
-                continue
+    times = {name: Times() for name in works}
+    repetitions: dict[str, int] = {}
+    for number in range(-1, rounds):
+        for name, work in works.items():
             try:
+                if number < 0:
+                    repetitions[name] = repetitions_for(work, lap)
+                if number < 0 or name not in repetitions:
+                    continue
                 wall, cpu = time.perf_counter(), time.process_time()
-                work.run(repetitions)
+                told = work.run(repetitions[name])
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            except Exception as error:
-                times[work.name].reason = words(error)
-                del plans[work.name]
+            except Exception as error:  # the others go on, and the row says why
+                times[name].reason = words(error)
+                repetitions.pop(name, None)
                 continue
-            units = repetitions * work.units
-            times[work.name].wall.append(1e3 * wall / units)
-            times[work.name].cpu.append(1e3 * cpu / units)
-        say(f"  round {number + 1} of {rounds}")
-    for work in works:
+            units = repetitions[name] * work.units
+            times[name].wall.append(1e3 * (wall if told is None else told) / units)
+            times[name].cpu.append(1e3 * cpu / units)
+    for work in works.values():
         work.close()
     return times
-
-
-def _seconds(work: Work) -> float:
-    """Of one repetition, or of a lap if it has its own number of them; the second time that it is run."""
-    work.run(work.repetitions or 1)
-    start = time.perf_counter()
-    work.run(work.repetitions or 1)
-    return time.perf_counter() - start
 
 
 def words(error: Exception) -> str:
@@ -148,17 +114,20 @@ class _EndedError(Exception):
 
 
 class Lockstep:
-    """A long call, such as `population.train`, that does one lap when it is told to.
+    """A long call, such as `engine.fit`, that does one lap when it is told to.
 
     The call is made in a thread of its own and given a callback, which waits in it until the next lap: so the
     engine itself is timed, in turn with others, and not a copy of its loop.
     """
 
+    MOST = 4_000
+    """Laps that the call should be able to do."""
+
     def __init__(self, call: Callable[[Callable[..., None]], Any]) -> None:
         """``call`` takes the callback to be called, with anything, at the end of each lap."""
         self._call = call
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._ended = False
+        self._closed = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -167,8 +136,7 @@ class Lockstep:
         try:
             self._wait()
             self._call(self._lap_ended)
-        except _EndedError:
-            pass
+            self._error = RuntimeError("it has no more laps")
         except Exception as error:  # told to the thread that waits for the lap
             self._error = error
         self._done.release()
@@ -179,35 +147,23 @@ class Lockstep:
 
     def _wait(self) -> None:
         self._go.acquire()
-        if self._ended:
+        if self._closed:
             raise _EndedError
 
-    def lap(self, laps: int = 1) -> None:
-        """Lets it go on for some laps and waits for their end.
-
-        Raises:
-          Exception: whatever the call raised.
-        """
-        for _ in range(laps):
-            self._go.release()
-            self._done.acquire()
+    def laps(self, count: int) -> None:
+        """Lets it go on for some laps and waits for their end; raises whatever the call raised."""
+        for _ in range(count):
+            if self._error is None:
+                self._go.release()
+                self._done.acquire()
             if self._error is not None:
                 raise self._error
 
     def close(self) -> None:
         """Ends the call."""
-        self._ended = True
+        self._closed = True
         self._go.release()
         self._thread.join(timeout=60)
-
-
-def covered(intervals: Sequence[tuple[float, float]]) -> float:
-    """Length of the union of intervals, which may lie in one another."""
-    total, reached = 0.0, float("-inf")
-    for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
 
 
 class Compilations:
@@ -218,19 +174,19 @@ class Compilations:
     def __init__(self) -> None:
         import jax.monitoring
 
-        self._intervals: list[tuple[float, float]] = []
+        self.intervals: list[tuple[float, float]] = []
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
     def _hear(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.rpartition("/")[2] in self.EVENTS:
             now = time.perf_counter()
-            self._intervals.append((now - duration_secs, now))
+            self.intervals.append((now - duration_secs, now))
 
     @property
     def seconds(self) -> float:
         """So far; one function's tracing within another's counts once."""
-        return covered(self._intervals)
-
-    def restart(self) -> None:
-        """Counts from zero again."""
-        self._intervals.clear()
+        total, reached = 0.0, float("-inf")
+        for begin, end in sorted(self.intervals):
+            total += max(0.0, end - max(begin, reached))
+            reached = max(reached, end)
+        return total

@@ -9,37 +9,36 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from benchmarks.check import Snapshot
+from benchmarks.contest import LeftOutError
 from kernelgan import interop
 from kernelgan.types import Params
 
-
-def missing() -> str:
-    """Why there is no PyTorch for this process's device; empty if there is."""
-    if importlib.util.find_spec("torch") is None:
-        return "PyTorch is not installed"
-    if jax.default_backend() != "cpu" and not _torch().cuda.is_available():
-        return "this PyTorch finds no GPU"
-    return ""
+_Arrays = dict[str, np.ndarray]
 
 
 @functools.cache
-def _torch() -> Any:  # noqa: ANN401  (a module that need not be there)
-    torch = importlib.import_module("torch")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
-    return torch
+def torch() -> Any:  # noqa: ANN401  (a module that need not be there)
+    """PyTorch for this process's device.
 
-
-def use_threads(threads: int) -> None:
-    """How many threads PyTorch computes with, on CPUs."""
-    _torch().set_num_threads(threads)
+    Raises:
+      LeftOutError: it is not here.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise LeftOutError("PyTorch is not installed")
+    module = importlib.import_module("torch")
+    if _device() == "cuda" and not module.cuda.is_available():
+        raise LeftOutError("this PyTorch finds no GPU")
+    module.backends.cuda.matmul.allow_tf32 = False
+    module.backends.cudnn.allow_tf32 = False
+    module.backends.cudnn.benchmark = True
+    return module
 
 
 def _device() -> str:
@@ -48,21 +47,50 @@ def _device() -> str:
 
 def _wait() -> None:
     if _device() == "cuda":
-        _torch().cuda.synchronize()
+        torch().cuda.synchronize()
 
 
 def _tensor(array: Any) -> Any:  # noqa: ANN401
-    return _torch().from_numpy(np.array(array)).to(_device())
+    return torch().from_numpy(np.array(array)).to(_device())
 
 
-def _members(params: Params) -> list[dict[str, np.ndarray]]:
-    """Stacked parameters as one state dict for each member."""
+def _loaded(module: Any, arrays: Mapping[str, np.ndarray]) -> Any:  # noqa: ANN401
+    module.load_state_dict({name: _tensor(array) for name, array in arrays.items()})
+    return module.to(_device())
+
+
+def _modules(*parts: tuple[str, Any]) -> Any:  # noqa: ANN401
+    network = torch().nn.Sequential()
+    for name, module in parts:
+        network.add_module(name, module)
+    return network
+
+
+def _convnet(params: Params) -> Any:  # noqa: ANN401
+    """The network as a reader of the PyTorch documentation writes it; the names are `interop`'s."""
+    nn, parts, inputs = torch().nn, [], 3
+    for layer in range(1, len(params)):
+        size, *_, outputs = params[f"conv{layer}"]["kernel"].shape[-4:]
+        convolution = nn.Conv2d(inputs, outputs, size)
+        parts += [(f"conv{layer}", convolution), (f"relu{layer}", nn.ReLU())]
+        parts += [(f"pool{layer}", nn.MaxPool2d(2))]
+        inputs = outputs
+    return _modules(
+        *parts, ("flatten", nn.Flatten()), ("fc1", nn.Linear(*params["dense"]["kernel"].shape[-2:]))
+    )
+
+
+def _convnets(params: Params) -> list[Any]:
+    """A network for each member of stacked parameters."""
     arrays = interop.to_torch(params)
-    return [{name: array[m] for name, array in arrays.items()} for m in range(interop.count_of(params))]
+    count = len(params["dense"]["bias"])
+    return [
+        _loaded(_convnet(params), {name: array[m] for name, array in arrays.items()}) for m in range(count)
+    ]
 
 
-def _ours(arrays: dict[str, np.ndarray], like: Params) -> Params:
-    """Arrays in PyTorch's names and layout as parameters of the structure of ``like``."""
+def _ours(arrays: _Arrays, like: Params) -> Params:
+    """Arrays in PyTorch's names and layout, stacked, as parameters of the structure of ``like``."""
     found: Params = {}
     for layer in like:
         (weight, bias) = interop.to_torch({layer: like[layer]})
@@ -73,37 +101,19 @@ def _ours(arrays: dict[str, np.ndarray], like: Params) -> Params:
     return found
 
 
-def _stacked(dicts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([arrays[name] for arrays in dicts]) for name in dicts[0]}
+def _snapshot(read: Callable[[str], Params], steps: int) -> Snapshot:
+    return Snapshot(read("params"), read("exp_avg"), read("exp_avg_sq"), steps)
 
 
-def _numpy(tensor: Any) -> np.ndarray:  # noqa: ANN401
-    return tensor.detach().cpu().contiguous().numpy().copy()
+def _state(named: Mapping[str, Any], optimizer: Any, kind: str) -> _Arrays:  # noqa: ANN401
+    """Parameters or moments, by name."""
+    values = {name: t if kind == "params" else optimizer.state[t][kind] for name, t in named.items()}
+    return {name: value.detach().cpu().contiguous().numpy().copy() for name, value in values.items()}
 
 
-def _convnet(filters: tuple[int, ...], kernel_size: int, features: int, outputs: int) -> Any:  # noqa: ANN401
-    """The network as a reader of the PyTorch documentation writes it; the names are `interop`'s."""
-    nn = _torch().nn
-    network, inputs = nn.Sequential(), 3
-    for layer, count in enumerate(filters, start=1):
-        network.add_module(f"conv{layer}", nn.Conv2d(inputs, count, kernel_size))
-        network.add_module(f"relu{layer}", nn.ReLU())
-        network.add_module(f"pool{layer}", nn.MaxPool2d(2))
-        inputs = count
-    network.add_module("flatten", nn.Flatten())
-    network.add_module("fc1", nn.Linear(features, outputs))
-    return network.to(_device())
-
-
-def _convnet_like(params: Params) -> Any:  # noqa: ANN401
-    layers = sorted(layer for layer in params if layer != "dense")
-    filters = tuple(int(params[layer]["bias"].shape[-1]) for layer in layers)
-    *_, features, outputs = params["dense"]["kernel"].shape
-    return _convnet(filters, params["conv1"]["kernel"].shape[-4], features, outputs)
-
-
-def _load(module: Any, arrays: dict[str, np.ndarray]) -> None:  # noqa: ANN401
-    module.load_state_dict({name: _tensor(array) for name, array in arrays.items()})
+def _stacked(modules: Sequence[Any], optimizers: Sequence[Any], like: Params, kind: str) -> Params:
+    dicts = [_state(dict(m.named_parameters()), o, kind) for m, o in zip(modules, optimizers, strict=True)]
+    return _ours({name: np.stack([arrays[name] for arrays in dicts]) for name in dicts[0]}, like)
 
 
 class ZooLoop:
@@ -113,24 +123,17 @@ class ZooLoop:
         self, params: Params, images: np.ndarray, labels: np.ndarray, rate: float, *, channels_last: bool
     ) -> None:
         """Images float32 ``(M, B, H, W, C)`` and labels ``(M, B)``; they are laid out once, here."""
-        torch = _torch()
-        layout = torch.channels_last if channels_last else torch.contiguous_format
+        layout = torch().channels_last if channels_last else torch().contiguous_format
         self._like, self._steps = params, 0
-        self._models, self._optimizers = [], []
-        for arrays in _members(params):
-            model = _convnet_like(params)
-            _load(model, arrays)
-            model = model.to(memory_format=layout)
-            self._models.append(model)
-            self._optimizers.append(torch.optim.Adam(model.parameters(), rate, fused=True))
-        self._images = [
-            _tensor(batch.transpose(0, 3, 1, 2)).contiguous(memory_format=layout) for batch in images
-        ]
+        self._models = [model.to(memory_format=layout) for model in _convnets(params)]
+        self._optimizers = [torch().optim.Adam(m.parameters(), rate, fused=True) for m in self._models]
+        moved = [_tensor(batch.transpose(0, 3, 1, 2)) for batch in images]
+        self._images = [batch.contiguous(memory_format=layout) for batch in moved]
         self._labels = [_tensor(batch.astype(np.int64)) for batch in labels]
 
     def run(self, steps: int) -> None:
         """``steps`` of each network."""
-        cross_entropy = _torch().nn.functional.cross_entropy
+        cross_entropy = torch().nn.functional.cross_entropy
         for model, optimizer, images, labels in zip(
             self._models, self._optimizers, self._images, self._labels, strict=True
         ):
@@ -143,29 +146,8 @@ class ZooLoop:
 
     def snapshot(self, members: np.ndarray) -> Snapshot:
         """The state of some networks."""
-        return _snapshot([(self._models[m], self._optimizers[m]) for m in members], self._like, self._steps)
-
-
-def _snapshot(parts: list[tuple[Any, Any]], like: Params, steps: int) -> Snapshot:
-    """Parameters and moments of modules that are alike, stacked."""
-
-    def stacked(read: Any) -> Params:  # noqa: ANN401
-        return _ours(
-            _stacked(
-                [
-                    {name: _numpy(read(optimizer, tensor)) for name, tensor in model.named_parameters()}
-                    for model, optimizer in parts
-                ]
-            ),
-            like,
-        )
-
-    return Snapshot(
-        stacked(lambda optimizer, tensor: tensor),
-        stacked(lambda optimizer, tensor: optimizer.state[tensor]["exp_avg"]),
-        stacked(lambda optimizer, tensor: optimizer.state[tensor]["exp_avg_sq"]),
-        steps,
-    )
+        chosen = [self._models[m] for m in members], [self._optimizers[m] for m in members]
+        return _snapshot(lambda kind: _stacked(*chosen, self._like, kind), self._steps)
 
 
 class ZooMap:
@@ -173,19 +155,18 @@ class ZooMap:
 
     def __init__(self, params: Params, images: np.ndarray, labels: np.ndarray, rate: float) -> None:
         """As for `ZooLoop`."""
-        torch = _torch()
+        func = torch().func
         self._like, self._steps = params, 0
-        model = _convnet_like(params)
+        model = _convnet(params).to(_device())
         self._params = {name: _tensor(array) for name, array in interop.to_torch(params).items()}
-        self._optimizer = torch.optim.Adam(list(self._params.values()), rate, fused=True)
+        self._optimizer = torch().optim.Adam(list(self._params.values()), rate, fused=True)
         self._images = _tensor(images.transpose(0, 1, 4, 2, 3))
         self._labels = _tensor(labels.astype(np.int64))
 
         def loss(params: Any, images: Any, labels: Any) -> Any:  # noqa: ANN401
-            logits = torch.func.functional_call(model, params, (images,))
-            return torch.nn.functional.cross_entropy(logits, labels)
+            return torch().nn.functional.cross_entropy(func.functional_call(model, params, (images,)), labels)
 
-        self._gradients = torch.func.vmap(torch.func.grad(loss))
+        self._gradients = func.vmap(func.grad(loss))
 
     def run(self, steps: int) -> None:
         """``steps`` of all networks side by side."""
@@ -200,47 +181,35 @@ class ZooMap:
     def snapshot(self, members: np.ndarray) -> Snapshot:
         """The state of some networks."""
 
-        def read(key: str) -> Params:
-            tensors = {
-                name: tensor if key == "params" else self._optimizer.state[tensor][key]
-                for name, tensor in self._params.items()
-            }
-            return _ours({name: _numpy(tensor)[members] for name, tensor in tensors.items()}, self._like)
+        def read(kind: str) -> Params:
+            arrays = _state(self._params, self._optimizer, kind)
+            return _ours({name: array[members] for name, array in arrays.items()}, self._like)
 
-        return Snapshot(read("params"), read("exp_avg"), read("exp_avg_sq"), self._steps)
+        return _snapshot(read, self._steps)
 
 
-def evaluate(params: Params, images: np.ndarray, batch: int) -> Any:  # noqa: ANN401
+def evaluate(params: Params, images: np.ndarray) -> Callable[[], np.ndarray]:
     """A function that gives all logits ``(M, N, K)`` of uint8 images, one network after the other."""
-    torch = _torch()
-    loaded = []
-    for arrays in _members(params):
-        model = _convnet_like(params)
-        _load(model, arrays)
-        loaded.append(model.eval())
+    networks = [model.eval() for model in _convnets(params)]
     resident = _tensor(images.transpose(0, 3, 1, 2)).float().div_(255).sub_(0.5).div_(0.5)
 
     def run() -> np.ndarray:
-        with torch.inference_mode():
-            logits = [torch.cat([model(part) for part in resident.split(batch)]) for model in loaded]
-            return torch.stack(logits).cpu().numpy()
+        with torch().inference_mode():
+            return torch().stack([model(resident) for model in networks]).cpu().numpy()
 
     return run
 
 
-def _translator(channels: int, hidden: int, *, generates: bool) -> Any:  # noqa: ANN401
-    nn = _torch().nn
-    network = nn.Sequential()
-    network.add_module("main", nn.Sequential())
-    last = channels if generates else 1
-    for name, module in (
-        ("0", nn.Conv3d(channels, hidden, 3, padding=1)),
+def _translator(params: Params, *, generates: bool) -> Any:  # noqa: ANN401
+    nn = torch().nn
+    *_, inputs, hidden = params["encode"]["kernel"].shape
+    main = _modules(
+        ("0", nn.Conv3d(inputs, hidden, 3, padding=1)),
         ("1", nn.ReLU() if generates else nn.LeakyReLU(0.2)),
-        ("2", nn.Conv3d(hidden, last, 3, padding=1)),
+        ("2", nn.Conv3d(hidden, params["decode"]["bias"].shape[-1], 3, padding=1)),
         ("3", nn.Tanh() if generates else nn.Sigmoid()),
-    ):
-        network.main.add_module(name, module)
-    return network.to(_device())
+    )
+    return _loaded(_modules(("main", main)), interop.to_torch(params))
 
 
 class TranslatorLoop:
@@ -250,31 +219,18 @@ class TranslatorLoop:
     """
 
     def __init__(
-        self,
-        generators: Params,
-        discriminators: Params,
-        real_a: np.ndarray,
-        real_b: np.ndarray,
-        rate: float,
-        cycle: float,
+        self, players: Params, real_a: np.ndarray, real_b: np.ndarray, rate: float, cycle: float
     ) -> None:
-        """Networks ``{name: params}`` without a leading axis; kernel sets ``(B, O, h, w, I)``."""
-        torch = _torch()
-        self._likes = {"generators": generators, "discriminators": discriminators}
-        self._cycle, self._steps = cycle, 0
-        self._modules: dict[str, dict[str, Any]] = {}
-        self._optimizers = {}
-        channels = real_a.shape[-1]
-        for player, networks in self._likes.items():
-            self._modules[player] = {}
-            for name, params in networks.items():
-                hidden = params["encode"]["bias"].shape[-1]
-                module = _translator(channels, hidden, generates=player == "generators")
-                _load(module, interop.to_torch(params))
-                self._modules[player][name] = module
-            self._optimizers[player] = torch.optim.Adam(
-                self._parameters(player), rate, betas=(0.5, 0.999), fused=True
-            )
+        """Networks ``{player: {name: params}}`` of one pair; kernel sets ``(B, O, h, w, I)``."""
+        self._likes, self._cycle, self._steps = players, cycle, 0
+        self._modules = {
+            player: {name: _translator(p, generates=player == "generators") for name, p in named.items()}
+            for player, named in players.items()
+        }
+        self._optimizers = {
+            player: torch().optim.Adam(self._parameters(player), rate, betas=(0.5, 0.999), fused=True)
+            for player in players
+        }
         self._a, self._b = (_tensor(real.transpose(0, 4, 1, 2, 3)) for real in (real_a, real_b))
 
     def _parameters(self, player: str) -> list[Any]:
@@ -293,6 +249,11 @@ class TranslatorLoop:
         def square(scores: Any, target: float) -> Any:  # noqa: ANN401
             return (scores - target).square().mean()
 
+        def optimise(player: str, loss: Any) -> None:  # noqa: ANN401
+            self._optimizers[player].zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizers[player].step()
+
         a2b, b2a = (self._modules["generators"][name] for name in ("a2b", "b2a"))
         judge_a, judge_b = (self._modules["discriminators"][name] for name in ("a", "b"))
         fake_b, fake_a = a2b(self._a), b2a(self._b)
@@ -303,42 +264,26 @@ class TranslatorLoop:
             "generator_b2a": square(judge_a(fake_a), 1),
             "cycle": (b2a(fake_b) - self._a).abs().mean() + (a2b(fake_a) - self._b).abs().mean(),
         }
-        self._optimizers["generators"].zero_grad(set_to_none=True)
-        total = terms["generator_a2b"] + terms["generator_b2a"] + self._cycle * terms["cycle"]
-        total.backward()
-        self._optimizers["generators"].step()
+        of_generators = terms["generator_a2b"] + terms["generator_b2a"] + self._cycle * terms["cycle"]
+        optimise("generators", of_generators)
         for tensor in self._parameters("discriminators"):
             tensor.requires_grad_(True)
         for domain, judge, real, fake in (("a", judge_a, self._a, fake_a), ("b", judge_b, self._b, fake_b)):
             right, wrong = square(judge(real), 1), square(judge(fake.detach()), 0)
             terms[f"discriminator_{domain}"] = 0.5 * (right + wrong)
-        self._optimizers["discriminators"].zero_grad(set_to_none=True)
-        (terms["discriminator_a"] + terms["discriminator_b"]).backward()
-        self._optimizers["discriminators"].step()
+        optimise("discriminators", terms["discriminator_a"] + terms["discriminator_b"])
         return {name: value.detach() for name, value in terms.items()}
 
     def snapshot(self) -> Snapshot:
-        """The state of all four networks, ``{player: {name: params}}``."""
-        parts: dict[str, dict[str, Snapshot]] = {
-            player: {
-                name: _snapshot(
-                    [(module, self._optimizers[player])],
-                    _with_axis(self._likes[player][name]),
-                    self._steps,
-                )
-                for name, module in modules.items()
-            }
-            for player, modules in self._modules.items()
-        }
+        """The state of all four networks, ``{player: {name: params}}``, with a leading axis of 1."""
 
-        def read(field: str) -> Params:
+        def read(kind: str) -> Params:
             return {
-                player: {name: getattr(part, field) for name, part in found.items()}
-                for player, found in parts.items()
+                player: {
+                    name: _stacked([module], [self._optimizers[player]], self._likes[player][name], kind)
+                    for name, module in modules.items()
+                }
+                for player, modules in self._modules.items()
             }
 
-        return Snapshot(read("params"), read("first"), read("second"), self._steps)
-
-
-def _with_axis(params: Params) -> Params:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
+        return _snapshot(read, self._steps)

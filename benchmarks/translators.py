@@ -1,4 +1,4 @@
-"""A step of the CycleGANs of both layers: `cyclegan.train` for one pair and for many, and PyTorch's loop.
+"""A step of the CycleGANs of both layers, of one pair and of many, and PyTorch's loop; what they compose.
 
 The engine draws its batches, here all kernel sets in an order of its own, on which no mean depends. Its
 second step and PyTorch's first are compared with plain Flax convolutions: the losses, and what
@@ -17,43 +17,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks import check, contest, rows, torch_loops
+from benchmarks import check, zoo
 from benchmarks.check import Snapshot
-from benchmarks.contest import Contender, LeftOutError, Prepared
-from benchmarks.rows import Row
-from benchmarks.stopwatch import Compilations, Lockstep, Work
-from benchmarks.suite import Settings
-from benchmarks.zoo import Keeper
-from kernelgan.generators import cyclegan
+from benchmarks.stopwatch import Compilations, Lockstep, Prepared
+from kernelgan import kernels, models
+from kernelgan.baselines import merges
+from kernelgan.generators import base, cyclegan
 from kernelgan.types import Params
-
-MFLOP = {"conv1": 38.1, "conv2": 208.7}
-"""Of one pair of kernel sets in one step, with 64 hidden channels and no identity loss: 57 and 290 less the
-products with the zeros around a volume, of which 0.668 and 0.720 are left (16/18 and 46/48 along the filters,
-13/15 along each side)."""
 
 SHAPES = {"conv1": (6, 5, 5, 3), "conv2": (16, 5, 5, 6)}
 RATE, BETAS, CYCLE = 2e-4, (0.5, 0.999), 10.0
-MOST_LAPS = 4_000
-BASELINES = {"x PyTorch loop": "PyTorch loop"}
 
-Volumes = dict[str, tuple[np.ndarray, np.ndarray]]
+View = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Of one pair, by layer, the kernel sets of both domains ``(M, O, h, w, I)``."""
 
 
-def make_volumes(pairs: int, members: int) -> Volumes:
-    """Kernel sets of both layers and domains, ``(P, M, O, h, w, I)``, uniform in -1 to 1."""
+def make_views(pairs: int, parents: int) -> list[View]:
+    """Kernel sets uniform in -1 to 1."""
     rng = np.random.default_rng(0)
 
     def domain(shape: tuple[int, ...]) -> np.ndarray:
-        return rng.uniform(-1, 1, (pairs, members, *shape)).astype(np.float32)
+        return rng.uniform(-1, 1, (parents, *shape)).astype(np.float32)
 
-    return {layer: (domain(shape), domain(shape)) for layer, shape in SHAPES.items()}
+    return [{layer: (domain(shape), domain(shape)) for layer, shape in SHAPES.items()} for _ in range(pairs)]
 
 
 # The reference --------------------------------------------------------------------------------------------
 
 
-def _through(params: Params, volumes: jax.Array, between: Callable[[jax.Array], jax.Array]) -> jax.Array:
+def _through(params: Params, volumes: Any, between: Callable[[jax.Array], jax.Array]) -> jax.Array:  # noqa: ANN401
     """Both convolutions of a generator or a discriminator, as Flax's own."""
 
     def convolve(layer: Params, values: jax.Array) -> jax.Array:
@@ -63,7 +55,7 @@ def _through(params: Params, volumes: jax.Array, between: Callable[[jax.Array], 
     return convolve(params["decode"], between(convolve(params["encode"], volumes)))
 
 
-def _generate(params: Params, volumes: jax.Array) -> jax.Array:
+def _generate(params: Params, volumes: Any) -> jax.Array:  # noqa: ANN401
     return jnp.tanh(_through(params, volumes, nn.relu))
 
 
@@ -108,18 +100,14 @@ def _reference(players: Params, a: jax.Array, b: jax.Array) -> tuple[Params, dic
 
 
 def step_error(
-    before: Snapshot, after: Snapshot, losses: dict[str, np.ndarray], a: np.ndarray, b: np.ndarray
+    before: Snapshot, after: Snapshot, losses: dict[str, np.ndarray], reals: list[tuple[Any, Any]]
 ) -> float:
     """Of one layer's step of stacked pairs: what `check.step_error` says, and the losses' error."""
-
-    def gradients(params: Params, n: int) -> Params:
-        return _reference(params, a[n], b[n])[0]
-
-    terms = [
-        jax.device_get(_reference(check.member_of(before.params, n), a[n], b[n])[1]) for n in range(len(a))
-    ]
-    expected = {name: np.stack([one[name] for one in terms]) for name in terms[0]}
-    of_step = check.step_error(before, after, gradients, learning_rate=RATE, betas=BETAS)
+    of_step = check.step_error(
+        before, after, lambda params, n: _reference(params, *reals[n])[0], learning_rate=RATE, betas=BETAS
+    )
+    terms = [_reference(check.member_of(before.params, n), *both)[1] for n, both in enumerate(reals)]
+    expected = {name: np.stack([of_pair[name] for of_pair in terms]) for name in terms[0]}
     of_losses = check.relative_error({name: losses[name] for name in expected}, expected)
     return float(np.max([of_step, of_losses]))
 
@@ -127,110 +115,72 @@ def step_error(
 # The engine -----------------------------------------------------------------------------------------------
 
 
-def train(
-    volumes: Volumes,
-    settings: Settings,
-    *,
-    laps: int,
-    steps: int,
-    saver: Keeper,
-    progress: Callable[..., None],
-) -> None:
-    """`cyclegan.train` for ``laps`` calls of ``steps`` steps."""
-    pairs = len(volumes["conv1"][0])
-    cyclegan.train(
-        volumes,
-        dict.fromkeys(volumes, cyclegan.Translation(laps * steps, settings.translator_batch, RATE)),
-        pairs=tuple(range(pairs)),
-        hidden=settings.hidden,
-        cycle=CYCLE,
-        identity=0.0,
-        steps_per_call=steps,
-        seed=0,
-        saver=saver,
-        progress=progress,
+def _task(views: list[View], updates: int, parents: int, hidden: int) -> base.Task:
+    config = cyclegan.Config(
+        hidden=hidden,
+        epochs=(updates,),
+        batch_size=(parents,),
+        learning_rate=(RATE,),
+        cycle_weight=CYCLE,
+    )
+    names = tuple(f"pair {number}" for number in range(len(views)))
+    return base.Task("cyclegan", cyclegan.make(models.ConvNet(), config), views, names)
+
+
+def engine(pairs: int, steps: int, parents: int, hidden: int, *, checked: bool = True) -> Prepared:
+    """`base.fit` of the family itself, a call a lap."""
+    views = make_views(pairs, parents)
+    task = _task(views, Lockstep.MOST * steps, parents, hidden)
+    step = Lockstep(lambda lap: base.fit(task, steps_per_call=steps, progress=lap))
+    heard = Compilations()
+    step.laps(1)
+    return Prepared(
+        step.laps,
+        pairs * steps if checked else 1,
+        functools.partial(_engine_error, views, parents, hidden) if checked else None,
+        heard.seconds,
+        close=step.close,
     )
 
 
-def _snapshots(
-    saved: dict[str, Any], volumes: Volumes, hidden: int, pairs: np.ndarray
-) -> dict[str, Snapshot]:
-    """Of each layer, from what the engine saves."""
-
-    def initial(key: jax.Array) -> Params:
-        return {layer: cyclegan.initialise(hidden, sets[0][0], RATE, key) for layer, sets in volumes.items()}
-
-    structure = jax.tree.structure(jax.eval_shape(initial, jax.random.key(0)))
-    leaves = [saved["leaves"][name] for name in sorted(saved["leaves"])]
-    states = jax.tree.map(lambda leaf: leaf[pairs], jax.tree.unflatten(structure, leaves))
-    found = {}
-    for layer, state in states.items():
-        moments = {player: state[f"{player[:-1]}_moments"][0] for player in ("generators", "discriminators")}
-        found[layer] = Snapshot(
-            {player: state[player] for player in moments},
-            {player: moment.mu for player, moment in moments.items()},
-            {player: moment.nu for player, moment in moments.items()},
-            int(np.max(moments["generators"].count)),
-        )
-    return found
-
-
-def _engine_error(keeper: Keeper, volumes: Volumes, hidden: int) -> float:
-    """Of the step between the first two states, for the first pair and the last."""
-    pairs = np.unique([0, len(volumes["conv1"][0]) - 1])
-    before, after = (_snapshots(state, volumes, hidden, pairs) for state in keeper.states)
+def _engine_error(views: list[View], parents: int, hidden: int) -> float:
+    """Of the second step, for the first pair and the last."""
+    keeper, pairs = check.Keeper(), sorted({0, len(views) - 1})
+    task = _task(views, 2, parents, hidden)
+    fitted = base.fit(task, steps_per_call=1, saver=keeper)
+    member = {"number": task.numbers[0], "view": views[0]}
+    program = base.program(task.generator, task.name, 2, 1)
+    structure = jax.tree.structure(jax.eval_shape(program.init, member, {"seed": np.int32(0)}))
+    before, after = (check.member_of(state, np.array(pairs)) for state in keeper.states(structure))
     errors = []
-    for layer, (a, b) in volumes.items():
-        history = {name: values[pairs, 1] for name, values in keeper.states[1]["history"][layer].items()}
-        errors.append(step_error(before[layer], after[layer], history, a[pairs], b[pairs]))
+    for layer in SHAPES:
+        first, second = (_snapshot(each["state"]["layers"][layer]) for each in (before, after))
+        losses = {name: values[pairs, 1] for name, values in fitted.history[layer].items()}
+        errors.append(step_error(first, second, losses, [views[p][layer] for p in pairs]))
     return float(np.max(errors))
 
 
-def engine(settings: Settings, pairs: int) -> Prepared:
-    """`cyclegan.train` itself, a call a lap."""
-    volumes = make_volumes(pairs, settings.translator_batch)
-    steps, keeper = settings.translator_steps, Keeper(2)
-    step = Lockstep(
-        lambda lap: train(
-            volumes,
-            settings,
-            laps=MOST_LAPS,
-            steps=steps,
-            saver=keeper if steps == 1 else Keeper(0),
-            progress=lap,
-        )
+def _snapshot(state: Params) -> Snapshot:
+    """Of one layer of stacked pairs."""
+    adam = {player: state[f"{player[:-1]}_moments"][0] for player in ("generators", "discriminators")}
+    return Snapshot(
+        {player: state[player] for player in adam},
+        {player: moments.mu for player, moments in adam.items()},
+        {player: moments.nu for player, moments in adam.items()},
+        int(np.max(adam["generators"].count)),
     )
-    heard = Compilations()
-    step.lap()
-    compile_s = heard.seconds
-
-    def error() -> float:
-        if steps == 1:
-            step.lap()
-        else:  # a program of single steps
-            train(volumes, settings, laps=2, steps=1, saver=keeper, progress=lambda *_: None)
-        return _engine_error(keeper, volumes, settings.hidden)
-
-    work = Work("", step.lap, pairs * steps, close=step.close)
-    return Prepared(work, compile_s, error, {"pairs": pairs, "steps": steps})
 
 
-# PyTorch --------------------------------------------------------------------------------------------------
+def torch_loop(parents: int, hidden: int) -> Prepared:
+    """PyTorch, one pair, one layer after the other."""
+    from benchmarks import torch_loops
 
-
-def in_torch(settings: Settings) -> Prepared:
-    """One pair, one layer after the other."""
-    if reason := torch_loops.missing():
-        raise LeftOutError(reason)
-    volumes = make_volumes(1, settings.translator_batch)
+    (view,) = make_views(1, parents)
     loops, starts = {}, {}
-    for number, (layer, (a, b)) in enumerate(volumes.items()):
-        key = jax.random.key(number)
-        state = jax.device_get(cyclegan.initialise(settings.hidden, a[0], RATE, key))
+    for number, (layer, (a, b)) in enumerate(view.items()):
+        state = jax.device_get(cyclegan.initialise(hidden, a, RATE, jax.random.key(number)))
         players = {player: state[player] for player in ("generators", "discriminators")}
-        loops[layer] = torch_loops.TranslatorLoop(
-            players["generators"], players["discriminators"], a[0], b[0], RATE, CYCLE
-        )
+        loops[layer] = torch_loops.TranslatorLoop(players, a, b, RATE, CYCLE)
         starts[layer] = check.start(jax.tree.map(lambda leaf: leaf[None], players))
 
     def run(steps: int) -> None:
@@ -239,36 +189,70 @@ def in_torch(settings: Settings) -> Prepared:
 
     def error() -> float:
         errors = []
-        for layer, (a, b) in volumes.items():
+        for layer, both in view.items():
             losses = {name: np.array([value]) for name, value in loops[layer].run(1).items()}
-            errors.append(step_error(starts[layer], loops[layer].snapshot(), losses, a, b))
+            errors.append(step_error(starts[layer], loops[layer].snapshot(), losses, [both]))
         return float(np.max(errors))
 
-    return Prepared(Work("", run, 1), None, error, {"pairs": 1})
+    return Prepared(run, 1, error)
 
 
-def engine_name(pairs: int) -> str:
-    """Of the row."""
-    return f"engine, {pairs} pair{'s' if pairs > 1 else ''}"
+# Networks from parents ------------------------------------------------------------------------------------
 
 
-def measure(settings: Settings, mode: str) -> list[Row]:
-    """A row for each number of pairs, and PyTorch's."""
-    gflop = sum(MFLOP.values()) * settings.translator_batch * settings.hidden / 64 / 1e3
-    contenders: list[tuple[str, Callable[[], Prepared]]] = [
-        (engine_name(pairs), functools.partial(engine, settings, pairs)) for pairs in settings.pairs
+def _parents(pairs: int, parents: int) -> list[base.Parents]:
+    networks = zoo.make_networks(2 * parents * pairs)
+    sides = [
+        check.member_of(networks, part)
+        for part in np.split(np.arange(len(networks["dense"]["bias"])), 2 * pairs)
     ]
-    contenders.append(("PyTorch loop", functools.partial(in_torch, settings)))
-    found = contest.hold(
-        "translators",
-        mode,
-        [
-            Contender(name, prepare, "pair and step of both layers", gflop, check.FLOAT32_TOLERANCE)
-            for name, prepare in contenders
-        ],
-        rounds=settings.rounds,
-        lap=settings.lap,
-        matrix=settings.matrix,
-    )
-    rows.compare(found, BASELINES)
-    return found
+    return [base.Parents(*sides[2 * p : 2 * p + 2]) for p in range(pairs)]
+
+
+def compose(pairs: int, parents: int, hidden: int) -> Prepared:
+    """Both directions of untrained CycleGANs, for all pairs in one compiled call; from host to host."""
+    both, generator = _parents(pairs, parents), _task([], 1, parents, hidden).generator
+    views = [generator.view(each, None) for each in both]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *views)
+    first = jax.jit(jax.vmap(lambda key, view: generator.keep(generator.init(key, view))))
+    fitted = jax.device_get(first(jax.random.split(jax.random.key(1), pairs), stacked))
+    keys = list(jax.random.split(jax.random.key(0), pairs))
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            base.generate(generator, fitted, both, [None] * pairs, keys, name="cyclegan")
+
+    def error() -> float:
+        """Of the last pair's translated kernels, in the range of the other zoo's."""
+        heard = Compilations()
+        found = base.generate(generator, fitted, both, [None] * pairs, keys, name="cyclegan")[-1]["a2b"]
+        work.compile_s = heard.seconds
+        expected, layers = {}, tuple(SHAPES)
+        for layer, sets in kernels.extract(both[-1].object, layers).items():
+            params = check.member_of(fitted[layer]["a2b"], pairs - 1)
+            translated = np.asarray(_generate(params, views[-1][layer][0]))
+            expected[layer] = {"": translated * np.abs(sets).max()}
+        return check.relative_error(
+            {layer: {"": sets} for layer, sets in kernels.extract(found, layers).items()}, expected
+        )
+
+    work = Prepared(run, 2 * parents * pairs, error)
+    return work
+
+
+def merge(parents: int) -> Prepared:
+    """The average of matched parents, which is the same whichever filters of a parent change places."""
+    ((attribute, objects),) = _parents(1, parents)
+    order = np.random.default_rng(0).permutation(SHAPES["conv1"][0])
+    moved = {**objects, "conv1": {name: leaf[..., order] for name, leaf in objects["conv1"].items()}}
+    moved["conv2"] = {**objects["conv2"], "kernel": objects["conv2"]["kernel"][..., order, :]}
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            merges.rebasin_average(attribute, objects)
+
+    def error() -> float:
+        found = merges.rebasin_average(attribute, moved)
+        return check.relative_error(found, merges.rebasin_average(attribute, objects))
+
+    return Prepared(run, parents, error)

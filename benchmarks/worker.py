@@ -1,84 +1,80 @@
-"""One job in a fresh process: `python -m benchmarks.worker JOB OUT`, started by `python -m benchmarks`.
+"""One fresh process: `python -m benchmarks.worker REQUEST OUT`, started by `python -m benchmarks`.
 
-The core is pinned before anything is imported that starts threads; what was found is written to a file, so
+The core is pinned before anything is imported that starts threads; what was measured is written to a file, so
 that whatever a library prints can do no harm.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import importlib.metadata
 import json
+import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, rows
-from benchmarks.rows import Row
-from benchmarks.suite import Job, Settings
-
-WITH_TORCH = ("zoo", "translators", "evaluation")
-"""Sections that have PyTorch's rows; the others would count its import as theirs."""
+from benchmarks import cases, contest
 
 
-def measure(settings: Settings, job: Job) -> list[Row]:
-    """The rows of a job; each section is imported only where it is measured."""
-    if job.section == "limit":
-        from benchmarks import limit
+def describe() -> dict[str, Any]:
+    """The machine and the versions that figures belong to; starts JAX on its device.
 
-        return limit.measure(job.mode, rounds=settings.rounds, lap=settings.lap, matrix=settings.matrix)
-    if job.section == "zoo":
-        from benchmarks import zoo
+    Raises:
+      SystemExit: there is no such device.
+    """
+    import jax
 
-        return zoo.measure(settings, job.mode)
-    if job.section == "translators":
-        from benchmarks import translators
+    from kernelgan import environment
 
-        return translators.measure(settings, job.mode)
-    if job.section == "evaluation":
-        from benchmarks import evaluation
-
-        return evaluation.measure(settings, job.mode)
-    if job.section == "growth":
-        from benchmarks import growth
-
-        return growth.measure(settings, job.mode, **job.task)
-    if job.section == "start":
-        from benchmarks import start
-
-        return start.measure(settings, job.mode, **job.task)
-    raise ValueError(f"no section {job.section!r}")
+    try:
+        device = jax.local_devices()[0]
+    except (RuntimeError, AssertionError):  # the latter where no plugin of the platform is installed
+        raise SystemExit(f"JAX finds no {os.environ.get('JAX_PLATFORMS', 'device')} device here") from None
+    versions = environment.versions()
+    for package in ("numba", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    words = [f"{processor()}, {environment.cores()} cores"]
+    if device.platform != "cpu":
+        query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+        words.append(device.device_kind)
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            words.append(subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip())
+    return {"machine": "; ".join(words), "platform": device.platform, "versions": versions}
 
 
-def request(settings: Settings, job: Job, cores: int) -> str:
-    """A job as the worker reads it."""
-    return json.dumps(
-        {"settings": dataclasses.asdict(settings), "job": dataclasses.asdict(job), "cores": cores}
-    )
+def processor() -> str:
+    """Its model, and the widest vectors that it has."""
+    path = Path("/proc/cpuinfo")
+    lines = [line.partition(":") for line in path.read_text().splitlines()] if path.is_file() else []
+    fields = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    widest = [flag for flag in ("avx512f", "avx2", "asimd") if flag in flags][:1]
+    return ", ".join([fields.get("model name", platform.processor() or platform.machine()), *widest])
 
 
 def main(arguments: list[str]) -> None:
-    """Does the job and writes its rows."""
+    """Measures, and writes the rows; without a section, describes the machine."""
     asked: dict[str, Any] = json.loads(arguments[0])
-    job = Job(**asked["job"])
-    core = machine.pin() if job.mode == rows.ONE_CORE else None
-    if job.section == "machine":
-        found: dict[str, Any] = machine.describe()
-    else:
-        settings = Settings(**asked["settings"])
-        if job.section in WITH_TORCH:
-            _use_threads(1 if job.mode == rows.ONE_CORE else asked["cores"])
-        measured = measure(settings, job)
-        for row in measured:
-            row.details |= {"pinned_core": core} if job.mode == rows.ONE_CORE else {}
-        found = {"rows": [row.document() for row in measured], "flags": machine.flags()}
-    Path(arguments[1]).write_text(json.dumps(found))
+    if not asked["section"]:
+        Path(arguments[1]).write_text(json.dumps(describe()))
+        return
+    section, mode, alone = asked["section"], asked["mode"], asked["alone"]
+    if mode == cases.ONE_CORE and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    settings = cases.Settings(**asked["settings"])
+    of_mode = [case for case in cases.cases(settings) if case.section == section and mode in case.modes]
+    chosen = [case for case in of_mode if (case.name == alone if alone else not case.processes)]
+    if any("torch" in case.make for case in chosen):
+        from benchmarks import torch_loops
 
-
-def _use_threads(threads: int) -> None:
-    from benchmarks import torch_loops
-
-    if not torch_loops.missing():
-        torch_loops.use_threads(threads)
+        with contextlib.suppress(contest.LeftOutError):
+            torch_loops.torch().set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    rows = [row.document() for row in contest.hold(chosen, settings, mode)]
+    Path(arguments[1]).write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -12,15 +12,20 @@ if TYPE_CHECKING:  # the module typing takes longer to import than this one
     from typing import Any
 
 _PUBLIC = {
-    "ConvNet": "kernelgan.models",
-    "UserError": "kernelgan.types",
-    "data": "",
-    "generators": "",
-    "load_zoo": "kernelgan.interop",
-    "save": "kernelgan.interop",
-    "split": "kernelgan.data.quadrants",
+    "ConvNet": ("kernelgan.models", "ConvNet"),
+    "Parents": ("kernelgan.generators.base", "Parents"),
+    "UserError": ("kernelgan.types", "UserError"),
+    "data": ("kernelgan.data", ""),
+    "evaluate": ("kernelgan.evaluation.library", "evaluate"),
+    "fit": ("kernelgan.generators.base", "fit_pair"),
+    "generators": ("kernelgan.generators", ""),
+    "load_zoo": ("kernelgan.interop", "load_zoo"),
+    "probes": ("kernelgan.probes", ""),
+    "save": ("kernelgan.interop", "save"),
+    "split": ("kernelgan.data", "split"),
+    "train_zoo": ("kernelgan.zoo", "train_zoo"),
 }
-"""Each public name and the module that defines it; "" for a module of this package."""
+"""Each public name, the module that defines it, and its name there; "" for the module itself."""
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
@@ -31,12 +36,9 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
         return _version()
     if name not in _PUBLIC:
         raise AttributeError(f"module 'kernelgan' has no attribute {name!r}")
-    module = _PUBLIC[name]
-    return (
-        getattr(importlib.import_module(module), name)
-        if module
-        else importlib.import_module(f"kernelgan.{name}")
-    )
+    place, own = _PUBLIC[name]
+    module = importlib.import_module(place)
+    return getattr(module, own) if own else module
 
 
 def __dir__() -> list[str]:

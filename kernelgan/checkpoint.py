@@ -3,7 +3,7 @@
 A stage's directory has a directory for each key that it ran with, so that going back to an earlier config
 brings the earlier result back::
 
-    zoo/3f9a0c51d2e7/key.json             every part of the key
+    zoo/3f9a0c51d2e7/key.json             every part of the key, to say what changed since
                      state/5/...          states, while it runs
                      state/sha256-5.json  the digest of the content, and the sum of each of its files
                      result/0/...         the result
@@ -22,7 +22,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,12 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from kernelgan.files import write_atomically
-from kernelgan.keys import StageKey, damaged_name, in_words, of_arrays, reason
+from kernelgan.keys import StageKey, damaged_name, in_words, of_arrays, unreadable, unwritable
 from kernelgan.types import UserError
 
 KEPT_STATES = 2
 KEY_FILE = "key.json"
 _RESULT = 0  # the number of a result's only step
-_AGAIN = "the same command then goes on where it was"
 
 
 class _DamagedError(Exception):
@@ -50,19 +49,20 @@ class _Steps:
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
         self._keep = keep
-        self._manager: ocp.CheckpointManager | None = None
 
     def _open(self) -> ocp.CheckpointManager:
-        if self._manager is None:
-            here = jax.process_index()  # of several processes the one that writes; it waits for no other
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
-                enable_async_checkpointing=False,
-                create=False,
-                multiprocessing_options=ocp.options.MultiprocessingOptions(here, active_processes={here}),
-            )
-            self._manager = ocp.CheckpointManager(self.directory.absolute(), options=options)
-        return self._manager
+        here = jax.process_index()  # of several processes the one that writes; it waits for no other
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
+            enable_async_checkpointing=False,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(here, active_processes={here}),
+        )
+        return ocp.CheckpointManager(self.directory.absolute(), options=options)
+
+    def _restore(self, step: int) -> dict[str, Any]:
+        with self._open() as manager:
+            return manager.restore(step, args=ocp.args.StandardRestore())
 
     def sums_file(self, step: int) -> Path:
         return self.directory / f"sha256-{step}.json"
@@ -72,10 +72,11 @@ class _Steps:
         path, content = self.directory / str(step), of_arrays(tree)
         with _writing(path):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._drop(number for number in self._numbers() if number >= step)  # of what starts over
-            manager = self._open()
-            manager.save(step, args=ocp.args.StandardSave(tree), force=True)
-            manager.wait_until_finished()
+            for number in self._numbers():
+                if number >= step:  # of a training that starts over
+                    self._drop(number)
+            with self._open() as manager:
+                manager.save(step, args=ocp.args.StandardSave(tree), force=True)
         with _reading(path):
             back = of_arrays(self._restore(step))
         if back != content:
@@ -84,30 +85,24 @@ class _Steps:
                 "disk, or give another --workdir."
             )
         with _writing(path):
-            files = {
-                file.relative_to(path).as_posix(): _sum(file)
-                for file in sorted(path.rglob("*"))
-                if file.is_file()
-            }
-            text = json.dumps({"content": content, "files": files}, indent=1)
+            files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*"))}
+            sums = {name: _sum(file) for name, file in files.items() if file.is_file()}
+            text = json.dumps({"content": content, "files": sums}, indent=1)
             write_atomically(self.sums_file(step), text.encode())
-            self._drop(number for number in self._numbers() if not (self.directory / str(number)).exists())
+            for number in self._numbers():
+                if not (self.directory / str(number)).exists():  # Orbax keeps the latest
+                    self._drop(number)
         return content
 
-    def _drop(self, steps: Iterable[int]) -> None:
-        for step in steps:
-            self.close()  # for the manager remembers which steps there are
-            self.sums_file(step).unlink(missing_ok=True)
-            shutil.rmtree(self.directory / str(step), ignore_errors=True)
+    def _drop(self, step: int) -> None:
+        self.sums_file(step).unlink(missing_ok=True)
+        shutil.rmtree(self.directory / str(step), ignore_errors=True)
 
     def _numbers(self) -> list[int]:
         """Of all steps that have files, sums or both; ascending."""
         paths = self.directory.iterdir() if self.directory.is_dir() else ()
         numbers = {path.name.removeprefix("sha256-").removesuffix(".json") for path in paths}
         return sorted(int(number) for number in numbers if number.isdecimal())
-
-    def _restore(self, step: int) -> dict[str, Any]:
-        return self._open().restore(step, args=ocp.args.StandardRestore())
 
     def read(self, step: int) -> tuple[dict[str, Any], str]:
         """A step and its content's digest.
@@ -116,22 +111,22 @@ class _Steps:
           _DamagedError: it is not what was saved.
           UserError: it cannot be read.
         """
-        path = self.directory / str(step)
+        path, sums = self.directory / str(step), self.sums_file(step)
         with _reading(path):
             try:
-                listed = json.loads(self.sums_file(step).read_text())
+                listed = json.loads(sums.read_text())
                 content, files = str(listed["content"]), dict(listed["files"])
             except (ValueError, TypeError, KeyError):
-                raise _DamagedError(f"{self.sums_file(step).name} is not a list of sums") from None
+                raise _DamagedError(f"{sums.name} is not a list of sums") from None
             for name, expected in files.items():
                 try:
-                    found = _sum(path / name)
+                    same = _sum(path / name) == expected
                 except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                     raise _DamagedError(f"{name} is missing") from None
-                if found != expected:
+                if not same:
                     raise _DamagedError(f"{name} is not what was saved")
             if not files:
-                raise _DamagedError(f"{self.sums_file(step).name} lists no files")
+                raise _DamagedError(f"{sums.name} lists no files")
             tree = self._restore(step)
             if of_arrays(tree) != content:
                 raise _DamagedError("its arrays are not what was saved")
@@ -140,12 +135,10 @@ class _Steps:
     def latest(self) -> tuple[int, dict[str, Any], str] | None:
         """Number, content and digest of the last whole step; damaged steps on the way are moved aside."""
         with _reading(self.directory):
-            numbers = self._numbers()
-        for step in reversed(numbers):
-            with _reading(self.sums_file(step)):
-                finished = self.sums_file(step).exists()
-            if not finished:  # the process ended between the save and its sums
-                self._drop([step])
+            finished = [(step, self.sums_file(step).exists()) for step in reversed(self._numbers())]
+        for step, has_sums in finished:
+            if not has_sums:  # the process ended between the save and its sums
+                self._drop(step)
                 continue
             try:
                 return step, *self.read(step)
@@ -154,7 +147,6 @@ class _Steps:
         return None
 
     def _move_aside(self, step: int, error: _DamagedError) -> None:
-        self.close()
         path = self.directory / str(step)
         aside = damaged_name(self.directory.parent, f"{self.directory.name}-{step}")
         with _writing(aside):
@@ -163,15 +155,6 @@ class _Steps:
                 if part.exists():
                     part.rename(aside / part.name)
         logging.warning("checkpoint %s is damaged (%s); it is not used, and kept as %s", path, error, aside)
-
-    def remove(self) -> None:
-        self.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def close(self) -> None:
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
 
 
 def _sum(file: Path) -> str:
@@ -188,10 +171,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         named = error.filename if isinstance(error, OSError) and error.filename else path
-        raise UserError(
-            f"{named} cannot be read ({reason(error)}). It stays as it is: free memory, or mend the disk or "
-            f"the permissions, and give the same command again; or move {path} away, and it is made again."
-        ) from error
+        raise unreadable(named, error, path) from error
 
 
 @contextlib.contextmanager
@@ -202,18 +182,7 @@ def _writing(path: Path) -> Iterator[None]:
         # Tensorstore says by a ValueError that the disk is full.
         if isinstance(error, ValueError) and "writing" not in str(error):
             raise
-        raise UserError(
-            f"could not write the checkpoint {path} ({reason(error)}). Make room on the disk; {_AGAIN}."
-        ) from error
-
-
-def _parts(path: Path) -> dict[str, str] | None:
-    """The key of a directory of results; None if it is missing or damaged."""
-    try:
-        found = json.loads((path / KEY_FILE).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        raise unwritable(path, error) from error
 
 
 def _finished(directory: Path) -> list[Path]:
@@ -229,28 +198,22 @@ def _finished(directory: Path) -> list[Path]:
 
 
 class Stage:
-    """The saved state and result of one stage that runs with one key.
-
-    Attributes:
-      directory: of the stage, whatever its key.
-      path: where state and result of this key are, below ``directory``.
-      key: what the result is made from.
-    """
+    """The saved state and result of one stage that runs with one key."""
 
     def __init__(self, directory: Path, key: StageKey, *, seconds: float) -> None:
         """Opens a stage; nothing is created before the first save.
 
         Args:
-          directory: of this stage alone.
+          directory: of this stage alone, whatever its key.
           key: what the result is made from.
           seconds: least time between two saves of the state.
         """
-        self.directory = directory
-        self.key = key
-        self.path = directory / key.digest[:12]
+        self._directory = directory
+        self._key = key
+        self._path = directory / key.digest[:12]
         self._seconds = seconds
-        self._states = _Steps(self.path / "state", KEPT_STATES)
-        self._result = _Steps(self.path / "result", 1)
+        self._states = _Steps(self._path / "state", KEPT_STATES)
+        self._result = _Steps(self._path / "result", 1)
         self._last_save = time.monotonic()
         self._last_step: int | None = None
         self._digest: str | None = None
@@ -262,7 +225,6 @@ class Stage:
         Raises:
           UserError: it cannot be read.
         """
-        self._check_key()
         found = self._states.latest()
         if found is None:
             return None
@@ -292,9 +254,7 @@ class Stage:
     @property
     def last_good(self) -> str:
         """The last whole state, for messages."""
-        if self._last_step is None:
-            return "none yet"
-        return str(self._states.directory / str(self._last_step))
+        return "none yet" if self._last_step is None else str(self._states.directory / str(self._last_step))
 
     def result(self) -> dict[str, Any] | None:
         """What the stage ended in with this key; None if it did not end, or its result is damaged.
@@ -302,12 +262,11 @@ class Stage:
         Raises:
           UserError: it cannot be read.
         """
-        self._check_key()
-        with _reading(self.path):
+        with _reading(self._path):
             started = self._result.sums_file(_RESULT).exists()
         found = self._result.latest()
         if found is None:
-            self._damaged |= started
+            self._damaged = started
             return None
         self._digest = found[2]
         return found[1]
@@ -316,7 +275,7 @@ class Stage:
     def digest(self) -> str:
         """Of the result's content, for the keys of later stages; known after `result` or `finish`."""
         if self._digest is None:
-            raise RuntimeError(f"{self.directory} has no result yet")
+            raise RuntimeError(f"{self._directory} has no result yet")
         return self._digest
 
     def why(self) -> str:
@@ -328,11 +287,10 @@ class Stage:
             return ""
         if self._damaged:
             return "it is damaged"
-        with contextlib.suppress(OSError):
-            others = [path for path in _finished(self.directory) if path != self.path]
-            parts = _parts(others[-1]) if others else None
-            if parts is not None:
-                return in_words(self.key.changes(parts))
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # of a damaged key.json
+            others = [path for path in _finished(self._directory) if path != self._path]
+            if others:
+                return in_words(self._key.changes(json.loads((others[-1] / KEY_FILE).read_text())))
         return ""
 
     def finish(self, tree: dict[str, Any]) -> None:
@@ -343,35 +301,13 @@ class Stage:
         """
         self._write_key()
         self._digest = self._result.save(_RESULT, tree)
-        self._states.remove()
-
-    def close(self) -> None:
-        """Lets go of the files."""
-        self._states.close()
-        self._result.close()
-
-    def _check_key(self) -> None:
-        """Moves aside what is in this key's place without saying that it is of this key."""
-        with _reading(self.path / KEY_FILE):
-            parts = _parts(self.path)
-            if parts is not None and not self.key.changes(parts):
-                return
-            if not any((self.path / name).exists() for name in ("state", "result")):
-                return
-        aside = damaged_name(self.directory, self.path.name)
-        with _writing(aside):
-            self.path.rename(aside)
-        self._damaged = True
-        logging.warning(
-            "checkpoint %s is damaged (%s is not its key); it is not used, and kept as %s",
-            *(self.path, KEY_FILE, aside),
-        )
+        shutil.rmtree(self._states.directory, ignore_errors=True)
 
     def _write_key(self) -> None:
-        with _writing(self.path / KEY_FILE):
-            self.path.mkdir(parents=True, exist_ok=True)
-            parts = json.dumps(dict(self.key.parts), indent=1, sort_keys=True)
-            write_atomically(self.path / KEY_FILE, parts.encode())
+        with _writing(self._path / KEY_FILE):
+            self._path.mkdir(parents=True, exist_ok=True)
+            parts = json.dumps(dict(self._key.parts), indent=1, sort_keys=True)
+            write_atomically(self._path / KEY_FILE, parts.encode())
 
 
 def has_result(directory: Path) -> bool:
@@ -388,7 +324,7 @@ def read_result(directory: Path) -> dict[str, Any]:
     """The result in a stage's directory, for readers beside the run; nothing is written, moved or deleted.
 
     Args:
-      directory: `Stage.path`, the place of one key; or `Stage.directory`, whose latest result is read.
+      directory: of the stage, whose latest result is read; or the one in it of one key.
 
     Raises:
       UserError: there is none, or it is damaged or cannot be read.
@@ -399,12 +335,9 @@ def read_result(directory: Path) -> dict[str, Any]:
         raise UserError(
             f"{directory} has no result; expected a stage that has finished. Let the run finish it."
         )
-    steps = _Steps(paths[-1] / "result", 1)
     try:
-        return steps.read(_RESULT)[0]
+        return _Steps(paths[-1] / "result", 1).read(_RESULT)[0]
     except _DamagedError as error:
         raise UserError(
             f"{paths[-1]} is damaged ({error}). Give the run's command again: what is damaged is made again."
         ) from error
-    finally:
-        steps.close()

@@ -72,7 +72,8 @@ def _run(argv: list[str]) -> int:
             environment.configure(given.config.device)
             distributed.join(given.coordinator, given.processes, given.process)
         command = shlex.join([*program, *sys.argv[1:]])
-        run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
+        with distributed.silent_unless_first():
+            run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
         status = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -148,6 +149,10 @@ class Zoo:
         "instead of training; '': train",
     )
     object_file: str = setting("", fields.text, "the same for an object's zoo")
+    attribute_positive: int = setting(
+        1, fields.whole(0, 1), "which logit of the networks in attribute_file says that the attribute holds"
+    )
+    object_positive: int = setting(1, fields.whole(0, 1), "the same for object_file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +289,15 @@ def _disagreements(config: Settings) -> Iterator[str]:
             f"zoo.batch_size is {config.zoo.batch_size}, more than the {fewest} images of an epoch "
             "(zoo.images_per_epoch, baselines.images_per_epoch)"
         )
+    for kind in ("attribute", "object"):
+        file, named = getattr(config.zoo, f"{kind}_file"), getattr(config.pairs, f"{kind}s")
+        if file and len(named) > 1:
+            yield (
+                f"zoo.{kind}_file is {file!r}, a zoo of a single {kind}, but pairs.{kind}s names "
+                f"{len(named)}; expected a single {kind}"
+            )
+        if file and not Path(file).expanduser().exists():
+            yield f"zoo.{kind}_file is {file!r}, which does not exist; expected weights"
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
     for name, family in config.generators.items():

@@ -52,7 +52,7 @@ class Saver(Protocol):
         """Whether the last save is long enough ago."""
 
     def save(self, tree: dict[str, Any], step: int) -> None:
-        """Saves nested dicts of numpy arrays under a number that grows."""
+        """Saves nested dicts of numpy arrays, which change afterwards, under a number that grows."""
 
     @property
     def last_good(self) -> str:
@@ -108,7 +108,7 @@ def fit(
       unit: what a call is, for errors; "step" where metrics have a number for each step.
       remedy: what to do about a metric that is not finite, for errors.
       saver: keeps the state between calls, so that a fit that was killed goes on where it was.
-      progress: is told after each call.
+      progress: is told after each call; where all was done before, once.
 
     Returns:
       ``program.result`` of every member's last state, stacked along ``M``, and the metrics ``(M, calls)`` or,
@@ -118,24 +118,24 @@ def fit(
       UserError: a metric is not finite; with the metric, the member and the call.
     """
     count = len(jax.tree.leaves(members)[0])
-    size = min(chunk_size or count, count)
-    start = _resumed(saver, count, size)
-    done, results, history = start.done, start.results, start.history
+    size = max(1, min(chunk_size or count, count))
+    start = _resumed(saver, count, size, lambda: _form(program, members, shared))
+    done, results, history, saves = start.done, start.results, start.history, start.saves
     chunks = [] if start.chunk is None else [start.chunk]
     left = np.setdiff1d(np.flatnonzero(~done), start.chunk if start.chunk is not None else [])
     chunks += parallel.chunks(left, size)
     before = -(-int(done.sum()) // size)  # chunks of an earlier attempt
     compiled: dict[int, _Compiled] = {}
+    if not chunks:
+        progress(before * calls, before * calls, {})
 
     for number, chunk in enumerate(chunks):
         if len(chunk) not in compiled:
             compiled[len(chunk)] = _compile(program, len(chunk), shared)
         run = compiled[len(chunk)]
         mine = run.spread.deal(jax.tree.map(lambda leaf, chunk=chunk: np.asarray(leaf)[chunk], members))
-        if number == 0 and start.leaves is not None:
-            structure = jax.tree.structure(jax.eval_shape(run.init, mine, run.shared))
-            state = run.spread.deal(jax.tree.unflatten(structure, start.leaves))
-            first = start.call
+        if number == 0 and start.state is not None:
+            state, first = run.spread.deal(start.state), start.call
         else:
             state, first = run.init(mine, run.shared), 0
         for call in range(first, calls):
@@ -150,9 +150,10 @@ def fit(
                 jax.tree.map(lambda whole, part, at=chunk: _put(whole, at, part), results, kept)
                 done[chunk] = True
             if distributed.first(saver.is_due):
-                position = _Position(done, results, history, chunk, call + 1)
-                tree = position.as_tree(run.spread.collect(state))
-                distributed.first(functools.partial(saver.save, tree, (before + number) * calls + call + 1))
+                saves += 1
+                whole = run.spread.collect(state)
+                tree = _Position(done, results, history, chunk, call + 1, whole, saves).as_tree()
+                distributed.first(functools.partial(saver.save, tree, saves))
             progress((before + number) * calls + call + 1, (before + len(chunks)) * calls, _means(metrics))
     return results, jax.tree.map(_joined_steps, history)
 
@@ -184,57 +185,93 @@ def _compile(program: Program, length: int, shared: Tree) -> _Compiled:
     return _Compiled(spread, spread.map(program.init), step, spread.share(shared))
 
 
+class _Form(NamedTuple):
+    """The structures of one member's state and result."""
+
+    state: Any
+    result: Any
+
+
+def _form(program: Program, members: Tree, shared: Tree) -> _Form:
+    def init(members: Tree, shared: Tree) -> Tree:
+        return program.init(jax.tree.map(lambda leaf: leaf[0], members), shared)
+
+    state = jax.eval_shape(init, members, shared)
+    return _Form(*map(jax.tree.structure, (state, jax.eval_shape(program.result, state))))
+
+
 class _Position(NamedTuple):
     """Where a fit is.
 
     Attributes:
       done: bool ``(M,)``, the members that are finished.
-      results: of all members, zeros for those that are not finished; empty before the first is.
-      history: of all members, NaN where nothing has been computed.
+      results: of all members, zeros for those that are not finished; None before the first is.
+      history: of all members, NaN where nothing has been computed; None before the first call.
       chunk: the members at work, or None.
       call: calls that they have had.
-      leaves: of their state, or None.
+      state: theirs, or None.
+      saves: how many there have been, over all attempts.
     """
 
     done: np.ndarray
-    results: Tree
-    history: Tree
-    chunk: np.ndarray | None
-    call: int
-    leaves: list[np.ndarray] | None = None
+    results: Tree = None
+    history: Tree = None
+    chunk: np.ndarray | None = None
+    call: int = 0
+    state: Tree = None
+    saves: int = 0
 
-    def as_tree(self, state: Tree) -> dict[str, Any]:
+    def as_tree(self) -> dict[str, Any]:
         """As nested dicts of arrays, which is what a checkpoint holds."""
-        leaves = {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}
         tree = {
             "done": self.done,
             "history": self.history,
             "members": self.chunk,
             "call": np.int32(self.call),
+            "state": _numbered(self.state),
+            "saves": np.int32(self.saves),
         }
-        return {**tree, "state": leaves, **({"results": self.results} if self.done.any() else {})}
+        return tree | ({} if self.results is None else {"results": _numbered(self.results)})
 
 
-def _resumed(saver: Saver, count: int, size: int) -> _Position:
+def _numbered(tree: Tree) -> dict[str, np.ndarray]:
+    return {f"{number:06d}": leaf for number, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def _from_numbered(leaves: dict[str, np.ndarray], structure: Any) -> Tree:  # noqa: ANN401
+    return jax.tree.unflatten(structure, [np.array(leaves[name]) for name in sorted(leaves)])
+
+
+def _resumed(saver: Saver, count: int, size: int, make_form: Callable[[], _Form]) -> _Position:
     """Where the last attempt stopped; the members at work start over if they are more than a chunk now."""
     saved = distributed.first(saver.restore)
     if saved is None:
-        return _Position(np.zeros(count, bool), {}, {}, None, 0)
-    chunk, call = np.asarray(saved["members"]), int(saved["call"])
-    leaves = [saved["state"][name] for name in sorted(saved["state"])]
-    done = np.array(saved["done"])
-    results, history = (jax.tree.map(np.array, saved.get(name, {})) for name in ("results", "history"))
-    rest = (None, 0, None) if len(chunk) > size or done[chunk].all() else (chunk, call, leaves)
-    return _Position(done, results, history, *rest)
+        return _Position(np.zeros(count, bool))
+    form = make_form()
+    done, chunk = np.array(saved["done"]), np.asarray(saved["members"])
+    found = _Position(
+        done,
+        _from_numbered(saved["results"], form.result) if "results" in saved else None,
+        jax.tree.map(np.array, saved.get("history", {})),
+        saves=int(saved["saves"]),
+    )
+    if len(chunk) > size or done[chunk].all():
+        return found
+    state = _from_numbered(saved.get("state", {}), form.state)
+    return found._replace(chunk=chunk, call=int(saved["call"]), state=state)
 
 
 def _stored(whole: Tree, part: Tree, count: int, calls: int | None = None) -> Tree:
     """Room for the part ``(m, ...)`` of all members: ``(M, ...)``; of history ``(M, calls, ...)``, NaN."""
-    if whole:
+    if whole is not None:
         return whole
     if calls is None:
         return jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape[1:]), leaf.dtype), part)
-    return jax.tree.map(lambda leaf: np.full((count, calls, *leaf.shape[2:]), np.nan, leaf.dtype), part)
+
+    def unknown(leaf: np.ndarray) -> np.ndarray:
+        return np.full((count, calls, *leaf.shape[2:]), np.nan, np.result_type(leaf.dtype, np.float32))
+
+    return jax.tree.map(unknown, part)
 
 
 def _put(whole: np.ndarray, at: Any, part: np.ndarray) -> None:  # noqa: ANN401
@@ -278,9 +315,14 @@ def _check_finite(
             if worst is None or step < worst[0]:
                 worst = (int(step), _path(path), int(chunk[row]), float(values[row, step]))
                 steps = values.shape[1]
-    if worst is not None:
-        step, metric, member, value = worst
+    if worst is None:
+        return
+    step, metric, member, value = worst
+
+    def fail() -> None:
         raise UserError(
             f"{metric} of {names(member)} is {value} in {unit} {call * steps + step + 1}, so training "
             f"stopped. Last whole state: {saver.last_good}. {remedy}"
         )
+
+    distributed.first(fail)  # every process is here, for all have the same metrics

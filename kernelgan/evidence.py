@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from kernelgan import config as config_lib
-from kernelgan import environment, fields, keys, models, results
+from kernelgan import environment, fields, keys, models, report, results, stages
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
@@ -86,7 +86,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "command": of.command,
         "data": {
             "source": plan.source.name,
-            "notes": list(plan.source.notes),
+            "notes": [*plan.source.notes, *stages.notes_on_zoos(of.settings)],
             "contact_sheet": {"rows": list(shown), "columns": list(columns)},
         },
         "timings": workdir_lib.timings(of.stages.workdir),
@@ -98,6 +98,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "overall": overall,
     }
     run = verdict.judged(results.from_document(document))
+    for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
+        (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
 
 

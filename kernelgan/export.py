@@ -22,13 +22,11 @@ from kernelgan.types import Params, UserError
 _NAMELESS = ("params", "state")
 """Keys of a stage's result that are no part of a name."""
 
-_CHOICE = (
-    "Name one of those that python -m kernelgan.export {run} lists, or continue the run "
-    "(python launch.py --config=... --workdir={run})."
-)
-
 _HALF = "_half_width"
 """What the name of a zoo at half width has after that of the zoo whose images it learned from."""
+
+_ZOOS = {"checkpoint": "", "half_width": _HALF}
+"""Where the plan says that a zoo is kept, as it is and at half width; and what ends its name."""
 
 
 def finished_stages(run: Path) -> list[str]:
@@ -61,8 +59,7 @@ def networks(run: Path) -> dict[str, Params]:
             results[stage] = read_result(run / workdir.CHECKPOINTS / stage)
         except UserError as error:
             logging.warning("%s", error)
-    of_zoos = {zoo["checkpoint"][0] for zoo in plan["zoos"]}
-    of_zoos |= {_half(stage) for stage in of_zoos}
+    of_zoos = {zoo[kept][0] for zoo in plan["zoos"] for kept in _ZOOS}
     rows = {
         prefix + "_".join([*_first_name(stage), *keys]): params
         for stage, tree in results.items()
@@ -72,16 +69,11 @@ def networks(run: Path) -> dict[str, Params]:
     }
     zoos: dict[str, Params] = {}
     for name, zoo in zip(_zoo_names(plan["zoos"], rows), plan["zoos"], strict=True):
-        stage, key = zoo["checkpoint"]
-        for full_name, kept in ((name, stage), (name + _HALF, _half(stage))):
-            if key in results.get(kept, {}):
-                zoos[full_name] = results[kept][key]["params"]
+        for kept, ending in _ZOOS.items():
+            stage, key = zoo[kept]
+            if key in results.get(stage, {}):
+                zoos[name + ending] = results[stage][key]["params"]
     return zoos | rows
-
-
-def _half(stage: str) -> str:
-    """The stage that keeps at half width what this one keeps."""
-    return stage.replace("zoo", "half_width", 1)
 
 
 def _first_name(stage: str) -> list[str]:
@@ -163,7 +155,12 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None) -> 
         raise UserError(f"--out={out} is not empty; expected a new or empty directory, or a file's name.")
     known = networks(run)
     if network not in known:
-        raise UserError(f"{run} has no {network!r}; it has {_listed(known)}. {_CHOICE.format(run=run)}")
+        given = f"{run} has no {network!r}; it has" if network else f"--network is not given; {run} has"
+        raise UserError(
+            f"{given} {weights.some(list(known)) or 'nothing yet'}. Name one of those that python -m "
+            f"kernelgan.export {run} lists, or continue the run (python launch.py --config=... "
+            f"--workdir={run})."
+        )
     params = known[network]
     layered = _is_layered(params)
     count = interop.count_of(params) if layered and interop.is_stacked(params) else None
@@ -171,24 +168,21 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None) -> 
         expected = "no number, for it is not a zoo" if count is None else f"a number from 0 to {count - 1}"
         raise UserError(f"--member={member} is not in {network!r}; expected {expected}.")
     arrays = interop.to_torch(params) if layered else params
+    stem, size = network.replace("/", "_"), sum(np.size(leaf) for leaf in arrays.values()) // (count or 1)
     if member is not None:
         arrays = {name: array[member] for name, array in arrays.items()}
-    stem = network.replace("/", "_")
-    if to_directory and count is not None:
+    if not to_directory:
+        weights.write_arrays(out, arrays)
+    elif count is None:
+        weights.write_arrays(out / f"{stem}.safetensors", arrays)
+    else:
         width = max(4, len(str(count - 1)))
         for number in range(count) if member is None else [member]:
             single = arrays if member is not None else {name: a[number] for name, a in arrays.items()}
             weights.write_arrays(out / f"{stem}_{number:0{width}d}.safetensors", single)
-    else:
-        weights.write_arrays(out / f"{stem}.safetensors" if to_directory else out, arrays)
     written = count if member is None else 1
-    each = sum(np.size(leaf) for leaf in arrays.values()) // (written or 1)
     what = "1 generator" if written is None else f"{written} network{'s' if written > 1 else ''}"
-    return f"{out}: {network} of {run}, {what} of {each:,} parameters in {len(arrays)} arrays"
-
-
-def _listed(known: Mapping[str, Params]) -> str:
-    return weights.some(list(known)) or "nothing yet"
+    return f"{out}: {network} of {run}, {what} of {size:,} parameters in {len(arrays)} arrays"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -213,14 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.network is None and given.out is None:
             print("\n".join(networks(given.run)))
             return 0
-        if given.network is None:
-            known = networks(given.run)
-            raise UserError(
-                f"--network is not given; {given.run} has {_listed(known)}. {_CHOICE.format(run=given.run)}"
-            )
         if given.out is None:
             raise UserError("--out is not given; expected a file or a directory to write.")
-        print(export(given.run, given.out, network=given.network, member=given.member))
+        print(export(given.run, given.out, network=given.network or "", member=given.member))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,3 +36,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(directory)  # the rename itself
     finally:
         os.close(directory)
+
+
+def stamp(path: Path, below: str = "") -> str:
+    """Digest of names, sizes and dates of a file, or of the files of a directory, without reading them.
+
+    Args:
+      path: names count from here on.
+      below: only what is in this directory of it.
+
+    Returns:
+      A digest; "" if there are no files.
+    """
+    root = path / below
+    stats = {file: file.stat() for file in sorted((root, *root.rglob("*"))) if file.is_file()}
+    described = [(file.relative_to(path).as_posix(), s.st_size, s.st_mtime_ns) for file, s in stats.items()]
+    return hashlib.sha256(repr(described).encode()).hexdigest() if described else ""

@@ -9,6 +9,7 @@ does.
 
 from __future__ import annotations
 
+import collections
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kernelgan import models
@@ -26,7 +26,8 @@ from kernelgan.weights import SUFFIXES, read_arrays, some, write_arrays
 _LAYERS = {"dense": "fc1", "encode": "main.0", "decode": "main.2"}
 """PyTorch's names of our layers, where they differ."""
 
-_Shapes = dict[str, tuple[int, ...]]
+_Layers = dict[str, dict[str, np.ndarray]]
+"""By layer ``weight``, in PyTorch's layout, and ``bias``."""
 
 
 class Zoo(NamedTuple):
@@ -61,8 +62,7 @@ def load_zoo(
 
     Args:
       path: a file of one network or of a zoo with a leading ``M`` axis; or a directory with one file for each
-        network, read in the order of their names. ``.safetensors``, ``.npz``, or ``.pth`` and ``.pt``, which
-        need PyTorch.
+        network, read in the order of their names. See `weights.read_arrays` for the formats.
       network: what the shapes must be; by default they are read off the (first) file.
       image_size: pixels a side, checked against the dense layer; by default any.
       name: of a file that holds several sets of networks, which to read, such as ``"a2b"``.
@@ -78,26 +78,20 @@ def load_zoo(
         not finite; or the directory is empty or mixed.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; expected a file of weights, or a directory of such files.")
     files = _network_files(path) if path.is_dir() else [path]
-    shapes: _Shapes | None = None
     loaded = []
     for done, file in enumerate(files, start=1):
         arrays = read_arrays(file)
         if name:
-            chosen = [key for key in arrays if key.startswith(f"{name}.")]
+            chosen = {
+                key.removeprefix(f"{name}."): a for key, a in arrays.items() if key.startswith(f"{name}.")
+            }
             if not chosen:
                 sets = list(dict.fromkeys(key.partition(".")[0] for key in arrays))
                 raise UserError(f"{file} has no set {name!r}; it has {some(sets)}. Name one of these.")
-            arrays = {key.removeprefix(f"{name}."): arrays[key] for key in chosen}
-        arrays, aliases = _recognised(arrays, str(file))
-        network = network or _network_of(arrays, str(file))
-        shapes = shapes or _convnet_shapes(network, arrays, image_size)
-        params = _fitted(arrays, shapes, str(file), f"{aliases}Give another file, or a network that fits it")
-        if not is_stacked(params):
-            params = jax.tree.map(lambda leaf: leaf[None], params)
-        elif path.is_dir():
+            arrays = chosen
+        params, network, image_size = _fitted(arrays, network, image_size, str(file))
+        if path.is_dir() and count_of(params) > 1:
             raise UserError(
                 f"{file} holds {count_of(params)} networks; expected one in each file of a directory. "
                 "Give the file itself."
@@ -160,49 +154,13 @@ def save(networks: Params | Mapping[str, Params], path: Path | str) -> Path:
     return write_arrays(Path(path), arrays)
 
 
-def load_generator(path: Path, *, channels: int, hidden: int) -> Params:
-    """The kernel generator of a file; see `generator_from_torch`.
-
-    Raises:
-      UserError: names the file if it cannot be read, does not fit or holds several.
-    """
-    params = generator_from_torch(read_arrays(path), channels=channels, hidden=hidden, source=str(path))
-    if is_stacked(params):
-        raise UserError(f"{path} holds {count_of(params)} generators; expected a single one. Save it alone.")
-    return params
-
-
-def generator_from_torch(
-    arrays: Mapping[str, np.ndarray], *, channels: int, hidden: int, source: str
-) -> Params:
-    """PyTorch's arrays of a kernel generator as parameters of a `models.KernelGenerator`.
-
-    Args:
-      arrays: ``main.0.weight`` (hidden, C, 3, 3, 3), ``main.0.bias`` (hidden,), ``main.2.weight``
-        (C, hidden, 3, 3, 3), ``main.2.bias`` (C,), in any floating type; or stacked, as networks are.
-      channels: input channels ``C`` of the layer whose kernels it translates.
-      hidden: channels between its two convolutions.
-      source: where they are from, for messages.
-
-    Returns:
-      Float32 parameters, with a leading axis if the arrays have it.
-
-    Raises:
-      UserError: as `load_zoo`.
-    """
-    shapes: _Shapes = {"main.0.weight": (hidden, channels, 3, 3, 3), "main.0.bias": (hidden,)}
-    shapes |= {"main.2.weight": (channels, hidden, 3, 3, 3), "main.2.bias": (channels,)}
-    advice = "Give another file, or the number of hidden channels and filters that fits it"
-    return _fitted(arrays, shapes, source, advice)
-
-
 def to_torch(params: Params) -> dict[str, np.ndarray]:
-    """Networks or generators, one or stacked, in PyTorch's names and layout."""
+    """Networks or kernel generators, one or stacked, in PyTorch's names and layout."""
     arrays: dict[str, np.ndarray] = {}
-    for layer in sorted(params, key=_torch_name):
+    for layer, name in sorted(((layer, _LAYERS.get(layer, layer)) for layer in params), key=lambda of: of[1]):
         kernel, bias = (np.asarray(params[layer][leaf], np.float32) for leaf in ("kernel", "bias"))
-        arrays[f"{_torch_name(layer)}.weight"] = _inputs_last_to_torch(kernel, bias.ndim - 1)
-        arrays[f"{_torch_name(layer)}.bias"] = np.ascontiguousarray(bias)
+        arrays[f"{name}.weight"] = _kernel_to_torch(kernel, bias.ndim - 1)
+        arrays[f"{name}.bias"] = np.ascontiguousarray(bias)
     return arrays
 
 
@@ -216,11 +174,7 @@ def count_of(params: Params) -> int:
     return len(next(iter(params.values()))["bias"])
 
 
-def _torch_name(layer: str) -> str:
-    return _LAYERS.get(layer, layer)
-
-
-def _inputs_last_to_torch(kernel: np.ndarray, leading: int) -> np.ndarray:
+def _kernel_to_torch(kernel: np.ndarray, leading: int) -> np.ndarray:
     """``(..., I, O)`` to ``(O, I, ...)``, after ``leading`` axes."""
     return np.ascontiguousarray(np.moveaxis(kernel, (-1, -2), (leading, leading + 1)))
 
@@ -250,147 +204,113 @@ def _swapped(params: Params, positive: int, path: Path) -> Params:
 # Names, shapes and layout ---------------------------------------------------------------------------------
 
 
-def _recognised(arrays: Mapping[str, np.ndarray], source: str) -> tuple[dict[str, np.ndarray], str]:
-    """Arrays of a network under the names ``conv1.weight`` to ``fc1.bias``, in PyTorch's layout.
+def _fitted(
+    arrays: Mapping[str, np.ndarray], network: models.ConvNet | None, image_size: int | None, source: str
+) -> tuple[Params, models.ConvNet, int]:
+    """Stacked parameters of a file's arrays, their network, and an image size that its features fit."""
+    layers, lead = _by_layer(arrays)
+    names = _in_order(layers, len(lead), source)
+    shapes = [layers[name]["weight"].shape[len(lead) :] for name in names]
+    network = network or models.ConvNet(
+        filters=tuple(shape[0] for shape in shapes[:-1]), kernel_size=shapes[0][-1], outputs=shapes[-1][0]
+    )
+    filters, size = network.filters, network.kernel_size
+    if len(filters) != len(names) - 1:
+        raise UserError(
+            f"{source} has {len(names) - 1} convolutions ({some(names[:-1])}); expected {len(filters)}. Give "
+            "another file, or a network that fits it."
+        )
+    if image_size is None:
+        image_size = max(1, math.isqrt(shapes[-1][1] // filters[-1]))
+        for _ in filters:
+            image_size = 2 * image_size + size - 1
+    side = image_size
+    for _ in filters:
+        side = (side - size + 1) // 2
+    expected: list[tuple[int, ...]] = [
+        (o, i, size, size) for i, o in zip((3, *filters), filters, strict=False)
+    ]
+    expected.append((network.outputs, filters[-1] * side**2))
+    params: Params = {}
+    problems: list[str] = []
+    for number, (name, shape) in enumerate(zip(names, expected, strict=True), start=1):
+        weight, bias = (
+            _checked(f"{name}.{leaf}".lstrip("."), layers[name].pop(leaf, None), lead, of_leaf, problems)
+            for leaf, of_leaf in (("weight", shape), ("bias", shape[:1]))
+        )
+        problems += [f"{name}.{leaf} is not expected" for leaf in layers[name]]
+        kernel = np.ascontiguousarray(np.moveaxis(weight, (1, 2), (-1, -2)))
+        params["dense" if name == names[-1] else f"conv{number}"] = {"kernel": kernel, "bias": bias}
+    if problems:
+        raise UserError(
+            f"{source} does not fit: {'; '.join(problems)}. Give another file, or a network that fits it."
+        )
+    return params, network, image_size
 
-    Arrays of no convolution and no dense layer keep their names. Says in words which layers were renamed.
-    """
-    layers: dict[str, dict[str, np.ndarray]] = {}
+
+def _by_layer(arrays: Mapping[str, np.ndarray]) -> tuple[_Layers, tuple[int, ...]]:
+    """Arrays by layer, weights in PyTorch's layout; and ``(M,)``, or ``()`` of a single network."""
+    layers: _Layers = {}
     for name, array in arrays.items():
         layer, _, leaf = name.replace("/", ".").rpartition(".")
         layers.setdefault(layer, {})[leaf] = array
-    ranks = [leaves["bias"].ndim for leaves in layers.values() if "bias" in leaves]
-    leading = int(ranks.count(2) > ranks.count(1))
+    leads = [leaves["bias"].shape[:-1] for leaves in layers.values() if "bias" in leaves]
+    lead = collections.Counter(leads).most_common(1)[0][0][:1] if leads else ()
     for leaves in layers.values():
-        if "kernel" in leaves and "weight" not in leaves and leaves["kernel"].ndim >= leading + 2:
-            leaves["weight"] = _inputs_last_to_torch(leaves.pop("kernel"), leading)
+        if "kernel" in leaves and leaves["kernel"].ndim >= len(lead) + 2:
+            leaves["weight"] = _kernel_to_torch(leaves.pop("kernel"), len(lead))
+    return layers, lead
 
-    def of_rank(rank: int) -> list[str]:
-        weights = {name: leaves["weight"] for name, leaves in layers.items() if "weight" in leaves}
-        return [name for name, weight in weights.items() if weight.ndim == leading + rank]
 
-    dense = of_rank(2)
-    if len(dense) > 1:
+def _in_order(layers: _Layers, leading: int, source: str) -> list[str]:
+    """Names of a network's layers, first to last: convolutions, then the dense layer.
+
+    Convolutions are ordered by their numbers, or as each takes what the previous one gives.
+    """
+    shapes = {name: leaves["weight"].shape[leading:] for name, leaves in layers.items() if "weight" in leaves}
+    convolutions = [name for name, shape in shapes.items() if len(shape) == 4]
+    dense = [name for name, shape in shapes.items() if len(shape) == 2]
+    others = [name for name in layers if name not in (*convolutions, *dense)]
+    empty = any(0 in array.shape for leaves in layers.values() for array in leaves.values())
+    if not convolutions or len(dense) != 1 or others or empty:
         raise UserError(
-            f"{source} has {len(dense)} dense layers ({some(dense)}); expected convolutions and a single "
-            "dense layer after them. Give other networks, or the name of the set that is to be read."
+            f"{source} holds no network: expected convolutions and a single dense layer after them, "
+            "each weight and bias (PyTorch's) or kernel and bias. Its convolutions: "
+            f"{some(convolutions) or 'none'}; dense layers: {some(dense) or 'none'}; others: "
+            f"{some(others) or 'none'}. Give other networks, or the name of the set that is to be read."
         )
-    convolutions = {name: layers[name]["weight"].shape[leading:] for name in of_rank(4)}
-    ordered = _in_order(convolutions, source)
-    names = {name: f"conv{number}" for number, name in enumerate(ordered, start=1)}
-    names |= dict.fromkeys(dense, "fc1")
-    names |= {name: f"{name} (another)" for name in layers if name not in names and name in names.values()}
-    aliases = [f"{new} is {old}" for old, new in names.items() if old != new]
-    return {
-        f"{names.get(name, name)}.{leaf}".lstrip("."): array
-        for name, leaves in layers.items()
-        for leaf, array in leaves.items()
-    }, f"Here {some(aliases)}. " if aliases else ""
-
-
-def _in_order(convolutions: Mapping[str, tuple[int, ...]], source: str) -> list[str]:
-    """Names of convolutions, first to last: by their numbers, or as each takes what the one before gives."""
-    natural = sorted(convolutions, key=lambda name: [(len(part), part) for part in re.split(r"(\d+)", name)])
-    if len({re.sub(r"\d+", "#", name) for name in convolutions}) < 2:
-        return natural
 
     def follow(names: list[str]) -> bool:
-        channels = [3, *(convolutions[name][0] for name in names)]
-        return all(convolutions[name][1] == taken for name, taken in zip(names, channels, strict=False))
+        channels = [3, *(shapes[name][0] for name in names)]
+        return all(shapes[name][1] == taken for name, taken in zip(names, channels, strict=False))
 
-    fitting = [names for names in (natural, list(convolutions)) if follow(names)]
-    if len(fitting) == 2 and fitting[0] != fitting[1]:
-        raise UserError(
-            f"{source} does not say in which order its convolutions come ({some(natural)}). Name them "
-            "conv1, conv2 and so on."
-        )
-    return fitting[0] if fitting else natural
-
-
-def _network_of(arrays: Mapping[str, np.ndarray], source: str) -> models.ConvNet:
-    weights: list[np.ndarray] = []
-    while (name := f"conv{len(weights) + 1}.weight") in arrays:
-        weights.append(arrays[name])
-    if not weights or "fc1.weight" not in arrays or any(weight.size == 0 for weight in weights):
-        raise UserError(
-            f"{source} holds no network: expected convolutions and a dense layer, as weight and bias "
-            f"(PyTorch's) or kernel and bias; it has {some(list(arrays)) or 'nothing'}."
-        )
-    filters = tuple(int(weight.shape[-4]) for weight in weights)
-    outputs = int(arrays["fc1.weight"].shape[-2])
-    return models.ConvNet(filters=filters, kernel_size=int(weights[0].shape[-1]), outputs=outputs)
+    natural = sorted(convolutions, key=lambda name: [(len(part), part) for part in re.split(r"(\d+)", name)])
+    if len({re.sub(r"\d+", "#", name) for name in convolutions}) > 1:
+        fitting = [names for names in (natural, convolutions) if follow(names)]
+        if len(fitting) == 2 and natural != convolutions:
+            raise UserError(
+                f"{source} does not say in which order its convolutions come ({some(natural)}). Name them "
+                "conv1, conv2 and so on."
+            )
+        natural = fitting[0] if fitting else natural
+    return [*natural, *dense]
 
 
-def _convnet_shapes(
-    network: models.ConvNet, arrays: Mapping[str, np.ndarray], image_size: int | None
-) -> _Shapes:
-    """PyTorch's names and shapes of a network's parameters; without an image size, for what the file has."""
-    size, last = network.kernel_size, network.filters[-1]
-    if image_size is None:
-        features = arrays["fc1.weight"].shape[-1] if "fc1.weight" in arrays else last
-        side = max(1, math.isqrt(features // last))
+def _checked(
+    name: str, array: np.ndarray | None, lead: tuple[int, ...], shape: tuple[int, ...], problems: list[str]
+) -> np.ndarray:
+    """An array ``(*lead, *shape)`` as float32 ``(M, *shape)``; what is wrong with it joins the problems."""
+    if array is None:
+        problems.append(f"{name} is missing")
+    elif array.shape != lead + shape:
+        problems.append(f"{name} is {array.shape}, expected {lead + shape}")
+    elif array.dtype.kind != "f":
+        problems.append(f"{name} is {array.dtype}, expected floating point")
     else:
-        side = image_size
-        for _ in network.filters:
-            side = (side - size + 1) // 2
-    shapes: _Shapes = {}
-    for number, (inputs, outputs) in enumerate(zip((3, *network.filters), network.filters, strict=False), 1):
-        shapes |= {f"conv{number}.weight": (outputs, inputs, size, size), f"conv{number}.bias": (outputs,)}
-    return shapes | {"fc1.weight": (network.outputs, last * side**2), "fc1.bias": (network.outputs,)}
-
-
-def _fitted(arrays: Mapping[str, np.ndarray], shapes: _Shapes, source: str, advice: str) -> Params:
-    """Arrays in PyTorch's layout as our parameters, stacked if they are."""
-    problems, stacked = _misfits(arrays, shapes)
-    if problems:
-        raise UserError(f"{source} does not fit: {'; '.join(problems)}. {advice}.")
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused below
-        values = {name: np.asarray(arrays[name], np.float32).reshape(-1, *shapes[name]) for name in shapes}
-    problems = [problem for name in values for problem in _not_finite(name, values[name], stacked)]
-    if problems:
-        raise UserError(
-            f"{source} has weights that are not finite: {'; '.join(problems)}. Expected float32 numbers. "
-            "Leave such networks out."
-        )
-    params: Params = {}
-    ours = {theirs: layer for layer, theirs in _LAYERS.items()}
-    for name, value in values.items():
-        layer, _, leaf = name.rpartition(".")
-        if leaf == "weight":
-            value = np.moveaxis(value, (1, 2), (-1, -2))
-        value = np.ascontiguousarray(value if stacked else value[0])
-        params.setdefault(ours.get(layer, layer), {})["kernel" if leaf == "weight" else "bias"] = value
-    return params
-
-
-def _misfits(arrays: Mapping[str, np.ndarray], shapes: _Shapes) -> tuple[list[str], bool]:
-    """What is wrong with names, shapes and types, in words; and whether the arrays are stacked."""
-    problems = [f"{name} is missing" for name in shapes if name not in arrays]
-    extra = [name for name in arrays if name not in shapes]
-    if extra:
-        problems.append(f"{some(extra)} is not expected")
-    known = {name: arrays[name] for name in shapes if name in arrays}
-    ranks = [array.ndim - len(shapes[name]) for name, array in known.items()]
-    stacked = ranks.count(1) > ranks.count(0)
-    lengths = {}
-    for name, array in known.items():
-        shape = shapes[name]
-        if array.ndim != len(shape) + stacked or array.shape[stacked:] != shape:
-            expected = f"(M, {', '.join(map(str, shape))})" if stacked else str(shape)
-            problems.append(f"{name} is {array.shape}, expected {expected}")
-        elif not jnp.issubdtype(array.dtype, jnp.floating):
-            problems.append(f"{name} is {array.dtype}, expected floating point")
-        elif stacked:
-            lengths[name] = len(array)
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{name} {count}" for name, count in lengths.items())
-        problems.append(f"its arrays have different numbers of networks: {counts}")
-    elif 0 in lengths.values():
-        problems.append("it holds no network")
-    return problems, stacked
-
-
-def _not_finite(name: str, value: np.ndarray, stacked: bool) -> list[str]:
-    bad = np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(axis=1))
-    where = f" in network {some([str(number) for number in bad])}" if stacked else ""
-    return [f"{name}{where}"] if len(bad) else []
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused
+            values = np.ascontiguousarray(array, np.float32).reshape(-1, *shape)
+        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+        if len(bad):
+            problems.append(f"{name} is not finite in network {some([str(number) for number in bad])}")
+        return values
+    return np.zeros((1, *shape), np.float32)

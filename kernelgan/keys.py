@@ -53,10 +53,8 @@ class StageKey:
 
 def in_words(changes: list[str]) -> str:
     """Names of parts as ``"its config and its input zoo changed since"``; ``""`` for none."""
-    names = [f"its {name.replace('inputs/', 'input ')}" for name in changes]
-    if not names:
-        return ""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) + " changed since"
+    names = " and ".join(f"its {name.replace('inputs/', 'input ')}" for name in changes)
+    return f"{names} changed since" if changes else ""
 
 
 def of_values(value: object) -> str:
@@ -134,12 +132,7 @@ def of_source(*modules: str) -> str:
       ModuleNotFoundError: there is no such module, or its source is not there.
     """
     files = dict(file for module in modules for file in _files(module))
-    return of_values({name: _source(path) for name, path in files.items()})
-
-
-@functools.cache
-def _source(path: Path) -> str:
-    return _code(path)
+    return of_values({name: _first_code(path) for name, path in files.items()})
 
 
 def of_file(path: str | Path) -> str:
@@ -161,16 +154,13 @@ def _files(module: str) -> list[tuple[str, Path]]:
     """The name below the directory that holds the package, and the path, of each file of a module."""
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
-    if spec is not None:
-        if not rest and spec.submodule_search_locations is None and spec.origin:
-            return [(top, Path(spec.origin))]
-        for location in spec.submodule_search_locations or ():
-            base = Path(location, *rest)
-            file = base.with_name(f"{base.name}.py")
-            paths = [path for path in base.rglob("*") if path.suffix in SOURCE_SUFFIXES]
-            paths = paths or [file] * (bool(rest) and file.is_file())
-            if paths:
-                return [(path.relative_to(Path(location).parent).as_posix(), path) for path in paths]
+    for location in (spec and spec.submodule_search_locations) or ():
+        base = Path(location, *rest)
+        file = base.with_name(f"{base.name}.py")
+        paths = [path for path in base.rglob("*") if path.suffix in SOURCE_SUFFIXES]
+        paths = paths or [file] * (bool(rest) and file.is_file())
+        if paths:
+            return [(path.relative_to(Path(location).parent).as_posix(), path) for path in paths]
     raise ModuleNotFoundError(f"{module} has no source files here")
 
 
@@ -178,6 +168,9 @@ def _code(path: Path) -> str:
     content = path.read_bytes()
     code = _without_comments(content.decode()) if path.suffix == ".cu" else _tree(ast.parse(content))
     return hashlib.sha256(repr(code).encode()).hexdigest()
+
+
+_first_code = functools.cache(_code)
 
 
 def _without_comments(text: str) -> list[str]:
@@ -202,11 +195,10 @@ def _tree(node: object) -> object:
 
 
 def _is_docstring(node: object) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+    return False
 
 
 # -- one file of measurements ------------------------------------------------------------------------------
@@ -214,11 +206,9 @@ def _is_docstring(node: object) -> bool:
 
 def damaged_name(folder: Path, name: str) -> Path:
     """A free path for what is moved aside: ``folder/damaged-name``, or with a number behind it."""
-    for number in itertools.count(1):
-        path = folder / (f"damaged-{name}" if number == 1 else f"damaged-{name}-{number}")
-        if not path.exists():
-            return path
-    raise AssertionError
+    numbered = (f"damaged-{name}-{number}" for number in itertools.count(2))
+    names = itertools.chain([f"damaged-{name}"], numbered)
+    return next(path for path in (folder / name for name in names) if not path.exists())
 
 
 def kept(
@@ -256,10 +246,7 @@ def kept(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, buffer.getvalue())
     except OSError as error:
-        raise UserError(
-            f"{file} cannot be written ({error.strerror}). Make room on the disk, or mend the permissions; "
-            "the same command then goes on where it was."
-        ) from error
+        raise unwritable(file, error) from error
     return record, arrays
 
 
@@ -289,14 +276,27 @@ def _read_kept(
     except FileNotFoundError:
         return None
     except (OSError, MemoryError) as error:
-        raise UserError(
-            f"{file} cannot be read ({reason(error)}). It stays as it is: free memory, or mend the disk or "
-            "the permissions, and give the same command again; or move it away, and it is made again."
-        ) from error
+        raise unreadable(file, error, file) from error
 
 
-def reason(error: BaseException) -> str:
-    """The first line of an error, for a message."""
+def unreadable(file: str | Path, error: BaseException, whole: Path) -> UserError:
+    """What is said of a file that cannot be read, which is no damage; without ``whole`` it is made again."""
+    return UserError(
+        f"{file} cannot be read ({_reason(error)}). It stays as it is: free memory, or mend the disk or the "
+        f"permissions, and give the same command again; or move {whole} away, and it is made again."
+    )
+
+
+def unwritable(file: Path, error: BaseException) -> UserError:
+    """What is said of a file that cannot be written."""
+    return UserError(
+        f"{file} cannot be written ({_reason(error)}). Make room on the disk, or mend the permissions; the "
+        "same command then goes on where it was."
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, OSError) and error.strerror:

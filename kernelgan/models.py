@@ -171,6 +171,15 @@ def layer_names(filters: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"conv{layer}" for layer in range(1, len(filters) + 1))
 
 
+def network_of(params: Params) -> ConvNet:
+    """The module of stacked parameters ``(M, ...)``, read off their shapes."""
+    filters: list[int] = []
+    while (name := f"conv{len(filters) + 1}") in params:
+        filters.append(int(params[name]["kernel"].shape[-1]))
+    size, outputs = params["conv1"]["kernel"].shape[-3], params["dense"]["bias"].shape[-1]
+    return ConvNet(tuple(filters), int(size), int(outputs))
+
+
 def run_convnet(network: ConvNet, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Logits ``(B, outputs)`` and features ``(B, F)`` of float32 images ``(B, H, W, C)``."""
     return cast("tuple[jax.Array, jax.Array]", network.apply({"params": params}, images))

@@ -55,13 +55,14 @@ def run(
     Raises:
       UserError: whatever the user can mend; nothing that was finished is lost.
     """
-    settings = config_lib.parse(config)
-    network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
-    loaded = loading.load(settings.generators, generators, network)
+    settings, network, loaded, recipe = distributed.everywhere(
+        lambda: _loaded(config, generators), lambda loaded: loaded[-1][0], "configs, generators or code"
+    )
     with contextlib.ExitStack() as stack:
         distributed.first(lambda: stack.enter_context(workdir_lib.claimed(workdir, settings)))
-        recipe = _recipe(settings, loaded)
         if distributed.first(lambda: _is_finished(workdir, recipe)):
+            if not distributed.leave():
+                return None
             print(
                 f"{settings.name}: finished before, nothing was run; work directory {workdir}",
                 file=sys.stderr,
@@ -72,20 +73,44 @@ def run(
         _until(stage, Run(settings, kept, loaded, network, command))
         if stage not in ("evaluate", "report") or not distributed.is_first():
             return None
-        files.write_atomically(workdir / workdir_lib.RECIPE_FILE, recipe.encode())
+        files.write_atomically(workdir / workdir_lib.RECIPE_FILE, "\n".join(recipe).encode())
         return report.show(workdir) if stage == "report" else None
 
 
-def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> str:
-    """Digest of what a finished run's results are made from, but for its images, which are not loaded."""
+def _loaded(
+    config: Config, generators: Sequence[str]
+) -> tuple[Settings, models.ConvNet, tuple[loading.Loaded, ...], list[str]]:
+    """The config checked, the parents' module, the generators, and what a finished run is made from."""
+    settings = config_lib.parse(config)
+    network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
+    loaded = loading.load(settings.generators, generators, network)
+    return settings, network, loaded, _recipe(settings, loaded)
+
+
+def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> list[str]:
+    """What a finished run's results are made from, without reading images.
+
+    Returns:
+      Digests of config and code, of the images' files, and of each zoo's file; "" where there are none.
+    """
     fixed = stages.without_pace(settings, "device", "checkpoint")
     own = {loaded.name: [loaded.code, loading.settings_of(loaded)] for loaded in generators}
-    return keys.of_values([fixed, own, keys.of_source("kernelgan"), sources.fingerprint(settings)])
+    zoos = (settings.zoo.attribute_file, settings.zoo.object_file)
+    return [
+        keys.of_values([fixed, own, keys.of_source("kernelgan")]),
+        *(sources.fingerprint(settings), *(files.stamp(Path(path)) if path else "" for path in zoos)),
+    ]
 
 
-def _is_finished(workdir: Path, recipe: str) -> bool:
+def _is_finished(workdir: Path, recipe: list[str]) -> bool:
+    """Whether the results are made from this; files that are no longer there do not matter."""
     file = workdir / workdir_lib.RECIPE_FILE
-    return results.is_complete(workdir) and file.exists() and file.read_text() == recipe
+    if not results.is_complete(workdir) or not file.exists():
+        return False
+    saved = file.read_text().split("\n")
+    return len(saved) == len(recipe) and all(
+        now in ("", then) for now, then in zip(recipe, saved, strict=True)
+    )
 
 
 def _until(stage: str, of: Run) -> None:
@@ -118,8 +143,10 @@ def load_plan(of: Run) -> Plan:
             lambda: make_plan(of.settings, sources.load_source(of.settings, progress)),
             lambda plan: plan.digest,
         )
+        for loaded in of.generators:
+            training.folds_of(plan, loaded)  # refuses a leak before anything trains
         distributed.first(lambda: workdir_lib.check_disk(of.stages.workdir, _bytes_needed(of, plan)))
-    for line in (*plan.source.notes, *plan.words()):
+    for line in (*plan.source.notes, *stages.notes_on_zoos(of.settings), *plan.words()):
         print(f"{'':{WIDTH}s} {line}", file=sys.stderr)
     return plan
 

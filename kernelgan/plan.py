@@ -70,11 +70,12 @@ class Plan:
     part: quadrants.Partition
     skipped: tuple[tuple[str, str, str], ...] = ()
 
-    def folds(self, generator: str) -> tuple[leakage_lib.Fold, ...]:
+    def folds(self, generator: str, *, probes: bool = False) -> tuple[leakage_lib.Fold, ...]:
         """Folds for a joint generator: every pair is held out in exactly one, a diagonal of the matrix.
 
         Args:
           generator: its name, for errors.
+          probes: whether it is handed images of each pair's seen quadrants.
 
         Raises:
           UserError: there is only one fold's worth of pairs.
@@ -105,6 +106,10 @@ class Plan:
         read = {name: task.groups.read() for name, task in zip(names, self.zoos, strict=True)}
         for pair in self.pairs:
             served[pair.names] = [names[pair.attribute_zoo], names[pair.object_zoo]]
+            if probes:
+                name = f"probes of {pair.split.name}"
+                served[pair.names].append(name)
+                read[name] = quadrants.distilled_groups(pair.split).read()
         leakage_lib.check_folds(self.part, folds, served, read)
         return folds
 
@@ -246,14 +251,14 @@ def _zoo_tasks(
             "attribute",
             split.attribute,
             objects,
-            quadrants.attribute_groups(part, split.attribute, objects),
+            quadrants.zoo_groups(part, "attribute", split.attribute, objects),
             of_attribute,
         ),
         zoo.ZooTask(
             "object",
             split.object_name,
             attributes,
-            quadrants.object_groups(part, split.object_name, attributes),
+            quadrants.zoo_groups(part, "object", split.object_name, attributes),
             of_object,
         ),
     ]

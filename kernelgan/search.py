@@ -25,16 +25,17 @@ from kernelgan.population import Training
 from kernelgan.progress import Progress
 from kernelgan.types import Config, UserError
 
-METRICS = ("balanced_accuracy", "auroc")
+Scores = dict[str, float]
+"""``{"attribute: auroc": mean over the networks of the attributes' zoos, ...}``, after the last epoch."""
 
-_TRUTH = {"no": False, "yes": True}
-_FIELDS: dict[str, Callable[[str], Any]] = {
+METRICS = ("balanced_accuracy", "auroc")
+_READERS: dict[str, Callable[[str], Any]] = {
     "learning_rate": float,
     "batch_size": int,
     "epochs": int,
-    "decay": _TRUTH.__getitem__,
+    "decay": {"no": False, "yes": True}.__getitem__,
 }
-"""What is searched, fields of ``config.zoo``, and how their values are read."""
+"""Fields of ``config.zoo`` that are searched, and how their values are read."""
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Whose zoos are trained.", lock_config=True)
 _LISTS = {
@@ -46,94 +47,64 @@ _LISTS = {
 _MODELS = flags.DEFINE_integer("models", 2, "Networks in each zoo.", lower_bound=1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One combination, and what its networks reach after the last epoch.
-
-    Attributes:
-      settings: fields of ``config.zoo``.
-      images: image passes of a network, for each kind of zoo.
-      seconds: of training, with compilation and validation.
-      scores: ``{kind: {metric: mean over its zoos' networks}}`` on validation images.
-    """
-
-    settings: dict[str, Any]
-    images: dict[str, int]
-    seconds: float
-    scores: dict[str, dict[str, float]]
-
-    @property
-    def score(self) -> float:
-        """Balanced accuracy, the mean of the two kinds'."""
-        return float(np.mean([score["balanced_accuracy"] for score in self.scores.values()]))
-
-
-def combinations(config: Config, lists: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Config]]:
-    """Settings, and the config with them, for each combination of values.
-
-    Args:
-      config: gives what is not listed.
-      lists: ``{field of config.zoo: values}``; of no values, the config's own is meant.
-
-    Raises:
-      UserError: a combination that no run could have.
-    """
-    found = []
-    for values in itertools.product(*(lists[name] or [config.zoo[name]] for name in lists)):
-        settings, one = dict(zip(lists, values, strict=True)), config.copy_and_resolve_references()
-        one.zoo.update(settings)
-        found.append((settings, config_lib.parse(one)))
-    return found
-
-
-def search(config: Config, lists: Mapping[str, Sequence[Any]], *, models_a_zoo: int) -> list[Trial]:
+def search(config: Config, lists: Mapping[str, Sequence[Any]], *, models_a_zoo: int) -> list[dict[str, Any]]:
     """Trains some networks of each of the config's zoos with every combination of settings.
 
     Network ``i`` of a zoo starts from the same weights in all of them, so that differences are of pairs.
     Test images are read by the leakage gate alone, as in a run.
 
     Args:
-      config: the experiment.
-      lists: see `combinations`.
+      config: the experiment; it gives what is not listed.
+      lists: ``{field of config.zoo: values}``.
       models_a_zoo: networks ``M``.
 
     Returns:
-      The best first, without those whose loss did not stay finite.
+      For each combination its settings, its image passes (of a network, for each kind of zoo), its seconds,
+      and its `Scores`; the best balanced accuracy, mean of the two kinds, first. Combinations whose loss is
+      not finite are left out, and named on stderr.
 
     Raises:
       UserError: as a run would, before anything is trained.
     """
-    configs = combinations(config, lists)
+    given = {name: values for name, values in lists.items() if values}
+    settings = [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
+    configs = []
+    for chosen in settings:
+        changed = config.copy_and_resolve_references()
+        changed.zoo.update(chosen)
+        configs.append(config_lib.parse(changed))
     progress = Progress("data")
     plan = make_plan(config, sources.load_source(config, progress))
-    plan = dataclasses.replace(
-        plan, zoos=tuple(dataclasses.replace(task, models=models_a_zoo) for task in plan.zoos)
-    )
-    for (_, one), task in itertools.product(configs, plan.zoos):
-        zoo.check_fits(task, zoo_training(one, task.kind))
-    progress.close(f"done, {len(plan.zoos)} zoos, {len(configs)} combinations")
+    tasks = tuple(dataclasses.replace(task, models=models_a_zoo) for task in plan.zoos)
+    for each, task in itertools.product(configs, tasks):
+        zoo.check_fits(task, zoo_training(each, task.kind))
+    progress.close(f"done, {len(tasks)} zoos, {len(configs)} combinations")
     trials = []
-    for number, (settings, one) in enumerate(configs):
-        progress, start = Progress(f"{number + 1} of {len(configs)}"), time.monotonic()
-        words = ", ".join(f"{name} {value}" for name, value in settings.items())
+    for number, (chosen, each) in enumerate(zip(settings, configs, strict=True), start=1):
+        progress, start = Progress(f"{number} of {len(configs)}"), time.monotonic()
+        outcome = ", ".join(f"{name} {value}" for name, value in chosen.items()) or "own settings"
         try:
-            scores = _train(one, plan, progress)
+            scores = _train(each, dataclasses.replace(plan, zoos=tasks), progress)
         except UserError as error:  # all else was checked: a loss is not finite
-            progress.close(f"{words}: {error}")
+            progress.close(f"{outcome}: {error}")
             continue
-        epoch = dict(zip(("attribute", "object"), config_lib.images_per_epoch(one), strict=True))
-        images = {kind: one.zoo.epochs * epoch[kind] for kind in scores}
-        trials.append(Trial(settings, images, time.monotonic() - start, scores))
-        progress.close(f"{words}: balanced accuracy {trials[-1].score:.3f}")
-    return sorted(trials, key=lambda trial: -trial.score)
+        trial = {name: getattr(each.zoo, name) for name in _READERS}
+        trial["image passes"] = [each.zoo.epochs * images for images in config_lib.images_per_epoch(each)]
+        trials.append(trial | {"seconds": time.monotonic() - start} | scores)
+        progress.close(f"{outcome}: balanced accuracy {_score(trials[-1]):.3f}")
+    return sorted(trials, key=_score, reverse=True)
 
 
-def _train(config: Config, plan: Plan, progress: Progress) -> dict[str, dict[str, float]]:
-    """Trains the plan's zoos; see `Trial` for what it gives."""
+def _score(trial: Mapping[str, Any]) -> float:
+    return float(np.mean([trial[f"{kind}: balanced_accuracy"] for kind in ("attribute", "object")]))
+
+
+def _train(config: Config, plan: Plan, progress: Progress) -> Scores:
+    """Trains the plan's zoos; those with equally large epochs together."""
     parts: dict[Training, list[zoo.ZooTask]] = {}
     for task in plan.zoos:
         parts.setdefault(zoo_training(config, task.kind), []).append(task)
-    found: dict[str, list[dict[str, np.ndarray]]] = {"attribute": [], "object": []}
+    reached: dict[str, list[np.ndarray]] = {}
     for training, tasks in parts.items():
         trained = zoo.train_zoos(
             models.ConvNet(tuple(config.model.filters), config.model.kernel_size),
@@ -146,53 +117,34 @@ def _train(config: Config, plan: Plan, progress: Progress) -> dict[str, dict[str
             chunk_size=config.zoo.chunk_size,
             progress=progress,
         )
-        for task, one in zip(tasks, trained, strict=True):
-            found[task.kind].append(one["history"])
-    return {
-        kind: {
-            metric: float(np.mean([history[f"validation_{metric}"][:, -1] for history in histories]))
-            for metric in METRICS
-        }
-        for kind, histories in found.items()
-    }
+        for task, made in zip(tasks, trained, strict=True):
+            for metric in METRICS:
+                last = made["history"][f"validation_{metric}"][:, -1]
+                reached.setdefault(f"{task.kind}: {metric}", []).append(last)
+    return {name: float(np.mean(values)) for name, values in sorted(reached.items())}
 
 
-def table(trials: Sequence[Trial]) -> str:
-    """Markdown, a line for each trial."""
-    kinds = ("attribute", "object")
-    head = [
-        *(name.replace("_", " ") for name in _FIELDS),
-        "image passes",
-        "seconds",
-        *(f"{kind}: {metric.replace('_', ' ')}" for kind in kinds for metric in METRICS),
-    ]
-    rows = [head, ["---"] * len(head)]
+def table(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown, a line for each trial of `search`."""
+    scores = [f"{kind}: {metric}" for kind in ("attribute", "object") for metric in METRICS]
+    head = [*_READERS, "image passes", "seconds", *scores]
+    rows = [[name.replace("_", " ") for name in head], ["---"] * len(head)]
     for trial in trials:
-        passes = sorted({*trial.images.values()})
-        rows.append(
-            [
-                *(str(trial.settings[name]) for name in _FIELDS),
-                " / ".join(f"{count:,}" for count in passes),
-                f"{trial.seconds:.1f}",
-                *(f"{trial.scores[kind][metric]:.3f}" for kind in kinds for metric in METRICS),
-            ]
-        )
+        passes = " / ".join(f"{count:,}" for count in sorted({*trial["image passes"]}))
+        numbers = [f"{trial['seconds']:.1f}", *(f"{trial[name]:.3f}" for name in scores)]
+        rows.append([*(str(trial[name]) for name in _READERS), passes, *numbers])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _lists() -> dict[str, list[Any]]:
-    """The values given as flags."""
-    found: dict[str, list[Any]] = {}
-    for name, read in _FIELDS.items():
-        flag = _LISTS[name]
-        try:
-            found[name] = [read(text) for text in flag.value]
-        except (ValueError, KeyError):
-            kind = "yes and no" if name == "decay" else "numbers"
-            raise UserError(
-                f"--{flag.name} is {','.join(flag.value)!r}; expected {kind}, with commas."
-            ) from None
-    return found
+def _values(name: str) -> list[Any]:
+    """The values of a field that were given as a flag."""
+    flag = _LISTS[name]
+    try:
+        return [_READERS[name](text) for text in flag.value]
+    except (ValueError, KeyError):
+        kind = "yes and no" if name == "decay" else "numbers"
+        given = ",".join(flag.value)
+        raise UserError(f"--{flag.name} is {given!r}; expected {kind}, with commas.") from None
 
 
 def main(argv: list[str]) -> int:
@@ -202,7 +154,8 @@ def main(argv: list[str]) -> int:
         logging.set_verbosity(logging.WARNING)
     try:
         environment.select_device(_CONFIG.value.device)
-        print(table(search(_CONFIG.value, _lists(), models_a_zoo=_MODELS.value)))
+        lists = {name: _values(name) for name in _LISTS}
+        print(table(search(_CONFIG.value, lists, models_a_zoo=_MODELS.value)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

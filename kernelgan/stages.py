@@ -38,7 +38,7 @@ CODE = {
     ),
     "evaluate": (
         *("kernelgan.assemble", "kernelgan.baselines", "kernelgan.evaluation", "kernelgan.models"),
-        *("kernelgan.generators.base", "kernelgan.ops"),
+        *("kernelgan.generators.base", "kernelgan.ops", "kernelgan.zoo"),
     ),
 }
 """The modules whose code decides a stage's numbers."""
@@ -75,21 +75,18 @@ class Stages:
         stage = Stage(
             self.workdir / workdir_lib.CHECKPOINTS / name, keys.StageKey(key), seconds=self._seconds
         )
-        try:
-            result = distributed.first(stage.result)
-            if result is None:
-                why = distributed.first(stage.why)
-                if why:
-                    print(f"{name:{WIDTH}s} is made again: {why}", file=sys.stderr)
-                with self.timed(name, timing) as progress:
-                    result = jax.device_get(work(stage, progress))
-                    distributed.first(functools.partial(stage.finish, result))
-            else:
-                print(f"{name:{WIDTH}s} done before", file=sys.stderr)
-            self.digests[name] = distributed.first(lambda: stage.digest)
-            return result
-        finally:
-            stage.close()
+        result = distributed.first(stage.result)
+        if result is None:
+            why = distributed.first(stage.why)
+            if why:
+                print(f"{name:{WIDTH}s} is made again: {why}", file=sys.stderr)
+            with self.timed(name, timing) as progress:
+                result = jax.device_get(work(stage, progress))
+                distributed.first(functools.partial(stage.finish, result))
+        else:
+            print(f"{name:{WIDTH}s} done before", file=sys.stderr)
+        self.digests[name] = distributed.first(lambda: stage.digest)
+        return result
 
     def timed(self, name: str, timing: str = "") -> contextlib.AbstractContextManager[Progress]:
         """Shows and times a stage."""
@@ -136,6 +133,17 @@ def pair_key(of: Run, name: str) -> Key:
     """Of a pair, for all that draws random networks or images; fold a number in for each use."""
     stream = jax.random.fold_in(jax.random.key(of.settings.seed), zlib.crc32(b"random networks"))
     return jax.random.fold_in(stream, zlib.crc32(name.encode()))
+
+
+def notes_on_zoos(settings: Settings) -> list[str]:
+    """What a report must say of zoos that were trained elsewhere."""
+    given = {"attribute": settings.zoo.attribute_file, "object": settings.zoo.object_file}
+    return [
+        f"the zoo of the {kind} comes from {Path(file).name}: which images it was trained on, and whether "
+        "the conjunction was among them, is not known"
+        for kind, file in given.items()
+        if file
+    ]
 
 
 def arithmetic(network: models.ConvNet, image_size: int, loss: Loss) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,24 @@ from kernelgan.generators.base import Parents
 from kernelgan.losses import cross_entropy, squared_error
 from kernelgan.plan import Plan, zoo_training
 from kernelgan.population import Training
-from kernelgan.progress import WIDTH, Progress
+from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params
+
+_NOT_OF_A_ZOO = (
+    *("models", "object_models", "chunk_size"),
+    *("attribute_file", "object_file", "attribute_positive", "object_positive"),
+)
+"""Fields of ``config.zoo`` that are in a zoo's key otherwise, or decide no numbers."""
 
 
 def train_zoos(of: Run, plan: Plan) -> Zoos:
     """The zoos, trained here or read from the files that the config names."""
     distributed.first(lambda: workdir_lib.write_plan(of.stages.workdir, _plan_record(of, plan)))
-    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
-    zoos = dict(zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True))
-    for number, task in enumerate(plan.zoos):
-        if number not in zoos:
-            zoos[number] = _read_zoo(of, task)
+    # Files first: what does not fit is refused before anything trains.
+    zoos = {number: _read_zoo(of, task) for number, task in enumerate(plan.zoos) if _file_of(of, task)}
+    own = [number for number in range(len(plan.zoos)) if number not in zoos]
+    zoos |= zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True)
     return [zoos[number] for number in range(len(plan.zoos))]
 
 
@@ -46,9 +50,14 @@ def _file_of(of: Run, task: zoo.ZooTask) -> str:
 
 def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
     """A zoo that was trained elsewhere; kept as a stage, so that it can be exported like the others."""
-    path = Path(_file_of(of, task))
-    params = interop.load_parents(path, of.network, of.settings.data.image_size, task.models)
-    print(f"{'':{WIDTH}s} {task.label}: {path}; what it was trained on is not known here", file=sys.stderr)
+    path, settings = Path(_file_of(of, task)), of.settings.zoo
+    positive = settings.attribute_positive if task.kind == "attribute" else settings.object_positive
+    size = of.settings.data.image_size
+    params = distributed.everywhere(
+        lambda: interop.load_parents(path, of.network, size, task.models, positive=positive),
+        keys.of_arrays,
+        f"networks in {path}",
+    )
     key = {"content": keys.of_arrays(params)}
     kept = of.stages.once(f"zoo-{task.kind}", key, lambda *_: {"0000": {"params": params}}, timing="zoo")
     return {"params": kept["0000"]["params"], "history": {}}
@@ -82,8 +91,7 @@ def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) 
                 [
                     of.settings.seed,
                     [network.filters, network.kernel_size, of.settings.data.image_size],
-                    training,
-                    [settings.balanced, settings.validation_images],
+                    [training, stages.without_pace(settings, *_NOT_OF_A_ZOO)],
                     [[task.name, task.models] for task in chosen],
                 ]
             ),
@@ -119,12 +127,16 @@ def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) 
 
 def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
     """Which zoo and which pair is which, for `export`; the zoos of a part share a checkpoint."""
-    own = [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)]
-    kept = {
-        own[place]: (stage, f"{number:04d}")
-        for stage, _, places in _parts(of, [plan.zoos[number] for number in own], "zoo")
-        for number, place in enumerate(places)
-    }
+
+    def kept(name: str, numbers: list[int]) -> dict[int, tuple[str, str]]:
+        return {
+            numbers[place]: (stage, f"{number:04d}")
+            for stage, _, places in _parts(of, [plan.zoos[number] for number in numbers], name)
+            for number, place in enumerate(places)
+        }
+
+    whole = kept("zoo", [number for number, task in enumerate(plan.zoos) if not _file_of(of, task)])
+    halves = kept("half_width", list(range(len(plan.zoos))))
     return {
         "layers": models.layer_names(of.network.filters),
         "generators": [loaded.name for loaded in of.generators],
@@ -133,7 +145,8 @@ def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
                 "kind": task.kind,
                 "concept": task.concept,
                 "excluded": task.excluded,
-                "checkpoint": kept.get(number, (f"zoo-{task.kind}", "0000")),
+                "checkpoint": whole.get(number, (f"zoo-{task.kind}", "0000")),
+                "half_width": halves[number],
             }
             for number, task in enumerate(plan.zoos)
         ],
@@ -184,7 +197,10 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
             continue
         key = {
             "config": keys.of_values(
-                [of.settings.seed, training, settings.models, validation, of.network.filters]
+                [
+                    [of.settings.seed, of.settings.model, of.settings.data.image_size, training, validation],
+                    stages.without_pace(settings, "random_networks", "random_bias"),
+                ]
             ),
             "images": keys.of_values([plan.digest, [lesson.groups.key for lesson in lessons[name]]]),
             "arithmetic": stages.arithmetic(of.network, of.settings.data.image_size, loss),
@@ -256,7 +272,7 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
     fitted = {}
     for loaded in of.generators:
         generator, probes = loaded.generator, _probes(of, plan, loaded.generator)
-        folds = plan.folds(loaded.name) if generator.joint else ()
+        folds = folds_of(plan, loaded)
         task = base.Task(
             loaded.name,
             generator,
@@ -291,6 +307,16 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
             state, history = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], (state, history))
         fitted[loaded.name] = base.Fitted(state, history)
     return fitted
+
+
+def folds_of(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
+    """Of a joint generator; none of another.
+
+    Raises:
+      UserError: see `Plan.folds`.
+    """
+    generator = loaded.generator
+    return plan.folds(loaded.name, probes=generator.reads == "U") if generator.joint else ()
 
 
 def _weights(plan: Plan, folds: Sequence[leakage.Fold]) -> list[np.ndarray]:

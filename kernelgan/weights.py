@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ _LISTED = 8
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Named arrays of a file, in its order; nothing that a file may hold is ever executed.
+    """Named arrays of a file, in its order; code in the file is never run.
 
     Args:
       path: ``.safetensors``, ``.npz``, or PyTorch's ``.pth`` or ``.pt`` (which needs PyTorch), where the
@@ -38,24 +37,26 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: another suffix; a file that is missing, damaged, or holds more than arrays; no PyTorch.
     """
-    read = _READERS[check_suffix(path)]
     if not path.is_file():
         state = "is a directory" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {state}; expected a file of weights. Mend the path.")
+    suffix = check_suffix(path)
     try:
-        return read(path)
+        if suffix == ".safetensors":
+            arrays = safetensors.numpy.load_file(path)
+            return {
+                name: a.astype(np.float32) if a.dtype == jnp.bfloat16 else a for name, a in arrays.items()
+            }
+        return _read_npz(path) if suffix == ".npz" else _read_torch(path)
     except UserError:
         raise
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, MemoryError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else "not enough memory"
         raise UserError(f"{path} cannot be read ({reason}). Mend it, or give another.") from error
     except Exception as error:  # each library raises its own kinds for a broken file
-        if "Object arrays" in str(error):
-            raise UserError(
-                f"{path} holds Python objects, which were not loaded. Expected arrays of numbers alone."
-            ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path} is damaged, or not a {path.suffix} file. Expected a whole one; fetch or save it again."
+            f"{path} is damaged, or not a {suffix} file of arrays alone ({reason}). Fetch or save it again."
         ) from error
 
 
@@ -72,11 +73,18 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> Path:
     Raises:
       UserError: another suffix, no PyTorch where it is needed, or a place that cannot be written.
     """
-    write = _WRITERS[check_suffix(path)]
-    content = write(path, {name: np.asarray(value, np.float32, order="C") for name, value in arrays.items()})
+    suffix, file = check_suffix(path), io.BytesIO()
+    contiguous = {name: np.asarray(value, np.float32, order="C") for name, value in arrays.items()}
+    if suffix == ".safetensors":
+        file.write(safetensors.numpy.save(contiguous, metadata=_METADATA))
+    elif suffix == ".npz":
+        np.savez(file, allow_pickle=False, **contiguous)
+    else:
+        torch = _torch(path)
+        torch.save({name: torch.tensor(array) for name, array in contiguous.items()}, file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return write_atomically(path, content)
+        return write_atomically(path, file.getvalue())
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}). Give another place.") from error
 
@@ -100,7 +108,7 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _torch(path: Path) -> Any:  # noqa: ANN401  (a module that need not be there)
+def _torch(path: Path) -> Any:  # noqa: ANN401  (a module that may be missing)
     try:
         import torch
     except ImportError as error:
@@ -109,6 +117,15 @@ def _torch(path: Path) -> Any:  # noqa: ANN401  (a module that need not be there
             "build (pip install torch), or use .safetensors or .npz instead."
         ) from error
     return torch
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if others:
+        raise ValueError(f"{some(others)} is no array")
+    return arrays
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -123,87 +140,32 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:
         # PyTorch's own message advises to run whatever the file holds.
         asked = re.search(r"(?<=GLOBAL )[\w.]+|TorchScript", str(error))
         if asked is None:
-            raise
+            raise ValueError("PyTorch cannot load it") from error
         raise UserError(
             f"{path} holds more than weights: it asks for {asked[0]}, which was not run. Expected a "
             "state_dict; where you trust the file, save one: torch.save(model.state_dict(), ...)."
         ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}; expected a state_dict, names to tensors.")
-    wrapped = [name for name in _WRAPPERS if isinstance(content.get(name), dict)]
-    if len(wrapped) == 1:
-        content = content[wrapped[0]]
+    entries = content if isinstance(content, dict) else {"": content}
+    wrapped = [name for name in _WRAPPERS if isinstance(entries.get(name), dict)]
+    entries = entries[wrapped[0]] if len(wrapped) == 1 else entries
     odd = [
         f"{name!r} ({type(value).__name__})"
-        for name, value in content.items()
-        if not (isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided)
-        or value.is_quantized
-        or value.is_meta
+        for name, value in entries.items()
+        if not (name and isinstance(name, str) and isinstance(value, torch.Tensor))
     ]
     if odd:
         raise UserError(
-            f"{path} is not a flat dict of plain tensors: it has {some(odd)}. Expected a state_dict alone, "
-            "as torch.save(model.state_dict(), ...) leaves it."
+            f"{path} is not a flat dict of tensors: it has {some(odd)}. Expected a state_dict alone, as "
+            "torch.save(model.state_dict(), ...) leaves it."
         )
     known = (torch.float16, torch.float32, torch.float64)  # NumPy's
     return {
         name: (t.float() if t.is_floating_point() and t.dtype not in known else t).numpy(force=True)
-        for name, t in content.items()
+        for name, t in entries.items()
     }
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a lone array")
-        arrays = {name: archive[name] for name in archive.files}
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ValueError("something else than arrays")
-    return arrays
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        arrays = safetensors.numpy.load_file(path)
-    except AttributeError as error:  # how safetensors says that NumPy lacks a type
-        raise UserError(f"{path} holds values that NumPy has no type for ({error}). Save float32.") from error
-    return {name: a.astype(np.float32) if a.dtype == jnp.bfloat16 else a for name, a in arrays.items()}
-
-
-def _torch_bytes(path: Path, arrays: dict[str, np.ndarray]) -> bytes:
-    torch, file = _torch(path), io.BytesIO()
-    torch.save({name: torch.tensor(array) for name, array in arrays.items()}, file)
-    return file.getvalue()
-
-
-def _npz_bytes(path: Path, arrays: dict[str, np.ndarray]) -> bytes:
-    del path
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:  # not np.savez, whose own argument is called "file"
-        for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-    return file.getvalue()
-
-
-def _safetensors_bytes(path: Path, arrays: dict[str, np.ndarray]) -> bytes:
-    del path
-    return safetensors.numpy.save(arrays, metadata=_METADATA)
-
-
-_READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
-    ".safetensors": _read_safetensors,
-    ".npz": _read_npz,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-}
-_WRITERS: dict[str, Callable[[Path, dict[str, np.ndarray]], bytes]] = {
-    ".safetensors": _safetensors_bytes,
-    ".npz": _npz_bytes,
-    ".pth": _torch_bytes,
-    ".pt": _torch_bytes,
-}

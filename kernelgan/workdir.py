@@ -15,6 +15,7 @@ from typing import IO, Any
 from absl import logging
 
 from kernelgan import config as config_lib
+from kernelgan import distributed
 from kernelgan.files import write_atomically
 from kernelgan.progress import Progress
 from kernelgan.types import Config, UserError
@@ -24,18 +25,12 @@ LOCK_FILE = ".lock"
 TIMINGS_FILE = "timings.json"
 PLAN_FILE = "plan.json"
 RECIPE_FILE = "recipe.sha256"
-"""Of a finished run: the digest of its config and code, so that it is shown without loading the images."""
+"""Of a finished run: digests of what it was made from, so that it is shown without loading the images."""
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation"
 
-_GLOB = "*?["
 _FIELDS = {"name", "seed", "device", "checkpoint"}
 """Top-level fields of every config here: a `config.json` without them belongs to another program."""
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a run that died before its config was whole left this."""
-    return name == LOCK_FILE or (name.startswith(f".{CONFIG_FILE}.") and name.endswith(".tmp"))
 
 
 @contextlib.contextmanager
@@ -49,7 +44,11 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
       UserError: it cannot be written, holds something else or is at work.
     """
     ours = config_lib.to_json(config)
-    _check_path(workdir)
+    if set("*?[") & set(str(workdir.absolute())):
+        raise UserError(
+            f"--workdir={workdir}: the path {workdir.absolute()} has *, ? or [ in it, and checkpoints under "
+            "such a path are lost (Orbax takes it for a pattern). Give another --workdir."
+        )
     try:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir={workdir} is a file; expected a directory, or a name that is free.")
@@ -81,16 +80,6 @@ def _unwritable(workdir: Path, error: OSError) -> UserError:
     )
 
 
-def _check_path(workdir: Path) -> None:
-    """Refuses a path under which Orbax, which takes it for a pattern, loses arrays."""
-    special = [character for character in _GLOB if character in str(workdir.absolute())]
-    if special:
-        raise UserError(
-            f"--workdir={workdir}: the path {workdir.absolute()} has {' '.join(special)} in it, and "
-            "checkpoints under such a path are lost. Give another --workdir."
-        )
-
-
 def _last_config(workdir: Path) -> dict[str, Any] | None:
     """The config of the last command; None in a new directory, or where it is damaged.
 
@@ -106,7 +95,8 @@ def _last_config(workdir: Path) -> dict[str, Any] | None:
     )
     file = workdir / CONFIG_FILE
     if not file.exists():
-        if any(not _is_ours(path.name) for path in workdir.iterdir()):
+        left = (LOCK_FILE, f".{CONFIG_FILE}.")  # by a run that died before its config was whole
+        if not all(path.name.startswith(left) for path in workdir.iterdir()):
             raise foreign
         return None
     try:
@@ -172,8 +162,8 @@ def write_plan(workdir: Path, plan: dict[str, Any]) -> None:
     Args:
       workdir: of the run.
       plan: ``{"layers": [name, ...], "zoos": [{"kind", "concept", "excluded": [name, ...], "checkpoint":
-        [stage, key]}, ...], "pairs": [{"attribute", "object", "attribute_zoo": number, "object_zoo": number,
-        "has_ceiling"}, ...]}``.
+        [stage, key], "half_width": [stage, key]}, ...], "pairs": [{"attribute", "object", "attribute_zoo":
+        number, "object_zoo": number, "has_ceiling"}, ...]}``.
     """
     write_atomically(workdir / PLAN_FILE, json.dumps(plan, indent=1).encode())
 
@@ -204,23 +194,16 @@ def read_plan(workdir: Path) -> dict[str, Any]:
 
 
 def timings(workdir: Path) -> dict[str, float]:
-    """Seconds that each stage has taken, over all attempts."""
+    """Seconds that each stage has taken, over all attempts; empty where they are damaged."""
     try:
         return json.loads((workdir / TIMINGS_FILE).read_text())
     except (OSError, ValueError):
         return {}
 
 
-def add_timing(workdir: Path, stage: str, seconds: float) -> None:
-    """Adds to the seconds of a stage."""
-    found = timings(workdir)
-    found[stage] = found.get(stage, 0.0) + seconds
-    write_atomically(workdir / TIMINGS_FILE, json.dumps(found).encode())
-
-
 @contextlib.contextmanager
 def staged(workdir: Path, name: str, stage: str = "") -> Iterator[Progress]:
-    """Shows and times a stage of a run; the seconds of all attempts add up.
+    """Shows and times a stage of a run; the seconds of all attempts add up, and process 0 keeps them.
 
     Args:
       workdir: of the run.
@@ -228,10 +211,19 @@ def staged(workdir: Path, name: str, stage: str = "") -> Iterator[Progress]:
       stage: what its seconds are kept under; "": its name.
     """
     progress = Progress(name)
-    outcome = "stopped"
     try:
         yield progress
-        outcome = "done"
-    finally:
-        seconds = progress.close(outcome)
-        add_timing(workdir, stage or name, seconds)
+    except BaseException:
+        seconds = progress.close("stopped")
+        if distributed.is_first():  # the other processes may be elsewhere
+            with contextlib.suppress(OSError):
+                _add_timing(workdir, stage or name, seconds)
+        raise
+    seconds = progress.close("done")
+    distributed.first(lambda: _add_timing(workdir, stage or name, seconds))
+
+
+def _add_timing(workdir: Path, stage: str, seconds: float) -> None:
+    found = timings(workdir)
+    found[stage] = found.get(stage, 0.0) + seconds
+    write_atomically(workdir / TIMINGS_FILE, json.dumps(found).encode())

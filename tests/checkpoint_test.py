@@ -41,15 +41,11 @@ def _assert_is(found, number):
 @pytest.fixture
 def open_stage(tmp_path):
     """Opens a stage anew each time, as another process would."""
-    opened = []
 
     def make(key=KEY, seconds=0.0, directory=tmp_path / "stage"):
-        opened.append(Stage(directory, key, seconds=seconds))
-        return opened[-1]
+        return Stage(directory, key, seconds=seconds)
 
-    yield make
-    for stage in opened:
-        stage.close()
+    return make
 
 
 @pytest.fixture
@@ -74,12 +70,10 @@ def warnings(monkeypatch):
 def _save(stage, *steps):
     for step in steps:
         stage.save(_tree(step), step)
-    stage.close()
 
 
 def _finish(stage, number):
     stage.finish(_tree(number))
-    stage.close()
 
 
 def _largest(directory):
@@ -120,15 +114,11 @@ def _content(directory):
     }
 
 
-def test_a_state_comes_back_as_it_was(open_stage):
-    _save(open_stage(), 1)
-    _assert_is(open_stage().restore(), 1)
-
-
 def test_nothing_saved_is_none_and_makes_no_directory(open_stage, tmp_path):
     stage = open_stage()
     assert stage.restore() is None
     assert stage.result() is None
+    assert stage.why() == ""
     assert stage.last_good == "none yet"
     assert not (tmp_path / "stage").exists()
 
@@ -143,9 +133,7 @@ def test_the_latest_state_is_restored_and_named(open_stage, place):
 def test_a_restored_state_may_be_written_to(open_stage):
     """Training goes on in the restored arrays."""
     _save(open_stage(), 1)
-    kernel = open_stage().restore()["params"]["conv1"]["kernel"]
-    kernel[0] = 7
-    assert (kernel[0] == 7).all()
+    open_stage().restore()["params"]["conv1"]["kernel"][0] = 7
 
 
 def test_few_states_are_kept(open_stage, place):
@@ -155,18 +143,12 @@ def test_few_states_are_kept(open_stage, place):
     assert kept == {str(step) for step in steps} | {f"sha256-{step}.json" for step in steps}
 
 
-def test_a_step_may_be_saved_again(open_stage):
+@pytest.mark.parametrize("steps", [(1, 1), (7, 8, 1)])
+def test_states_of_a_training_that_starts_over_replace_earlier_ones(open_stage, steps):
+    _save(open_stage(), *steps[:-1])
     stage = open_stage()
-    stage.save(_tree(5), 1)
-    stage.save(_tree(6), 1)
-    stage.close()
+    stage.save(_tree(6), steps[-1])
     _assert_is(open_stage().restore(), 6)
-
-
-def test_states_of_a_training_that_starts_over_replace_later_ones(open_stage):
-    _save(open_stage(), 7, 8)
-    _save(open_stage(), 1)
-    _assert_is(open_stage().restore(), 1)
 
 
 def test_saves_are_no_more_frequent_than_asked(open_stage, monkeypatch):
@@ -297,10 +279,11 @@ def test_what_cannot_be_read_stays_and_is_an_error(open_stage, place, monkeypatc
 
 
 def test_results_of_several_keys_lie_side_by_side(open_stage, place):
+    _save(open_stage(), 1)
+    assert open_stage(OTHER).restore() is None
     _finish(open_stage(), 9)
     other = open_stage(OTHER)
     assert other.result() is None
-    assert other.restore() is None
     assert other.why() == "its code changed since"
     _finish(other, 10)
     stage = open_stage()
@@ -310,30 +293,17 @@ def test_results_of_several_keys_lie_side_by_side(open_stage, place):
     _assert_is(open_stage(OTHER).result(), 10)
 
 
-def test_a_state_of_another_key_is_not_used(open_stage):
-    _save(open_stage(), 1)
-    assert open_stage(OTHER).restore() is None
-    _assert_is(open_stage().restore(), 1)
-
-
-def test_the_first_time_there_is_nothing_to_explain(open_stage):
-    stage = open_stage()
-    assert stage.result() is None
-    assert stage.why() == ""
-
-
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"config": "1"}'])
-def test_a_result_that_does_not_say_what_it_was_made_from_is_moved_aside(open_stage, place, content):
+def test_a_damaged_key_file_hides_no_result_and_stops_nothing(open_stage, place, content):
     _finish(open_stage(), 9)
     (place / "key.json").unlink()
     if content is not None:
         (place / "key.json").write_text(content)
-    stage = open_stage()
-    assert stage.result() is None
-    assert stage.why() == "it is damaged"
-    assert (place.parent / f"damaged-{place.name}" / "result/0").is_dir()
-    _finish(stage, 10)
-    _assert_is(open_stage().result(), 10)
+    _assert_is(open_stage().result(), 9)
+    other = open_stage(OTHER)
+    assert other.result() is None
+    assert "code" in other.why() or not other.why()
+    _finish(other, 10)
 
 
 def _run(open_stage, directory, number):
@@ -389,7 +359,7 @@ def test_a_full_disk_is_told_and_does_not_count(open_stage, place, save):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=f"could not write the checkpoint {place}.*Make room"):
+        with pytest.raises(UserError, match=f"{place}.* cannot be written"):
             save(open_stage(), large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

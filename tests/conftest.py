@@ -1,6 +1,7 @@
 """What several test modules share: a very small network, images, and a saver that keeps states in memory."""
 
 import os
+import shutil
 from pathlib import Path
 
 # Nearly all of these tests' time is XLA's: compile fast rather than well, and keep what was compiled. JAX
@@ -84,6 +85,21 @@ def images():
     return (base + rng.integers(-60, 60, (64, IMAGE_SIZE, IMAGE_SIZE, 3))).astype(np.uint8)
 
 
+@pytest.fixture
+def torch():
+    """PyTorch, where a version is installed that reads files safely."""
+    reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
+    return pytest.importorskip("torch", minversion="2.10", reason=reason)
+
+
+@pytest.fixture(params=("safetensors", "npz", "pth"))
+def suffix(request):
+    """Each format of weights in turn."""
+    if request.param == "pth":
+        request.getfixturevalue("torch")
+    return request.param
+
+
 def _stacked(network, count, seed, outputs):
     keys = jax.random.split(jax.random.key(seed), count)
     module = network.clone(outputs=outputs)
@@ -162,3 +178,30 @@ def make_context(network, make_parents, images):
         return methods.Context(**{**whole, **fields})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The work directory of one uninterrupted small run; not to be written to."""
+    import tiny_runs  # most tests need neither Orbax nor the stages
+
+    from kernelgan import pipeline
+
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    pipeline.run(tiny_runs.small_config(), workdir)
+    return workdir
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of that run."""
+    return shutil.copytree(finished, tmp_path / "copied")
+
+
+@pytest.fixture
+def unfinished(copied):
+    """A copy of that run without its results: every stage is done, nothing is evaluated."""
+    for name in ("results.json", "arrays.npz", "recipe.sha256"):
+        (copied / name).unlink()
+    shutil.rmtree(copied / "evaluation")
+    return copied

@@ -1,44 +1,48 @@
 """One run on other numbers of devices and processes: the same to the bit, and resumed across them."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kernelgan import cluster
+from kernelgan import distributed
 from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]
-_PROGRAM = """
-import sys
+_START = """
+import os, sys
 from pathlib import Path
 import numpy as np
-from kernelgan import cluster, cyclegan, environment, models, population
-from kernelgan.checkpoint import Stage
-from kernelgan.keys import StageKey
+from kernelgan import distributed, environment
 from kernelgan.types import UserError
 
-directory, dies_after, coordinator, processes, process = sys.argv[1:]
+coordinator, processes, process = sys.argv[1:4]
 environment.configure("cpu")
 if coordinator:
-    cluster.join(coordinator, int(processes), int(process))
-    if not cluster.is_first():
-        cluster.follow()
-        sys.exit()
+    distributed.join(coordinator, int(processes), int(process), patience=60)
+"""
+
+_TRAINING = """
+from kernelgan import losses, models, population
+from kernelgan.checkpoint import Stage
+from kernelgan.generators import base, cyclegan
+from kernelgan.keys import StageKey
+
+directory, fails_in, chunk_size = Path(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
 
 class Saver(Stage):
     saves = 0
-    def save(self, make_tree, step):
-        super().save(make_tree, step)
-        type(self).saves += 1
-        if type(self).saves == int(dies_after):
-            raise UserError("killed")
-        if type(self).saves == -int(dies_after):
-            raise KeyboardInterrupt
+    def save(self, tree, step):
+        super().save(tree, step)
+        Saver.saves += 1
+        if Saver.saves == fails_in:
+            raise OSError(28, "No space left on device")
 
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (48, 12, 12, 3), dtype=np.uint8)
@@ -47,27 +51,27 @@ rest = (np.arange(32, 40, dtype=np.int32), np.arange(40, 48, dtype=np.int32))
 zeros = np.zeros(5, np.int32)
 people = population.Population(("x",) * 5, np.arange(5, dtype=np.int32), zeros, zeros, (halves,), (rest,),
                                (np.arange(48)[None] % 2).astype(np.int8))
+network = models.ConvNet((2, 3), 3)
 try:
     params, history = population.train(
-        models.ConvNet((2, 3), 3), images, people, population.Training(2, 16, 8, 0.01, (1.0, 1.0)),
-        loss=population.cross_entropy, metrics=population.binary_metrics, seed=0, chunk_size=3,
-        saver=Saver(Path(directory) / "zoo", StageKey({}), seconds=0), progress=lambda *_: None,
+        network, images, people, population.Training(2, 16, 8, 0.01, (1.0, 1.0)),
+        loss=losses.cross_entropy, metrics=population.binary_metrics, seed=0, chunk_size=chunk_size,
+        saver=Saver(directory / "zoo", StageKey({}), seconds=0),
     )
-    volumes = {"conv1": tuple(rng.uniform(-1, 1, (3, 5, 2, 3, 3, 1)).astype(np.float32) for _ in "AB")}
-    translators, losses = cyclegan.train(
-        volumes, {"conv1": cyclegan.Translation(2, 2, 1e-3)}, pairs=(5, 6, 7), hidden=4, cycle=10.0,
-        identity=0.0, steps_per_call=2, seed=0, progress=lambda *_: None,
-        saver=Saver(Path(directory) / "cyclegan", StageKey({}), seconds=0),
+    parents = base.Parents(params, params)
+    family = cyclegan.make(network, cyclegan.Config(hidden=4, epochs=(2, 2), batch_size=2))
+    fitted = base.fit(
+        base.Task("cyclegan", family, base.views("", family, [parents] * 3, [None] * 3), ("a", "b", "c")),
+        steps_per_call=2, saver=Saver(directory / "cyclegan", StageKey({}), seconds=0),
     )
-except UserError:
-    cluster.leave(3)
-    sys.exit(3)
-except KeyboardInterrupt:
-    cluster.leave(4)
-cluster.dismiss()
-import jax
-leaves = jax.tree.leaves((params, history, translators, losses))
-np.savez(Path(directory) / "found.npz", *leaves)
+except (UserError, OSError) as error:
+    print("error:", error, flush=True)
+    distributed.abandon(2)
+    sys.exit(2)
+if distributed.leave():
+    import jax
+    leaves = jax.tree.leaves((params, history, fitted.state, fitted.history))
+    np.savez(directory / "found.npz", *leaves)
 """
 
 
@@ -77,130 +81,178 @@ def _free_port():
         return found.getsockname()[1]
 
 
-def _start(directory, *, devices, dies_after=0, coordinator="", processes=0, process=-1):
+def _start(program, *arguments, devices=1, place=("", 1, 0)):
     return subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, directory, *map(str, (dies_after, coordinator, processes, process))],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-c", program, *map(str, (*place, *arguments))],
+        env=os.environ
+        | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def _run(directory, *, devices, processes=1, **options):
-    """What a run leaves; its exit status is that of the first process."""
+def _ended(running):
+    """The exit statuses, and what was said."""
+    said = [one.communicate(timeout=300)[0] for one in running]
+    return [one.returncode for one in running], said
+
+
+def _run(program, *arguments, devices=1, processes=1):
+    address = f"127.0.0.1:{_free_port()}" if processes > 1 else ""
+    return _ended(
+        [
+            _start(program, *arguments, devices=devices, place=(address, processes, process))
+            for process in range(processes)
+        ]
+    )
+
+
+def _train(directory, *, fails_in=0, chunk_size=3, **where):
     directory.mkdir(exist_ok=True)
-    together = {"coordinator": f"127.0.0.1:{_free_port()}", "processes": processes} if processes > 1 else {}
-    running = [
-        _start(directory, devices=devices, **options, **(together | {"process": n} if together else {}))
-        for n in range(processes)
-    ]
-    said = [one.communicate(timeout=180)[0] for one in running]
-    file = directory / "found.npz"
-    found = None
-    if file.exists():
-        with np.load(file) as arrays:
-            found = [arrays[name] for name in arrays.files]
-    return [one.returncode for one in running], found, said
+    statuses, said = _run(_START + _TRAINING, directory, fails_in, chunk_size, **where)
+    return statuses, said, _arrays(directory / "found.npz")
+
+
+def _arrays(file):
+    if not file.exists():
+        return None
+    with np.load(file) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 @pytest.fixture(scope="module")
 def on_one_device(tmp_path_factory):
-    statuses, found, said = _run(tmp_path_factory.mktemp("one") / "run", devices=1)
+    statuses, said, found = _train(tmp_path_factory.mktemp("one") / "run")
     assert statuses == [0], said
     return found
 
 
 def _assert_same(found, expected):
-    assert len(found) == len(expected)
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
-def test_several_devices_give_the_same_bits(on_one_device, tmp_path, devices):
-    statuses, found, said = _run(tmp_path / "run", devices=devices)
+def test_two_devices_give_the_same_bits(on_one_device, tmp_path):
+    statuses, said, found = _train(tmp_path / "run", devices=2)
     assert statuses == [0], said
     _assert_same(found, on_one_device)
 
 
-def test_two_processes_give_the_same_bits_and_go_on_where_four_devices_stopped(on_one_device, tmp_path):
-    statuses, found, said = _run(tmp_path / "run", devices=4, dies_after=3)
-    assert (statuses, found) == ([3], None), said
-    statuses, found, said = _run(tmp_path / "run", devices=1, processes=2)
+def test_a_run_goes_on_with_other_devices_processes_and_chunks(on_one_device, tmp_path):
+    """On 4 devices; then on 2 processes until process 0 cannot write, which ends both; then to its end."""
+    statuses, said, found = _train(tmp_path / "run", devices=4, fails_in=1)
+    assert (statuses, found) == ([2], None), said
+    statuses, said, found = _train(tmp_path / "run", processes=2, fails_in=2, chunk_size=4)
+    assert (statuses, found) == ([2, 2], None), said
+    for number in range(2):
+        assert "No space left on device" in said[number].splitlines()[-1]
+        assert "Traceback" not in said[number]
+    assert "resuming from" in said[0]
+    statuses, said, found = _train(tmp_path / "run", processes=2, devices=2, chunk_size=2)
     assert statuses == [0, 0], said
     assert "resuming from" in said[0]
+    assert "resuming from" not in said[1]
     _assert_same(found, on_one_device)
 
 
-def test_a_run_that_stops_lets_the_other_process_go(on_one_device, tmp_path):
-    statuses, found, said = _run(tmp_path / "run", devices=1, processes=2, dies_after=2)
-    assert (statuses, found) == ([3, 0], None), said
-    statuses, found, said = _run(tmp_path / "run", devices=2)  # and one process goes on alone
-    assert "resuming from" in said[0]
-    _assert_same(found, on_one_device)
+_TALK = """
+number = int(process)
+
+def told(function):
+    try:
+        return function()
+    except UserError as error:
+        return f"refused: {error}"
+
+def fails_on(*numbers):
+    def fail():
+        if number in numbers:
+            raise UserError(f"bad data on {number}")
+        return number
+    return fail
+
+def stops():
+    if number == 1:
+        raise OSError("no such disk")
+
+assert distributed.is_together() and distributed.is_first() == (number == 0)
+assert distributed.gather("x" * number * 5) == ["", "xxxxx"]
+assert distributed.first(lambda: {"who": number, "what": np.arange(3)})["who"] == 0
+assert told(lambda: distributed.first(fails_on(0))) == "refused: bad data on 0"
+assert told(lambda: distributed.first(fails_on(1))) == 0  # it is not called there
+assert distributed.everywhere(fails_on(), lambda result: "same") == number
+assert told(lambda: distributed.everywhere(fails_on(0, 1), str)) == "refused: bad data on 0"
+assert told(lambda: distributed.everywhere(fails_on(1), str)) == "refused: process 1: bad data on 1"
+assert "different photographs" in told(lambda: distributed.everywhere(fails_on(), str, "photographs"))
+try:
+    distributed.everywhere(stops, str)
+except UserError as error:
+    assert number == 0 and "process 1" in str(error) and "no such disk" in str(error)
+except OSError:
+    assert number == 1
+with distributed.silent_unless_first():
+    print("progress")
+print("own words")
+assert distributed.leave() == (number == 0) == distributed.is_first()
+assert not distributed.is_together()
+"""
 
 
-def test_a_first_process_that_is_interrupted_ends_and_so_does_the_other(tmp_path):
-    statuses, found, said = _run(tmp_path / "run", devices=1, processes=2, dies_after=-1)
-    assert (statuses[0], found) == (4, None), said
-    assert statuses[1] != 0, said  # by itself or, if that is faster, by JAX, which aborts it
-
-
-def _launch(workdir, *flags, process=None, port=0):
-    small = {"data.image_size": 16, "model.filters": (2, 2), "model.kernel_size": 3, "evaluate.bootstrap": 10}
-    place = (
-        []
-        if process is None
-        else ["--processes=2", f"--process={process}", f"--coordinator=127.0.0.1:{port}"]
-    )
-    given = [f"--config.{name}={value}" for name, value in small.items()]
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "launch.py",
-            "--config=configs/tiny.py",
-            f"--workdir={workdir}",
-            *given,
-            *place,
-            *flags,
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _both(workdir, *flags):
-    port = _free_port()
-    running = [_launch(workdir, *flags, process=process, port=port) for process in range(2)]
-    said = [one.communicate(timeout=240)[0] for one in running]
-    return [one.returncode for one in running], said
-
-
-def test_a_whole_run_on_two_processes_ends_in_the_same_results(tmp_path):
-    statuses, said = _both(tmp_path / "two")
+def test_what_processes_tell_each_other():
+    statuses, said = _run(_START + _TALK, processes=2)
     assert statuses == [0, 0], said
-    assert "in 2 processes" in said[0]
-    alone = _launch(tmp_path / "one")
-    alone.communicate(timeout=240)
-    with np.load(tmp_path / "two" / "arrays.npz") as two, np.load(tmp_path / "one" / "arrays.npz") as one:
-        assert two.files == one.files
-        for name in one.files:
-            np.testing.assert_array_equal(two[name], one[name], err_msg=name)
+    assert ["progress" in words for words in said] == [True, False]
+    assert all("own words" in words for words in said)
 
 
-def test_bad_data_on_the_first_process_ends_both(tmp_path):
-    statuses, said = _both(tmp_path / "run", "--config.data.source=folder", "--config.data.folder=nowhere")
-    assert statuses == [2, 0], said
-    assert "error: " in said[0]
+_LOSING = """
+if int(process) == 1:
+    os._exit(9)
+try:
+    distributed.gather(1)
+except UserError as error:
+    print("error:", error, flush=True)
+    distributed.abandon(2)
+"""
+
+
+def test_a_process_that_was_killed_is_told_in_one_line():
+    statuses, said = _run(_START + _LOSING, processes=2)
+    assert statuses == [2, 9], said
+    assert "error: another process of this run has ended" in said[0].splitlines()[-1]
+    assert "Traceback" not in said[0]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_never_comes_is_waited_for_and_told_in_one_line(process):
+    impatient = _START.replace("patience=60", "patience=1")
+    statuses, said = _ended([_start(impatient, place=(f"127.0.0.1:{_free_port()}", 2, process))])
+    assert statuses == [2], said
+    first, last = said[0].splitlines()
+    assert f"process {process} of 2: waiting for the others at 127.0.0.1:" in first
+    assert last.startswith("error: not all processes of this run came to 127.0.0.1:")
+
+
+def test_a_port_in_use_is_refused():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"--coordinator={address}: process 0 cannot listen on port"):
+            distributed.join(address, 2, 0)
 
 
 @pytest.mark.parametrize("address", ["node0", "node0:", "node0:http"])
 def test_an_address_without_a_port_is_refused(address):
     with pytest.raises(UserError, match=f"--coordinator={address}; expected HOST:PORT"):
-        cluster.join(address, 2, 0)
+        distributed.join(address, 2, 0)
+
+
+def test_a_port_that_cannot_be_is_refused():
+    with pytest.raises(UserError, match="process 0 cannot listen on port 70000"):
+        distributed.join("127.0.0.1:70000", 2, 0)
 
 
 @pytest.mark.parametrize(("processes", "process"), [(0, 0), (2, 2), (2, -1)])
@@ -208,4 +260,103 @@ def test_a_place_among_the_processes_that_cannot_be_is_refused(processes, proces
     with pytest.raises(
         UserError, match=f"--processes={processes} and --process={process}; expected how many"
     ):
-        cluster.join("127.0.0.1:1", processes, process)
+        distributed.join("127.0.0.1:1", processes, process)
+
+
+# Through launch.py.
+
+
+def _launch(workdir, *flags, place=(), cwd=ROOT):
+    small = {"data.image_size": 16, "model.filters": (2, 2), "model.kernel_size": 3, "evaluate.bootstrap": 10}
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "launch.py"),
+            f"--config={ROOT}/configs/tiny.py",
+            f"--workdir={workdir}",
+            *(f"--config.{name}={value}" for name, value in small.items()),
+            *place,
+            *flags,
+        ],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _both(workdir, *flags, folders=(ROOT, ROOT)):
+    address = f"--coordinator=127.0.0.1:{_free_port()}"
+    return [
+        _launch(workdir, *flags, place=(address, "--processes=2", f"--process={process}"), cwd=folder)
+        for process, folder in enumerate(folders)
+    ]
+
+
+def _errors(words):
+    return [line for line in words.splitlines() if line.startswith("error: ")]
+
+
+def test_bad_data_ends_both_processes_with_one_line(tmp_path):
+    flags = ("--config.data.source=folder", "--config.data.folder=nowhere")
+    statuses, said = _ended(_both(tmp_path / "run", *flags))
+    assert statuses == [2, 2], said
+    for words in said:
+        (line,) = _errors(words)
+        assert "nowhere" in line
+        assert "Traceback" not in words
+
+
+def test_a_file_that_one_process_lacks_ends_both_with_one_line(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "first" / "mine.py").write_text(
+        "from kernelgan import generators\n"
+        "def make(network, config):\n"
+        "    return generators.stateless(lambda key, parents, probes: parents.attribute)\n"
+    )
+    folders = (tmp_path / "first", tmp_path / "second")
+    statuses, said = _ended(_both(tmp_path / "run", "--generator=mine.py", folders=folders))
+    assert statuses == [2, 2], said
+    for words in said:
+        (line,) = _errors(words)
+        assert "process 1: " in line
+        assert "mine.py" in line
+        assert "Traceback" not in words
+
+
+def test_a_whole_run_on_two_processes_ends_in_the_same_results(tmp_path):
+    """Interrupted, continued to its zoos, and then to its end; a finished one is shown again."""
+    running = _both(tmp_path / "two")
+    state = tmp_path / "two" / "checkpoints" / "zoo"
+    until = time.monotonic() + 200
+    while not list(state.glob("*/state/sha256-*")) and time.monotonic() < until:
+        time.sleep(0.02)
+    running[0].send_signal(signal.SIGINT)
+    statuses, said = _ended(running)
+    assert statuses[0] == 130, said
+    assert statuses[1] != 0, said  # by itself or, if that is faster, by JAX, which aborts it
+    assert "interrupted" in said[0]
+    assert "Traceback" not in said[0]
+
+    statuses, said = _ended(_both(tmp_path / "two", "--stage=zoo"))
+    assert statuses == [0, 0], said
+    assert "in 2 processes" in said[0]
+    assert "resuming from" in said[0]
+    assert list(state.glob("*/result"))
+    assert not (tmp_path / "two" / "checkpoints" / "distilled").exists()
+
+    statuses, said = _ended(_both(tmp_path / "two"))
+    assert statuses == [0, 0], said
+    assert "zoo                    done before" in said[0]
+    assert "report: " in said[0]
+    assert "zoo" not in said[1]
+    alone, words = _ended([_launch(tmp_path / "one")])
+    assert alone == [0], words
+    _assert_same(_arrays(tmp_path / "two" / "arrays.npz"), _arrays(tmp_path / "one" / "arrays.npz"))
+
+    statuses, said = _ended(_both(tmp_path / "two"))
+    assert statuses == [0, 0], said
+    assert "finished before" in said[0]
+    assert "report: " in said[0]
+    assert "report: " not in said[1]

@@ -50,7 +50,6 @@ def _refused(message, call, *args, **kwargs):
 def _finish(run, stage, tree):
     checkpoint = Stage(run / workdir.CHECKPOINTS / stage, StageKey({}), seconds=0.0)
     checkpoint.finish(tree)
-    checkpoint.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +57,18 @@ def run(tmp_path_factory, make_parents, generator):
     """A run of one pair that has not come to the opponents, with unlike networks everywhere."""
     run = tmp_path_factory.mktemp("runs") / "black_cat"
     run.mkdir()
-    zoo = {"excluded": [], "checkpoint": ["zoo", "0000"]}
+    zoo = {"excluded": [], "checkpoint": ["zoo", "0000"], "half_width": ["half_width", "0000"]}
     plan = {
         "layers": ["conv1", "conv2"],
         "zoos": [
             zoo | {"kind": "attribute", "concept": "black"},
-            zoo | {"kind": "object", "concept": "cat", "checkpoint": ["zoo", "0001"]},
+            zoo
+            | {
+                "kind": "object",
+                "concept": "cat",
+                "checkpoint": ["zoo", "0001"],
+                "half_width": ["half_width", "0001"],
+            },
         ],
         "pairs": [{"attribute": "black", "object": "cat", "has_ceiling": True}],
     }
@@ -119,8 +124,8 @@ def test_a_directory_has_a_file_for_each_network(run, make_parents, network, tmp
 def test_a_generator_is_exported(run, generator, tmp_path, assert_trees_equal):
     said = export.export(run, tmp_path / "g.npz", network="fit_cyclegan_conv2_b2a")
     assert said.endswith("1 generator of 655 parameters in 4 arrays")
-    found = interop.load_generator(tmp_path / "g.npz", channels=CHANNELS, hidden=HIDDEN)
-    assert_trees_equal(found, jax.tree.map(lambda leaf: 2 * leaf, generator))
+    expected = interop.to_torch(jax.tree.map(lambda leaf: 2 * leaf, generator))
+    assert_trees_equal(weights.read_arrays(tmp_path / "g.npz"), expected)
 
 
 def test_a_zoo_at_half_width_is_exported(run, network, tmp_path, assert_trees_equal):
@@ -174,7 +179,6 @@ def test_a_stage_that_is_being_written_is_not_touched(run, tmp_path):
             ["{run}", "--network=black", "--member=4", "--out={tmp}/x.npz"],
             r"--member=4 is not in 'black'; expected a number from 0 to 3",
         ),
-        (["{run}", "--network=black", "--member=-1", "--out={tmp}/x.npz"], r"--member=-1 is not in"),
         (
             ["{run}", "--network=fit_cyclegan_conv1_a2b", "--member=0", "--out={tmp}/x.npz"],
             r"expected no number, for it is not a zoo",
@@ -237,7 +241,13 @@ def test_every_pair_family_and_generator_has_its_name(tmp_path):
     plan = {"layers": ["conv1"], "pairs": [dict(zip(keys, pair, strict=True)) for pair in pairs]}
     zoo = {"kind": "object", "excluded": ["x"]}
     plan["zoos"] = [
-        zoo | {"concept": name, "checkpoint": [f"zoo-{n}", "0000"]} for n, name in enumerate("ab")
+        zoo
+        | {
+            "concept": name,
+            "checkpoint": [f"zoo-{n}", "0000"],
+            "half_width": [f"half_width-{n}", "0000"],
+        }
+        for n, name in enumerate("ab")
     ]
     workdir.write_plan(tmp_path, plan)
     for number, stage in enumerate(("zoo-0", "zoo-1", "half_width-0", "half_width-1")):
@@ -275,17 +285,10 @@ def test_every_pair_family_and_generator_has_its_name(tmp_path):
     np.testing.assert_array_equal(weights.read_arrays(tmp_path / "map.npz")["matrix"], [[2.0]])
 
 
-def test_the_command_runs_and_ends_without_a_traceback(run, tmp_path):
-    def call(*arguments):
-        command = [sys.executable, "-m", "kernelgan.export", str(run), *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-
+def test_the_command_runs_in_a_process_of_its_own(run, tmp_path):
     out = tmp_path / "black.safetensors"
-    done = call("--network=black", f"--out={out}")
+    command = [sys.executable, "-m", "kernelgan.export", str(run), "--network=black", f"--out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
     assert len(weights.read_arrays(out)["conv1.bias"]) == 4
-    refused = call("--network=grey", f"--out={out}")
-    assert refused.returncode == 2
-    assert refused.stdout == ""
-    assert re.fullmatch(r"error: .* has no 'grey'; it has black, .*\n", refused.stderr)

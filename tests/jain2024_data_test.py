@@ -7,6 +7,7 @@ from pathlib import Path
 import jain2024_archive as made
 import numpy as np
 import pytest
+from scipy import signal
 
 from kernelgan import interop, models
 from kernelgan.types import UserError
@@ -128,6 +129,21 @@ def test_the_digest_is_of_everything(own, file, name):
     assert data.load(own, made.silent).digest != before
 
 
+def test_generators_answer_as_their_arrays_by_hand():
+    arrays = {n.split("/")[2]: a for n, a in made.make_arrays()[1].items() if n.startswith("conv1/A2B/")}
+    volume = np.random.default_rng(0).normal(size=(3, 6, 5, 5)).astype(np.float32)  # PyTorch's (I, O, h, w)
+
+    def convolved(maps, layer):
+        padded = np.pad(maps, ((0, 0), (1, 1), (1, 1), (1, 1)))
+        weights = zip(arrays[f"{layer}.weight"], arrays[f"{layer}.bias"], strict=True)
+        return np.stack([signal.correlate(padded, one, mode="valid")[0] + bias for one, bias in weights])
+
+    expected = np.tanh(convolved(np.maximum(convolved(volume, "main.0"), 0), "main.2"))
+    params = data.generator_from_torch(arrays, 3, "here")
+    found = models.generate_volumes(data.HIDDEN, params, volume.transpose(1, 2, 3, 0)[None])[0]
+    np.testing.assert_allclose(found.transpose(3, 0, 1, 2), expected, atol=1e-5)
+
+
 # What is refused ------------------------------------------------------------------------------------------
 
 
@@ -167,6 +183,8 @@ def test_arrays_that_are_unknown_missing_or_damaged(own):
     _refused(own, r"generators\.npz holds conv3/A2B/main\.0\.bias; expected .*conv1/A2B, conv1/B2A")
     made.edit(own / "generators.npz", **{"conv3/A2B/main.0.bias": None, "conv2/A2B/main.2.weight": None})
     _refused(own, r"generators\.npz, conv2/A2B .*main\.2\.weight")
+    made.edit(own / "generators.npz", **{"conv2/A2B/main.2.weight": np.zeros((6, 8, 3, 3, 3), np.float32)})
+    _refused(own, r"generators\.npz, conv2/A2B .*main\.2\.weight is float32 \(6, 8, 3, 3, 3\)")
     made.edit(
         own / "generators.npz",
         **{"conv2/A2B/main.2.weight": made.make_arrays()[1]["conv2/A2B/main.2.weight"]},

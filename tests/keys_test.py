@@ -134,11 +134,11 @@ def package(tmp_path, monkeypatch):
             path = tmp_path / "planted" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        keys._source.cache_clear()
+        keys._first_code.cache_clear()
         return keys.of_source(*(modules or ("planted",)))
 
     yield digest
-    keys._source.cache_clear()
+    keys._first_code.cache_clear()
 
 
 @pytest.mark.parametrize(

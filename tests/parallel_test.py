@@ -59,7 +59,7 @@ def test_only_the_first_argument_is_donated():
     assert not shared.is_deleted()
 
 
-def test_common_is_donated_unasked():
+def test_nothing_is_donated_unasked():
     spread = parallel.Spread(2)
     state = spread.deal(np.ones((2, 3), np.float32))
     spread.map(lambda s, whole: s * whole)(state, spread.share(np.ones(3, np.float32)))
@@ -69,7 +69,8 @@ def test_common_is_donated_unasked():
 _ON_FOUR_DEVICES = """
 import re
 import jax, numpy as np
-from kernelgan import cyclegan, models, parallel, population
+from kernelgan import engine, losses, models, parallel, population
+from kernelgan.generators import base, cyclegan
 assert len(parallel.devices()) == 4
 for members, size, used in ((1, 1, 1), (3, 3, 3), (4, 4, 4), (5, 8, 4), (8, 8, 4)):
     spread = parallel.Spread(members)
@@ -80,37 +81,43 @@ for members, size, used in ((1, 1, 1), (3, 3, 3), (4, 4, 4), (5, 8, 4), (8, 8, 4
     assert len(found.sharding.device_set) == used
     np.testing.assert_array_equal(spread.collect(found), given.sum(axis=1) * 3)
 
-# The programs that train exchange common between the devices.
+# The programs that train exchange nothing between the devices.
 collective = re.compile("all-reduce|all-gather|all-to-all|reduce-scatter|collective|send|recv")
-spread = parallel.Spread(4)
+
+def text_of(program, members, shared):
+    # of what engine.fit runs for each call
+    run = engine._compile(program, 4, shared)
+    mine = run.spread.deal(members)
+    given = run.init(mine, run.shared), mine, (run.shared, run.spread.share(np.int32(0)))
+    return run.advance.lower(*given).compile().as_text()
+
+network, zeros = models.ConvNet((2, 3), 3), np.zeros(4, np.int32)
 halves = (np.arange(8, dtype=np.int32), np.arange(8, 16, dtype=np.int32))
-people = population.Population(("x",) * 4, np.arange(4), np.zeros(4, int), np.zeros(4, int), (halves,),
-                               (halves,), np.zeros((1, 16), np.int8))
-one = population.programs(
-    models.ConvNet((2, 3), 3), population.Training(1, 8, 4, 0.1, (1.0, 1.0)),
-    loss=population.cross_entropy, metrics=population.binary_metrics, watch=True,
+people = population.Population(("x",) * 4, np.arange(4, dtype=np.int32), zeros, zeros, (halves,), (halves,),
+                               np.zeros((1, 16), np.int8))
+zoo = population.program(
+    network, population.Training(1, 8, 4, 0.1, (1.0, 1.0)),
+    loss=losses.cross_entropy, metrics=population.binary_metrics, watch=True,
 )
-shared = spread.share(population.shared_arrays(np.zeros((16, 12, 12, 3), np.uint8), people, 0))
-members = spread.deal(population.members_of(people, np.arange(4)) | {"epoch": np.zeros(4, np.int32)})
-state = spread.map(one.initialise)(members, shared)
-texts = [spread.map(one.epoch, donate_first=True).lower(state, members, shared).compile().as_text()]
-two = cyclegan.programs({"conv1": cyclegan.Translation(1, 2, 0.1)}, {"conv1": 2}, hidden=2, cycle=10.0,
-                        identity=1.0, steps_per_call=2)
-volumes = np.ones((4, 3, 2, 3, 3, 1), np.float32)
-pairs = spread.deal({"number": np.arange(4, dtype=np.int32), "volumes": {"conv1": (volumes, volumes)}})
-common = spread.share({"seed": np.int32(0), "first": np.int32(0)})
-states = spread.map(two.initialise)(pairs, common)
-texts.append(spread.map(two.advance, donate_first=True).lower(states, pairs, common).compile().as_text())
+images = np.zeros((16, 12, 12, 3), np.uint8)
+texts = [text_of(zoo, population.members_of(people), population.shared_arrays(images, people, 0))]
+params = models.initialise_convnet(network, 12, jax.random.key(0))
+parents = jax.tree.map(lambda leaf: np.stack([leaf] * 3), params)
+family = cyclegan.make(network, cyclegan.Config(hidden=2, epochs=(1, 1), batch_size=2))
+view = family.view(base.Parents(parents, parents), None)
+members = {"number": zeros, "view": jax.tree.map(lambda leaf: np.stack([leaf] * 4), view)}
+texts.append(text_of(base.program(family, "cyclegan", 2, 2), members, {"seed": np.int32(0)}))
 for text in texts:
     assert "num_partitions=4" in text
     assert not collective.findall(text), collective.findall(text)
 # The expression does find one that is there.
+spread = parallel.Spread(4)
 total = jax.jit(lambda x: x.sum()).lower(spread.deal(np.ones(4, np.float32))).compile().as_text()
 assert collective.findall(total)
 """
 
 
-def test_a_population_is_spread_over_four_devices_which_exchange_common():
+def test_a_population_is_spread_over_four_devices_which_exchange_nothing():
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", _ON_FOUR_DEVICES], env=environment, capture_output=True, text=True, check=False

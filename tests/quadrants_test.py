@@ -118,13 +118,13 @@ def test_a_maximum_keeps_the_same_part_every_time(source):
 def test_parents_never_read_the_other_concept(source):
     part = partition(source)
     black, cat = source.train.attributes["black"], source.train.objects["cat"]
-    groups = quadrants.attribute_groups(part, "black", ["cat"])
+    groups = quadrants.zoo_groups(part, "attribute", "black", ["cat"])
     assert groups.quadrants == (Quadrant.ATTRIBUTE_ONLY, Quadrant.NEITHER)
     assert (cat[groups.read()] == 0).all()
     for side in (groups.train, groups.validation):
         assert (black[side[0]] == 1).all()
         assert (black[side[1]] == 0).all()
-    groups = quadrants.object_groups(part, "cat", ["black"])
+    groups = quadrants.zoo_groups(part, "object", "cat", ["black"])
     assert groups.quadrants == (Quadrant.OBJECT_ONLY, Quadrant.NEITHER)
     assert (black[groups.read()] == 0).all()
     for side in (groups.train, groups.validation):
@@ -137,8 +137,8 @@ def test_parents_read_the_quadrants_of_the_pair(source, maximum):
     part = partition(source, Limits(5, 3, maximum, 0))
     pair = quadrants.split(part, "black", "cat")
     parents = (
-        quadrants.attribute_groups(part, "black", ["cat"]),
-        quadrants.object_groups(part, "cat", ["black"]),
+        quadrants.zoo_groups(part, "attribute", "black", ["cat"]),
+        quadrants.zoo_groups(part, "object", "cat", ["black"]),
     )
     for groups in (*parents, quadrants.distilled_groups(pair), quadrants.ceiling_groups(pair)):
         for number, train, validation in zip(groups.quadrants, groups.train, groups.validation, strict=True):
@@ -148,13 +148,13 @@ def test_parents_read_the_quadrants_of_the_pair(source, maximum):
 
 def test_one_zoo_serves_a_row_of_a_matrix(source):
     part = partition(source, Limits(5, 3, maximum_train=20))
-    own = [quadrants.attribute_groups(part, "black", [name]).key for name in ("cat", "dog")]
-    row = quadrants.attribute_groups(part, "black", ["cat", "dog"])
+    own = [quadrants.zoo_groups(part, "attribute", "black", [name]).key for name in ("cat", "dog")]
+    row = quadrants.zoo_groups(part, "attribute", "black", ["cat", "dog"])
     assert len({*own, row.key}) == 3
-    assert row.key == quadrants.attribute_groups(part, "black", ["dog", "cat"]).key
+    assert row.key == quadrants.zoo_groups(part, "attribute", "black", ["dog", "cat"]).key
     for name in ("cat", "dog"):
         assert (source.train.objects[name][row.read()] == 0).all()
-    column = quadrants.object_groups(part, "cat", ["black", "red"])
+    column = quadrants.zoo_groups(part, "object", "cat", ["black", "red"])
     for name in ("black", "red"):  # not known is excluded too
         assert (source.train.attributes[name][column.read()] == 0).all()
     assert (source.train.attributes["red"] == -1).any()
@@ -188,11 +188,11 @@ def test_too_few_images_name_the_quadrant_and_the_field(source):
     with pytest.raises(
         UserError, match=r"zoo of the attribute 'black' without 'cat', 'dog', 'car' has too few"
     ):
-        quadrants.attribute_groups(partition(source), "black", everything)
+        quadrants.zoo_groups(partition(source), "attribute", "black", everything)
     with pytest.raises(
         UserError, match=r"zoo of the object 'cat' without 'black' has too few .* found \d+, needed 9"
     ):
-        quadrants.object_groups(partition(source, Limits(999, 3)), "cat", ["black"])
+        quadrants.zoo_groups(partition(source, Limits(999, 3)), "object", "cat", ["black"])
 
 
 @pytest.mark.parametrize(("value", "message"), [(0, "no positives: it holds in none"), (1, "no negatives")])

@@ -5,7 +5,7 @@ from kernelgan.data import rendered
 from kernelgan.types import UserError
 
 
-def load(train=24, test=8, *, attributes=("black",), objects=("cat",), image_size=32, seed=0, progress=None):
+def load(train=24, test=8, *, attributes=("black",), objects=("cat",), image_size=32, seed=0, **options):
     return rendered.load(
         attributes=attributes,
         objects=objects,
@@ -13,7 +13,7 @@ def load(train=24, test=8, *, attributes=("black",), objects=("cat",), image_siz
         test=test,
         image_size=image_size,
         seed=seed,
-        progress=progress,
+        **options,
     )
 
 

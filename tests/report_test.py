@@ -2,6 +2,7 @@ import base64
 import html
 import html.parser
 import io
+import os
 import re
 from pathlib import Path
 
@@ -160,6 +161,15 @@ def test_every_embedded_figure_is_a_png_and_is_also_a_file(one_pair, one_page):
             assert opened.format == "PNG"
             assert min(opened.size) > 200
             assert np.asarray(opened.convert("L")).std() > 5
+
+
+def test_a_report_older_than_the_results_is_made_anew(tmp_path, flat_figures):
+    write_run(tmp_path, [rich_pair()])
+    path = report.show(tmp_path)
+    path.write_text("kept")
+    assert report.show(tmp_path).read_text() == "kept"
+    os.utime(path, ns=(0, 0))
+    assert report.show(tmp_path).read_text() != "kept"
 
 
 def test_text_from_outside_is_escaped(tmp_path, flat_figures):

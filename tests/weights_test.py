@@ -16,19 +16,6 @@ from kernelgan import weights
 from kernelgan.types import UserError
 
 
-def _torch():
-    reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
-    return pytest.importorskip("torch", minversion="2.10", reason=reason)
-
-
-@pytest.fixture(params=("safetensors", "npz", "pth"))
-def suffix(request):
-    """Each format in turn."""
-    if request.param == "pth":
-        _torch()
-    return request.param
-
-
 @pytest.fixture
 def arrays():
     """PyTorch's arrays of a small layer."""
@@ -46,7 +33,7 @@ def _refused(message, call, *args, **kwargs):
 
 
 def test_any_layout_is_written_as_contiguous_float32(suffix, tmp_path):
-    given = {"file": np.arange(6.0).reshape(2, 3).T, "b": jnp.ones(2, jnp.bfloat16), "c": np.float16(3)}
+    given = {"a": np.arange(6.0).reshape(2, 3).T, "b": jnp.ones(2, jnp.bfloat16), "c": np.float16(3)}
     found = weights.read_arrays(weights.write_arrays(tmp_path / f"x.{suffix}", given))
     assert set(found) == set(given)
     for name, array in found.items():
@@ -73,10 +60,25 @@ def test_files_that_are_not_there_or_of_another_kind_are_refused(tmp_path, array
     (tmp_path / "d.npz").mkdir()
     _refused(r"d\.npz is a directory", weights.read_arrays, tmp_path / "d.npz")
     known = r"expected one of \.safetensors, \.npz, \.pth, \.pt"
+    (tmp_path / "x.h5").write_text("")
     _refused(rf"x\.h5 ends in \.h5; {known}", weights.read_arrays, tmp_path / "x.h5")
     _refused(rf"x has no suffix; {known}", weights.write_arrays, tmp_path / "x", arrays)
     (tmp_path / "file").write_text("")
     _refused(r"cannot be written", weights.write_arrays, tmp_path / "file/x.npz", arrays)
+
+
+@pytest.mark.parametrize(
+    ("error", "fact"), [(OSError(5, "Input/output error"), r"Input/output error"), (MemoryError(), "memory")]
+)
+def test_what_cannot_be_read_is_not_called_damaged(stub_torch, error, fact, tmp_path):
+    stub_torch("2.10.0")
+
+    def fail(path, **how):
+        raise error
+
+    sys.modules["torch"].load = fail
+    (tmp_path / "zoo.pth").write_bytes(b"PK")
+    _refused(rf"zoo\.pth cannot be read \(.*{fact}", weights.read_arrays, tmp_path / "zoo.pth")
 
 
 def _half(content):
@@ -105,28 +107,21 @@ class _Payload:
         return open, (str(self.path), "w")
 
 
-def test_code_in_a_pytorch_file_is_not_executed(tmp_path):
-    torch = _torch()
-    path, touched = tmp_path / "evil.pth", tmp_path / "touched"
-    torch.save({"conv1.weight": _Payload(touched)}, path)
-    _refused(
-        r"evil\.pth holds more than weights: it asks for \w+\.open, which was not", weights.read_arrays, path
-    )
-    assert not touched.exists()
-    torch.load(path, weights_only=False)  # it would have been
-    assert touched.exists()
-    touched.unlink()
+@pytest.mark.parametrize("suffix", ["npz", "pth"])
+def test_code_in_a_file_is_not_executed(suffix, request, tmp_path):
+    path, touched = tmp_path / f"evil.{suffix}", tmp_path / "touched"
+    if suffix == "pth":
+        torch = request.getfixturevalue("torch")
+        torch.save({"conv1.weight": _Payload(touched)}, path)
+        torch.load(path, weights_only=False)  # so it could be
+        assert touched.exists()
+        touched.unlink()
+        _refused(r"evil\.pth .* asks for \w+\.open, which was not", weights.read_arrays, path)
+    else:
+        np.savez(path, good=np.zeros(2), bad=np.array([_Payload(touched)], object))
+        _refused(r"evil\.npz .*Object arrays", weights.read_arrays, path)
     path.write_bytes(pickle.dumps(_Payload(touched)))
-    _refused(r"evil\.pth", weights.read_arrays, path)
-    assert not touched.exists()
-
-
-def test_code_in_an_npz_is_not_executed(tmp_path):
-    path, touched = tmp_path / "evil.npz", tmp_path / "touched"
-    np.savez(path, good=np.zeros(2), bad=np.array([_Payload(touched)], object))
-    _refused(r"evil\.npz holds Python objects", weights.read_arrays, path)
-    path.write_bytes(pickle.dumps(_Payload(touched)))
-    _refused(r"evil\.npz", weights.read_arrays, path)
+    _refused(rf"evil\.{suffix}", weights.read_arrays, path)
     assert not touched.exists()
 
 
@@ -140,46 +135,33 @@ def test_an_npz_of_something_else_than_arrays_is_refused(tmp_path):
     _refused(r"odd\.npz is damaged, or not a \.npz file", weights.read_arrays, path)
 
 
-def test_safetensors_of_types_that_numpy_lacks(tmp_path):
-    path = tmp_path / "half.safetensors"
-
-    def write(dtype, content):
-        header = {"a": {"dtype": dtype, "shape": [1], "data_offsets": [0, len(content)]}}
-        text = json.dumps(header).encode()
-        path.write_bytes(len(text).to_bytes(8, "little") + text + content)
-
-    write("BF16", b"\x80\x3f")
+def test_bfloat16_is_read_as_float32_and_types_that_numpy_lacks_are_named(tmp_path):
+    for dtype, content in (("F8_E4M3", b"\0"), ("BF16", b"\x80\x3f")):
+        header = json.dumps({"a": {"dtype": dtype, "shape": [1], "data_offsets": [0, len(content)]}}).encode()
+        path = tmp_path / f"{dtype}.safetensors"
+        path.write_bytes(len(header).to_bytes(8, "little") + header + content)
     np.testing.assert_array_equal(weights.read_arrays(path)["a"], np.ones(1, np.float32), strict=True)
-    write("F8_E4M3", b"\0")
-    _refused(
-        r"half\.safetensors holds values that NumPy has no type for .*Save float32", weights.read_arrays, path
-    )
+    _refused(r"F8\S* .*float8_e4m3fn", weights.read_arrays, tmp_path / "F8_E4M3.safetensors")
 
 
-def test_pytorch_files_that_are_no_state_dict_are_refused(tmp_path):
-    torch = _torch()
+def test_pytorch_files_that_are_no_state_dict_are_refused(torch, tmp_path):
     path = tmp_path / "odd.pth"
     tensor, state = torch.zeros(2), torch.nn.Linear(2, 2).state_dict()
     for content, message in (
         (torch.nn.Linear(2, 2), r"odd\.pth holds more than weights: it asks for torch\.nn\S*\.Linear, which"),
-        (tensor, r"odd\.pth holds a Tensor; expected a state_dict"),
-        ([tensor], r"odd\.pth holds a list; expected"),
-        ({"state_dict": state, "model": state}, r"flat .*: it has 'state_dict' \(OrderedDict\), 'model'"),
-        ({"weights": state, "epoch": 3}, r"flat .*: it has 'weights' \(OrderedDict\), 'epoch' \(int\)\."),
-        ({"a": tensor, 3: tensor}, r"it has 3 \(Tensor\)\. Expected a state_dict alone"),
-        ({"a": torch.eye(2).to_sparse()}, r"it has 'a' \(Tensor\)"),
-        ({"a": torch.zeros(2, device="meta")}, r"it has 'a' \(Tensor\)"),
+        (tensor, r"it has '' \(Tensor\)"),
+        ([tensor], r"it has '' \(list\)"),
+        ({"state_dict": state, "model": state}, r"it has 'state_dict' \(OrderedDict\), 'model'"),
+        ({"weights": state, "epoch": 3}, r"it has 'weights' \(OrderedDict\), 'epoch' \(int\)\."),
+        ({"a": tensor, 3: tensor}, r"it has 3 \(Tensor\)"),
+        ({"a": torch.eye(2).to_sparse()}, r"odd\.pth .*arrays alone"),
+        ({"a": torch.zeros(2, device="meta")}, r"odd\.pth .*arrays alone"),
     ):
         torch.save(content, path)
         _refused(message, weights.read_arrays, path)
-    state.lr = 3
-    state["step"] = 3
-    torch.save(state, path)
-    _refused(r"it has 'step' \(int\)", weights.read_arrays, path)
 
 
-def test_pytorch_files_of_every_age_and_type_are_read(tmp_path):
-    torch = _torch()
+def test_pytorch_files_of_every_age_and_type_are_read(torch, tmp_path):
     linear = torch.nn.Linear(3, 2)
     state = linear.state_dict(keep_vars=True)
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
@@ -200,9 +182,7 @@ def test_without_pytorch_its_files_are_refused_and_others_work(arrays, tmp_path,
     monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / "zoo.pth"
     path.write_bytes(b"PK")
-    message = (
-        r"zoo\.pth is PyTorch's format, .* not installed\. Install its CPU build .* or use \.safetensors"
-    )
+    message = r"zoo\.pth .* not installed.*pip install torch"
     _refused(message, weights.read_arrays, path)
     _refused(message, weights.write_arrays, path, arrays)
     assert set(weights.read_arrays(weights.write_arrays(tmp_path / "zoo.npz", arrays))) == set(arrays)
@@ -226,19 +206,17 @@ def stub_torch(monkeypatch):
     return put
 
 
-@pytest.mark.parametrize("version", ["2.9.1+cpu", "2.9.10", "2.9", "2.5.1+cu124", "2.1.0a0+git1", "1.13.1"])
-@pytest.mark.parametrize("suffix", ["pth", "pt"])
-def test_a_pytorch_that_a_crafted_file_can_take_over_reads_nothing(stub_torch, version, suffix, tmp_path):
+@pytest.mark.parametrize("version", ["2.9.10+cpu", "2.9", "2.1.0a0+git1"])
+def test_a_pytorch_that_a_crafted_file_can_take_over_reads_nothing(stub_torch, version, tmp_path):
     asked = stub_torch(version)
-    path = tmp_path / f"zoo.{suffix}"
+    path = tmp_path / "zoo.pt"
     path.write_bytes(b"PK")
-    message = rf"zoo\.{suffix} was not read: .*{re.escape(version)} .*2\.10 or newer, or use \.safetensors"
-    _refused(message, weights.read_arrays, path)
+    _refused(rf"zoo\.pt was not read: .*{re.escape(version)} .*2\.10", weights.read_arrays, path)
     assert asked == []
     assert weights.write_arrays(path, {"a": np.zeros(1)}).read_bytes() == b"a"  # there is no harm in it
 
 
-@pytest.mark.parametrize("version", ["2.10.0", "2.10.0a0+git1", "2.13.0+cpu", "3.0.0"])
+@pytest.mark.parametrize("version", ["2.10.0a0+git1", "3.0.0"])
 def test_a_newer_pytorch_reads_weights_only(stub_torch, version, tmp_path):
     asked = stub_torch(version)
     path = tmp_path / "zoo.pth"

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from kernelgan.data.images import ImageSet, Progress, Source, cut_test, resize, take
+from kernelgan.data.images import ImageSet, Progress, Source, cut_test, resize, silent, take
 from kernelgan.types import UserError
 
 CSV_NAME = "images.csv"
@@ -37,7 +37,6 @@ SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 CONJUNCTION_ONLY = "The folder has no train/1: the ceiling (trained_on_conjunction) cannot be trained."
 _LISTED = 20
 _PROGRESS_EVERY = 50
-_SEPARATOR = "|"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,7 @@ def load(
     objects: Sequence[str],
     image_size: int = 32,
     broken_share: float = 0.05,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Source:
     """Read a directory of photographs.
 
@@ -242,7 +241,7 @@ def _csv_rows(where: Path) -> list[dict[str, str]]:
 
 
 def _concepts(cell: str) -> set[str]:
-    return {concept.strip() for concept in cell.split(_SEPARATOR)} - {""}
+    return {concept.strip() for concept in cell.split("|")} - {""}
 
 
 def _csv_path(root: Path, given: str, where: str) -> str:
@@ -269,7 +268,7 @@ def _read(
     objects: Sequence[str],
     image_size: int,
     broken_share: float,
-    progress: Progress | None,
+    progress: Progress,
 ) -> tuple[ImageSet, np.ndarray | None, list[str]]:
     """Decode the files; the images, whether each is of the test set (None: not said), and notes."""
     decoded: list[np.ndarray] = []
@@ -286,7 +285,7 @@ def _read(
                 broken.append(f"{file.name} ({result})")
             else:
                 not_images.append(file.name)
-            if progress is not None and (done % _PROGRESS_EVERY == 0 or done == len(files)):
+            if done % _PROGRESS_EVERY == 0 or done == len(files):
                 progress(done, len(files))
     total = len(decoded) + len(broken)
     if not decoded:
@@ -321,9 +320,7 @@ def _try_read(path: Path, image_size: int) -> np.ndarray | str:
         return read_image(path, image_size)
     except Image.UnidentifiedImageError:
         return "not an image"
-    except (
-        Exception
-    ) as error:  # decoders of broken files raise anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # decoders of broken files raise anything
         return f"{type(error).__name__}: {error}"
 
 

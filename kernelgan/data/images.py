@@ -12,7 +12,12 @@ from PIL import Image
 Progress = Callable[[int, int], None]
 """Told now and then, while a source loads, how many images are done and how many there are."""
 
-DEFAULT_TEST_SHARE = 0.2
+
+def silent(done: int, total: int) -> None:
+    """A `Progress` that says nothing."""
+
+
+TEST_SHARE = 0.2
 """Share of the images that become the test set where a data set names none."""
 
 
@@ -108,5 +113,5 @@ def take(images: ImageSet, index: np.ndarray) -> ImageSet:
 
 def cut_test(images: ImageSet, salt: str) -> tuple[ImageSet, ImageSet]:
     """Training and test images of a data set that names no test set: a fixed share, by content hash."""
-    is_test = content_fractions(content_hashes(images.images), salt) < DEFAULT_TEST_SHARE
+    is_test = content_fractions(content_hashes(images.images), salt) < TEST_SHARE
     return take(images, ~is_test), take(images, is_test)

@@ -175,11 +175,11 @@ def check_folds(
 
     Raises:
       LeakageError: naming the fold, who reads, the pair held out and the number of images.
-      ValueError: a fold's pair is not in `served`, or a name of `served` is not in `read`.
+      KeyError: a fold's pair is not in `served`, or a name of `served` is not in `read`.
     """
-    _check_known({pair for fold in folds for pair in fold.weights}, served, "pairs without readers")
-    behind = {fold.name: _behind(fold, served) for fold in folds}
-    _check_known({name for names in behind.values() for name in names}, read, "readers without images")
+    behind = {  # who reads images for a fold, and a pair that it serves there
+        fold.name: {name: pair for pair in fold.weights for name in served[pair]} for fold in folds
+    }
     held_out = {pair for fold in folds for pair in fold.held_out}
     copies = {pair: np.logical_or(*_copies(part, *pair)) for pair in held_out}
     for fold in folds:
@@ -249,17 +249,6 @@ def _images(part: Partition, indices: np.ndarray) -> str:
     names = ", ".join(repr(part.source.train.names[index]) for index in indices[:_NAMED])
     more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
     return f"{len(indices)} image(s) ({names}{more})"
-
-
-def _behind(fold: Fold, served: Mapping[PairName, Sequence[str]]) -> dict[str, PairName]:
-    """All that reads images for a fold, each with a pair that it serves there."""
-    return {name: pair for pair in fold.weights for name in served[pair]}
-
-
-def _check_known(wanted: set, known: Mapping, what: str) -> None:
-    missing = sorted(wanted - known.keys())
-    if missing:
-        raise ValueError(f"{what}: {missing}")
 
 
 def _thumbnails(images: np.ndarray, which: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class ConceptImages:
       images: uint8 ``(N, H, W, 3)``, all training images of the source, shared and not copied.
     """
 
-    kind: Literal["attribute", "object"]
+    kind: quadrants.Kind
     concept: str
     excluded: tuple[str, ...]
     groups: quadrants.Groups
@@ -105,8 +105,8 @@ def split(
     """
     part = quadrants.partition(source, validation_share=validation_share, limits=limits, seed=seed)
     pair = quadrants.split(part, attribute, object_name)
-    of_attribute = quadrants.attribute_groups(part, attribute, [object_name])
-    of_object = quadrants.object_groups(part, object_name, [attribute])
+    of_attribute = quadrants.zoo_groups(part, "attribute", attribute, [object_name])
+    of_object = quadrants.zoo_groups(part, "object", object_name, [attribute])
     readers = [
         leakage.Reader(f"zoo of the attribute {attribute!r}", of_attribute, (pair,)),
         leakage.Reader(f"zoo of the object {object_name!r}", of_object, (pair,)),

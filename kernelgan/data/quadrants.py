@@ -6,7 +6,7 @@ into ``source.train.images`` and ``source.test.images``, never a copy of an imag
 
     partition(source) -> Partition          once a source: hashes, the validation side, an order to cap by
     split(partition, a, o) -> PairSplit     once a pair: the quadrant of each image
-    attribute_groups(partition, a, [o])     what the zoo of an attribute reads, ... -> Groups
+    zoo_groups(partition, kind, a, [o])     what the zoo of a concept reads -> Groups
 
 `kernelgan.data.leakage` then refuses readers of a conjunction. Groups of one `Groups.key` are the same
 images: a zoo trained on one serves the other.
@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 import chex
 import numpy as np
 
 from kernelgan.data.images import ImageSet, Source, content_fractions, content_hashes
 from kernelgan.types import LEFT_OUT, Quadrant, UserError
+
+Kind = Literal["attribute", "object"]
+"""Of a concept."""
 
 _OF_QUADRANT = ("both", "the attribute alone", "the object alone", "neither", "the rest")
 
@@ -64,7 +68,7 @@ class Partition:
       validation: bool ``(N_train,)``: on the validation side, by content and seed, so that it is the same
         for every pair and exact duplicates are on one side.
       train_order: float64 ``(N_train,)``: where a maximum cuts, images of the smallest numbers stay.
-      test_order: float64 ``(N_test,)``: likewise.
+      test_order: float64 ``(N_test,)``: the same of the test images.
     """
 
     source: Source
@@ -107,7 +111,7 @@ class Groups:
     Attributes:
       quadrants: which quadrants, each a `Quadrant`.
       train: for each of them, ascending int32 indices into ``source.train.images``.
-      validation: likewise; empty for the conjunction.
+      validation: the images to validate on; empty for the conjunction.
     """
 
     quadrants: tuple[int, ...]
@@ -218,39 +222,51 @@ def split(part: Partition, attribute: str, object_name: str) -> PairSplit:
     return pair
 
 
-def attribute_groups(part: Partition, attribute: str, exclude_objects: Sequence[str]) -> Groups:
-    """What the zoo of an attribute reads: images without the objects; positives first, then negatives.
+def zoo_groups(part: Partition, kind: Kind, concept: str, excluded: Sequence[str]) -> Groups:
+    """What the zoo of a concept reads: images without the excluded concepts; positives first, then negatives.
 
     Args:
       part: the source.
-      attribute: name of the attribute.
-      exclude_objects: the pair's object, or every object of the run so that one zoo serves them all. An image
-        of which it is not known whether it holds one of them is excluded too.
+      kind: of the concept.
+      concept: its name.
+      excluded: concepts of the other kind: the pair's, or all of the run so that one zoo serves them all. An
+        image of which it is not known whether it holds one of them is excluded too.
 
     Returns:
-      Groups of the quadrants ``a&!o`` and ``!a&!o``.
+      Groups of the quadrants ``a&!o`` or ``!a&o``, and ``!a&!o``.
 
     Raises:
       UserError: too few images are left.
     """
     images = part.source.train
-    holds = _labels(images.attributes, attribute, "attribute")
-    excluded = [_labels(images.objects, name, "object") for name in exclude_objects]
-    whose = f"zoo of the attribute {attribute!r} without {_listed(exclude_objects)}"
-    return _parent_groups(part, holds, excluded, Quadrant.ATTRIBUTE_ONLY, whose)
-
-
-def object_groups(part: Partition, object_name: str, exclude_attributes: Sequence[str]) -> Groups:
-    """What the zoo of an object reads: images without the attributes; see `attribute_groups`.
-
-    Returns:
-      Groups of the quadrants ``!a&o`` and ``!a&!o``.
-    """
-    images = part.source.train
-    holds = _labels(images.objects, object_name, "object")
-    excluded = [_labels(images.attributes, name, "attribute") for name in exclude_attributes]
-    whose = f"zoo of the object {object_name!r} without {_listed(exclude_attributes)}"
-    return _parent_groups(part, holds, excluded, Quadrant.OBJECT_ONLY, whose)
+    if kind == "attribute":
+        own, others, other_kind, positive = (
+            images.attributes,
+            images.objects,
+            "object",
+            Quadrant.ATTRIBUTE_ONLY,
+        )
+    else:
+        own, others, other_kind, positive = (
+            images.objects,
+            images.attributes,
+            "attribute",
+            Quadrant.OBJECT_ONLY,
+        )
+    holds = _labels(own, concept, kind)
+    eligible = np.logical_and.reduce([_labels(others, name, other_kind) == 0 for name in excluded])
+    quadrant = np.select(
+        [eligible & (holds == 1), eligible & (holds == 0)], [positive, Quadrant.NEITHER], LEFT_OUT
+    )
+    maximum = part.limits.maximum_train
+    groups = _groups(
+        _capped(np.where(part.validation, LEFT_OUT, quadrant), part.train_order, maximum),
+        _capped(np.where(part.validation, quadrant, LEFT_OUT), part.train_order, maximum),
+        (positive, Quadrant.NEITHER),
+    )
+    whose = f"zoo of the {kind} {concept!r} without {_listed(excluded)}"
+    _check_learnable(groups, part.limits.minimum_train, whose)
+    return groups
 
 
 def distilled_groups(pair: PairSplit) -> Groups:
@@ -277,9 +293,7 @@ def has_ceiling(part: Partition, pair: PairSplit) -> bool:
 def counts(quadrant: np.ndarray) -> dict[str, int]:
     """How many images each quadrant of a ``PairSplit`` array ``(N,)`` has; ``rest`` where there are any."""
     found = {number.label: int((quadrant == number).sum()) for number in Quadrant}
-    if not found[Quadrant.REST.label]:
-        del found[Quadrant.REST.label]
-    return found
+    return {label: count for label, count in found.items() if count or label != Quadrant.REST.label}
 
 
 def digest(part: Partition) -> str:
@@ -311,18 +325,14 @@ def _check_both_ways(labels: np.ndarray, concept: str) -> None:
 
 
 def _capped(quadrant: np.ndarray, order: np.ndarray, maximum: int) -> np.ndarray:
-    """Leave out all but `maximum` images of each quadrant; `quadrant` int8 ``(N,)``, 0 for no maximum."""
+    """Leave out all but the `maximum` images (0: all) of smallest order in each quadrant; int8 ``(N,)``."""
     kept = np.full(len(quadrant), LEFT_OUT, np.int8)
     for number in Quadrant:
-        kept[_first(np.flatnonzero(quadrant == number), order, maximum)] = number
+        indices = np.flatnonzero(quadrant == number)
+        if maximum:
+            indices = indices[np.argsort(order[indices], kind="stable")[:maximum]]
+        kept[indices] = number
     return kept
-
-
-def _first(indices: np.ndarray, order: np.ndarray, maximum: int) -> np.ndarray:
-    """The `maximum` indices (0: all) of the smallest order, ascending, int32."""
-    if maximum:
-        indices = np.sort(indices[np.argsort(order[indices], kind="stable")[:maximum]])
-    return indices.astype(np.int32)
 
 
 def _groups(train: np.ndarray, validation: np.ndarray, quadrants: Sequence[int]) -> Groups:
@@ -330,24 +340,6 @@ def _groups(train: np.ndarray, validation: np.ndarray, quadrants: Sequence[int])
         return tuple(np.flatnonzero(quadrant == number).astype(np.int32) for number in quadrants)
 
     return Groups(quadrants=tuple(quadrants), train=members(train), validation=members(validation))
-
-
-def _parent_groups(
-    part: Partition, holds: np.ndarray, excluded: Iterable[np.ndarray], positive: int, whose: str
-) -> Groups:
-    """Positives and negatives of a concept among the images that lack all excluded concepts."""
-    eligible = np.logical_and.reduce([labels == 0 for labels in excluded])
-    quadrant = np.select(
-        [eligible & (holds == 1), eligible & (holds == 0)], [positive, Quadrant.NEITHER], LEFT_OUT
-    )
-    maximum = part.limits.maximum_train
-    groups = _groups(
-        _capped(np.where(part.validation, LEFT_OUT, quadrant), part.train_order, maximum),
-        _capped(np.where(part.validation, quadrant, LEFT_OUT), part.train_order, maximum),
-        (positive, Quadrant.NEITHER),
-    )
-    _check_learnable(groups, part.limits.minimum_train, whose)
-    return groups
 
 
 def _check_learnable(groups: Groups, minimum: int, whose: str) -> None:

@@ -8,12 +8,12 @@ blurred and with sensor noise. Picture ``i`` is a function of ``(seed, split, i)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from kernelgan.data.drawings import DRAWINGS, FIXED_PAINTS, Shape, stroke
-from kernelgan.data.images import ImageSet, Source
+from kernelgan.data.images import ImageSet, Progress, Source, silent
 from kernelgan.types import UserError
 
 OBJECTS: tuple[str, ...] = tuple(DRAWINGS)
@@ -285,34 +285,6 @@ def _draw_name(rng: np.random.Generator, preferred: Sequence[str], known: Sequen
     return names[int(rng.integers(len(names)))]
 
 
-def _render_set(
-    split: str,
-    count: int,
-    *,
-    attributes: Sequence[str],
-    objects: Sequence[str],
-    image_size: int,
-    seed: int,
-    report: Callable[[int], None],
-) -> ImageSet:
-    """Renders `count` images; `report` is called with how many are done."""
-    images = np.empty((count, image_size, image_size, 3), np.uint8)
-    drawn_colours, drawn_objects = [], []
-    for i in range(count):
-        rng = np.random.default_rng([seed, _SPLITS[split], i])
-        drawn_colours.append(_draw_name(rng, attributes, COLOURS))
-        drawn_objects.append(_draw_name(rng, objects, OBJECTS))
-        images[i] = render(drawn_objects[-1], drawn_colours[-1], rng, image_size)
-        report(i + 1)
-    return ImageSet(
-        images=images,
-        attributes={name: np.array([name == drawn for drawn in drawn_colours], np.int8) for name in COLOURS},
-        objects={name: np.array([name == drawn for drawn in drawn_objects], np.int8) for name in OBJECTS},
-        names=tuple(f"{split}/{i:06d}" for i in range(count)),
-        rest=np.zeros(count, bool),
-    )
-
-
 def load(
     *,
     attributes: Sequence[str],
@@ -321,7 +293,7 @@ def load(
     test: int = 1200,
     image_size: int = 32,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Source:
     """Renders a training and a test set in which every quadrant of one pair has about a quarter.
 
@@ -343,19 +315,21 @@ def load(
     _check_names("attribute", attributes, COLOURS)
     _check_names("object", objects, OBJECTS)
 
-    def render_set(split: str, count: int, done_before: int) -> ImageSet:
-        def report(done: int) -> None:
-            if progress is not None:
-                progress(done_before + done, train + test)
-
-        return _render_set(
-            split,
-            count,
-            attributes=attributes,
-            objects=objects,
-            image_size=image_size,
-            seed=seed,
-            report=report,
+    def render_set(split: str, count: int, before: int) -> ImageSet:
+        images = np.empty((count, image_size, image_size, 3), np.uint8)
+        colours, shown = [], []
+        for i in range(count):
+            rng = np.random.default_rng([seed, _SPLITS[split], i])
+            colours.append(_draw_name(rng, attributes, COLOURS))
+            shown.append(_draw_name(rng, objects, OBJECTS))
+            images[i] = render(shown[-1], colours[-1], rng, image_size)
+            progress(before + i + 1, train + test)
+        return ImageSet(
+            images=images,
+            attributes={name: np.array([name == drawn for drawn in colours], np.int8) for name in COLOURS},
+            objects={name: np.array([name == drawn for drawn in shown], np.int8) for name in OBJECTS},
+            names=tuple(f"{split}/{i:06d}" for i in range(count)),
+            rest=np.zeros(count, bool),
         )
 
     return Source("rendered", train=render_set("train", train, 0), test=render_set("test", test, train))

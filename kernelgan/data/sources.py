@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 from collections.abc import Callable, Sequence
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from kernelgan import files
 from kernelgan.data import folder, quadrants, rendered, tfds
-from kernelgan.data.images import Progress, Source
+from kernelgan.data.images import Progress, Source, silent
 from kernelgan.types import Config, Quadrant, UserError
 
 _SHEET_COLUMNS = 12
@@ -25,7 +25,7 @@ def load(
     objects: Sequence[str],
     seed: int = 0,
     image_size: int = 32,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **options: Any,  # noqa: ANN401
 ) -> Source:
     """Loads labelled images.
@@ -77,16 +77,14 @@ def fingerprint(config: Config) -> str:
     """Names, sizes and dates of the files that `load_source` would read, without reading them.
 
     Where it is the same as after a finished run, so are the images; where it is not, their content decides.
+    "" where there are no files.
     """
     data = config.data
     roots = {"folder": data.folder, "tfds": data.tfds.data_dir or os.environ.get("TFDS_DATA_DIR", "")}
     root = Path(roots[data.source] or os.curdir) if data.source in roots else None
     if root is None or not (data.source == "folder" or roots[data.source]):
         return ""
-    below = root / data.tfds.name if data.source == "tfds" else root
-    stats = {path: path.stat() for path in sorted(below.rglob("*")) if path.is_file()}
-    described = [(path.relative_to(root).as_posix(), s.st_size, s.st_mtime_ns) for path, s in stats.items()]
-    return hashlib.sha256(repr(described).encode()).hexdigest()
+    return files.stamp(root, data.tfds.name if data.source == "tfds" else "")
 
 
 def load_source(config: Config, progress: Progress) -> Source:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kernelgan.data import colour
-from kernelgan.data.images import ImageSet, Progress, Source, cut_test, resize
+from kernelgan.data.images import ImageSet, Progress, Source, cut_test, resize, silent
 from kernelgan.types import UserError
 
 Record = Mapping[str, Any]
@@ -149,7 +149,7 @@ def load(
     objects: Sequence[str],
     image_size: int = 32,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Source:
     """Read a prepared TFDS data set.
 
@@ -177,7 +177,6 @@ def load(
     total, before = sum(len(records) for records in splits.values()), 0
     parts = []
     for split, records in splits.items():
-        report = None if progress is None else _offset(progress, before, total)
         parts.append(
             image_set(
                 spec,
@@ -187,7 +186,7 @@ def load(
                 objects=objects,
                 image_size=image_size,
                 prefix=f"{name}/{split}",
-                progress=report,
+                progress=_offset(progress, before, total),
             )
         )
         before += len(records)
@@ -204,7 +203,7 @@ def image_set(
     objects: Sequence[str],
     image_size: int,
     prefix: str,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ImageSet:
     """Labelled images from decoded records, in their order.
 
@@ -241,7 +240,7 @@ def image_set(
                 f"A record of {prefix} lacks the feature {error}; it has {', '.join(record)}. Prepare the "
                 "version of the data set that the TFDS catalogue describes."
             ) from error
-        if progress is not None and ((index + 1) % _PROGRESS_EVERY == 0 or index + 1 == count):
+        if (index + 1) % _PROGRESS_EVERY == 0 or index + 1 == count:
             progress(index + 1, count)
     for concepts, labels in ((spec.attributes, attribute_labels), (spec.objects, object_labels)):
         if concepts.holds is None:
@@ -280,11 +279,8 @@ def _records(name: str, split: str, data_dir: str) -> Sequence[Record]:
     except (NotImplementedError, AssertionError, KeyError, OSError, ValueError) as error:
         # NotImplementedError is what TFDS raises where nothing, or another file format, is prepared, and
         # KeyError where its own default folder is not there.
-        reason = (
-            ""
-            if isinstance(error, (NotImplementedError, KeyError))
-            else " (" + str(error).partition("\n")[0] + ")"
-        )
+        of_tfds = isinstance(error, (NotImplementedError, KeyError))
+        reason = "" if of_tfds else f" ({str(error).partition(chr(10))[0]})"
         raise UserError(
             f"The data set {name} is not prepared for random access in {where or 'the folder of TFDS'}"
             f"{reason}. Set data.tfds.data_dir or TFDS_DATA_DIR to where it is, or prepare it, which takes "

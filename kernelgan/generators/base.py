@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 from flax import serialization
 from jax import lax
 
-from kernelgan import engine, models, parallel
+from kernelgan import engine, parallel
 from kernelgan.generators import check
 from kernelgan.types import Array, Key, Params, UserError
 
@@ -90,15 +90,6 @@ class JointView(NamedTuple):
 
     views: View
     weights: Array
-
-
-class Family(Protocol):
-    """A module of a family. Optional are also ``NOISE`` and ``problems``, see `cyclegan`."""
-
-    LABELS: Mapping[str, tuple[str, str]]
-
-    def make(self, network: models.ConvNet, config: Any) -> Generator:  # noqa: ANN401
-        """The generator for networks of this shape."""
 
 
 class Fitted(NamedTuple):
@@ -188,16 +179,13 @@ def program(generator: Generator, name: str, steps: int, steps_per_call: int) ->
                 state, metrics = updated(fresh, both["state"], member["view"])
                 return {"state": state, "metrics": metrics}
 
-            both = work(both) if steps % steps_per_call == 0 else lax.cond(number < steps, work, _rest, both)
+            whole = steps % steps_per_call == 0
+            both = work(both) if whole else lax.cond(number < steps, work, lambda both: both, both)
             return both, both["metrics"]
 
         return lax.scan(step, both, call * steps_per_call + jnp.arange(steps_per_call))
 
     return engine.Program(init, advance, lambda both: generator.keep(both["state"]))
-
-
-def _rest(both: Params) -> Params:
-    return both
 
 
 class Task(NamedTuple):
@@ -427,21 +415,3 @@ def _compiled(generator: Generator, pairs: int) -> Callable[..., Any]:
 def row_name(family: str, key: str) -> str:
     """The name of a row of the table."""
     return f"{family}_{key}" if key else family
-
-
-__all__ = [
-    "Fitted",
-    "Generator",
-    "JointView",
-    "Networks",
-    "Parents",
-    "Probes",
-    "Task",
-    "Tier",
-    "fit",
-    "generate",
-    "program",
-    "row_name",
-    "stateless",
-    "views",
-]

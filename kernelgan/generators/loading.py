@@ -8,15 +8,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from kernelgan import fields, keys, models
 from kernelgan.baselines.methods import BASELINES
 from kernelgan.generators import FAMILIES, check
-from kernelgan.generators.base import Generator
+from kernelgan.generators.base import Generator, Tier
 from kernelgan.types import UserError
-
-_TIERS = ("W", "S", "U")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +112,10 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
 
 def _check(generator: Generator, name: str) -> None:
     """Refuses fields of a wrong kind."""
-    if generator.reads not in _TIERS:
+    tiers = get_args(Tier)
+    if generator.reads not in tiers:
         raise UserError(
-            f"the generator {name} reads {generator.reads!r}; expected one of {', '.join(_TIERS)}."
+            f"the generator {name} reads {generator.reads!r}; expected one of {', '.join(tiers)}."
         )
     for field in ("view", "init", "update", "generate", "keep"):
         if not callable(getattr(generator, field)):

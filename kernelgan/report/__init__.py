@@ -5,15 +5,16 @@ from pathlib import Path
 
 from kernelgan.report.sections import REPORT_FILE, write_report
 from kernelgan.report.terminal import table
-from kernelgan.results import read_results
+from kernelgan.results import RESULTS_FILE, read_results
 
 __all__ = ["REPORT_FILE", "show", "table", "write_report"]
 
 
 def show(workdir: Path) -> Path:
-    """Prints a finished run's table and says where its report is, which is written if it is not there."""
-    print(table(read_results(workdir), color=sys.stdout.isatty()), flush=True)
+    """Prints a finished run's table and says where its report is; one older than the results is made anew."""
     path = workdir / REPORT_FILE
-    path = path if path.exists() else write_report(workdir)
+    if not path.exists() or path.stat().st_mtime_ns < (workdir / RESULTS_FILE).stat().st_mtime_ns:
+        path = write_report(workdir)
+    print(table(read_results(workdir), color=sys.stdout.isatty()), flush=True)
     print(f"\nreport: {path}")
     return path

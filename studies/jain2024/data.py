@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -128,12 +128,50 @@ def _zoo(path: Path, progress: Progress) -> Params:
 
 
 def _generators(root: Path) -> dict[str, dict[str, Params]]:
+    files = {place: root / file for place, file in _FILES.items()}
     return {
         layer: {
-            way: interop.load_generator(root / _FILES[layer, way], channels=channels, hidden=HIDDEN)
+            way: generator_from_torch(
+                interop.read_arrays(files[layer, way]), channels, str(files[layer, way])
+            )
             for way in DIRECTIONS
         }
         for layer, channels in CHANNELS.items()
+    }
+
+
+def generator_from_torch(arrays: Mapping[str, np.ndarray], channels: int, source: str) -> Params:
+    """PyTorch's arrays of a kernel generator as float32 parameters of a `models.KernelGenerator`.
+
+    Args:
+      arrays: ``main.0.weight`` (hidden, C, 3, 3, 3), ``main.0.bias`` (hidden,), ``main.2.weight``
+        (C, hidden, 3, 3, 3), ``main.2.bias`` (C,).
+      channels: input channels ``C`` of the layer whose kernels it translates.
+      source: where they are from, for messages.
+
+    Raises:
+      UserError: names what is missing, not expected, of another shape or type, or not finite.
+    """
+    shapes = {"main.0.weight": (HIDDEN, channels, 3, 3, 3), "main.0.bias": (HIDDEN,)}
+    shapes |= {"main.2.weight": (channels, HIDDEN, 3, 3, 3), "main.2.bias": (channels,)}
+    problems = [f"{name} is not expected" for name in arrays if name not in shapes]
+    for name, shape in shapes.items():
+        if name not in arrays:
+            problems.append(f"{name} is missing")
+        elif arrays[name].shape != shape or arrays[name].dtype.kind != "f":
+            given = f"{arrays[name].dtype} {arrays[name].shape}"
+            problems.append(f"{name} is {given}, expected floating point {shape}")
+        elif not np.isfinite(arrays[name]).all():
+            problems.append(f"{name} is not finite")
+    if problems:
+        raise UserError(f"{source} does not fit: {'; '.join(problems)}. Get it anew.")
+    values = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    return {
+        ours: {
+            "kernel": np.ascontiguousarray(np.moveaxis(values[f"{theirs}.weight"], (1, 0), (-2, -1))),
+            "bias": values[f"{theirs}.bias"],
+        }
+        for ours, theirs in (("encode", "main.0"), ("decode", "main.2"))
     }
 
 
@@ -148,12 +186,7 @@ def _archived_generators(path: Path) -> dict[str, dict[str, Params]]:
         own[prefix][name[len(prefix) + 1 :]] = array
     return {
         layer: {
-            way: interop.generator_from_torch(
-                own[f"{layer}/{capital}"],
-                channels=channels,
-                hidden=HIDDEN,
-                source=f"{path}, {layer}/{capital}",
-            )
+            way: generator_from_torch(own[f"{layer}/{capital}"], channels, f"{path}, {layer}/{capital}")
             for way, capital in DIRECTIONS.items()
         }
         for layer, channels in CHANNELS.items()

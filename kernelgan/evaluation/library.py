@@ -1,0 +1,135 @@
+"""Evaluation for callers of the library: networks of one pair, beside the baselines that need no training."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kernelgan import models, results
+from kernelgan.baselines import methods
+from kernelgan.data.pairs import Pair
+from kernelgan.evaluation import comparison, measurement, verdict
+from kernelgan.generators import check
+from kernelgan.generators.base import Parents
+from kernelgan.keys import StageKey
+from kernelgan.types import Params, UserError
+
+FAMILY = "generated"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured.
+
+    Attributes:
+      run: in the form of a run's results, with one pair.
+    """
+
+    run: results.Run
+
+    @property
+    def pair(self) -> results.Pair:
+        """Figures of every method, tests between them, and the verdict."""
+        return self.run.pairs[0]
+
+    def show(self) -> None:
+        """Prints the verdict and the table."""
+        from kernelgan.report import terminal
+
+        print(terminal.table(self.run))
+
+
+def _row(name: str) -> methods.Method:
+    label = "generated networks" if name == FAMILY else f"networks {name}"
+
+    def networks(context: methods.Context) -> methods.Networks:
+        return context.convnets(context.generated[name])
+
+    return methods.Method("generated", label, "given by the caller", networks, FAMILY)
+
+
+def evaluate(
+    pair: Pair,
+    parents: Parents,
+    networks: Mapping[str, Params],
+    *,
+    seed: int = 0,
+    random_networks: int = 256,
+    resamples: int = 1000,
+    chunk_size: int = 256,
+) -> Evaluation:
+    """Measures networks on the test images of a pair, beside random networks, the parents and their merges.
+
+    Args:
+      pair: from `kernelgan.split`; its test images are read here, and only here.
+      parents: the two zoos.
+      networks: by name (or ""), stacked parameters, as a generator's ``generate`` gives them.
+      seed: of random networks and of resamples.
+      random_networks: how many.
+      resamples: of images and networks behind each 95% interval.
+      chunk_size: networks in memory at a time.
+
+    Raises:
+      UserError: these are no networks, or one is called as a baseline is.
+    """
+    network = models.network_of(parents.attribute)
+    size = pair.test.images.shape[1]
+    check.check_networks(networks, network, size, FAMILY)
+    made = {key or FAMILY: jax.device_get(params) for key, params in networks.items()}
+    rows = {name: _row(name) for name in made}
+    clash = [name for name in rows if name in methods.BASELINES]
+    if clash:
+        raise UserError(f"networks are called {', '.join(clash)}, as a baseline is; give them another name.")
+    context = methods.Context(
+        network=network,
+        image_size=size,
+        attribute=parents.attribute,
+        objects=parents.object,
+        generated=made,
+        trained={},
+        half_width=None,
+        images=pair.source.train.images,
+        seen=pair.seen,
+        attribute_images=pair.attribute.groups,
+        object_images=pair.object.groups,
+        random_networks=random_networks,
+        random_bias="zero",
+        seed=seed,
+        key=jax.random.key(seed),
+        names=(pair.attribute.concept, pair.object.concept),
+    )
+    settings = measurement.Settings(
+        bootstrap=resamples,
+        umap_networks=0,
+        umap_images=16,
+        umap_neighbours=2,
+        dbscan_radius=1.0,
+        dbscan_minimum_samples=1,
+        svm_nu=0.5,
+        chunk_size=chunk_size,
+        seed=seed,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        record, arrays = measurement.evaluate_pair(
+            context,
+            pair.test.images,
+            pair.test.quadrant,
+            settings,
+            directory=Path(folder),
+            keys=lambda name: StageKey({"row": name}),
+            progress=lambda done: None,
+            methods=methods.table(rows),
+        )
+    names = {"attribute": pair.attribute.concept, "object": pair.object.concept}
+    data = {"source": pair.source.name, **dataclasses.asdict(pair.leakage)}
+    records: list[dict[str, Any]] = [{"pair": names, "data": data, **record}]
+    comparison.adjust(records)
+    run = results.from_document({"name": "library", "seed": seed, "pairs": records})
+    prefix = "_".join(names.values())
+    arrays = {f"{prefix}/{name}": values for name, values in arrays.items()}
+    return Evaluation(dataclasses.replace(verdict.judged(run), arrays=arrays))

@@ -1,0 +1,142 @@
+"""The library as docs/library.py shows it: the script itself, with smaller numbers."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import kernelgan as kg
+
+SCRIPT = Path(__file__).parents[1] / "docs" / "library.py"
+SMALLER = {
+    "train=2000": "train=320",
+    "test=600": "test=160",
+    "models=16": "models=3",
+    "epochs=8": "epochs=1",
+    "images_per_epoch=512": "images_per_epoch=32, batch_size=16",
+    "epochs=(40,)": "epochs=(2,), batch_size=(2,), hidden=4",
+    "random_networks=64": "random_networks=8, resamples=20",
+}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The names that the script defines, and what it printed."""
+    text = SCRIPT.read_text()
+    for number, smaller in SMALLER.items():
+        assert number in text
+        text = text.replace(number, smaller)
+    folder = tmp_path_factory.mktemp("library")
+    names = {}
+
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.chdir(folder)
+        exec(compile(text, str(SCRIPT), "exec"), names)
+    return names, said.getvalue(), folder
+
+
+def test_the_script_has_no_more_than_twenty_lines_of_code():
+    body = re.sub(r'""".*?"""', "", SCRIPT.read_text(), flags=re.DOTALL)
+    assert len([line for line in body.splitlines() if line.strip()]) <= 20
+
+
+def test_it_prints_the_table_and_saves_networks_that_come_back(ran):
+    names, said, folder = ran
+    assert "and_ensemble" in said
+    zoo = kg.load_zoo(folder / "black_cat.safetensors", network=kg.ConvNet(outputs=4))
+    made = names["networks"]["a2b"]
+    np.testing.assert_array_equal(zoo.params["conv1"]["kernel"], made["conv1"]["kernel"])
+    np.testing.assert_array_equal(zoo.params["dense"]["bias"], made["dense"]["bias"])
+
+
+def test_every_row_is_measured_and_there_is_a_verdict(ran):
+    pair = ran[0]["evaluation"].pair
+    assert {"a2b", "b2a", "random", "attribute_only", "object_only", "zipit"} <= set(pair.methods)
+    assert all(pair.figure(name).known for name in pair.methods)
+    assert pair.verdict.best in ("a2b", "b2a")
+    assert pair.data.leaked == 0
+
+
+def test_zoos_have_the_shapes_of_the_glossary(ran):
+    black = ran[0]["black"]
+    assert {len(leaf) for leaf in jax.tree.leaves(black.params)} == {3}  # M
+    assert black.history["train_loss"].shape == (3, 1)  # M, E
+
+
+@pytest.mark.parametrize(
+    ("networks", "fact"),
+    [({}, "generated"), ({"average": None}, "conv1.kernel"), ({"": {"conv1": 3}}, "conv1.kernel")],
+)
+def test_what_are_no_networks_is_refused(ran, networks, fact):
+    with pytest.raises(kg.UserError, match=fact):
+        kg.evaluate(ran[0]["pair"], ran[0]["parents"], networks)
+
+
+def test_a_name_of_a_baseline_is_refused(ran):
+    names = ran[0]
+    with pytest.raises(kg.UserError, match="zipit"):
+        kg.evaluate(names["pair"], names["parents"], {"zipit": names["networks"]["a2b"]})
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "fact"),
+    [
+        ("cyclegans", {}, "cyclegan"),
+        ("cyclegan", {"hiden": 3}, "hiden"),
+        ("cyclegan", {"hidden": 0}, "hidden is 0"),
+    ],
+)
+def test_a_family_or_setting_that_is_not_known_is_refused(family, settings, fact):
+    with pytest.raises(kg.UserError, match=fact):
+        kg.generators.make(family, kg.ConvNet(), **settings)
+
+
+def test_a_generator_of_tier_u_needs_probes(ran):
+    generator = kg.generators.stateless(lambda key, parents, probes: {}, reads="U")
+    with pytest.raises(kg.UserError, match="tier U"):
+        kg.fit(generator, ran[0]["parents"])
+
+
+def test_a_zoo_of_more_images_than_there_are_is_refused(ran):
+    names = ran[0]
+    with pytest.raises(kg.UserError, match="images_per_epoch"):
+        kg.train_zoo(
+            names["network"], names["pair"].attribute, models=2, batch_size=8, images_per_epoch=10**6
+        )
+
+
+@pytest.mark.parametrize("exclude", [None, ("black", "cat")])
+def test_rendered_probes_are_the_seeds_and_leave_the_conjunction_out(exclude):
+    first = kg.probes.rendered(40, seed=3, size=16, exclude=exclude)
+    assert first.shape == (40, 16, 16, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, kg.probes.rendered(40, seed=3, size=16, exclude=exclude))
+    assert (first != kg.probes.rendered(40, seed=4, size=16, exclude=exclude)).any()
+
+
+def test_the_conjunction_is_never_drawn_under_any_of_its_names(monkeypatch):
+    drawn = []
+
+    def render(thing, colour, rng, size):
+        drawn.append((colour, thing))
+        return np.zeros((size, size, 3), np.uint8)
+
+    monkeypatch.setattr(kg.probes.rendered_lib, "render", render)
+    kg.probes.rendered(2000, seed=91, size=4, exclude=("red", "automobile"))
+    assert ("red", "car") not in drawn
+    assert len(set(drawn)) == 8 * len(kg.probes.rendered_lib.OBJECTS) - 1
+
+
+def test_noise_is_pink_and_has_colour_casts():
+    images = kg.probes.noise(200, seed=0, size=32).astype(np.float64)
+    assert images.shape == (200, 32, 32, 3)
+    power = np.abs(np.fft.rfft2(images - images.mean(axis=(1, 2), keepdims=True), axes=(1, 2))) ** 2
+    mean = power.mean(axis=(0, 3))
+    slope = np.log(mean[0, 8] / mean[0, 2]) / np.log(8 / 2)
+    assert -2.4 < slope < -1.6  # amplitude 1 / f
+    assert images.mean(axis=(1, 2)).std(axis=0).min() > 30

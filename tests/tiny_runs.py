@@ -1,0 +1,72 @@
+"""Very small runs: their config, where they keep what, and comparisons of two of them."""
+
+import json
+
+import jax
+import numpy as np
+
+from configs import tiny
+from kernelgan.checkpoint import read_result
+
+SMALL = {
+    "data.image_size": 16,
+    "model.filters": (2, 2),
+    "model.kernel_size": 3,
+    "evaluate.bootstrap": 10,
+}
+
+
+def small_config(fields=None):
+    """The config of `finished`, with other values of these fields."""
+    config = tiny.get_config()
+    config.update_from_flattened_dict(SMALL | (fields or {}))
+    return config
+
+
+def place(workdir, stage):
+    """Where a stage that ran with one key keeps what it has."""
+    (key_file,) = (workdir / "checkpoints" / stage).glob("*/key.json")
+    return key_file.parent
+
+
+def result_of(workdir, stage):
+    """Of a stage that ran with one key."""
+    return read_result(place(workdir, stage))
+
+
+def document(workdir):
+    """`results.json` without what differs between two equal runs."""
+    found = json.loads((workdir / "results.json").read_text())
+    return {name: value for name, value in found.items() if name not in ("timings", "command")}
+
+
+def assert_same_results(workdir, expected):
+    """The same figures, to the bit."""
+    assert document(workdir) == document(expected)
+    with np.load(workdir / "arrays.npz") as found, np.load(expected / "arrays.npz") as wanted:
+        assert found.files == wanted.files
+        for name in wanted.files:
+            np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+def assert_same_stage(workdir, expected, stage):
+    """The same result of a stage, to the bit."""
+    found, wanted = result_of(workdir, stage), result_of(expected, stage)
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def said_of(text):
+    """What a run says of each stage: ``"done before"``, ``"is made again: WHY"`` or ``"done"``, the first."""
+    words = {}
+    for line in text.splitlines():
+        stage, _, rest = line.partition(" ")
+        for word in ("done before", "is made again", "done "):
+            if rest.strip().startswith(word):
+                words.setdefault(stage, rest.strip() if word == "is made again" else word.strip())
+    return words
+
+
+def measured(workdir, pair="black_cat"):
+    """When each row's measurements were written."""
+    return {path.stem: path.stat().st_mtime_ns for path in (workdir / "evaluation" / pair).glob("*.npz")}

@@ -1,0 +1,290 @@
+"""Tests for kernelgan.pipeline with generators of the user's own: measured, resumed, refused, mended."""
+
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import measured, place, said_of, small_config
+
+from kernelgan import export, pipeline, report, results
+from kernelgan.checkpoint import Stage, read_result
+from kernelgan.data.leakage import LeakageError
+from kernelgan.types import UserError
+
+MEAN = """
+    import jax
+    from kernelgan.generators import stateless
+
+    def generate(key, parents, probes):
+        return jax.tree.map(lambda a, b: (a + b) / 2, *parents)
+
+    def make(network, config):
+        return stateless(generate)
+"""
+
+TRAINED = """
+    import dataclasses
+    import jax
+    import jax.numpy as jnp
+    from kernelgan.generators import Generator
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        rate: float = 0.5
+
+    def make(network, config):
+        def update(key, state, view):
+            target = view + 0.01 * jax.random.normal(key, view.shape)
+            gap = jnp.abs(target - state["mean"]).mean()
+            return {"mean": state["mean"] + config.rate * (target - state["mean"])}, {"gap": gap}
+
+        def generate(key, state, parents, probes):
+            kernel = jnp.broadcast_to(state["mean"], parents.attribute["conv1"]["kernel"].shape)
+            return {"": {**parents.attribute, "conv1": {**parents.attribute["conv1"], "kernel": kernel}}}
+
+        return Generator(
+            view=lambda parents, probes: parents.attribute["conv1"]["kernel"].mean(axis=0),
+            init=lambda key, view: {"mean": jnp.zeros(view.shape)},
+            update=update,
+            generate=generate,
+            steps=5,
+        )
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """``write(text, name)``: the path of a file of the user's own."""
+
+    def file(text, name="mine.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return str(path)
+
+    return file
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    """Whoever loads images fails."""
+
+    def fail(*_):
+        raise AssertionError("images were loaded")
+
+    monkeypatch.setattr(pipeline, "load_plan", fail)
+
+
+def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, capsys, monkeypatch):
+    others = measured(copied)
+    mine = write(MEAN)
+    path = pipeline.run(small_config(), copied, generators=[mine])
+    said = said_of(capsys.readouterr().err)
+    assert said.pop("generate/mine") == said.pop("evaluate") == said.pop("data") == "done"
+    assert set(said.values()) == {"done before"}
+    added = measured(copied)
+    assert added == others | {"mine": added["mine"]}
+
+    (pair,) = results.read_results(copied).pairs
+    row = pair.methods["mine"]
+    assert (row.kind, row.family, row.tier, row.networks) == ("generated", "mine", "W", 4)
+    assert pair.figure("mine").known
+    assert row.novelty["distance"].known
+    assert {"random", "average", "attribute_only"} <= set(pair.tests["mine"])
+    assert "mine" in pair.null_test.by_method
+    assert "mine" in path.read_text()
+    kept = export.networks(copied)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, kept["black"], kept["cat"])
+    jax.tree.map(np.testing.assert_array_equal, kept["mine"], mean)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "load_plan", None)
+        write("# a comment\n" + textwrap.dedent(MEAN))
+        assert pipeline.run(small_config(), copied, generators=[mine]) == path
+    write(MEAN.replace("(a + b) / 2", "(a + 2 * b) / 3"))
+    capsys.readouterr()
+    pipeline.run(small_config(), copied, generators=[mine], stage="evaluate")
+    said = said_of(capsys.readouterr().err)
+    assert said.pop("generate/mine") == "is made again: its code changed since"
+    assert {said[stage] for stage in said if stage not in ("data", "evaluate")} == {"done before"}
+    again = measured(copied)
+    assert again["mine"] > added["mine"]
+    assert {**again, "mine": 0} == {**added, "mine": 0}
+    assert not (copied / report.REPORT_FILE).exists()  # it showed the row as it was
+
+
+def test_a_trained_generator_goes_on_where_it_was_cut_off(copied, write, capsys, monkeypatch):
+    mine = write(TRAINED)
+    saves = Stage.save
+
+    def save_once(self, tree, step):
+        if step > 1:
+            raise KeyboardInterrupt
+        saves(self, tree, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "save", save_once)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(small_config(), copied, generators=[mine], stage="fit")
+    kept = place(copied, "fit/mine")
+    capsys.readouterr()
+    pipeline.run(small_config(), copied, generators=[mine], stage="fit")
+    assert f"resuming from {kept / 'state/1'}\n" in capsys.readouterr().err
+    resumed = read_result(kept)
+    assert resumed["history"]["gap"].shape == (1, 5)
+    for path in sorted(kept.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    pipeline.run(small_config(), copied, generators=[mine], stage="fit")
+    jax.tree.map(np.testing.assert_array_equal, read_result(kept), resumed)
+
+
+def test_a_broken_generator_is_named_and_once_mended_the_same_command_ends_well(
+    copied, write, capsys, monkeypatch
+):
+    broken = {
+        "KeyError.*conv9": MEAN.replace("(a + b) / 2, *parents", "parents.object['conv9'], *parents"),
+        "not finite.*4 of 4": MEAN.replace("/ 2", "* float('nan')"),
+        r"dense\.bias \(4, 1\)": MEAN.replace("(a + b)", "(a + b)[..., :1]"),
+        "gap of mine, black cat is nan.*step 1": TRAINED.replace("gap}", "gap * jnp.nan}"),
+    }
+    before = measured(copied)
+    for facts, text in broken.items():
+        mine = write(text)
+        with pytest.raises(UserError, match=f"(?s){facts}") as error:
+            pipeline.run(small_config(), copied, generators=[mine], stage="generate")
+        assert "mine" in str(error.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "load_plan", None)
+        assert pipeline.run(small_config(), copied) == copied / report.REPORT_FILE  # as it was
+    capsys.readouterr()
+    pipeline.run(small_config(), copied, generators=[write(MEAN)], stage="evaluate")
+    said = said_of(capsys.readouterr().err)
+    assert said["fit/cyclegan"] == said["generate/cyclegan"] == "done before"
+    after = measured(copied)
+    assert after == before | {"mine": after["mine"]}
+
+
+# What is refused before images are loaded ----------------------------------------------------------------
+
+
+def _refused(config, workdir, facts, files=()):
+    with pytest.raises(UserError) as error:
+        pipeline.run(config, workdir, generators=files)
+    for fact in facts:
+        assert fact in str(error.value)
+    assert not (workdir / "checkpoints").exists()
+
+
+def test_an_unknown_family_is_refused(no_data, tmp_path):
+    config = small_config()
+    config.generators.reduce = {"steps": 3}
+    _refused(config, tmp_path / "run", ["generators.reduce", "cyclegan"])
+
+
+def test_a_section_without_a_family_is_refused(no_data, tmp_path):
+    config = small_config()
+    del config.generators.cyclegan
+    _refused(config, tmp_path / "run", ["generators", "cyclegan"])
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "facts"),
+    [
+        (("mine.py", "other/mine.py"), MEAN, ["mine"]),
+        (("cyclegan.py",), MEAN, ["cyclegan"]),
+        (("mine.py",), "import there_is_no_such_module", ["mine.py", "there_is_no_such_module"]),
+        (("mine.py",), "def make(network, config:", ["mine.py"]),
+    ],
+)
+def test_files_that_cannot_take_part_are_refused(names, text, facts, no_data, write, tmp_path):
+    _refused(small_config(), tmp_path / "run", facts, [write(text, name) for name in names])
+
+
+# Joint generators, of which `pipeline_test` runs one on a matrix ------------------------------------------
+
+JOINT = """
+    import jax.numpy as jnp
+    from kernelgan.generators import Generator
+
+    def make(network, config):
+        def update(key, state, view):
+            target = jnp.tensordot(view.weights / view.weights.sum(), view.views, axes=1)
+            mean = state["mean"] + 0.5 * (target - state["mean"])
+            return {"mean": mean}, {"gap": jnp.abs(target - mean).max()}
+
+        def generate(key, state, parents, probes):
+            kernel = jnp.broadcast_to(state["mean"], parents.attribute["conv1"]["kernel"].shape)
+            return {"": {**parents.attribute, "conv1": {**parents.attribute["conv1"], "kernel": kernel}}}
+
+        return Generator(
+            view=lambda parents, probes: parents.attribute["conv1"]["kernel"].mean(axis=0),
+            init=lambda key, view: {"mean": jnp.zeros(view.views.shape[1:])},
+            update=update,
+            generate=generate,
+            steps=30,
+            joint=True,
+        )
+"""
+
+MATRIX = {
+    "pairs.attributes": ("black", "red"),
+    "pairs.objects": ("cat", "car"),
+    "pairs.exclude": "all",
+    "data.rendered.train": 480,
+    "data.rendered.test": 160,
+    "data.minimum_train": 4,
+    "data.minimum_test": 2,
+    "zoo.models": 2,
+    "zoo.epochs": 1,
+    "baselines.epochs": 1,
+    "baselines.models": 1,
+    "generators.cyclegan.epochs": (1,),
+    "baselines.random_networks": 2,
+}
+
+
+def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_other_pairs(write, tmp_path):
+    workdir = tmp_path / "run"
+    path = pipeline.run(small_config(MATRIX), workdir, generators=[write(JOINT, "shared.py")])
+    found = results.read_results(workdir)
+    titles = [pair.title for pair in found.pairs]
+    assert titles == ["black cat", "black car", "red cat", "red car"]
+    assert all(pair.figure(row).known for pair in found.pairs for row in ("cyclegan_a2b", "shared"))
+    assert found.overall.methods["cyclegan_a2b"].label == "attribute kernels translated"
+    assert "shared" in found.overall.methods
+    assert all(found.array(pair, "answers/shared") is not None for pair in found.pairs)
+    page = path.read_text()
+    assert all(title in page for title in titles)
+    assert (workdir / "figures/matrix.png").exists()
+
+    zoos = read_result(place(workdir, "zoo"))
+    assert len(zoos) == 4
+    plan = export.workdir.read_plan(workdir)
+    views = [
+        zoos[plan["zoos"][pair["attribute_zoo"]]["checkpoint"][1]]["params"]["conv1"]["kernel"].mean(axis=0)
+        for pair in plan["pairs"]
+    ]
+    made = export.networks(workdir)
+    for number, learnt in enumerate(((1, 2), (0, 3), (0, 3), (1, 2))):  # the other diagonal
+        expected = np.mean([views[other] for other in learnt], axis=0)
+        kernels = made[f"{titles[number].replace(' ', '_')}/shared"]["conv1"]["kernel"]
+        np.testing.assert_allclose(kernels, np.broadcast_to(expected, kernels.shape), atol=1e-5)
+
+
+def test_a_fold_whose_zoos_read_what_it_holds_out_is_refused_before_training(write, tmp_path):
+    config = small_config(MATRIX | {"pairs.exclude": "own"})
+    with pytest.raises(LeakageError, match=r"fold 1 holds out 'black cat'"):
+        pipeline.run(config, tmp_path / "run", generators=[write(JOINT)])
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_probes_that_show_what_a_fold_holds_out_are_refused(write, tmp_path):
+    file = write(JOINT.replace("joint=True", "joint=True, reads='U'"))
+    with pytest.raises(LeakageError, match=r"fold 1.*probes"):
+        pipeline.run(small_config(MATRIX), tmp_path / "run", generators=[file])
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_joint_generator_of_a_single_pair_is_refused_before_training(write, tmp_path):
+    _refused(small_config(), tmp_path / "run", ["mine", "joint", "pairs.attributes"], [write(JOINT)])
