@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from kernelgan import config as config_lib
-from kernelgan import engine, fields
+from kernelgan import fields, population
 from kernelgan.baselines.trained import CEILING_SHARES
 from kernelgan.generators import FAMILIES
 from kernelgan.types import UserError
@@ -117,12 +117,12 @@ def test_values_just_in_range_get_the_type_of_the_field(field, value, parsed):
 @pytest.mark.parametrize("shares", [CEILING_SHARES, (1, 1, 1), (1, 1)])
 def test_the_smallest_batch_has_a_place_for_every_group(shares):
     sizes = range(5, 65)
-    counts = [np.bincount(engine.batch_pattern(shares, size), minlength=len(shares)) for size in sizes]
+    counts = [np.bincount(population.batch_pattern(shares, size), minlength=len(shares)) for size in sizes]
     assert np.min(counts) >= 1
 
 
 def test_a_smaller_batch_would_never_draw_a_quadrant():
-    assert np.bincount(engine.batch_pattern(CEILING_SHARES, 4), minlength=4).min() == 0
+    assert np.bincount(population.batch_pattern(CEILING_SHARES, 4), minlength=4).min() == 0
     assert "trained_on_conjunction" in _problems(_with(zoo__batch_size=4))[0]
 
 
