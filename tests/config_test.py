@@ -122,7 +122,8 @@ def test_the_smallest_batch_has_a_place_for_every_group(shares):
 
 
 def test_a_smaller_batch_would_never_draw_a_quadrant():
-    assert np.bincount(population.batch_pattern(CEILING_SHARES, 4), minlength=4).min() == 0
+    with pytest.raises(UserError, match=r"zoo\.batch_size is 4 .*at least 5"):
+        population.batch_pattern(CEILING_SHARES, 4)
     assert "trained_on_conjunction" in _problems(_with(zoo__batch_size=4))[0]
 
 

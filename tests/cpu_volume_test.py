@@ -88,7 +88,7 @@ def _train(state, batches):
     """Losses of some steps, and what they end in."""
 
     def advance(state, batch):
-        return cyclegan.step(state, *batch, hidden=4, learning_rate=1e-3, cycle=10.0, identity=0.0)
+        return cyclegan.step(state, *batch, 1e-3, cyclegan.Config(hidden=4))
 
     return lax.scan(advance, state, batches)
 
@@ -132,9 +132,8 @@ def test_a_step_of_the_cyclegans_equals_that_of_the_plain_form(monkeypatch, asse
         monkeypatch.setattr(models, "form_here", lambda _, form=form: form)
 
         def losses(players):
-            generators, discriminators, terms = cyclegan.losses_of(
-                players, *batch, hidden=4, cycle=10.0, identity=1.0
-            )
+            config = cyclegan.Config(hidden=4, identity_weight=1.0)
+            generators, discriminators, terms = cyclegan.losses_of(players, *batch, config)
             return generators + discriminators, terms
 
         lowered = jax.jit(jax.value_and_grad(losses, has_aux=True)).lower(state_of(state))
