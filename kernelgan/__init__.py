@@ -16,7 +16,7 @@ _PUBLIC = {
     "Parents": ("kernelgan.generators.base", "Parents"),
     "UserError": ("kernelgan.types", "UserError"),
     "data": ("kernelgan.data", ""),
-    "evaluate": ("kernelgan.evaluation.library", "evaluate"),
+    "evaluate": ("kernelgan.evaluation.single", "evaluate"),
     "fit": ("kernelgan.generators.base", "fit_pair"),
     "generators": ("kernelgan.generators", ""),
     "load_zoo": ("kernelgan.interop", "load_zoo"),

@@ -27,7 +27,7 @@ SPREAD = 0.02
 """Of the replicates."""
 
 
-def pair_result(means, title="black cat", test=TEST, source="procedural"):
+def pair_result(means, title="black cat", test=TEST, source="rendered"):
     attribute, thing = title.split()
     methods = {}
     for name, mean in means.items():

@@ -34,7 +34,7 @@ def write_run(folder, pairs, **more):
         "device": "cpu (2 devices)",
         "command": "python launch.py --config configs/black_cat.py",
         "data": {
-            "source": "procedural",
+            "source": "rendered",
             "notes": ["3 files skipped"],
             "contact_sheet": {"rows": list("abcd")},
         },

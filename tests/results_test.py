@@ -11,7 +11,7 @@ from kernelgan.types import UserError
 
 
 def test_written_results_read_back_equal(tmp_path):
-    data = {"source": "procedural", "notes": ["a"], "contact_sheet": {"rows": ["x"], "columns": []}}
+    data = {"source": "rendered", "notes": ["a"], "contact_sheet": {"rows": ["x"], "columns": []}}
     run = run_of(
         full_pair(), name="x", seed=3, data=data, timings={"zoo": 1.5}, study={"any": [1, {"b": None}]}
     )

@@ -107,7 +107,7 @@ def pair_result(generated=(0.50, 0.70), p_value=0.004, half=0.01, quadrants=True
     best = "cyclegan_b2a" if b2a >= a2b else "cyclegan_a2b"
     return {
         "pair": {"attribute": "black", "object": "cat"},
-        "data": {"source": "procedural", "test": {"a&o": 20}, "leaked": 0, "duplicates": 1},
+        "data": {"source": "rendered", "test": {"a&o": 20}, "leaked": 0, "duplicates": 1},
         "methods": made,
         "tests": planted_tests(made, "worst" if quadrants else "vs_rest", half),
         "null_test": {"statistic": "auroc.worst", "method": best, "candidates": 2, "p_value": p_value},
@@ -118,7 +118,7 @@ def enriched(made, attribute="black", thing="cat"):
     """A result of one pair with every other part of the contract added; changed in place."""
     made["pair"] = {"attribute": attribute, "object": thing}
     made["data"] = {
-        "source": "procedural",
+        "source": "rendered",
         "train": dict.fromkeys(QUADRANTS, 1200),
         "validation": dict(zip(QUADRANTS, (0, 200, 210, 220), strict=True)),
         "test": dict.fromkeys(QUADRANTS, 300) | {"rest": 7},
