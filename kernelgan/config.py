@@ -175,7 +175,7 @@ class Baselines:
 class Evaluate:
     """Intervals and clusterings."""
 
-    bootstrap: int = setting(1000, fields.whole(1), "resamples behind each 95% interval")
+    bootstrap: int = setting(1000, fields.whole(2), "resamples behind each 95% interval")
     umap_networks: int = setting(
         3, fields.whole(0), "networks of each method that are embedded: the first, not the best"
     )

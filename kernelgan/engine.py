@@ -91,6 +91,7 @@ def fit(
     calls: int,
     chunk_size: int | None = None,
     names: Callable[[int], str] = "member {}".format,
+    pace: int = 1,
     unit: str = "epoch",
     remedy: str = "A smaller learning rate usually helps.",
     saver: Saver = NOWHERE,
@@ -105,6 +106,7 @@ def fit(
       calls: of ``program.advance`` for each member.
       chunk_size: members in memory at a time, over all devices; None: all of them.
       names: of a member's number, for errors.
+      pace: steps in a call; a state that was saved at another pace is not used.
       unit: what a call is, for errors; "step" where metrics have a number for each step.
       remedy: what to do about a metric that is not finite, for errors.
       saver: keeps the state between calls, so that a fit that was killed goes on where it was.
@@ -119,7 +121,7 @@ def fit(
     """
     count = len(jax.tree.leaves(members)[0])
     size = max(1, min(chunk_size or count, count))
-    start = _resumed(saver, count, size, lambda: _form(program, members, shared))
+    start = _resumed(saver, count, size, (calls, pace), lambda: _form(program, members, shared))
     done, results, history, saves = start.done, start.results, start.history, start.saves
     chunks = [] if start.chunk is None else [start.chunk]
     left = np.setdiff1d(np.flatnonzero(~done), start.chunk if start.chunk is not None else [])
@@ -153,6 +155,7 @@ def fit(
                 saves += 1
                 whole = run.spread.collect(state)
                 tree = _Position(done, results, history, chunk, call + 1, whole, saves).as_tree()
+                tree["pace"] = np.array([calls, pace], np.int32)
                 distributed.first(functools.partial(saver.save, tree, saves))
             progress((before + number) * calls + call + 1, (before + len(chunks)) * calls, _means(metrics))
     return results, jax.tree.map(_joined_steps, history)
@@ -242,11 +245,18 @@ def _from_numbered(leaves: dict[str, np.ndarray], structure: Any) -> Tree:  # no
     return jax.tree.unflatten(structure, [np.array(leaves[name]) for name in sorted(leaves)])
 
 
-def _resumed(saver: Saver, count: int, size: int, make_form: Callable[[], _Form]) -> _Position:
-    """Where the last attempt stopped; the members at work start over if they are more than a chunk now."""
+def _resumed(
+    saver: Saver, count: int, size: int, pace: tuple[int, int], make_form: Callable[[], _Form]
+) -> _Position:
+    """Where the last attempt stopped.
+
+    The members at work start over if they are more than a chunk now; all do if calls are of another length.
+    """
     saved = distributed.first(saver.restore)
     if saved is None:
         return _Position(np.zeros(count, bool))
+    if tuple(int(number) for number in saved["pace"]) != pace:
+        return _Position(np.zeros(count, bool), saves=int(saved["saves"]))
     form = make_form()
     done, chunk = np.array(saved["done"]), np.asarray(saved["members"])
     found = _Position(

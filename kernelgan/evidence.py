@@ -18,7 +18,7 @@ from kernelgan.data import quadrants, sources
 from kernelgan.generators import base
 from kernelgan.plan import PairTask, Plan
 from kernelgan.stages import CODE, Run, Zoos, pair_key
-from kernelgan.types import Params
+from kernelgan.types import Params, UserError
 
 if TYPE_CHECKING:
     from kernelgan.evaluation import measurement
@@ -142,7 +142,11 @@ def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
     for loaded in of.generators:
         made = networks.generated[loaded.name][0]
         own = [row.removeprefix(loaded.name).removeprefix("_") for row in made]
-        rows |= methods.generated_rows(loaded.name, own, loaded.generator.reads, loaded.module)
+        made_rows = methods.generated_rows(loaded.name, own, loaded.generator.reads, loaded.module)
+        twice = sorted(rows.keys() & made_rows.keys())
+        if twice:
+            raise UserError(f"two generators give rows called {', '.join(twice)}; rename a file or a key.")
+        rows |= made_rows
     return rows
 
 
@@ -183,11 +187,16 @@ def _measurement_key(
 ) -> keys.StageKey:
     """What the measurements of a row are made from."""
     settings, method = of.settings, rows[row]
-    config = [settings.seed, settings.evaluate, settings.baselines, list(of.network.filters), pair.names]
+    drawn = [settings.baselines.random_networks, settings.baselines.random_bias]
+    config = [settings.seed, settings.evaluate, drawn, list(of.network.filters), pair.names]
+    words = [method.kind, method.label, method.description, method.family, method.tier]
+    read = [quadrants.distilled_groups(pair.split).key]
+    read += [plan.zoos[number].groups.key for number in (pair.attribute_zoo, pair.object_zoo)]
     return keys.StageKey(
         {
             "config": keys.of_values(config),
-            "images": keys.of_values([plan.digest, keys.of_arrays({"test": pair.split.test})]),
+            "row": keys.of_values(words),
+            "images": keys.of_values([plan.digest, read, keys.of_arrays({"test": pair.split.test})]),
             "arithmetic": models.arithmetic(of.network.form),
             "code": keys.of_source(*CODE["evaluate"]),
             **of.stages.inputs("zoo", *method.inputs),

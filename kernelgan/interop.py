@@ -150,7 +150,11 @@ def save(networks: Params | Mapping[str, Params], path: Path | str) -> Path:
     if all("bias" in layer for layer in networks.values()):
         arrays = to_torch(dict(networks))
     else:
-        arrays = {f"{name}.{key}": a for name, one in networks.items() for key, a in to_torch(one).items()}
+        arrays = {
+            f"{name}.{key}" if name else key: array
+            for name, one in networks.items()
+            for key, array in to_torch(one).items()
+        }
     return write_arrays(Path(path), arrays)
 
 

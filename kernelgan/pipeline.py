@@ -82,6 +82,7 @@ def _loaded(
 ) -> tuple[Settings, models.ConvNet, tuple[loading.Loaded, ...], list[str]]:
     """The config checked, the parents' module, the generators, and what a finished run is made from."""
     settings = config_lib.parse(config)
+    environment.configure(settings.device)  # before a user's file can start JAX
     network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
     loaded = loading.load(settings.generators, generators, network)
     return settings, network, loaded, _recipe(settings, loaded)
@@ -98,7 +99,8 @@ def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> list[st
     zoos = (settings.zoo.attribute_file, settings.zoo.object_file)
     return [
         keys.of_values([fixed, own, keys.of_source("kernelgan")]),
-        *(sources.fingerprint(settings), *(files.stamp(Path(path)) if path else "" for path in zoos)),
+        sources.fingerprint(settings),
+        *(files.stamp(Path(path).expanduser()) if path else "" for path in zoos),
     ]
 
 

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from kernelgan.data import rendered as rendered_lib
 
-_NAMES = {"automobile": "car"}
-"""What is rendered of an object that data sets call otherwise."""
+_NAMES = {"automobile": "car", "gray": "grey", "kitten": "cat", "lorry": "truck"}
+"""What is rendered of a concept that data sets call otherwise."""
+
+
+def _rendered_names(pair: tuple[str, str]) -> tuple[str, str]:
+    """An attribute and an object by the renderer's names, as far as it has them."""
+    known = (*rendered_lib.COLOURS, *rendered_lib.OBJECTS)
+    names = []
+    for name in pair:
+        name = name.strip().lower()
+        name = name.removesuffix("s") if name not in known else name
+        names.append(_NAMES.get(name, name))
+    return names[0], names[1]
 
 
 @functools.lru_cache(maxsize=4)
-def _rendered(count: int, seed: int, size: int, exclude: tuple[str, str] | None) -> np.ndarray:
+def _rendered(count: int, seed: int, size: int, exclude: frozenset[tuple[str, str]]) -> np.ndarray:
     rng = np.random.default_rng([seed, 1])
-    never = exclude and (exclude[0], _NAMES.get(exclude[1], exclude[1]))
     every = itertools.product(rendered_lib.COLOURS, rendered_lib.OBJECTS)
-    choices = [pair for pair in every if pair != never]
+    choices = [pair for pair in every if pair not in exclude]
     images = np.empty((count, size, size, 3), np.uint8)
     for number in range(count):
         colour, thing = choices[rng.integers(len(choices))]
@@ -28,21 +39,21 @@ def _rendered(count: int, seed: int, size: int, exclude: tuple[str, str] | None)
 
 
 def rendered(
-    count: int, *, seed: int = 0, size: int = 32, exclude: tuple[str, str] | None = None
+    count: int, *, seed: int = 0, size: int = 32, exclude: Sequence[tuple[str, str]] = ()
 ) -> np.ndarray:
-    """Rendered objects of every kind in every colour, equally often.
+    """Rendered objects of every kind in every colour, drawn with equal chances.
 
     Args:
       count: images ``N``.
       seed: chooses them.
       size: pixels a side.
-      exclude: an attribute and an object that never occur together: the conjunction that a generator is
-        judged on, where both can be rendered.
+      exclude: attributes and objects that never occur together: the conjunctions that a generator is judged
+        on, by the names that data sets have for them.
 
     Returns:
       uint8 ``(N, size, size, 3)``.
     """
-    return _rendered(count, seed, size, exclude).copy()
+    return _rendered(count, seed, size, frozenset(map(_rendered_names, exclude))).copy()
 
 
 def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:

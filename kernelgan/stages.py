@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from kernelgan import distributed, engine, fields, keys, models, population
 from kernelgan import workdir as workdir_lib
@@ -30,15 +31,18 @@ _ENGINE = tuple(
 )
 CODE = {
     "zoo": ("kernelgan.zoo", *_ENGINE),
-    "baselines": ("kernelgan.baselines.trained", "kernelgan.zoo", *_ENGINE),
+    "baselines": (
+        *("kernelgan.assemble", "kernelgan.baselines.trained", "kernelgan.evaluation.features"),
+        *("kernelgan.zoo", *_ENGINE),
+    ),
     "generator": (
         *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels"),
-        "kernelgan.baselines.merges",
-        *_ENGINE,
+        *("kernelgan.baselines.merges", "kernelgan.evaluation.novelty", *_ENGINE),
     ),
     "evaluate": (
-        *("kernelgan.assemble", "kernelgan.baselines", "kernelgan.evaluation", "kernelgan.models"),
-        *("kernelgan.generators.base", "kernelgan.ops", "kernelgan.zoo"),
+        *("kernelgan.assemble", "kernelgan.baselines", "kernelgan.data.quadrants", "kernelgan.evaluation"),
+        *("kernelgan.generators.base", "kernelgan.kernels", "kernelgan.models", "kernelgan.ops"),
+        *("kernelgan.parallel", "kernelgan.probes", "kernelgan.zoo"),
     ),
 }
 """The modules whose code decides a stage's numbers."""
@@ -86,7 +90,7 @@ class Stages:
         else:
             print(f"{name:{WIDTH}s} done before", file=sys.stderr)
         self.digests[name] = distributed.first(lambda: stage.digest)
-        return result
+        return jax.tree.map(_read_only, result)
 
     def timed(self, name: str, timing: str = "") -> contextlib.AbstractContextManager[Progress]:
         """Shows and times a stage."""
@@ -103,6 +107,13 @@ class Stages:
 
 Zoos = list[dict[str, Any]]
 """``{"params": stacked (M, ...), "history": {metric: (M, E)}}`` of each zoo."""
+
+
+def _read_only(leaf: np.ndarray) -> np.ndarray:
+    """What later stages share, and a user's generator is handed: writing into it is an error."""
+    view = np.asarray(leaf).view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclasses.dataclass(frozen=True)

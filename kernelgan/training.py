@@ -24,7 +24,7 @@ from kernelgan.plan import Plan, zoo_training
 from kernelgan.population import Training
 from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
-from kernelgan.types import Params
+from kernelgan.types import Params, UserError
 
 _NOT_OF_A_ZOO = (
     *("models", "object_models", "chunk_size"),
@@ -45,7 +45,8 @@ def train_zoos(of: Run, plan: Plan) -> Zoos:
 
 def _file_of(of: Run, task: zoo.ZooTask) -> str:
     """The file that gives a zoo instead of training; empty where it is trained."""
-    return of.settings.zoo.attribute_file if task.kind == "attribute" else of.settings.zoo.object_file
+    file = of.settings.zoo.attribute_file if task.kind == "attribute" else of.settings.zoo.object_file
+    return str(Path(file).expanduser()) if file else ""
 
 
 def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
@@ -232,9 +233,9 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
 
 
 def _parents(plan: Plan, zoos: Zoos) -> list[Parents]:
-    return [
-        Parents(zoos[pair.attribute_zoo]["params"], zoos[pair.object_zoo]["params"]) for pair in plan.pairs
-    ]
+    sides = [(zoos[pair.attribute_zoo], zoos[pair.object_zoo]) for pair in plan.pairs]
+    parents = [Parents(attribute["params"], objects["params"]) for attribute, objects in sides]
+    return jax.tree.map(lambda leaf: leaf, parents)  # fresh dicts: what is put into them reaches no other
 
 
 def _probes(of: Run, plan: Plan, generator: base.Generator) -> list[base.Probes]:
@@ -245,7 +246,7 @@ def _probes(of: Run, plan: Plan, generator: base.Generator) -> list[base.Probes]
             plan.source.train.images,
             quadrants.distilled_groups(pair.split),
             pair_key(of, pair.split.name),
-            pair.names,
+            [other.names for other in plan.pairs] if generator.joint else [pair.names],
         )
         for pair in plan.pairs
     ]
@@ -337,7 +338,6 @@ def generate(
     of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
 ) -> dict[str, list[dict[str, Params]]]:
     """By generator, for each pair the networks by row; a stage of its own for each generator."""
-    parents = _parents(plan, zoos)
     made: dict[str, list[dict[str, Params]]] = {}
     for loaded in of.generators:
         probes = _probes(of, plan, loaded.generator)
@@ -353,13 +353,18 @@ def generate(
             by_pair = base.generate(
                 loaded.generator,
                 fitted[loaded.name].state,
-                parents,
+                _parents(plan, zoos),
                 probes,
                 [pair_key(of, pair.split.name) for pair in plan.pairs],
                 name=loaded.name,
             )
             for networks in by_pair:
                 check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
+                if networks.keys() != by_pair[0].keys():
+                    raise UserError(
+                        f"the generator {loaded.name} gives {sorted(networks)} for one pair and "
+                        f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
+                    )
             progress(len(by_pair), len(by_pair))
             return {
                 str(number): {base.row_name(loaded.name, key): params for key, params in networks.items()}

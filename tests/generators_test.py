@@ -288,7 +288,7 @@ def _broken(change):
             lambda made: {"": {**made, "conv1": jax.tree.map(lambda x: x.astype(int), made["conv1"])}},
             ["int64"],
         ),
-        (lambda made: {"": jax.tree.map(lambda x: x[0], made)}, ["conv1.kernel (3, 3, 3, 2)"]),
+        (lambda made: {"": jax.tree.map(lambda x: x[0], made)}, ["conv1.bias (2,)"]),
         (
             lambda made: {"": {**made, "conv2": jax.tree.map(lambda x: x[:2], made["conv2"])}},
             ["conv2.kernel"],
@@ -333,3 +333,59 @@ def test_an_exception_names_the_generator_the_function_and_the_line(network, par
         run()
     for fact in ("mine", part, "KeyError", "conv9", "generators_test.py"):
         assert fact in str(caught.value)
+
+
+def test_a_joint_generator_is_not_handed_the_pairs_that_are_held_out(network, parents):
+    (view,) = base.views("joint", _joint(network), parents, [None] * 3, [np.array([0.0, 1.0, 1.0])])
+    means = [pair.attribute["conv1"]["kernel"].mean(axis=0) for pair in parents]
+    np.testing.assert_array_equal(view.views, np.stack([means[1], means[1], means[2]]))
+
+
+def _trained(update, **fields):
+    return stateless(_mean)._replace(
+        init=lambda key, view: {"w": jnp.zeros(3, jnp.float32)}, update=update, steps=4, **fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("update", "facts"),
+    [
+        (lambda key, state, view: state, ["dict"]),
+        (lambda key, state, view: ({"w": state["w"].astype(jnp.int32)}, {}), ["['w']", "int32"]),
+        (lambda key, state, view: ({"v": state["w"]}, {}), ["state"]),
+        (lambda key, state, view: ({"w": state["w"][:2]}, {}), ["(2,)"]),
+        (lambda key, state, view: (state, (jnp.float32(0),)), ["metrics"]),
+    ],
+)
+def test_an_update_that_breaks_the_interface_is_named(parents, update, facts):
+    with pytest.raises(UserError) as caught:
+        base.fit(_task("mine", _trained(update), parents))
+    for fact in ["mine", "update", *facts]:
+        assert fact in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5, lambda view: "many"])
+def test_steps_that_are_no_number_are_named(parents, steps):
+    generator = _trained(lambda key, state, view: (state, {}))._replace(steps=steps)
+    with pytest.raises(UserError, match="steps"):
+        base.fit(_task("mine", generator, parents))
+
+
+@pytest.mark.parametrize("saved_at", [2, 3])
+def test_a_training_goes_on_at_another_pace_to_the_same_end(
+    network, parents, new_saver, killed, saved_at, assert_trees_equal
+):
+    def update(key, state, view):
+        return {"w": state["w"] + jax.random.normal(key, (3,))}, {"sum": state["w"].sum()}
+
+    task = _task("mine", _trained(update)._replace(steps=7), parents)
+    whole = base.fit(task, steps_per_call=7)
+    saver = new_saver(killed_after=1)
+    with pytest.raises(killed):
+        base.fit(task, steps_per_call=saved_at, saver=saver)
+    assert_trees_equal(tuple(base.fit(task, steps_per_call=4, saver=saver)), tuple(whole))
+
+
+def test_generators_whose_rows_could_share_a_name_are_refused(write, network):
+    with pytest.raises(UserError, match="two_x"):
+        loading.load({}, [write(MEAN, "two.py"), write(MEAN, "two_x.py")], network)

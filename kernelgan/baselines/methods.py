@@ -9,7 +9,7 @@ network.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 
 import jax
@@ -72,6 +72,11 @@ class Context:
     fits: readouts.Fits = dataclasses.field(default_factory=readouts.Fits)
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the convolutional layers."""
+        return models.layer_names(self.network.filters)
+
+    @property
     def parents(self) -> Parents:
         """Both zoos."""
         return Parents(self.attribute, self.objects)
@@ -85,11 +90,15 @@ class Context:
 
     def probes(self, generator: Generator) -> base.Probes:
         """The images that a generator is handed, a copy."""
-        return probes_for(generator, self.images, self.seen, self.key, self.names)
+        return probes_for(generator, self.images, self.seen, self.key, (self.names,))
 
 
 def probes_for(
-    generator: Generator, images: np.ndarray, seen: Groups, key: Key, names: tuple[str, str]
+    generator: Generator,
+    images: np.ndarray,
+    seen: Groups,
+    key: Key,
+    held_out: Sequence[tuple[str, str]],
 ) -> base.Probes:
     """The images that a generator is handed: rendered ones (tier S), or unlabelled training images (tier U).
 
@@ -98,19 +107,20 @@ def probes_for(
       images: training images, uint8 ``(N, H, W, C)``.
       seen: the three seen quadrants of the pair.
       key: of the run and the pair; it chooses them.
-      names: of the pair's attribute and object, which are never rendered together.
+      held_out: attribute and object of the pairs whose conjunctions are never rendered.
 
     Returns:
-      In tier U a copy, equally many of each seen quadrant, in random order. None in tier W.
+      In tier U a copy, as many of each seen quadrant as there are, at most an equal share, in random order.
+      None in tier W.
     """
     if generator.reads == "W":
         return None
     if generator.reads == "S":
-        return probes.rendered(generator.images, size=images.shape[1], exclude=names)
+        return probes.rendered(generator.images, size=images.shape[1], exclude=held_out)
     rng = nulls.numpy_generator(key, 3)
     each = -(-generator.images // len(seen.train))
     chosen = np.concatenate([rng.permutation(group)[:each] for group in seen.train])
-    return images[rng.permutation(chosen)].copy()
+    return images[rng.permutation(chosen)[: generator.images]].copy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,11 +344,16 @@ def _generated(row: str) -> Callable[[Context], Networks]:
     return lambda context: context.convnets(context.generated[row])
 
 
-def _noise(side: str, row: str) -> Callable[[Context], Networks]:
-    def networks(context: Context) -> Networks:
-        parents = getattr(context.parents, side)
+def _noise(side: str, row: str) -> Callable[[Context], Networks | None]:
+    def networks(context: Context) -> Networks | None:
+        changed = context.generated[row]
+        members = np.arange(len(changed["dense"]["bias"]))
+        zoo = getattr(context.parents, side)
+        parents = assemble.take_members(zoo, members % len(zoo["dense"]["bias"]))
+        if any(changed[name]["kernel"].shape != parents[name]["kernel"].shape for name in context.layers):
+            return None  # of another shape there is no size of a change
         seed = int(nulls.numpy_generator(context.key, 2).integers(2**31))
-        return context.convnets(merges.noise(parents, context.generated[row], seed))
+        return context.convnets(merges.noise(parents, changed, seed))
 
     return networks
 

@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 _SHOWN_IMAGES = 48
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 _MATCHED = 32
+_MATCHED_LAYERS = 2  # filters are matched through two layers; networks of another depth have no novelty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -431,9 +432,13 @@ class _Pair:
         )
 
     @functools.cached_property
-    def parentage(self) -> Parentage:
+    def parentage(self) -> Parentage | None:
+        """None where most parents are copies of each other: there is no distance to compare with."""
         rivals = [self.outcomes[name] for name in baselines.PARENTS]
-        return parentage((self.context.attribute, self.context.objects), rivals, self.quadrant)
+        try:
+            return parentage((self.context.attribute, self.context.objects), rivals, self.quadrant)
+        except ValueError:
+            return None
 
     def measure(self, method: Method) -> tuple[Record, Arrays] | None:
         """A method's measurements, with its novelty where that is defined; the parents have none."""
@@ -446,6 +451,8 @@ class _Pair:
             method, networks, self.images, self.quadrant, self.settings, self.weights
         )
         if is_parent or any(name not in self.outcomes for name in baselines.PARENTS):
+            return record, arrays
+        if len(self.context.layers) != _MATCHED_LAYERS or self.parentage is None:
             return record, arrays
         found = novelty(networks, self.parentage, arrays, self.quadrant, self.settings)
         if found is None:

@@ -84,7 +84,7 @@ class JointView(NamedTuple):
     """What a joint generator learns from: a fold.
 
     Attributes:
-      views: the pairs' views, stacked along ``P``.
+      views: the pairs' views, stacked along ``P``; a pair that is held out has the view of another pair.
       weights: float32 ``(P,)``, 0 for the pairs that are held out.
     """
 
@@ -160,7 +160,9 @@ def program(generator: Generator, name: str, steps: int, steps_per_call: int) ->
 
     def updated(key: Key, state: State, view: View) -> tuple[State, Metrics]:
         with check.named(name, "update"):
-            return generator.update(key, state, view)
+            made = generator.update(key, state, view)
+            check.check_update(made, state)
+            return made
 
     def init(member: Params, shared: Params) -> Params:
         key = pair_key(shared["seed"], member["number"])
@@ -185,7 +187,11 @@ def program(generator: Generator, name: str, steps: int, steps_per_call: int) ->
 
         return lax.scan(step, both, call * steps_per_call + jnp.arange(steps_per_call))
 
-    return engine.Program(init, advance, lambda both: generator.keep(both["state"]))
+    def keep(both: Params) -> State:
+        with check.named(name, "keep"):
+            return generator.keep(both["state"])
+
+    return engine.Program(init, advance, keep)
 
 
 class Task(NamedTuple):
@@ -207,7 +213,11 @@ class Task(NamedTuple):
     def steps(self) -> int:
         """Updates in all."""
         steps = self.generator.steps
-        return steps(self.views[0]) if callable(steps) else steps
+        with check.named(self.name, "steps"):
+            steps = steps(self.views[0]) if callable(steps) else steps
+        if not isinstance(steps, int) or steps < 0:
+            raise UserError(f"the generator {self.name} has steps={steps!r}; expected a whole number.")
+        return steps
 
     @property
     def numbers(self) -> np.ndarray:
@@ -242,8 +252,14 @@ def views(
         raise UserError(
             f"the generator {name} is joint: it learns from the other pairs of a fold. Give folds."
         )
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *of_pairs)
-    return [JointView(stacked, np.asarray(weights, np.float32)) for weights in folds]
+    joint = []
+    for weights in folds:  # in the place of a pair that is held out stands one that is not, with weight 0
+        learnt = np.flatnonzero(np.asarray(weights) > 0)[0]
+        both = zip(of_pairs, weights, strict=True)
+        shown = [view if weight > 0 else of_pairs[learnt] for view, weight in both]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *shown)
+        joint.append(JointView(stacked, np.asarray(weights, np.float32)))
+    return joint
 
 
 def fit(
@@ -268,10 +284,9 @@ def fit(
     Raises:
       UserError: a metric is not finite, or the generator's own code raises.
     """
-    members = {
-        "number": task.numbers,
-        "view": jax.tree.map(lambda *leaves: np.stack(leaves), *task.views),
-    }
+    with check.named(task.name, "view"):
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *task.views)
+    members = {"number": task.numbers, "view": stacked}
     steps = task.steps
     per_call = min(steps_per_call, steps)
     if steps == 0:
@@ -282,6 +297,7 @@ def fit(
         members,
         {"seed": np.int32(seed)},
         calls=-(-steps // per_call),
+        pace=per_call,
         names=lambda member: f"{task.name}, {task.names[member]}",
         unit="step",
         remedy=remedy,

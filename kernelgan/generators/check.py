@@ -37,6 +37,28 @@ def named(name: str, part: str) -> Iterator[None]:
         ) from error
 
 
+def check_update(made: object, state: object) -> None:
+    """Refuses what an ``update`` cannot give: anything but a state like the one given, and nested dicts.
+
+    Raises:
+      TypeError: what is given and what was expected; `named` says whose it is.
+    """
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise TypeError(f"it gives {_kind(made)}; expected (state, metrics)")
+    new, metrics = made
+    if str(jax.tree.structure(new)) != str(jax.tree.structure(state)):
+        raise TypeError("the state that it gives is not built like the one that it is given")
+    for (path, before), after in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(new), strict=True
+    ):
+        old, now = (jnp.result_type(leaf).name + str(jnp.shape(leaf)) for leaf in (before, after))
+        if old != now:
+            raise TypeError(f"state{jax.tree_util.keystr(path)} is {old} and becomes {now}")
+    for path, _ in jax.tree_util.tree_leaves_with_path(metrics):
+        if not all(isinstance(key, jax.tree_util.DictKey) for key in path):
+            raise TypeError("its metrics are not nested dicts of numbers")
+
+
 def check_networks(networks: object, network: models.ConvNet, image_size: int, name: str) -> None:
     """Refuses what are no populations of networks that run in the parents' place.
 
@@ -67,6 +89,8 @@ def _check_population(params: object, network: models.ConvNet, image_size: int, 
                     f"{where} gives {_kind(value)} for {layer}.{part}; expected an array of floats, and the "
                     f"layers {', '.join(layers)} with a kernel and a bias each."
                 )
+            if value.ndim < 2 or 0 in value.shape:
+                raise UserError(f"{where} gives {layer}.{part} {value.shape}; expected networks first.")
             leaves[layer, part] = value
     assert isinstance(params, Mapping)
     unknown = [name for name in params if name not in layers]

@@ -58,6 +58,9 @@ def load(configs: Mapping[str, Any], files: Sequence[str], network: models.ConvN
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two generators are called {name}; rename the file, or give it once.")
+        longer = next((other for other in names if other.startswith(f"{name}_")), "")
+        if longer:
+            raise UserError(f"rows of the generators {name} and {longer} could share a name; rename a file.")
         if name in BASELINES:
             raise UserError(f"the generator {name} has the name of a baseline; rename the file.")
     if not loaded:
