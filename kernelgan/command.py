@@ -39,7 +39,9 @@ def _define_flags() -> None:
     )
     flags.DEFINE_enum("stage", "report", STAGES, "Run what is missing up to this stage, then stop.")
     flags.DEFINE_multi_string(
-        "generator", [], "A generator of your own, a .py file, beside those of the config; may be repeated."
+        "generator",
+        [],
+        "A generator beside the config's: your own .py file, or a family. May be repeated.",
     )
     flags.DEFINE_bool(
         "distributed", False, "This is one of several processes that Slurm or Open MPI started for one run."
@@ -143,7 +145,10 @@ def parse_flags(argv: list[str], fields: str = "python -m kernelgan.config") -> 
         while isinstance(reason, BaseException) and reason.args:
             reason = reason.args[0]
         words = " ".join(str(reason).split())
-        fail(f"the config has no such field: {words} ({fields} lists all fields; a tuple is set as a whole)")
+        fail(
+            f"the config has no such field: {words} ({fields} lists all fields; a tuple is set as a whole; a "
+            "family of generators has fields only where the config names it, see kernelgan.config.default)"
+        )
     if len(rest) > 1:
         fail(f"unexpected arguments {' '.join(rest[1:])}; fields are set like --config.zoo.models=64")
     return rest

@@ -297,7 +297,7 @@ def _disagreements(config: Settings) -> Iterator[str]:
                 f"{len(named)}; expected a single {kind}"
             )
         if file and not Path(file).expanduser().exists():
-            yield f"zoo.{kind}_file is {file!r}, which does not exist; expected weights"
+            yield f"zoo.{kind}_file is {file!r}, which does not exist; expected .safetensors, .npz, .pth"
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
     for name, family in config.generators.items():

@@ -14,6 +14,8 @@ import numpy as np
 from kernelgan import models
 from kernelgan.types import UserError
 
+_PACKAGE = Path(__file__).parents[1]
+
 
 @contextlib.contextmanager
 def named(name: str, part: str) -> Iterator[None]:
@@ -30,7 +32,9 @@ def named(name: str, part: str) -> Iterator[None]:
     except Exception as error:  # whatever a user's own code raises
         reason = (str(error).splitlines() or [""])[0]
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
-        where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else part
+        own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_PACKAGE)]
+        last = (own or frames)[-1] if frames else None  # the user's own line, where there is one
+        where = f"{Path(last.filename).name}, line {last.lineno}" if last else part
         raise UserError(
             f"the generator {name} raises {type(error).__name__} in {part} ({where}): {reason}. Mend it and "
             "give the same command again; what was finished is kept."
@@ -72,7 +76,10 @@ def check_networks(networks: object, network: models.ConvNet, image_size: int, n
       UserError: naming the generator, the leaf, what it is and what was expected.
     """
     if not isinstance(networks, Mapping) or not networks:
-        raise UserError(f"the generator {name} gives {_kind(networks)}; expected stacked parameters by key.")
+        raise UserError(
+            f"the generator {name} gives {_kind(networks)}; expected networks as the parents have them, "
+            '{"conv1": {"kernel", "bias"}, ..., "dense": ...}, or several by name. Is a `return` missing?'
+        )
     for key, params in networks.items():
         _check_population(params, network, image_size, f"the generator {name}" + (f" ({key})" if key else ""))
 

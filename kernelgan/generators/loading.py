@@ -57,7 +57,9 @@ def load(configs: Mapping[str, Any], files: Sequence[str], network: models.ConvN
     names = [one.name for one in loaded]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two generators are called {name}; rename the file, or give it once.")
+            raise UserError(
+                f"two generators are called {name}; give it once (the config may name it already)."
+            )
         longer = next((other for other in names if other.startswith(f"{name}_")), "")
         if longer:
             raise UserError(f"rows of the generators {name} and {longer} could share a name; rename a file.")
@@ -85,8 +87,8 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
         )
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise UserError(
-            f"{flag}: expected a Python file whose name names rows, such as my_generator.py: letters, digits "
-            "and underscores."
+            f"{flag}: the file's name becomes the name of its rows; expected letters, digits and "
+            "underscores, such as my_generator.py."
         )
     code = keys.of_file(path)
     spec = importlib.util.spec_from_file_location(f"kernelgan_user_{path.stem}", path)
