@@ -12,8 +12,9 @@ from benchmarks.cases import GPU, ONE_CORE, Case, Settings
 from benchmarks.rows import Row
 from benchmarks.stopwatch import Prepared, Times, median
 
-TOLERANCES = {"float32": 1e-4, "TF32": 3e-2}
-"""Of a check. TF32 keeps 10 bits of a factor: 5e-4 of each, and now and then another pixel wins a pooling."""
+TOLERANCES = {"float32": 1e-4, "TF32": 0.15}
+"""Of a check. TF32 keeps 10 bits of a factor: 5e-4 of each, so now and then another pixel wins a pooling, and
+an image's whole share of a gradient moves: XLA's own convolutions differ by 0.06 on an H100."""
 
 
 class LeftOutError(Exception):

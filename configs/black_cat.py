@@ -52,7 +52,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.zoo.learning_rate = 0.01
         config.zoo.balanced = False
         config.baselines.images_per_epoch = 3000
-        config.zoo.chunk_size = 512
         config.generators.cyclegan.normalisation = "none"
         config.generators.cyclegan.epochs = (2000, 200)
         config.generators.cyclegan.batch_size = (10, 64)

@@ -63,7 +63,6 @@ def _photos(config: ConfigDict, *, full: bool) -> ConfigDict:
     config.zoo.batch_size = 64
     config.zoo.learning_rate = 0.004
     config.zoo.decay = True
-    config.zoo.chunk_size = 2048 if full else 32
     config.zoo.validation_images = 512
     config.baselines.models = 16 if full else 4
     config.baselines.epochs = 20

@@ -141,7 +141,11 @@ class Zoo:
         True, fields.truth, "half of each batch holds the concept; False: as the data come (the original)"
     )
     validation_images: int = setting(512, fields.whole(2), "most images that are read after each epoch")
-    chunk_size: int = setting(32, fields.whole(1), "networks in memory at a time, over all devices")
+    chunk_size: int = setting(
+        0,
+        fields.whole(0),
+        "networks in memory at a time, over all devices; 0: as many as fit a GPU, 32 on a CPU",
+    )
     attribute_file: str = setting(
         "",
         fields.text,

@@ -7,8 +7,9 @@ member ``i`` becomes does not depend on the chunk size, on the devices and proce
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -141,8 +142,9 @@ def fit(
         else:
             state, first = run.init(mine, run.shared), 0
         for call in range(first, calls):
-            state, metrics = run.advance(state, mine, (run.shared, run.spread.share(np.int32(call))))
-            metrics = run.spread.collect(metrics)
+            with _in_memory(len(chunk)):
+                state, metrics = run.advance(state, mine, (run.shared, run.spread.share(np.int32(call))))
+                metrics = run.spread.collect(metrics)
             _check_finite(metrics, chunk, call, names=names, unit=unit, remedy=remedy, saver=saver)
             history = _stored(history, jax.tree.map(lambda leaf: leaf[:, None], metrics), count, calls)
             jax.tree.map(lambda whole, part, at=(chunk, call): _put(whole, at, part), history, metrics)
@@ -159,6 +161,21 @@ def fit(
                 distributed.first(functools.partial(saver.save, tree, saves))
             progress((before + number) * calls + call + 1, (before + len(chunks)) * calls, _means(metrics))
     return results, jax.tree.map(_joined_steps, history)
+
+
+@contextlib.contextmanager
+def _in_memory(members: int) -> Iterator[None]:
+    """Says what to do where a device's memory is too small."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"{members} at a time do not fit the memory of the device ({str(error).splitlines()[0]}). "
+            f"Expected fewer: --config.zoo.chunk_size={max(1, members // 2)} for networks, fewer pairs for "
+            "generators; or a device that nothing else uses."
+        ) from error
 
 
 class _Compiled(NamedTuple):

@@ -119,7 +119,7 @@ def _measured(
         _context(of, plan, pair, networks, fits),
         plan.source.test.images[pair.scored],
         pair.split.test[pair.scored],
-        _evaluation_settings(of),
+        _evaluation_settings(of, plan),
         directory=of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names),
         keys=functools.partial(_measurement_key, of, plan, pair, rows),
         progress=progress,
@@ -204,11 +204,15 @@ def _measurement_key(
     )
 
 
-def _evaluation_settings(of: Run) -> measurement.Settings:
-    from kernelgan.evaluation import measurement
+def _evaluation_settings(of: Run, plan: Plan) -> measurement.Settings:
+    from kernelgan.evaluation import features, measurement
 
+    calls = min(environment.cores(), len(plan.pairs))  # see `measurement.evaluate_pairs`
+    fitting = features.networks_at_once(of.network, plan.source.test.images, calls=calls)
     return measurement.Settings(
-        **fields.plain(of.settings.evaluate), chunk_size=of.settings.zoo.chunk_size, seed=of.settings.seed
+        **fields.plain(of.settings.evaluate),
+        chunk_size=of.settings.zoo.chunk_size or fitting,
+        seed=of.settings.seed,
     )
 
 

@@ -166,6 +166,15 @@ class ConvNet(nn.Module):
         return Dense(self.outputs, name="dense")(features), features
 
 
+def bytes_on_the_way(network: ConvNet, image_size: int) -> int:
+    """Device memory that one image takes on its way through a network, in the tiles form."""
+    size, inputs, floats = image_size, 3, 3 * image_size**2
+    for filters in network.filters:
+        floats += products.floats_on_the_way(size, inputs, network.kernel_size, filters)
+        size, inputs = (size - network.kernel_size + 1) // 2, filters
+    return 4 * floats
+
+
 def layer_names(filters: Sequence[int]) -> tuple[str, ...]:
     """Names of the convolutional layers, the first nearest the image."""
     return tuple(f"conv{layer}" for layer in range(1, len(filters) + 1))

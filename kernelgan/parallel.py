@@ -43,6 +43,34 @@ def chunks(members: np.ndarray | int, chunk_size: int) -> list[np.ndarray]:
     return list(numbers[places].astype(np.int32).reshape(-1, size))
 
 
+ON_CPU = 32
+"""Members in memory at a time where nothing else limits them: often enough for progress and saves."""
+
+_SHARE = 0.6
+"""Of a GPU's free memory that members may fill by an estimate; the rest is for what the estimate misses."""
+
+
+def room(bytes_each: float) -> int:
+    """How many members of an estimated size are handled at a time, over all devices; at least one for each.
+
+    On CPUs `ON_CPU`: they run one after the other, so their number decides no memory. On accelerators as many
+    as their free memory holds, by what JAX says of it; the same on every process that works together.
+
+    Args:
+      bytes_each: of device memory for one member, with everything that is computed on the way.
+    """
+    found = devices()
+    free = []
+    for device in jax.local_devices():
+        stats = (device.memory_stats() if device.platform != "cpu" else None) or {}
+        if "bytes_limit" in stats:
+            free.append(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    least = min(distributed.gather(min(free, default=None)), key=lambda bytes_: bytes_ or 0)
+    if least is None:
+        return ON_CPU
+    return len(found) * max(1, int(_SHARE * least / bytes_each))
+
+
 class Spread:
     """A number of members dealt out over the devices, as evenly as they go.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import distributed, engine, losses, models, ops
+from kernelgan import distributed, engine, losses, models, ops, parallel
 from kernelgan.losses import Loss
 from kernelgan.types import Key, Params, UserError
 
@@ -281,12 +282,46 @@ def program(
             loss=loss,
             learning_rate=training.rate_in(call),
         )
-        records = jax.vmap(record_of, in_axes=(0, 0, 0, None))(states["params"], losses, members, shared)
+        # XLA's pass over the validation images takes far more memory than the kernel: some at a time.
+        at_once = max(1, _VALIDATED // max(1, math.prod(shared["validation"].shape[1:])))
+        records = lax.map(
+            lambda one: record_of(*one, shared),
+            (states["params"], losses, members),
+            batch_size=min(at_once, len(losses)),
+        )
         return states, records
 
     return engine.Program(
         initialise, epoch, lambda state: state["params"], None if train_epoch is None else many_epochs
     )
+
+
+_VALIDATED = 2**14
+"""Validation images in flight at a time, over networks, where the fused kernel trains: about 3 GB."""
+
+_COPIES = {"state": 4, "drawn": 8, "images": 4}
+"""How often each is in device memory at once, about: inputs beside results, sorting, gradients."""
+
+
+def bytes_each(network: models.ConvNet, training: Training, arrays: Params, *, fused: bool) -> int:
+    """Device memory that a network takes while it trains, by an estimate.
+
+    Args:
+      network: the module.
+      training: how it is trained.
+      arrays: what `shared_arrays` gives.
+      fused: whether the fused kernel trains, which keeps activations to itself.
+    """
+    size = arrays["images"].shape[1]
+    params = jax.eval_shape(lambda: models.initialise_convnet(network, size, jax.random.key(0)))
+    state = 3 * sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+    target = arrays["targets"].dtype.itemsize * math.prod(arrays["targets"].shape[2:])
+    drawn = 4 * math.prod(arrays["groups"].shape[1:])
+    drawn += training.steps_per_epoch * training.batch_size * (4 + max(4, target)) // 4
+    validated = math.prod(arrays["validation"].shape[1:])
+    images = 0 if fused else max(training.batch_size, validated // 2)
+    images_bytes = images * models.bytes_on_the_way(network, size)
+    return _COPIES["state"] * state + _COPIES["drawn"] * drawn + _COPIES["images"] * images_bytes
 
 
 def shared_arrays(images: np.ndarray, population: Population, seed: int) -> Params:
@@ -343,7 +378,7 @@ def train(
       loss: see `losses`.
       metrics: ``(logits, losses, targets, weights) -> scalars``, taken on the validation images.
       seed: of the run.
-      chunk_size: networks in memory at a time; None: all of them.
+      chunk_size: networks in memory at a time; None or 0: as many as fit, see `parallel.room`.
       saver: keeps the state between epochs.
       progress: see `engine.fit`.
 
@@ -362,7 +397,8 @@ def train(
         members_of(population),
         arrays,
         calls=training.epochs,
-        chunk_size=chunk_size,
+        chunk_size=chunk_size
+        or parallel.room(bytes_each(network, training, arrays, fused=kernel is not None)),
         names=lambda member: f"network {population.index[member]} of {population.name[member]}",
         remedy="A smaller learning_rate usually helps.",
         saver=saver,

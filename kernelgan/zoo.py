@@ -148,7 +148,7 @@ def train_zoos(
       balanced: see `build_population`.
       validation_images: see `build_population`.
       seed: of the run.
-      chunk_size: networks in memory at a time.
+      chunk_size: networks in memory at a time; see `population.train`.
       saver: keeps the state between epochs.
       progress: see `engine.fit`.
 
@@ -221,7 +221,7 @@ def train_zoo(
       decay: whether it falls linearly to zero.
       validation_images: at most so many are read after each epoch.
       seed: with the concept and a network's number it fixes the network.
-      chunk_size: networks in memory at a time; None: all of them.
+      chunk_size: networks in memory at a time; see `population.train`.
       saver: keeps the state between epochs.
       progress: see `engine.fit`.
 

@@ -194,7 +194,7 @@ class Readouts:
     describe: Describe
     params: Params
 
-    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
+    def outputs(self, images: np.ndarray, *, chunk_size: int | None = None) -> Outputs:
         """See `features.population_outputs`; all members in one chunk."""
         del chunk_size
         found = self.describe(images)

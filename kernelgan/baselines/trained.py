@@ -65,7 +65,7 @@ def train_distilled(
       count: networks for each pair.
       validation_images: at most so many are read after an epoch.
       seed: of the run.
-      chunk_size: networks in memory at a time.
+      chunk_size: networks in memory at a time; see `population.train`.
       saver: keeps the state between epochs.
       progress: see `engine.fit`.
 
@@ -81,7 +81,7 @@ def train_distilled(
                 network,
                 take_members(zoo, np.arange(count) % len(zoo["dense"]["bias"])),
                 images[read],
-                chunk_size=chunk_size or count,
+                chunk_size=chunk_size,
             )
             for zoo in lesson.parents or ()
         ]

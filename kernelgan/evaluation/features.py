@@ -16,6 +16,8 @@ from kernelgan import assemble, models, parallel
 from kernelgan.types import Params
 
 IMAGES_AT_ONCE = 128
+_COPIES = 3
+"""How often what a network computes is in device memory at once, about."""
 NO, YES = 0, 1
 """Which of a concept's two logits says what."""
 PRODUCT_THRESHOLD = float(np.log(0.5))
@@ -33,7 +35,7 @@ class Population(Protocol):
     def params(self) -> Params:
         """Stacked parameters, a leading ``M``."""
 
-    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
+    def outputs(self, images: np.ndarray, *, chunk_size: int | None = None) -> Outputs:
         """Runs every member on the same uint8 images ``(N, H, W, C)``, a chunk of members at a time."""
 
 
@@ -49,7 +51,7 @@ class ConvNets:
     network: models.ConvNet
     params: Params
 
-    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
+    def outputs(self, images: np.ndarray, *, chunk_size: int | None = None) -> Outputs:
         """See `population_outputs`."""
         for members, logits, found in population_outputs(
             self.network, self.params, images, chunk_size=chunk_size
@@ -70,7 +72,7 @@ class Answered:
     params: Params
     parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
-    def outputs(self, images: np.ndarray, *, chunk_size: int) -> Outputs:
+    def outputs(self, images: np.ndarray, *, chunk_size: int | None = None) -> Outputs:
         """The known ones, in the chunks that they were made in."""
         del images, chunk_size
         yield from self.parts
@@ -88,8 +90,28 @@ def identity(population: Population) -> tuple[object, ...] | None:
     return population.network, digest.digest()
 
 
+def networks_at_once(network: models.ConvNet, images: np.ndarray, *, calls: int = 1) -> int:
+    """How many networks `population_outputs` runs at a time unless it is told; see `parallel.room`.
+
+    Args:
+      network: the module.
+      images: uint8 ``(N, H, W, C)``.
+      calls: how many populations are run at the same time, by threads.
+    """
+    size = images.shape[1]
+    params = jax.eval_shape(lambda: models.initialise_convnet(network, size, jax.random.key(0)))
+    outputs = 4 * len(images) * sum(params["dense"]["kernel"].shape)
+    in_flight = min(IMAGES_AT_ONCE, len(images)) * models.bytes_on_the_way(network, size)
+    return max(1, parallel.room(_COPIES * (in_flight + outputs)) // calls)
+
+
 def population_outputs(
-    network: models.ConvNet, params: Params, images: np.ndarray, *, chunk_size: int, features: bool = True
+    network: models.ConvNet,
+    params: Params,
+    images: np.ndarray,
+    *,
+    chunk_size: int | None = None,
+    features: bool = True,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Runs every network of a population on the same images, a chunk of networks at a time.
 
@@ -97,7 +119,7 @@ def population_outputs(
       network: the module; its number of outputs is read off the parameters.
       params: stacked parameters, a leading ``M``.
       images: uint8 ``(N, H, W, C)``.
-      chunk_size: networks at a time.
+      chunk_size: networks at a time; None or 0: see `networks_at_once`.
       features: whether the features are wanted too.
 
     Yields:
@@ -107,7 +129,7 @@ def population_outputs(
     count = len(params["dense"]["bias"])
     batch = min(IMAGES_AT_ONCE, len(images))
     padded = images[np.arange(-(-len(images) // batch) * batch) % len(images)]
-    chunks = parallel.chunks(count, chunk_size)
+    chunks = parallel.chunks(count, chunk_size or networks_at_once(network, images))
     network = network.clone(outputs=params["dense"]["bias"].shape[-1])
     spread, run = _compiled(network, features, len(chunks[0]))
     resident = spread.share(padded.reshape(-1, batch, *images.shape[1:]))
@@ -152,7 +174,7 @@ def _compiled(
 
 
 def population_logits(
-    network: models.ConvNet, params: Params, images: np.ndarray, *, chunk_size: int
+    network: models.ConvNet, params: Params, images: np.ndarray, *, chunk_size: int | None = None
 ) -> np.ndarray:
     """Logits ``(M, N, K)`` of a population."""
     parts = population_outputs(network, params, images, chunk_size=chunk_size, features=False)

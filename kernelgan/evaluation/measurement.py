@@ -43,7 +43,7 @@ class Settings:
       dbscan_radius: in standard deviations of the embedding.
       dbscan_minimum_samples: of DBSCAN.
       svm_nu: of the one-class SVM.
-      chunk_size: networks in memory at a time.
+      chunk_size: networks in memory at a time, the same for every population of a method.
       seed: of the run.
     """
 

@@ -122,7 +122,7 @@ def make(network: models.ConvNet, config: Config) -> Generator:
 
             own, steps = state["layers"][layer], steps_of(view, layer)
             rests = steps < longest  # a layer that has had its steps keeps its last losses
-            new[layer] = lax.cond(state["step"] < steps, work, _rest, own) if rests else work(own)
+            new[layer] = lax.cond(_any(state["step"] < steps), work, _rest, own) if rests else work(own)
         shown = {
             layer: {n: v for n, v in own["losses"].items() if config.identity_weight or n != "identity"}
             for layer, own in new.items()
@@ -164,6 +164,21 @@ def problems(config: Config, *, layers: int, models: tuple[int, int]) -> Iterato
 
 def _rest(own: Params) -> Params:
     return own
+
+
+@jax.custom_batching.custom_vmap
+def _any(flag: jax.Array) -> jax.Array:
+    """A flag that pairs share, for they train in step: mapped over pairs it stays one.
+
+    Of a flag for each pair `lax.cond` would make a choice between both branches' results, and compute both.
+    """
+    return flag
+
+
+@_any.def_vmap
+def _(axis_size: int, in_batched: list[bool], flag: jax.Array) -> tuple[jax.Array, bool]:
+    del axis_size
+    return (jnp.any(flag, axis=0), False) if in_batched[0] else (flag, False)
 
 
 def translate(way: str, generators: Params, parents: Parents, config: Config) -> Params:

@@ -55,6 +55,13 @@ def convolve_and_pool(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return pooled.transpose(2, 3, 0, 4, 1, 5).reshape(outputs, rows // 2, columns // 2, batch)
 
 
+def floats_on_the_way(size: int, inputs: int, kernel_size: int, filters: int) -> int:
+    """Numbers that `convolve_and_pool` stores for one square image: what it gathers, and the product."""
+    outputs = (size - kernel_size + 1) // 2 * 2
+    tile = _tile(outputs, inputs)
+    return (tile + kernel_size - 1) ** 2 * inputs * (outputs // tile) ** 2 + filters * outputs**2
+
+
 def _tile(size: int, inputs: int) -> int:
     """Outputs of a tile along one side: 4 where few inputs make the product narrow, else 2."""
     return 4 if size % 4 == 0 and inputs < 6 else 2
