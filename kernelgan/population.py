@@ -299,7 +299,7 @@ def program(
 _VALIDATED = 2**14
 """Validation images in flight at a time, over networks, where the fused kernel trains: about 3 GB."""
 
-_COPIES = {"state": 4, "drawn": 8, "images": 4}
+_COPIES = {"state": 4, "drawn": 8, "images": 2}
 """How often each is in device memory at once, about: inputs beside results, sorting, gradients."""
 
 
