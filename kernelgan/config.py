@@ -181,7 +181,7 @@ class Evaluate:
 
     bootstrap: int = setting(1000, fields.whole(2), "resamples behind each 95% interval")
     umap_networks: int = setting(
-        3, fields.whole(0), "networks of each method that are embedded: the first, not the best"
+        1, fields.whole(0), "networks of each method that are embedded: the first, not the best"
     )
     umap_images: int = setting(
         480, fields.whole(16), "test images that are embedded, the same number of each quadrant"
