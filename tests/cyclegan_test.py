@@ -200,6 +200,23 @@ def test_a_layer_that_rests_is_not_touched(task, run):
     jax.tree.map(np.testing.assert_array_equal, long, kept)
 
 
+def test_mapped_over_pairs_a_layer_that_rests_is_not_computed(task):
+    """Side by side, as GPUs have them, pairs share the question; else both answers would be computed."""
+    made = task((7, 9))
+    views = jax.tree.map(lambda *leaves: np.stack(leaves), *made.views)
+    keys = jax.random.split(jax.random.key(0), 2)
+    states = jax.vmap(made.generator.init)(keys, views)
+    update = jax.vmap(made.generator.update)
+    assert "cond[" in str(jax.make_jaxpr(update)(keys, states, views))
+    rests = {**states, "step": jnp.full(2, STEPS["conv2"], jnp.int32)}
+    for now, moved in ((states, set(STEPS)), (rests, {"conv1"})):
+        after = jax.jit(update)(keys, now, views)[0]["layers"]
+        for layer in STEPS:
+            before = now["layers"][layer]["generators"]
+            same = jax.tree.map(np.array_equal, after[layer]["generators"], before)
+            assert all(jax.tree.leaves(same)) == (layer not in moved)
+
+
 def test_a_translator_learns_to_come_back(both):
     cycle = both.history["conv1"]["cycle"]
     assert (cycle[:, -4:].mean(axis=1) < 0.8 * cycle[:, :4].mean(axis=1)).all()

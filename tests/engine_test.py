@@ -211,3 +211,18 @@ def test_of_several_that_are_not_finite_the_earliest_is_named():
         _fit(members=_members(_1=2, _4=1))
     with pytest.raises(UserError, match=r"of member 2 is nan in epoch"):
         _fit(members=_members(_2=1, _4=1))
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"), [("RESOURCE_EXHAUSTED: Out of memory", UserError), ("INTERNAL", None)]
+)
+def test_a_full_memory_is_told_with_a_smaller_chunk(words, kind):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError(f"{words} while trying to allocate 9 bytes\nand more")
+
+    with pytest.raises(kind or jax.errors.JaxRuntimeError) as caught:
+        _fit(engine.Program(_init, full, lambda state: state), chunk_size=4)
+    if kind:
+        assert "zoo.chunk_size=1" in str(caught.value)  # chunks of 5 members: 3 and 2
+        assert "allocate 9 bytes" in str(caught.value)
+        assert "and more" not in str(caught.value)

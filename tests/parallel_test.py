@@ -124,3 +124,33 @@ def test_a_population_is_spread_over_four_devices_which_exchange_nothing():
     )
     assert done.returncode == 0, done.stderr
     assert len(jax.devices()) == 1  # here, all the while
+
+
+class _Device:
+    platform, process_index = "gpu", 0
+
+    def __init__(self, number, stats):
+        self.id, self.stats = number, stats
+
+    def memory_stats(self):
+        return self.stats
+
+
+@pytest.mark.parametrize(
+    ("stats", "expected"),
+    [
+        ([{"bytes_limit": 1000, "bytes_in_use": 0}], 60),
+        ([{"bytes_limit": 1000, "bytes_in_use": 500}], 30),
+        ([{"bytes_limit": 1000}, {"bytes_limit": 500}], 60),  # the smaller one decides for both
+        ([{"bytes_limit": 1, "bytes_in_use": 0}], 1),
+        ([None], parallel.ON_CPU),  # a device that does not tell
+    ],
+)
+def test_as_many_members_at_a_time_as_fit_the_free_memory_of_every_device(monkeypatch, stats, expected):
+    found = [_Device(number, each) for number, each in enumerate(stats)]
+    monkeypatch.setattr(jax, "local_devices", lambda: found)
+    assert parallel.room(10) == expected
+
+
+def test_on_a_cpu_memory_decides_nothing():
+    assert parallel.room(1e15) == parallel.ON_CPU

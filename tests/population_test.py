@@ -352,7 +352,7 @@ def test_a_loss_that_is_not_finite_names_the_network_and_the_epoch(run, fresh, i
     assert fresh.state is None  # nothing that is not finite is ever saved
 
 
-# The fused kernel, by a stand-in: there is no GPU here.
+# The fused kernel, by a stand-in: tests run without a GPU.
 
 
 def _stand_in(error=0.0):
@@ -408,6 +408,28 @@ def test_where_the_fused_kernel_is_it_trains_whole_chunks(
     found = run(_population(["bright"] * 4), saver=fresh)
     assert calls == [150, 2]  # the check of its first steps, and the training of chunks of 2
     assert_trees_close(found, trained, rtol=1e-4, atol=1e-5)
+
+
+def test_beside_the_fused_kernel_networks_are_validated_some_at_a_time(
+    trained, run, fresh, with_fused, assert_trees_close, monkeypatch
+):
+    monkeypatch.setattr(population, "_VALIDATED", 1)  # images in flight: a network after the other
+    with_fused(_stand_in())
+    assert_trees_close(run(_population(["bright"] * 4), saver=fresh), trained, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_estimated_by_images_in_flight_and_by_parameters_alone_in_the_fused_kernel():
+    def estimate(network, batch, fused):
+        training = population.Training(1, 2 * batch, batch, 0.01, (1.0,))
+        arrays = population.shared_arrays(np.zeros((64, 32, 32, 3), np.uint8), _population(["bright"]), 0)
+        return population.bytes_each(network, training, arrays, fused=fused)
+
+    network = models.ConvNet()
+    # As measured on a GPU: 16.3 MB a network and batch of 128, and at most 0.14 MB in the kernel.
+    assert 16.3e6 < estimate(network, 128, False) < 2 * 16.3e6
+    assert estimate(network, 256, False) / estimate(network, 128, False) == pytest.approx(2, rel=0.05)
+    assert 3 * 4 * 3674 < estimate(network, 128, True) < 0.3e6
+    assert estimate(models.ConvNet((12, 32)), 128, False) > estimate(network, 128, False)
 
 
 def test_a_fused_kernel_of_wrong_gradients_is_not_used(
