@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kernelgan.data import rendered
+from kernelgan.data import rendered, renderers
 from kernelgan.types import UserError
 
 
@@ -168,3 +168,56 @@ def test_rasterise_agrees_with_geometry(side):
     in_square = (x < side / 4) & (y < side / 4)
     expected = np.where(in_square, 2, in_disc)
     assert (labels != expected).mean() < 0.01
+
+
+# Large sets: worker processes and the cache.
+
+
+@pytest.fixture
+def large(monkeypatch, tmp_path):
+    """``large()`` loads 22 images as if that were many; gives the images and the last progress."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(renderers, "_LARGE", 10)
+    monkeypatch.setattr(renderers, "_BLOCK", 4)
+
+    def load():
+        told = []
+        source = rendered.load(
+            **PAIR, train=22, test=3, image_size=16, progress=lambda *both: told.append(both)
+        )
+        assert told[-1] == (25, 25)
+        assert told == sorted(told)
+        return source.train
+
+    return load
+
+
+PAIR = {"attributes": ("black",), "objects": ("cat",)}
+
+
+def test_many_images_are_rendered_by_processes_and_kept(large, monkeypatch, tmp_path):
+    expected = rendered.load(**PAIR, train=9, test=0, image_size=16).train
+    found = large()
+    np.testing.assert_array_equal(found.images[:9], expected.images)
+    assert len(np.unique(found.images.reshape(22, -1), axis=0)) == 22
+    for name, values in expected.objects.items():
+        np.testing.assert_array_equal(found.objects[name][:9], values)
+    monkeypatch.setattr(renderers, "_on_all_cores", None)  # nothing is rendered again
+    np.testing.assert_array_equal(large().images, found.images)
+    monkeypatch.undo()
+    (file,) = tmp_path.rglob("*.npz")
+    assert file.stat().st_size > 22 * 16 * 16 * 3
+
+
+def test_a_damaged_file_of_the_cache_is_rendered_again(large, tmp_path):
+    found = large().images
+    (file,) = tmp_path.rglob("*.npz")
+    file.write_bytes(file.read_bytes()[:1000])
+    np.testing.assert_array_equal(large().images, found)
+    assert file.stat().st_size > 1000
+
+
+def test_a_worker_that_ends_is_told(large, monkeypatch):
+    monkeypatch.setattr(renderers.sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match="status 1"):
+        large()

@@ -8,10 +8,11 @@ blurred and with sensor noise. Picture ``i`` is a function of ``(seed, split, i)
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kernelgan.data import renderers
 from kernelgan.data.drawings import DRAWINGS, FIXED_PAINTS, Shape, stroke
 from kernelgan.data.images import ImageSet, Progress, Source, silent
 from kernelgan.types import UserError
@@ -304,7 +305,7 @@ def load(
       test: images to test on.
       image_size: pixels a side.
       seed: non-negative; image ``i`` of a split depends on it, the names above and ``i`` only.
-      progress: called after each image with the images done and those in all.
+      progress: called now and then with the images done and those in all.
 
     Returns:
       Both sets, labelled with all of `COLOURS` and all of `OBJECTS`.
@@ -316,23 +317,32 @@ def load(
     _check_names("object", objects, OBJECTS)
 
     def render_set(split: str, count: int, before: int) -> ImageSet:
-        images = np.empty((count, image_size, image_size, 3), np.uint8)
-        colours, shown = [], []
-        for i in range(count):
-            rng = np.random.default_rng([seed, _SPLITS[split], i])
-            colours.append(_draw_name(rng, attributes, COLOURS))
-            shown.append(_draw_name(rng, objects, OBJECTS))
-            images[i] = render(shown[-1], colours[-1], rng, image_size)
-            progress(before + i + 1, train + test)
+        whole = renderers.Block(tuple(attributes), tuple(objects), image_size, seed, split, 0, count)
+        images, colours, shown = renderers.render(whole, lambda done: progress(before + done, train + test))
         return ImageSet(
             images=images,
-            attributes={name: np.array([name == drawn for drawn in colours], np.int8) for name in COLOURS},
-            objects={name: np.array([name == drawn for drawn in shown], np.int8) for name in OBJECTS},
+            attributes={name: np.asarray(colours == n, np.int8) for n, name in enumerate(COLOURS)},
+            objects={name: np.asarray(shown == n, np.int8) for n, name in enumerate(OBJECTS)},
             names=tuple(f"{split}/{i:06d}" for i in range(count)),
             rest=np.zeros(count, bool),
         )
 
     return Source("rendered", train=render_set("train", train, 0), test=render_set("test", test, train))
+
+
+def render_block(block: renderers.Block, progress: Callable[[int], None]) -> renderers.Pictures:
+    """Renders pictures of a split, each by its number alone; ``progress`` is called after each."""
+    count = block.last - block.first
+    images = np.empty((count, block.size, block.size, 3), np.uint8)
+    colours, shown = np.empty((2, count), np.int64)
+    for i in range(count):
+        rng = np.random.default_rng([block.seed, _SPLITS[block.split], block.first + i])
+        colour = _draw_name(rng, block.attributes, COLOURS)
+        name = _draw_name(rng, block.objects, OBJECTS)
+        images[i] = render(name, colour, rng, block.size)
+        colours[i], shown[i] = COLOURS.index(colour), OBJECTS.index(name)
+        progress(i + 1)
+    return images, colours, shown
 
 
 def contact_sheet(seed: int, image_size: int = 32) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
