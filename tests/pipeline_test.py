@@ -438,7 +438,7 @@ def _refused(config, workdir, message):
     [
         ({"zoo.models": 0}, r"zoo\.models is 0; expected a whole number of at least 2"),
         ({"zoo.models": -3}, r"zoo\.models is -3; expected"),
-        ({"zoo.chunk_size": 0}, r"zoo\.chunk_size is 0; expected"),
+        ({"zoo.chunk_size": -1}, r"zoo\.chunk_size is -1; expected"),
         ({"zoo.learning_rate": -1.0}, r"zoo\.learning_rate is -1\.0; expected a positive number"),
         ({"data.image_size": 0}, r"data\.image_size is 0; expected"),
         ({"data.rendered.train": 0}, r"data\.rendered\.train is 0; expected"),
