@@ -40,14 +40,14 @@ from kernelgan.files import replacing, write_atomically
 from kernelgan.records import from_json, to_json
 from kernelgan.types import Quadrant, UserError
 
-SCHEMA = 2
+SCHEMA = 3
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "arrays.npz"
 
 QUADRANTS = tuple(quadrant.label for quadrant in Quadrant)
 """The quadrants in the order of the numbers in ``test_quadrant`` and ``embedding_quadrant``."""
 
-KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "two nets", "ceiling")
+KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "two nets", "reference")
 """Kinds of methods, in the order of every table."""
 
 ANSWERS = ("yes", "no", "cannot tell")
@@ -149,7 +149,7 @@ class Row:
     recall: Statistic = NOTHING
     clustering: dict[str, Clustering] = field(default_factory=dict)  # by clusterer
     cosine_similarity: dict[str, Statistic] = field(default_factory=dict)  # within, across, margin
-    recovered: Statistic = NOTHING  # share of the way from random networks to the ceiling
+    recovered: Statistic = NOTHING  # share of the way from max(0.5, random) to the reference
     novelty: dict[str, Statistic] = field(default_factory=dict)  # nearest parent: distance, error_overlap
     pairs: int | None = None  # over all pairs, how many have it
     against: Against | None = None  # over all pairs, its record against the yardstick
@@ -193,7 +193,7 @@ class Verdict:
     null_p_value: float = math.nan  # of the best in the matched null test; NaN where there is none
     floor: str = ""  # the method of random networks
     yardstick: str = ""  # the method of both parents run side by side
-    ceiling: str = ""  # the method trained on the conjunction
+    reference: str = ""  # the method trained on the conjunction
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,10 @@ def test_a_planted_leak_stops(source, from_test, on_validation):
     if not from_test:
         leakage.check_leakage(
             part, [readers[3]]
-        )  # the ceiling may read conjunction images of the training set
+        )  # the reference may read conjunction images of the training set
 
 
-def test_the_ceiling_may_not_read_the_tests_conjunction(source):
+def test_the_reference_may_not_read_the_tests_conjunction(source):
     train = quadrants.quadrant_of(source.train, "black", "cat") == Quadrant.CONJUNCTION
     test = quadrants.quadrant_of(source.test, "black", "cat") == Quadrant.CONJUNCTION
     source.train.images[np.flatnonzero(train)[:8]] = source.test.images[np.flatnonzero(test)[:8]]
@@ -80,7 +80,7 @@ def test_the_ceiling_may_not_read_the_tests_conjunction(source):
     readers = _readers(part, quadrants.split(part, "black", "cat"))
     leakage.check_leakage(part, readers[:3])
     with pytest.raises(
-        LeakageError, match=r"The ceiling of black cat would read \d image\(s\).*'train/\d+'.* and \d more"
+        LeakageError, match=r"The reference of black cat would read \d image\(s\).*'train/\d+'.* and \d more"
     ):
         leakage.check_leakage(part, readers[3:])
 

@@ -182,19 +182,12 @@ def _record(mean):
     return {"auroc": {"worst": {"mean": mean}}}
 
 
-def test_recovered_is_nothing_for_random_and_all_for_the_ceiling():
-    found = measurement.recovered(
-        {
-            "random": _record(0.5),
-            "x": _record(0.6),
-            "bad": _record(0.4),
-            "trained_on_conjunction": _record(0.9),
-        }
-    )
-    assert found["random"]["mean"] == 0
-    assert found["trained_on_conjunction"]["mean"] == 1
-    assert found["x"]["mean"] == pytest.approx(0.25)
-    assert found["bad"]["mean"] == pytest.approx(-0.25)
+@pytest.mark.parametrize(("random", "floor"), [(0.6, 0.6), (0.5, 0.5), (0.4, 0.5)])
+def test_recovered_is_nothing_for_the_better_of_random_and_chance_and_all_for_the_reference(random, floor):
+    means = {"random": random, "constant": 0.5, "x": 0.7, "trained_on_conjunction": 0.9}
+    found = measurement.recovered({name: _record(mean) for name, mean in means.items()})
+    for name, mean in means.items():
+        assert found[name]["mean"] == pytest.approx((mean - floor) / (0.9 - floor))
 
 
 @pytest.mark.parametrize(
@@ -203,9 +196,10 @@ def test_recovered_is_nothing_for_random_and_all_for_the_ceiling():
         {"random": _record(0.5), "x": _record(0.6)},
         {"x": _record(0.6), "trained_on_conjunction": _record(0.9)},
         {"random": _record(0.5), "trained_on_conjunction": _record(0.5)},
+        {"random": _record(0.4), "trained_on_conjunction": _record(0.45)},  # below chance
     ],
 )
-def test_recovered_is_unknown_without_a_way_from_random_to_the_ceiling(records):
+def test_recovered_is_unknown_without_a_way_from_random_to_the_reference(records):
     assert measurement.recovered(records) == dict.fromkeys(records)
 
 

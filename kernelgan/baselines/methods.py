@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from kernelgan import assemble, models, probes
-from kernelgan.baselines import CEILING, FLOOR, PARENTS, YARDSTICK, merges, nulls, readouts
+from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK, merges, nulls, readouts
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluation.features import ConvNets, Population
 from kernelgan.generators import base
@@ -298,8 +298,8 @@ BASELINES: dict[str, Method] = {
         "both parents run, product of probabilities",
         and_ensemble,
     ),
-    CEILING: Method(
-        "ceiling",
+    REFERENCE: Method(
+        "reference",
         "networks trained on the conjunction itself",
         "the same network trained on all four quadrants",
         _trained("trained_on_conjunction"),

@@ -2,7 +2,7 @@
 
 Images are compared by content, so a copy of a conjunction image under another index or label counts too.
 
-    check_leakage(partition, readers)             zoos, distillation and ceilings, each against its own pairs
+    check_leakage(partition, readers)             zoos, distillation and references, each for its pairs
     check_folds(partition, folds, served, read)   generators of many pairs, against all pairs held out
 """
 
@@ -18,10 +18,10 @@ from kernelgan.data.quadrants import (
     Groups,
     PairSplit,
     Partition,
-    ceiling_groups,
     distilled_groups,
-    has_ceiling,
+    has_reference,
     quadrant_of,
+    reference_groups,
 )
 from kernelgan.types import LEFT_OUT, Quadrant, UserError
 
@@ -48,13 +48,13 @@ class Reader:
       name: for messages, such as ``zoo of the attribute "black"``.
       groups: the images.
       pairs: the pairs it is used for; it must have seen the conjunction of none.
-      is_ceiling: it may read conjunction images of the training set, of its pair.
+      is_reference: it may read conjunction images of the training set, of its pair.
     """
 
     name: str
     groups: Groups
     pairs: tuple[PairSplit, ...]
-    is_ceiling: bool = False
+    is_reference: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +102,12 @@ class Fold:
 
 
 def pair_readers(part: Partition, pair: PairSplit) -> list[Reader]:
-    """Who reads images for a pair beside its zoos: distillation, and the ceiling where there is one."""
+    """Who reads images for a pair beside its zoos: distillation, and the reference where there is one."""
     readers = [Reader(f"distillation for {pair.name}", distilled_groups(pair), (pair,))]
-    if has_ceiling(part, pair):
-        readers.append(Reader(f"ceiling of {pair.name}", ceiling_groups(pair), (pair,), is_ceiling=True))
+    if has_reference(part, pair):
+        readers.append(
+            Reader(f"reference of {pair.name}", reference_groups(pair), (pair,), is_reference=True)
+        )
     return readers
 
 
@@ -113,7 +115,7 @@ def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str,
     """Refuse to go on if anything that trains or chooses has the content of a conjunction image.
 
     Conjunction images are all of the pair's in the source, used or not, in the training and the test set.
-    The ceiling may read those of the training set, but none whose content is in the test set too.
+    The reference may read those of the training set, but none whose content is in the test set too.
 
     Args:
       part: the source.
@@ -131,7 +133,7 @@ def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str,
     for reader in readers:
         for pair in reader.pairs:
             of_train, of_test = copies[pair.attribute, pair.object_name]
-            _refuse(part, reader, pair, of_test if reader.is_ceiling else of_train | of_test)
+            _refuse(part, reader, pair, of_test if reader.is_reference else of_train | of_test)
     is_read = np.zeros(len(part.train_hashes), bool)
     for reader in readers:
         is_read[reader.groups.read()] = True

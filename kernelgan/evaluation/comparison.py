@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kernelgan.baselines import CEILING, FLOOR, YARDSTICK
+from kernelgan.baselines import CHANCE, FLOOR, REFERENCE, YARDSTICK
 from kernelgan.evaluation import bootstrap, null_test
 from kernelgan.evaluation.verdict import SIGNIFICANCE
 
@@ -246,18 +246,19 @@ class _Board:
 
     def _recovered(self, name: str) -> Record | None:
         """The ratio of mean gains over the pairs: a mean of ratios would hang on hopeless pairs."""
-        if FLOOR not in self.place or CEILING not in self.place:
+        if FLOOR not in self.place or REFERENCE not in self.place:
             return None
-        columns = [self.place[each] for each in (name, FLOOR, CEILING)]
+        columns = [self.place[each] for each in (name, FLOOR, REFERENCE)]
         values = self.means[:, columns]
         values = np.where(np.isfinite(values).all(axis=1)[:, None], values, np.nan)
         if not np.isfinite(values).any():
             return None
+        values[:, 1] = np.maximum(values[:, 1], CHANCE)  # of each pair; a NaN stays
         mine, low, high = np.nanmean(values, axis=0)
         if high <= low:
             return None
-        drawn, floor, ceiling = (self.drawings.means(column) for column in values.T)
-        gain = ceiling - floor
+        drawn, floor, reference = (self.drawings.means(column) for column in values.T)
+        gain = reference - floor
         ratio = np.divide(drawn - floor, gain, out=np.full_like(gain, np.nan), where=gain > 0)
         return {"mean": (mine - low) / (high - low), "ci95": np.nanpercentile(ratio, [2.5, 97.5]).tolist()}
 

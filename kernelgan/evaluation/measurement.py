@@ -183,10 +183,16 @@ def merit_of(record: Record) -> str:
 
 
 def recovered(records: dict[str, Record]) -> dict[str, dict[str, float] | None]:
-    """Each method's share of the way from random networks to the ceiling, on the figure of merit."""
+    """Each method's share of the way from the floor to the reference, on the figure of merit.
+
+    The floor is that of random networks, and at least `baselines.CHANCE`.
+    """
     means = {name: record["auroc"][merit_of(record)]["mean"] for name, record in records.items()}
-    low, high = means.get(baselines.FLOOR), means.get(baselines.CEILING)
-    if low is None or high is None or high <= low:
+    low, high = means.get(baselines.FLOOR), means.get(baselines.REFERENCE)
+    if low is None or high is None:
+        return dict.fromkeys(records)
+    low = max(low, baselines.CHANCE)
+    if high <= low:
         return dict.fromkeys(records)
     return {name: {"mean": (mean - low) / (high - low)} for name, mean in means.items()}
 

@@ -16,7 +16,7 @@ _PARTS = ("vs_attribute_only", "vs_object_only", "vs_neither")
 _SCORES = ("balanced_accuracy", "recall", "average_precision")
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 _QUADRANT_WORDS = ("both", "attribute only", "object only", "neither", "not the conjunction")
-_GOALS = ("two nets", "ceiling")  # kinds that generation should come up to; the leaderboard marks them
+_GOALS = ("two nets", "reference")  # kinds that generation should come up to; the leaderboard marks them
 
 
 # Methods of a pair ----------------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ def images(data: Images) -> Table | None:
     if data.leaked is not None:
         leak = f"✗ {data.leaked} images of the conjunction were read in training"
         caption = (
-            f"{leak if data.leaked else '✓ Only the ceiling read images of the conjunction'}, by content "
-            f"hash. Of the test images, {count(data.duplicates).text} are exact and "
+            f"{leak if data.leaked else '✓ Only trained_on_conjunction read images of the conjunction'}, by "
+            f"content hash. Of the test images, {count(data.duplicates).text} are exact and "
             f"{count(data.near_duplicates).text} near duplicates of training or validation images."
         )
     return table(["images", *(words[key] for key in present)], rows, caption=caption) if rows else None
@@ -262,7 +262,7 @@ def _leaderboard_note(overall: Overall) -> str:
 
 def pairs(records: Sequence[Pair]) -> Table:
     """A line for each pair: its answer and main figures, with a link to its section."""
-    roles = ("floor", "yardstick", "ceiling")
+    roles = ("floor", "yardstick", "reference")
     others = {role: getattr(records[0].verdict, role) for role in roles}
     columns = [
         Column("pair", "left"),

@@ -52,8 +52,8 @@ METRICS = {
     "recovered": Metric(
         "recovered",
         "recov",
-        "Recovered: the share of the way from random networks (0) to networks trained on the conjunction "
-        "(1).",
+        "Recovered: the share of the way from chance (0), which is 0.5, or random networks where they are "
+        "above it, to networks trained on the conjunction (1).",
     ),
     "novelty.distance": Metric(
         "novelty: distance",

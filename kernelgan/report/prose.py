@@ -244,8 +244,8 @@ def _null(pair: Pair) -> str:
 
 def _recovered(record: Measured) -> list[str]:
     """The share recovered, or that these images can show no difference."""
-    ceiling, floor = record.figure(record.verdict.ceiling), record.figure(record.verdict.floor)
-    if ceiling.bounded and floor.bounded and not ceiling.low > floor.high:
+    reference, floor = record.figure(record.verdict.reference), record.figure(record.verdict.floor)
+    if reference.bounded and floor.bounded and not reference.low > floor.high:
         return [
             "Beware: even the networks trained on the conjunction are not clearly above random networks, so "
             "this test can hardly show any difference."
@@ -254,7 +254,10 @@ def _recovered(record: Measured) -> list[str]:
     if not math.isfinite(share):
         return []
     much = f"{share:.0f}%" if round(share) > 0 else f"nothing ({round(share)}%)"
-    return [f"It recovers {much} of the way from random networks to the ceiling, trained on the conjunction."]
+    return [
+        f"It recovers {much} of the way from chance (0.5, or random networks where they are above it) to "
+        "networks trained on the conjunction."
+    ]
 
 
 def _scope(record: Measured) -> str:
