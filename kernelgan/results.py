@@ -141,7 +141,8 @@ class Row:
     tier: str = ""  # what it reads, "W", "S", "U" or "G"; "" where that is not recorded
     networks: int | None = None  # how many were measured
     parameters: int | None = None  # of one network (of both, where two run)
-    auroc: dict[str, Statistic] = field(default_factory=dict)  # against each quadrant and ``worst``
+    auroc: dict[str, Statistic] = field(default_factory=dict)  # against each quadrant, ``worst``, and more:
+    # ``worst_of_means`` and ``worst_calibrated``, with one temperature a head (its interval: networks only)
     balanced_accuracy: Statistic = NOTHING
     average_precision: Statistic = NOTHING
     accuracy: Statistic = NOTHING
@@ -168,6 +169,14 @@ class NullTest:
     p_adjusted: float = math.nan
     by_method: dict[str, dict[str, float]] = field(default_factory=dict)
     best_network: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What the figure of merit of a pair hangs on, see `evaluation.binding`."""
+
+    quadrants: dict[str, str] = field(default_factory=dict)  # by method, the AUROC that is the lowest
+    free: tuple[str, ...] = ()  # "attribute" or "object" where telling that apart costs nothing
 
 
 @dataclass(frozen=True)
@@ -249,6 +258,7 @@ class Pair(Measured):
     data: Images = Images()
     zoo: dict[str, dict[str, Statistic]] = field(default_factory=dict)
     null_test: NullTest | None = None
+    binding: Binding | None = None  # None where quadrants or the methods to judge by were not measured
 
     @property
     def title(self) -> str:

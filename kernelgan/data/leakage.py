@@ -32,7 +32,7 @@ THUMBNAIL = 16
 """Pixels a side of these thumbnails."""
 _COARSE = 8  # pixels a side of the thumbnails that all pairs are compared by
 _CANDIDATE = 0.9  # correlation of those over which a pair is looked at more closely
-_SHIFTS = tuple(itertools.product((0, -1, 1), repeat=2))  # pixels down and to the right
+_SHIFTS = tuple(itertools.product((0, -1, 1), (0, -1, 1)))  # pixels down and to the right
 _BLOCK = 4096
 _NAMED = 5
 

@@ -332,7 +332,12 @@ def load(
             rest=np.zeros(count, bool),
         )
 
-    return Source("rendered", train=render_set("train", train, 0), test=render_set("test", test, train))
+    return Source(
+        "rendered",
+        train=render_set("train", train, 0),
+        test=render_set("test", test, train),
+        ruled=COLOURS,  # all of them are colour terms
+    )
 
 
 def contact_sheet(seed: int, image_size: int = 32) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:

@@ -25,8 +25,11 @@ import numpy as np
 from scipy import stats
 
 from kernelgan.baselines import CHANCE, FLOOR, REFERENCE, YARDSTICK
-from kernelgan.evaluation import bootstrap, null_test
+from kernelgan.evaluation import bootstrap, null_test, scores
 from kernelgan.evaluation.verdict import SIGNIFICANCE
+
+BESIDE = (scores.WORST_OF_MEANS, "worst_calibrated")
+"""AUROCs that are shown beside the figure of merit."""
 
 Record = dict[str, Any]
 Tests = dict[str, dict[str, Record]]
@@ -234,7 +237,7 @@ class _Board:
             **{key: record[key] for key in told if key in record},
             "pairs": int(np.isfinite(means).sum()),
             "parameters": parameters[0],
-            "auroc": {self.merit: self.drawings.statistic(means)},
+            "auroc": {self.merit: self.drawings.statistic(means), **self._beside(name)},
             "recovered": self._recovered(name),
             "novelty": self._novelty(name),
             "against": self._against(name, tests.get(YARDSTICK)),
@@ -261,6 +264,16 @@ class _Board:
         gain = reference - floor
         ratio = np.divide(drawn - floor, gain, out=np.full_like(gain, np.nan), where=gain > 0)
         return {"mean": (mine - low) / (high - low), "ci95": np.nanpercentile(ratio, [2.5, 97.5]).tolist()}
+
+    def _beside(self, name: str) -> Record:
+        """The other AUROCs that stand beside the figure of merit."""
+        found = {}
+        for key in BESIDE:
+            of_pairs = [pair["methods"].get(name, {}).get("auroc", {}).get(key) for pair in self.pairs]
+            means = np.array([one["mean"] if one else np.nan for one in of_pairs])
+            if np.isfinite(means).any():
+                found[key] = self.drawings.statistic(means)
+        return found
 
     def _novelty(self, name: str) -> Record | None:
         found = [pair["methods"].get(name, {}).get("novelty") for pair in self.pairs]
