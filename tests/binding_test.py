@@ -69,4 +69,5 @@ def test_over_pairs_it_is_counted():
         made["binding"] = {"quadrants": {"and_ensemble": "vs_neither"}, "free": free}
         pairs.append(made)
     line = prose.summary(run_of(*pairs))[-1]
-    assert "3 pairs" in line and "the attribute is free (nearly always told apart) on 1" in line
+    assert "3 pairs" in line
+    assert "the attribute is free (nearly always told apart) on 1" in line

@@ -83,7 +83,7 @@ def test_a_record_has_the_protocols_keys(measured):
     assert record["kind"] == "two nets"
     assert record["networks"] == 4
     assert record["parameters"] == 2 * (56 + 57 + 26)  # two convolutions and a dense layer, twice
-    assert set(record["auroc"]) == {"vs_attribute_only", "vs_object_only", "vs_neither", "worst"}
+    assert set(record["auroc"]) == {*scores.versus_present(QUADRANT), "worst", "worst_of_means"}
     assert set(record["clustering"]) == {"kmeans_raw"}
     assert set(record["clustering"]["kmeans_raw"]) == FIGURES
     assert set(record["clustering"]["kmeans_raw"]["as_printed"]) == FIGURES - {"accuracy", "as_printed"}
@@ -302,12 +302,24 @@ def test_a_pair_has_a_record_of_every_method_that_could_be_made(pair):
     without = {
         "attribute_only",
         "object_only",
+        "constant",
         "pixels",
         "colour_histogram",
+        "colour_rule_object",
         "half_width_pair",
         "and_ensemble",
     }
     assert {name for name, one in records.items() if "novelty" not in one} == without
+    one_head = {"constant", "attribute_only", "object_only", "trained_on_conjunction"}
+    assert {name for name, one in records.items() if "worst_calibrated" not in one["auroc"]} == one_head
+    for one in records.values():
+        means = [one["auroc"][key]["mean"] for key in scores.versus_present(QUADRANT)]
+        assert one["auroc"]["worst_of_means"]["mean"] == pytest.approx(min(means))
+        assert one["auroc"]["worst"]["mean"] <= min(means) + 1e-12
+    constant = records["constant"]
+    assert [one["mean"] for one in constant["auroc"].values()] == [0.5] * 5
+    assert not {"clustering", "cosine_similarity", "novelty"} & constant.keys()  # it has no features
+    assert set(record["binding"]["quadrants"]) == {"and_ensemble", "trained_on_conjunction"}
     assert record["null_test"]["statistic"] == "auroc.worst"
     np.testing.assert_array_equal(np.unique(arrays["test_quadrant"]), np.arange(4))
     assert all(f"worst/{name}" in arrays for name in records)
@@ -327,9 +339,10 @@ def test_a_pair_s_tests_are_of_its_means(pair):
 def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypatch):
     ran, real = [], features.population_outputs
 
-    def count(network, params, *arguments, **options):
-        ran.append(len(params["dense"]["bias"]))
-        return real(network, params, *arguments, **options)
+    def count(network, params, images, **options):
+        if np.array_equal(images, pictures):
+            ran.append(len(params["dense"]["bias"]))
+        return real(network, params, images, **options)
 
     monkeypatch.setattr(features, "population_outputs", count)
     chosen = {name: ROWS[name] for name in (*baselines.PARENTS, baselines.YARDSTICK, "average")}

@@ -124,7 +124,7 @@ def test_the_page_has_every_section_and_fact(one_page):
     text = text_of(one_page)
     for words in (
         "run black_cat · seed 0 · cpu (2 devices)",
-        "Only trained_on_conjunction read images of the conjunction",
+        "Only networks trained on the conjunction read images of it",
         "as printed by the original",
         "3 files skipped",
         "0.700 [0.690, 0.710]",

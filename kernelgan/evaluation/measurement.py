@@ -168,14 +168,11 @@ def fitted_temperatures(
     networks: Networks, seen: calibration.SeenImages | None, settings: Settings
 ) -> np.ndarray | None:
     """Temperatures ``(M, 2)``, fitted on seen validation images; None of networks without two concepts."""
-    if seen is None:
+    outputs = sum(population.params["dense"]["bias"].shape[-1] for population in networks)
+    if seen is None or outputs != 4:
         return None
-    parts = []
-    for logits, _ in _outputs(networks, seen.images, settings):
-        if logits.shape[-1] != 4:
-            return None
-        parts.append(calibration.temperatures(logits, seen.quadrant))
-    return np.concatenate(parts)
+    answered = _outputs(networks, seen.images, settings)
+    return np.concatenate([calibration.temperatures(logits, seen.quadrant) for logits, _ in answered])
 
 
 def worst(answers: np.ndarray, quadrant: np.ndarray) -> np.ndarray:

@@ -206,7 +206,7 @@ def images(data: Images) -> Table | None:
     if data.leaked is not None:
         leak = f"✗ {data.leaked} images of the conjunction were read in training"
         caption = (
-            f"{leak if data.leaked else '✓ Only trained_on_conjunction read images of the conjunction'}, by "
+            f"{leak if data.leaked else '✓ Only networks trained on the conjunction read images of it'}, by "
             f"content hash. Of the test images, {count(data.duplicates).text} are exact and "
             f"{count(data.near_duplicates).text} near duplicates of training or validation images."
         )
