@@ -143,6 +143,22 @@ def test_the_board_has_means_over_pairs(board):
         assert np.mean(found["ci95"]) == pytest.approx(found["mean"])
 
 
+def test_the_figures_beside_the_merit_are_means_over_the_pairs_that_have_them(board):
+    pairs = [{**pair, "methods": {**pair["methods"]}} for pair in board[0]]
+    for number, pair in enumerate(pairs):
+        better = pair["methods"]["better"]
+        beside = {"worst_of_means": {"mean": 0.7}}
+        if number % 2:
+            beside["worst_calibrated"] = {"mean": number / 100}
+        pair["methods"]["better"] = {**better, "auroc": {**better["auroc"], **beside}}
+    found = comparison.overall(pairs, merit="worst", resamples=50, seed=0)["methods"]
+    assert found["better"]["auroc"]["worst_of_means"]["mean"] == pytest.approx(0.7)
+    assert found["better"]["auroc"]["worst_calibrated"]["mean"] == pytest.approx(
+        np.mean(range(1, 30, 2)) / 100
+    )
+    assert set(found["and_ensemble"]["auroc"]) == {"worst"}
+
+
 def test_a_better_method_wins_clearly(board):
     _, overall = board
     against = overall["methods"]["better"]["against"]
