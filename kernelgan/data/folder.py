@@ -5,7 +5,7 @@ The layout, for the attribute ``black`` and the object ``cat``:
     black/black     hold the attribute and lack the object        cat/cat      the other way round
     black/random    lack both                                     cat/random   lack both
     test/1          hold both                                     test/0       anything else
-    train/1         optional: hold both, for the reference only
+    train/1         optional: hold both, for trained_on_conjunction only
     test/0/attribute_only, test/0/object_only, test/0/neither      optional: name the quadrant
 
 or ``images.csv`` in the directory, which then says everything: columns ``path`` (below the directory),
