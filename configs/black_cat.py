@@ -11,7 +11,7 @@
         not distributed. For a GPU. Your images: --config.data.source=folder --config.data.folder=DIR.
 
 What to expect: the CycleGANs do not compose. Their networks' worst-quadrant AUROC is that of random kernels
-(0.42 on rendered images), `and_ensemble` has 0.64 and the ceiling 0.92; on photographs 0.35, 0.76 and 0.76.
+(0.42 on rendered images), `and_ensemble` has 0.64 and the reference 0.92; on photographs 0.35, 0.76 and 0.76.
 """
 
 from ml_collections import ConfigDict
