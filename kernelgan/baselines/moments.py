@@ -14,10 +14,12 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import threadpoolctl
 from jax import lax
 
 from kernelgan import assemble, models, parallel
 from kernelgan.baselines import merges
+from kernelgan.evaluation import clustering
 from kernelgan.ops import products
 from kernelgan.types import Params
 
@@ -59,7 +61,8 @@ def regmean(attribute: Params, objects: Params, images: np.ndarray) -> Params:
             sums.append(grams[-1] @ _flat(parent[layer]["kernel"]))
         gram = grams[0] + grams[1]
         scale = np.trace(gram, axis1=1, axis2=2) / gram.shape[1]
-        solved = np.linalg.solve(gram + _RIDGE * scale[:, None, None] * np.eye(gram.shape[1]), sum(sums))
+        with threadpoolctl.threadpool_limits(1), clustering.ALONE:  # threads cost more than they do here
+            solved = np.linalg.solve(gram + _RIDGE * scale[:, None, None] * np.eye(gram.shape[1]), sum(sums))
         kernel = attribute[layer]["kernel"]
         merged[layer] = {**merged[layer], "kernel": solved.reshape(kernel.shape).astype(kernel.dtype)}
     return merged
@@ -83,8 +86,13 @@ def repair(attribute: Params, objects: Params, images: np.ndarray) -> Params:
     matched = reordered(objects, merges.match_weights(attribute, objects))
     merged = merges.average(attribute, matched)
     for number, layer in enumerate(_layers(attribute)):
-        goals = [_spread(parent, images, number) for parent in (attribute, matched)]
-        (mean, deviation), (own_mean, own) = np.mean(goals, axis=0), _spread(merged, images, number)
+        networks = (attribute, matched, merged)
+        if number == 0:  # all read the same
+            moments = [input_moments(attribute, images, 0)] * 3
+        else:
+            moments = [input_moments(params, images, number) for params in networks]
+        *goals, (own_mean, own) = map(_spread, [params[layer] for params in networks], moments)
+        mean, deviation = np.mean(goals, axis=0)
         factor = np.where(own > 0, deviation / np.where(own > 0, own, 1), 1)
         kernel, bias = merged[layer]["kernel"], merged[layer]["bias"]
         repaired = {
@@ -182,11 +190,14 @@ def _compiled_moments(
     return spread, spread.map(moments)
 
 
-def _spread(params: Params, images: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation ``(M, O)`` of a layer's pre-activations; 0 for what hardly varies."""
-    layer = params[_layers(params)[number]]
+def _spread(layer: Params, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation ``(M, O)`` of a layer's pre-activations; 0 for what hardly varies.
+
+    Args:
+      layer: ``{"kernel", "bias"}``, stacked.
+      moments: of what it reads, see `input_moments`.
+    """
     weights = np.concatenate([_flat(layer["kernel"]), layer["bias"][:, None]], axis=1).astype(np.float64)
-    moments = input_moments(params, images, number)
     mean = np.einsum("mk,mko->mo", np.broadcast_to(moments[:, -1], weights.shape[:2]), weights)
     square = np.einsum("mko,mko->mo", moments @ weights, weights)
     variance = square - mean**2

@@ -15,8 +15,9 @@ from kernelgan.data.quadrants import Groups
 from kernelgan.types import Quadrant
 from kernelgan.zoo import some_of_each
 
-MOST_IMAGES = 240
-"""Validation images that temperatures are fitted on, equally many of each seen quadrant."""
+MOST_IMAGES = 126
+"""Validation images that temperatures are fitted on, equally many of each seen quadrant: one number each
+needs no more, and they are a single batch."""
 
 LIMIT = 100.0
 """Temperatures are between 1 / LIMIT and LIMIT; a head that knows nothing has the largest."""
