@@ -255,7 +255,7 @@ BASELINES: dict[str, Method] = {
         _readout(readouts.colour_histogram),
     ),
     "colour_rule_object": Method(
-        "null",
+        "two nets",
         "the rule that labels {attribute}, and the {object} parents",
         "the rule on pixels that labels the attribute, times the object's parents",
         _colour_rule_object,
