@@ -254,12 +254,6 @@ BASELINES: dict[str, Method] = {
         "no network: linear classifiers of both concepts on the histogram of colours",
         _readout(readouts.colour_histogram),
     ),
-    "colour_rule_object": Method(
-        "two nets",
-        "the rule that labels {attribute}, and the {object} parents",
-        "the rule on pixels that labels the attribute, times the object's parents",
-        _colour_rule_object,
-    ),
     PARENTS[0]: Method(
         "parent",
         "the {attribute} parents alone",
@@ -328,6 +322,12 @@ BASELINES: dict[str, Method] = {
         "two narrower parents, trained, side by side: no more parameters than one network",
         half_width_pair,
         inputs=("half_width",),
+    ),
+    "colour_rule_object": Method(
+        "two nets",
+        "the rule that labels {attribute}, and the {object} parents",
+        "the rule on pixels that labels the attribute, times the object's parents",
+        _colour_rule_object,
     ),
     YARDSTICK: Method(
         "two nets",
