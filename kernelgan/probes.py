@@ -83,3 +83,13 @@ def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:
     contrast = rng.uniform(15, 70, (count, 1, 1, 1))
     pixels = mean + contrast * mixed
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+KINDS = ("rendered", "noise")
+
+
+def make(kind: str, count: int, *, size: int = 32, exclude: Sequence[tuple[str, str]] = ()) -> np.ndarray:
+    """Images of one of `KINDS`; of noise there is no conjunction to exclude."""
+    if kind == "noise":
+        return noise(count, size=size)
+    return rendered(count, size=size, exclude=exclude)

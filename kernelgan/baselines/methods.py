@@ -100,7 +100,7 @@ def probes_for(
     key: Key,
     held_out: Sequence[tuple[str, str]],
 ) -> base.Probes:
-    """The images that a generator is handed: rendered ones (tier S), or unlabelled training images (tier U).
+    """The images that a generator is handed: made by the package (tier S), or unlabelled training images (U).
 
     Args:
       generator: of any tier.
@@ -116,7 +116,7 @@ def probes_for(
     if generator.reads == "W":
         return None
     if generator.reads == "S":
-        return probes.rendered(generator.images, size=images.shape[1], exclude=held_out)
+        return probes.make(generator.made, generator.images, size=images.shape[1], exclude=held_out)
     rng = nulls.numpy_generator(key, 3)
     each = -(-generator.images // len(seen.train))
     chosen = np.concatenate([rng.permutation(group)[:each] for group in seen.train])
