@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.scipy.linalg import solve_triangular
 
 from kernelgan import models, parallel
 from kernelgan.ops import products
-from kernelgan.types import Array, Params
+from kernelgan.types import Params
 
 HEAD_RIDGE = 0.05
 """Of a head's fit, in units of a group's mean variance."""
@@ -51,26 +51,26 @@ def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) 
     """Moments of samples.
 
     Args:
-      features: float32 ``(n, d)``, group after group, all of one size.
-      targets: float32 ``(n, t)``.
+      features: float32 ``(d, n)``, group after group, all of one size.
+      targets: float32 ``(t, n)``.
       groups: how many, ``g``.
       ridge: in units of a group's mean variance.
     """
-    count, size = features.shape
-    mean, target_mean = features.mean(axis=0), targets.mean(axis=0)
-    centred, wanted = features - mean, targets - target_mean
+    size, count = features.shape
+    mean, target_mean = features.mean(axis=1), targets.mean(axis=1)
+    centred, wanted = features - mean[:, None], targets - target_mean[:, None]
+    gram, cross = (
+        jnp.matmul(centred, other.T, precision=products.PRECISION) / count for other in (centred, wanted)
+    )
     by_group = (groups, size // groups)
-    spread = jnp.mean(jnp.square(centred), axis=0).reshape(by_group).mean(axis=1)
+    spread = jnp.diagonal(gram).reshape(by_group).mean(axis=1)
     power = spread + jnp.square(mean).reshape(by_group).mean(axis=1)
-    scale = jnp.repeat(inverse_root(spread, power), size // groups)
-    centred *= scale
-    variance = jnp.mean(jnp.square(wanted), axis=0)
+    scale = jnp.repeat(_inverse_root(spread, power), size // groups)
+    variance = jnp.mean(jnp.square(wanted), axis=1)
     varies = variance > _CONSTANT * (variance + jnp.square(target_mean))
-    both = jnp.matmul(centred.T, jnp.concatenate([centred, wanted], axis=1), precision=products.PRECISION)
-    gram, cross = jnp.split(both / count, [size], axis=1)
     return Moments(
-        gram + ridge * jnp.eye(size),
-        jnp.where(varies, cross, 0),
+        gram * scale * scale[:, None] + ridge * jnp.eye(size),
+        jnp.where(varies, cross * scale[:, None], 0),
         jnp.where(varies, variance, 0),
         scale,
         mean,
@@ -78,7 +78,7 @@ def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) 
     )
 
 
-def inverse_root(variance: jax.Array, power: jax.Array) -> jax.Array:
+def _inverse_root(variance: jax.Array, power: jax.Array) -> jax.Array:
     """1 over the standard deviation, 0 for what does not vary.
 
     Args:
@@ -89,18 +89,55 @@ def inverse_root(variance: jax.Array, power: jax.Array) -> jax.Array:
     return jnp.where(varies, lax.rsqrt(jnp.where(varies, variance, 1)), 0)
 
 
-def solve(found: Moments, features: Array) -> tuple[jax.Array, jax.Array]:
-    """Weights ``(s, t)`` and intercepts ``(t,)`` of the ridge regression on some features.
+def solve(found: Moments, chosen: jax.Array, each: int) -> tuple[jax.Array, jax.Array]:
+    """Weights ``(s, t)`` and intercepts ``(t,)`` of the ridge regression on some groups.
 
     Args:
       found: from `moments`.
-      features: their numbers, ``(s,)``.
+      chosen: numbers of the groups.
+      each: features of a group; ``s`` is so many times the groups.
     """
-    gram = found.gram[features[:, None], features[None, :]]
-    weights = cho_solve(cho_factor(gram, lower=True), found.cross[features])
+    features = (chosen[:, None] * each + jnp.arange(each)).reshape(-1)
+    gram = found.gram[features[:, None], features]
+    everything = jnp.concatenate([gram, found.cross[features]], axis=1)
+    weights = eliminate(everything, jnp.arange(len(chosen)), each)[:, len(features) :]
     weights *= found.scale[features][:, None]
     read = jnp.matmul(found.mean[features], weights, precision=products.PRECISION)
     return weights, found.target_mean - read
+
+
+def eliminate(everything: jax.Array, chosen: jax.Array, each: int) -> jax.Array:
+    """Gauss-Jordan elimination of groups, block by block.
+
+    Then rows of a chosen group hold, for the targets, the regression's weights; the other rows hold what
+    the chosen groups leave of the covariances. (LAPACK is given no more than a block: on larger systems its
+    threads wait for each other on a busy machine, and the order of sums depends on their number.)
+
+    Args:
+      everything: ``(d, d + t)``, covariances with the features and the targets.
+      chosen: numbers of the groups.
+      each: features of a group.
+    """
+
+    def step(number: jax.Array, left: jax.Array) -> jax.Array:
+        start = chosen[number] * each
+        rows = lax.dynamic_slice_in_dim(left, start, each)
+        column = lax.dynamic_slice_in_dim(left, start, each, axis=1)
+        factor = inverse_factor(lax.dynamic_slice_in_dim(rows, start, each, axis=1))
+        rows = _product(factor.T, _product(factor, rows))
+        return lax.dynamic_update_slice_in_dim(left - _product(column, rows), rows, start, axis=0)
+
+    return lax.fori_loop(0, len(chosen), step, everything)
+
+
+def inverse_factor(blocks: jax.Array) -> jax.Array:
+    """The inverse of the Cholesky factor of each ``(..., q, q)``."""
+    eye = jnp.broadcast_to(jnp.eye(blocks.shape[-1]), blocks.shape)
+    return solve_triangular(jnp.linalg.cholesky(blocks), eye, lower=True)
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.matmul(left, right, precision=products.PRECISION)
 
 
 def two_concept_head(weights: jax.Array, intercepts: jax.Array) -> Params:
@@ -121,18 +158,17 @@ def run_layer(params: Params, hidden: jax.Array) -> jax.Array:
     return models.ConvPool(filters, size).apply({"params": params}, hidden)  # type: ignore[return-value]
 
 
-def by_image(hidden: jax.Array, count: int) -> jax.Array:
-    """Maps as a layer gives them, as ``(N, C, H, W)`` of the first ``count`` images."""
-    if hidden.ndim == 4:  # batch-minor
-        return hidden.transpose(3, 0, 1, 2)
-    return hidden.transpose(0, 4, 1, 2, 3).reshape(-1, *hidden.shape[1:4])[:count]
+def batch_minor(hidden: jax.Array, count: int) -> jax.Array:
+    """Maps as a layer gives them, as ``(C, H, W, N)`` of the first ``count`` images."""
+    if hidden.ndim == 4:
+        return hidden
+    return hidden.transpose(1, 2, 3, 0, 4).reshape(*hidden.shape[1:4], -1)[..., :count]
 
 
 def difference(head: Params, maps: jax.Array) -> jax.Array:
-    """A concept's logit difference ``(N,)``, yes minus no, of last maps ``(N, C, H, W)``."""
+    """A concept's logit difference ``(N,)``, yes minus no, of last maps ``(C, H, W, N)``."""
     kernel, bias = head["kernel"], head["bias"]
-    read = jnp.matmul(maps.reshape(len(maps), -1), kernel[:, 1] - kernel[:, 0], precision=products.PRECISION)
-    return read + bias[1] - bias[0]
+    return _product(kernel[:, 1] - kernel[:, 0], maps.reshape(len(kernel), -1)) + bias[1] - bias[0]
 
 
 def refit_heads(
@@ -171,13 +207,13 @@ def _compiled(
     def last(params: Params, hidden: jax.Array, count: int) -> jax.Array:
         for name in layers:
             hidden = run_layer(params[name], hidden)
-        return by_image(hidden, count)
+        return batch_minor(hidden, count)
 
     def fit(trunk: Params, attribute: Params, objects: Params, shared: tuple[jax.Array, int]) -> Params:
         maps = last(trunk, *shared)
         parents = [difference(parent["dense"], last(parent, *shared)) for parent in (attribute, objects)]
-        features = maps.reshape(len(maps), -1)
-        found = moments(features, jnp.stack(parents, axis=1), maps.shape[1], ridge)
-        return two_concept_head(*solve(found, jnp.arange(features.shape[1])))
+        features = maps.reshape(-1, maps.shape[-1])
+        found = moments(features, jnp.stack(parents), len(maps), ridge)
+        return two_concept_head(*solve(found, jnp.arange(len(maps)), len(features) // len(maps)))
 
     return spread, spread.map(fit, prepare=prepare)

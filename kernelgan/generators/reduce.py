@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 
 from kernelgan import fields, models, refit
 from kernelgan.fields import setting
@@ -34,7 +33,8 @@ LABELS = {
 }
 
 _Exchange = tuple[jax.Array, jax.Array, jax.Array]  # the chosen, whether it goes on, rounds
-_PATCHES_SEED = 0
+_PLACES = 0  # seed of the places of patches
+_BLOCK = 64  # images
 _GAIN = 1e-5  # of what is explained: less is rounding, no better exchange
 
 
@@ -57,7 +57,7 @@ class Group(NamedTuple):
     Attributes:
       params: of each parent.
       hidden: for each parent, the maps that each layer gives, as the next layer reads them.
-      difference: ``(N, 2)``, the mean logit difference of each concept's parents.
+      difference: ``(2, N)``, the mean logit difference of each concept's parents.
     """
 
     params: list[Params]
@@ -87,7 +87,8 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
         del key
         sizes = [len(zoo["dense"]["bias"]) for zoo in parents]
         groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
-        laid_out = network.lay_out(models.normalise_images(probes))
+        count = -(-len(probes) // _BLOCK) * _BLOCK  # some images twice
+        laid_out = network.lay_out(models.normalise_images(probes[jnp.arange(count) % len(probes)]))
 
         def one(group: jax.Array) -> Params:
             members = [
@@ -95,7 +96,7 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
                 for zoo, size in zip(parents, sizes, strict=True)
                 for number in group
             ]
-            return reduce(network, config, unite(network, members, laid_out, len(probes)))
+            return reduce(network, config, unite(network, members, laid_out, count))
 
         return lax.map(one, jnp.asarray(groups))
 
@@ -119,11 +120,11 @@ def unite(network: models.ConvNet, parents: list[Params], laid_out: jax.Array, c
         hidden.append(maps[1:])
     answers = jnp.stack(
         [
-            refit.difference(parent["dense"], refit.by_image(maps[-1], count))
+            refit.difference(parent["dense"], refit.batch_minor(maps[-1], count))
             for parent, maps in zip(parents, hidden, strict=True)
         ]
     )
-    return Group(parents, hidden, answers.reshape(2, -1, count).mean(axis=1).T)
+    return Group(parents, hidden, answers.reshape(2, -1, count).mean(axis=1))
 
 
 def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
@@ -135,40 +136,34 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
       group: the united network.
     """
     names = models.layer_names(network.filters)
-    count = len(group.difference)
-    importance = importances(names, group, count)
+    importance = importances(names, group)
     made: Params = {}
-    # The united layer as it reads what is kept of the layer before; the first reads the image.
-    layer = {
-        leaf: jnp.concatenate([parent[names[0]][leaf] for parent in group.params], axis=-1)
-        for leaf in ("kernel", "bias")
-    }
+    # A united layer, as it reads what is kept of the layer before; the first reads the image.
+    firsts = [parent[names[0]] for parent in group.params]
+    layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *firsts)
     maps = _side_by_side(group, 0)
-    for number, (name, filters) in enumerate(zip(names, network.filters, strict=True)):
-        candidates = refit.by_image(maps, count)
-        if number + 1 == len(names):
-            found, each = _of_heads(candidates, group, config.head_ridge)
-            weights = jnp.where(found.variance > 0, 1 / jnp.maximum(found.variance, 1e-30), 0)
-            kept = select(found, weights, candidates.shape[1], filters)
-        else:
-            following = names[number + 1]
-            found, each = _of_layer(candidates, group, number, following, config)
-            weights = _balanced(importance[number + 1], found.variance, len(group.params))
-            kept = select(found, weights, candidates.shape[1], filters)
-            kept = exchange(found, weights, candidates.shape[1], kept)
-        kept = jnp.sort(kept)
-        made[name] = {leaf: values[..., kept] for leaf, values in layer.items()}
-        fitted, intercepts = refit.solve(found, _features(kept, each))
-        if number + 1 == len(names):
-            return {**made, "dense": refit.two_concept_head(fitted, intercepts)}
-        side = group.params[0][following]["kernel"].shape[0]
+    for number, filters in enumerate(network.filters[:-1]):
+        found = _of_layer(maps, group, number, names[number + 1], config)
+        weights = _balanced(importance[number + 1], found.variance, len(group.params))
+        candidates = layer["kernel"].shape[-1]
+        kept = exchange(found, weights, candidates, select(found, weights, candidates, filters))
+        made[names[number]] = jax.tree.map(lambda leaf, kept=kept: leaf[..., kept], layer)
+        side = group.params[0][names[number + 1]]["kernel"].shape[0]
+        fitted, intercepts = refit.solve(found, kept, side * side)
         kernel = fitted.reshape(filters, side, side, -1).transpose(1, 2, 0, 3)
         layer = {"kernel": kernel, "bias": intercepts}
         maps = refit.run_layer(layer, jnp.take(maps, kept, axis=-4))
-    raise AssertionError
+    last = refit.batch_minor(maps, group.difference.shape[1])
+    features = last.reshape(-1, last.shape[-1])
+    found = refit.moments(features, group.difference, len(last), config.head_ridge)
+    weights = jnp.where(found.variance > 0, 1 / jnp.where(found.variance > 0, found.variance, 1), 0)
+    kept = select(found, weights, len(last), network.filters[-1])
+    made[names[-1]] = jax.tree.map(lambda leaf: leaf[..., kept], layer)
+    fitted, intercepts = refit.solve(found, kept, len(features) // len(last))
+    return {**made, "dense": refit.two_concept_head(fitted, intercepts)}
 
 
-def importances(names: tuple[str, ...], group: Group, count: int) -> list[jax.Array]:
+def importances(names: tuple[str, ...], group: Group) -> list[jax.Array]:
     """How much the logits hang on each united filter's pre-activations: mean squared derivatives.
 
     Of the last layer the squared weights of the head, where the filter is active; of a layer before,
@@ -177,14 +172,14 @@ def importances(names: tuple[str, ...], group: Group, count: int) -> list[jax.Ar
     Args:
       names: of the layers.
       group: the united network.
-      count: images.
 
     Returns:
       For each layer ``(filters of all parents,)``.
     """
     by_parent = []
     for parent, hidden in zip(group.params, group.hidden, strict=True):
-        active = [jnp.mean(refit.by_image(maps, count) > 0, axis=0) for maps in hidden]  # (C, H, W)
+        images = (-1,) if hidden[0].ndim == 4 else (0, -1)
+        active = [jnp.mean(maps > 0, axis=images) for maps in hidden]  # (C, H, W)
         head = parent["dense"]["kernel"]
         slope = jnp.square(head[:, 1] - head[:, 0]).reshape(active[-1].shape)
         found = [jnp.sum(slope * active[-1], axis=(1, 2))]
@@ -207,56 +202,47 @@ def _side_by_side(group: Group, number: int) -> jax.Array:
     return jnp.concatenate([maps[number] for maps in group.hidden], axis=-4)
 
 
-def _of_heads(candidates: jax.Array, group: Group, ridge: float) -> tuple[refit.Moments, int]:
-    """Moments of last maps ``(N, C, H, W)`` with the logits, and the features of each map."""
-    features = candidates.reshape(len(candidates), -1)
-    each = features.shape[1] // candidates.shape[1]
-    return refit.moments(features, group.difference, candidates.shape[1], ridge), each
-
-
-def _of_layer(
-    candidates: jax.Array, group: Group, number: int, following: str, config: Config
-) -> tuple[refit.Moments, int]:
-    """Moments of patches with the next layer's pre-activations, and the taps of each map."""
+def _of_layer(maps: jax.Array, group: Group, number: int, following: str, config: Config) -> refit.Moments:
+    """Moments of what the next layer reads of candidates, with the parents' pre-activations there."""
     side = group.params[0][following]["kernel"].shape[0]
-    rows, columns = positions(candidates.shape, side, config.patches)
-    patches = _patches(candidates, rows, columns, side)
+    own = patches(_side_by_side(group, number), side, config.patches)
+    each = len(own) // len(group.params)
     targets = []
-    for parent, hidden in zip(group.params, group.hidden, strict=True):
-        kernel, bias = parent[following]["kernel"], parent[following]["bias"]
-        own = _patches(refit.by_image(hidden[number], len(candidates)), rows, columns, side)
-        taps = kernel.transpose(2, 0, 1, 3).reshape(own.shape[1], -1)
-        targets.append(jnp.matmul(own, taps, precision=products.PRECISION) + bias)
-    found = refit.moments(patches, jnp.concatenate(targets, axis=1), candidates.shape[1], config.ridge)
-    return found, side * side
+    for place, parent in enumerate(group.params):
+        taps = parent[following]["kernel"].transpose(3, 2, 0, 1)
+        read = own[place * each : (place + 1) * each]
+        found = jnp.matmul(taps.reshape(len(taps), -1), read, precision=products.PRECISION)
+        targets.append(found + parent[following]["bias"][:, None])
+    read = own if number == 0 else patches(maps, side, config.patches)  # the first layer's are the parents'
+    return refit.moments(read, jnp.concatenate(targets), maps.shape[-4], config.ridge)
 
 
-def positions(shape: tuple[int, ...], side: int, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns ``(N, each)`` of patches that the next layer's pooling reads.
+def patches(hidden: jax.Array, side: int, each: int) -> jax.Array:
+    """What kernels read of maps at some places that the pooling after them reads.
+
+    Places are drawn for every `_BLOCK` images.
 
     Args:
-      shape: of the maps, ``(N, C, H, W)``.
-      side: of the next layer's kernel.
-      each: positions of an image.
+      hidden: maps as a layer gives them.
+      side: of the kernels.
+      each: places of an image.
+
+    Returns:
+      ``(C * side * side, N * each)``, map after map.
     """
-    rng = np.random.default_rng(_PATCHES_SEED)
-    high, wide = ((length - side + 1) // 2 * 2 for length in shape[2:])
-    return rng.integers(high, size=(shape[0], each)), rng.integers(wide, size=(shape[0], each))
+    if hidden.ndim == 4:
+        hidden = hidden.reshape(*hidden.shape[:3], -1, _BLOCK).transpose(3, 0, 1, 2, 4)
+    blocks, channels, height, width, images = hidden.shape
+    rng = np.random.default_rng(_PLACES)
+    rows, columns = (
+        rng.integers((length - side + 1) // 2 * 2, size=(blocks, each)) for length in (height, width)
+    )
 
+    def cut(maps: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(maps, (0, row, column, 0), (channels, side, side, images))
 
-def _patches(maps: jax.Array, rows: np.ndarray, columns: np.ndarray, side: int) -> jax.Array:
-    """Patches ``(N * each, C * side * side)`` of maps ``(N, C, H, W)``, map after map."""
-    taps = np.arange(side)
-    down = rows[:, :, None, None] + taps[:, None]
-    across = columns[:, :, None, None] + taps
-    image = np.arange(len(rows))[:, None, None, None]
-    found = maps.transpose(0, 2, 3, 1)[image, down, across]  # (N, each, side, side, C)
-    return found.transpose(0, 1, 4, 2, 3).reshape(rows.size, -1)
-
-
-def _features(groups: jax.Array, each: int) -> jax.Array:
-    """Numbers of the features of these groups."""
-    return (groups[:, None] * each + jnp.arange(each)).reshape(-1)
+    found = jax.vmap(jax.vmap(cut, in_axes=(None, 0, 0)))(hidden, jnp.asarray(rows), jnp.asarray(columns))
+    return found.transpose(2, 3, 4, 0, 1, 5).reshape(channels * side * side, -1)
 
 
 def select(found: refit.Moments, weights: jax.Array, groups: int, count: int) -> jax.Array:
@@ -272,19 +258,14 @@ def select(found: refit.Moments, weights: jax.Array, groups: int, count: int) ->
       Their numbers ``(count,)``, in the order of selection.
     """
     each = len(found.gram) // groups
-    everything = jnp.concatenate([found.gram, found.cross * jnp.sqrt(weights)], axis=1)
 
     def step(number: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        left, taken, chosen = state  # what the chosen groups do not explain of everything
-        blocks, cross = _blocks(left, groups)
-        gains = _gains(jnp.where(taken[:, None, None], jnp.eye(each), blocks), cross)
-        best = jnp.argmax(jnp.where(taken, -jnp.inf, gains))
-        rows = lax.dynamic_slice_in_dim(left, best * each, each)
-        half = solve_triangular(jnp.linalg.cholesky(blocks[best]), rows, lower=True)
-        left -= jnp.matmul(half[:, : len(left)].T, half, precision=products.PRECISION)
+        left, taken, chosen = state
+        best = jnp.argmax(_gains(left, taken))
+        left = refit.eliminate(left, best[None], each)
         return left, taken.at[best].set(True), chosen.at[number].set(best)
 
-    state = (everything, jnp.zeros(groups, bool), jnp.zeros(count, int))
+    state = (_weighted(found, weights), jnp.zeros(groups, bool), jnp.zeros(count, int))
     return lax.fori_loop(0, count, step, state)[2]
 
 
@@ -300,22 +281,16 @@ def exchange(found: refit.Moments, weights: jax.Array, groups: int, chosen: jax.
     count, each = len(chosen), len(found.gram) // groups
     if count in (1, groups):
         return chosen
-    everything = jnp.concatenate([found.gram, found.cross * jnp.sqrt(weights)], axis=1)
+    everything = _weighted(found, weights)
 
     def without(place: jax.Array, chosen: jax.Array) -> jax.Array:
         """What is explained if one group gives way to each other, ``(g,)``."""
         kept = chosen[(place + 1 + jnp.arange(count - 1)) % count]
-        rows = everything[_features(kept, each)]
-        gram = rows[:, _features(kept, each)]
-        half = solve_triangular(jnp.linalg.cholesky(gram), rows, lower=True)
-        blocks, cross = _blocks(everything, groups)
-        mine, of_targets = jnp.split(half, [len(everything)], axis=1)
-        mine = mine.reshape(len(half), groups, each)
-        blocks -= jnp.einsum("rgi,rgj->gij", mine, mine, precision=products.PRECISION)
-        cross -= jnp.einsum("rgi,rt->git", mine, of_targets, precision=products.PRECISION)
         taken = jnp.zeros(groups, bool).at[kept].set(True)
-        gains = _gains(jnp.where(taken[:, None, None], jnp.eye(each), blocks), cross)
-        return jnp.where(taken, -jnp.inf, jnp.sum(jnp.square(of_targets)) + gains)
+        left = refit.eliminate(everything, kept, each)
+        targets = slice(len(everything), None)
+        explained = everything[:, targets] * left[:, targets] * jnp.repeat(taken, each)[:, None]
+        return jnp.sum(explained) + _gains(left, taken)
 
     def step(state: _Exchange) -> _Exchange:
         chosen, _, rounds = state
@@ -330,15 +305,17 @@ def exchange(found: refit.Moments, weights: jax.Array, groups: int, chosen: jax.
     return lax.while_loop(goes_on, step, (chosen, jnp.bool_(True), jnp.int32(0)))[0]
 
 
-def _blocks(left: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
-    """Of ``(d, d + t)`` the groups' own blocks ``(g, q, q)``, and their rows of the targets ``(g, q, t)``."""
-    each = len(left) // groups
-    own = left[:, : len(left)].reshape(groups, each, groups, each)
+def _weighted(found: refit.Moments, weights: jax.Array) -> jax.Array:
+    """Covariances of the features with themselves and with the targets, these by the root of their weight."""
+    return jnp.concatenate([found.gram, found.cross * jnp.sqrt(weights)], axis=1)
+
+
+def _gains(left: jax.Array, taken: jax.Array) -> jax.Array:
+    """What each group explains of the targets, ``(g,)``; minus infinity for a group that is taken."""
+    groups, each = len(taken), len(left) // len(taken)
     numbers = jnp.arange(groups)
-    return own[numbers, :, numbers], left[:, len(left) :].reshape(groups, each, -1)
-
-
-def _gains(blocks: jax.Array, cross: jax.Array) -> jax.Array:
-    """What each group explains of the targets: ``(g, q, q)`` and ``(g, q, t)`` to ``(g,)``."""
-    solved = solve_triangular(jnp.linalg.cholesky(blocks), cross, lower=True)
-    return jnp.sum(jnp.square(solved), axis=(1, 2))
+    blocks = left[:, : len(left)].reshape(groups, each, groups, each)[numbers, :, numbers]
+    blocks = jnp.where(taken[:, None, None], jnp.eye(each), blocks)
+    cross = left[:, len(left) :].reshape(groups, each, -1)
+    explained = jnp.matmul(refit.inverse_factor(blocks), cross, precision=products.PRECISION)
+    return jnp.where(taken, -jnp.inf, jnp.sum(jnp.square(explained), axis=(1, 2)))
