@@ -33,7 +33,7 @@ def _rendered(count: int, seed: int, size: int, exclude: frozenset[tuple[str, st
     images = np.empty((count, size, size, 3), np.uint8)
     for number in range(count):
         colour, thing = choices[rng.integers(len(choices))]
-        images[number] = rendered_lib.render(thing, colour, rng, size)
+        images[number] = rendered_lib.render(thing, colour, rng, size, exclude)
     images.flags.writeable = False
     return images
 
@@ -47,8 +47,8 @@ def rendered(
       count: images ``N``.
       seed: chooses them.
       size: pixels a side.
-      exclude: attributes and objects that never occur together: the conjunctions that a generator is judged
-        on, by the names that data sets have for them.
+      exclude: attributes and objects that never occur together, in no part and no fragment: the
+        conjunctions that a generator is judged on, by the names that data sets have for them.
 
     Returns:
       uint8 ``(N, size, size, 3)``.

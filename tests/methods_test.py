@@ -21,6 +21,7 @@ def context(make_context):
 NETWORKS = {
     "random": 6,
     "gaussian": 6,
+    "random_refit": 3,
     "pixels": 1,
     "colour_histogram": 1,
     "attribute_only": 4,
@@ -29,6 +30,8 @@ NETWORKS = {
     "rebasin_average": 3,
     "concatenate": 3,
     "zipit": 3,
+    "concatenate_refit": 3,
+    "zipit_refit": 3,
     "noise_a2b": 4,
     "noise_b2a": 3,
     "cyclegan_a2b": 4,
