@@ -24,6 +24,7 @@ from kernelgan.types import Params
 HEAD_RIDGE = 0.05
 """Of a head's fit, in units of a group's mean variance."""
 
+_ROUNDING = 4 * float(jnp.finfo(jnp.float32).eps)  # of the Gram matrix's largest possible eigenvalue
 _CONSTANT = 1e-6  # of its mean square: what has less variance does not vary
 
 
@@ -54,9 +55,10 @@ def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) 
       features: float32 ``(d, n)``, group after group, all of one size.
       targets: float32 ``(t, n)``.
       groups: how many, ``g``.
-      ridge: in units of a group's mean variance.
+      ridge: in units of a group's mean variance; at least so much is added that float32 stays accurate.
     """
     size, count = features.shape
+    ridge = max(ridge, _ROUNDING * size)
     mean, target_mean = features.mean(axis=1), targets.mean(axis=1)
     centred, wanted = features - mean[:, None], targets - target_mean[:, None]
     gram, cross = (
