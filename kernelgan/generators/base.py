@@ -24,7 +24,7 @@ from kernelgan.generators import check
 from kernelgan.types import Array, Key, Params, UserError
 
 Tier = Literal["W", "S", "U"]
-"""What a generator is handed beside a key: W, the parents; S, also images that the package renders; U, also
+"""What a generator is handed beside a key: W, the parents; S, also images that the package makes; U, also
 unlabelled training images of the three seen quadrants."""
 
 Probes = Array | None
