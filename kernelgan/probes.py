@@ -33,7 +33,7 @@ def _rendered(count: int, seed: int, size: int, exclude: frozenset[tuple[str, st
     images = np.empty((count, size, size, 3), np.uint8)
     for number in range(count):
         colour, thing = choices[rng.integers(len(choices))]
-        images[number] = rendered_lib.render(thing, colour, rng, size)
+        images[number] = rendered_lib.render(thing, colour, rng, size, exclude)
     images.flags.writeable = False
     return images
 
@@ -47,8 +47,8 @@ def rendered(
       count: images ``N``.
       seed: chooses them.
       size: pixels a side.
-      exclude: attributes and objects that never occur together: the conjunctions that a generator is judged
-        on, by the names that data sets have for them.
+      exclude: attributes and objects that never occur together, in no part and no fragment: the
+        conjunctions that a generator is judged on, by the names that data sets have for them.
 
     Returns:
       uint8 ``(N, size, size, 3)``.
@@ -83,3 +83,13 @@ def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:
     contrast = rng.uniform(15, 70, (count, 1, 1, 1))
     pixels = mean + contrast * mixed
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+KINDS = ("rendered", "noise")
+
+
+def make(kind: str, count: int, *, size: int = 32, exclude: Sequence[tuple[str, str]] = ()) -> np.ndarray:
+    """Images of one of `KINDS`; of noise there is no conjunction to exclude."""
+    if kind == "noise":
+        return noise(count, size=size)
+    return rendered(count, size=size, exclude=exclude)

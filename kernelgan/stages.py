@@ -39,12 +39,13 @@ CODE = {
     ),
     "generator": (
         *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels"),
+        *("kernelgan.generators.reduce", "kernelgan.refit"),
         *("kernelgan.baselines.merges", "kernelgan.evaluation.novelty", *_ENGINE),
     ),
     "evaluate": (
         *("kernelgan.assemble", "kernelgan.baselines", "kernelgan.data.quadrants", "kernelgan.evaluation"),
         *("kernelgan.generators.base", "kernelgan.kernels", "kernelgan.models", "kernelgan.ops"),
-        *("kernelgan.parallel", "kernelgan.probes", "kernelgan.zoo"),
+        *("kernelgan.parallel", "kernelgan.probes", "kernelgan.refit", "kernelgan.zoo"),
     ),
 }
 """The modules whose code decides a stage's numbers."""

@@ -123,7 +123,8 @@ def test_rendered_probes_are_the_seeds_and_leave_the_conjunction_out(exclude):
 def test_the_conjunction_is_never_drawn_under_any_of_its_names(monkeypatch, name):
     drawn = []
 
-    def render(thing, colour, rng, size):
+    def render(thing, colour, rng, size, exclude):
+        assert exclude == {("red", "car")}
         drawn.append((colour, thing))
         return np.zeros((size, size, 3), np.uint8)
 

@@ -15,7 +15,7 @@ from types import ModuleType
 import jax
 import numpy as np
 
-from kernelgan import assemble, models, probes
+from kernelgan import assemble, models, probes, refit
 from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK, merges, moments, nulls, readouts
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluation.features import ConvNets, Population
@@ -26,6 +26,8 @@ from kernelgan.types import Key, Params, UserError
 Networks = tuple[Population, ...]
 
 _ALIGNING_IMAGES = 384  # seen images that features are correlated over
+_REFIT_IMAGES = 1536  # images that heads are fitted on, as many as a generator is handed
+_RENDERED_REFIT = "random_refit_rendered"
 _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
 
 
@@ -102,7 +104,7 @@ def probes_for(
     key: Key,
     held_out: Sequence[tuple[str, str]],
 ) -> base.Probes:
-    """The images that a generator is handed: rendered ones (tier S), or unlabelled training images (tier U).
+    """The images that a generator is handed: made by the package (tier S), or unlabelled training images (U).
 
     Args:
       generator: of any tier.
@@ -118,7 +120,7 @@ def probes_for(
     if generator.reads == "W":
         return None
     if generator.reads == "S":
-        return probes.rendered(generator.images, size=images.shape[1], exclude=held_out)
+        return probes.make(generator.made, generator.images, size=images.shape[1], exclude=held_out)
     rng = nulls.numpy_generator(key, 3)
     each = -(-generator.images // len(seen.train))
     chosen = np.concatenate([rng.permutation(group)[:each] for group in seen.train])
@@ -184,6 +186,38 @@ def _seen_merge(merge: Callable[[Params, Params, np.ndarray], Params]) -> Callab
     return _by(lambda context: generator)
 
 
+def _refit(
+    trunks: Callable[[Context, Key, Parents, np.ndarray], Params], reads: base.Tier = "U"
+) -> Callable[[Context], Networks]:
+    """Networks with heads fitted to the parents' answers, as `generators.reduce` fits its own."""
+
+    def make(context: Context) -> Generator:
+        def generate(key: Key, parents: Parents, images: np.ndarray) -> Params:
+            both = Parents(*assemble.paired(*parents))
+            return refit.refit_heads(trunks(context, key, both, images), *both, images)
+
+        return stateless(generate, reads=reads, images=_REFIT_IMAGES)
+
+    return _by(make)
+
+
+def _random_trunks(context: Context, key: Key, parents: Parents, images: np.ndarray) -> Params:
+    del images
+    count, bias = len(parents.attribute["dense"]["bias"]), context.random_bias
+    generator = nulls.random(context.network, context.image_size, count=count, bias=bias)
+    return generator.generate(key, {}, parents, None)[""]
+
+
+def _concatenated(context: Context, key: Key, parents: Parents, images: np.ndarray) -> Params:
+    del context, key, images
+    return merges.concatenate(*parents)
+
+
+def _zipped(context: Context, key: Key, parents: Parents, images: np.ndarray) -> Params:
+    del context, key
+    return merges.zipit(*parents, images[:_ALIGNING_IMAGES])
+
+
 def and_ensemble(context: Context) -> Networks:
     """Both parents run; the product of their probabilities."""
     return tuple(ConvNets(context.network, zoo) for zoo in assemble.paired(*context.parents))
@@ -241,6 +275,20 @@ BASELINES: dict[str, Method] = {
         "no network: one score for every image",
         lambda context: (readouts.constant(),),
         tier="W",
+    ),
+    "random_refit": Method(
+        "null",
+        "random kernels with heads fitted on seen images",
+        "kernels drawn from the initialiser, heads fitted to the parents' answers on seen images",
+        _refit(_random_trunks),
+        tier="U",
+    ),
+    _RENDERED_REFIT: Method(
+        "null",
+        "random kernels with heads fitted on rendered images",
+        "kernels drawn from the initialiser, heads fitted to the parents' answers on rendered images",
+        _refit(_random_trunks, "S"),
+        tier="S",
     ),
     "pixels": Method(
         "null",
@@ -306,6 +354,20 @@ BASELINES: dict[str, Method] = {
         "the average after matching, its activations put right",
         "the average after matching filters, each filter's mean and spread restored",
         _seen_merge(moments.repair),
+        tier="U",
+    ),
+    "concatenate_refit": Method(
+        "merge",
+        "half the filters of each parent with heads fitted on seen images",
+        "half the filters of each parent, heads fitted to the parents' answers on seen images",
+        _refit(_concatenated),
+        tier="U",
+    ),
+    "zipit_refit": Method(
+        "merge",
+        "a merge of correlated filters with heads fitted on seen images",
+        "features that correlate are merged, heads fitted to the parents' answers on seen images",
+        _refit(_zipped),
         tier="U",
     ),
     "distilled": Method(
@@ -398,6 +460,8 @@ def _noise(side: str, row: str) -> Callable[[Context], Networks | None]:
 def table(generated: Mapping[str, Method]) -> dict[str, Method]:
     """Every row of a run, those that others are measured against first.
 
+    The null of tier S is there where a generator of tier S is.
+
     Raises:
       UserError: a generator's row has the name of a baseline.
     """
@@ -407,6 +471,8 @@ def table(generated: Mapping[str, Method]) -> dict[str, Method]:
                 f"the generator {method.family or row} gives the row {row}, which is a baseline's."
             )
     rows = {**BASELINES, **generated}
+    if all(method.tier != "S" for method in generated.values()):
+        del rows[_RENDERED_REFIT]
     return {name: rows[name] for name in (*PARENTS, *(name for name in rows if name not in PARENTS))}
 
 

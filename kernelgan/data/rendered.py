@@ -20,6 +20,9 @@ from kernelgan.types import UserError
 OBJECTS: tuple[str, ...] = tuple(DRAWINGS)
 COLOURS: tuple[str, ...] = ("black", "white", "grey", "red", "orange", "yellow", "green", "blue")
 
+Excluded = frozenset[tuple[str, str]]
+"""Of `COLOURS` and `OBJECTS`."""
+
 _SUPERSAMPLING = 3  # samples a pixel, along each side
 _SPLITS = {"train": 0, "test": 1, "sheet": 2}
 
@@ -130,9 +133,16 @@ def _draw_colour(rng: np.random.Generator, name: str) -> np.ndarray:
     return np.array(low) + lightness * np.subtract(high, low)
 
 
-def _draw_other_colour(rng: np.random.Generator) -> np.ndarray:
+def _draw_other_colour(rng: np.random.Generator, avoid: frozenset[str] = frozenset()) -> np.ndarray:
     """A colour for anything but the object: often black, lest a dark picture mean a black object."""
-    return _draw_colour(rng, "black" if rng.random() < 0.3 else COLOURS[rng.integers(len(COLOURS))])
+    while True:
+        name = "black" if rng.random() < 0.3 else COLOURS[rng.integers(len(COLOURS))]
+        if name not in avoid:
+            return _draw_colour(rng, name)
+
+
+def _excluded_colours(object_name: str, exclude: Excluded) -> frozenset[str]:
+    return frozenset(colour for colour, name in exclude if name == object_name)
 
 
 def _mix(shapes: Sequence[Shape], body: np.ndarray, accent: np.ndarray) -> np.ndarray:
@@ -152,15 +162,19 @@ def _to_canvas(
     return [shape.points * stretch @ turn + centre for shape in shapes]
 
 
-def _fragment(rng: np.random.Generator, side: int) -> tuple[list[np.ndarray], np.ndarray]:
+def _fragment(rng: np.random.Generator, side: int, exclude: Excluded) -> tuple[list[np.ndarray], np.ndarray]:
     """A few shapes of some object in some colour, towards the border: outlines and their colours."""
-    shapes = DRAWINGS[OBJECTS[rng.integers(len(OBJECTS))]](rng)
+    # An object that must not have any colour is not drawn.
+    free = [name for name in OBJECTS if len(_excluded_colours(name, exclude)) < len(COLOURS)]
+    name = free[rng.integers(len(free))]
+    avoid = _excluded_colours(name, exclude)
+    shapes = DRAWINGS[name](rng)
     start = rng.integers(len(shapes))
     shapes = shapes[start : start + rng.integers(1, 5)]
     angle = rng.uniform(0, 2 * np.pi)
     centre = side * (0.5 + rng.uniform(0.38, 0.58) * np.array([np.cos(angle), np.sin(angle)]))
     outlines = _to_canvas(rng, shapes, centre, side * rng.uniform(0.22, 0.42), tilt=np.pi)
-    return outlines, _mix(shapes, _draw_other_colour(rng), _draw_other_colour(rng))
+    return outlines, _mix(shapes, _draw_other_colour(rng, avoid), _draw_other_colour(rng, avoid))
 
 
 def _strip(rng: np.random.Generator, side: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -173,10 +187,10 @@ def _strip(rng: np.random.Generator, side: int) -> tuple[list[np.ndarray], np.nd
 
 
 def _distractors(
-    rng: np.random.Generator, side: int, fragments: int, strip: float
+    rng: np.random.Generator, side: int, exclude: Excluded, fragments: int, strip: float
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Up to `fragments` fragments, and a strip with probability `strip`: outlines and ``(V, 3)`` colours."""
-    drawn = [_fragment(rng, side) for _ in range(rng.integers(fragments + 1))]
+    drawn = [_fragment(rng, side, exclude) for _ in range(rng.integers(fragments + 1))]
     if rng.random() < strip:
         drawn.append(_strip(rng, side))
     return [outline for outlines, _ in drawn for outline in outlines], [colours for _, colours in drawn]
@@ -225,7 +239,13 @@ def _light(rng: np.random.Generator, size: int) -> np.ndarray:
     return (field[..., None] * gain).astype(np.float32)
 
 
-def render(object_name: str, colour: str, rng: np.random.Generator, size: int = 32) -> np.ndarray:
+def render(
+    object_name: str,
+    colour: str,
+    rng: np.random.Generator,
+    size: int = 32,
+    exclude: Excluded = frozenset(),
+) -> np.ndarray:
     """Renders one picture.
 
     Args:
@@ -233,6 +253,7 @@ def render(object_name: str, colour: str, rng: np.random.Generator, size: int = 
       colour: one of `COLOURS`: the object's main colour.
       rng: source of all that is left open (pose, place, light, background, distractors, noise).
       size: pixels a side.
+      exclude: colours and objects; no part of such an object, and no fragment, has such a colour.
 
     Returns:
       uint8 ``(size, size, 3)``.
@@ -244,11 +265,12 @@ def render(object_name: str, colour: str, rng: np.random.Generator, size: int = 
     _check_names("colour", [colour], COLOURS)
     side = size * _SUPERSAMPLING
     shapes = DRAWINGS[object_name](rng)
-    colours = _mix(shapes, _draw_colour(rng, colour), _draw_other_colour(rng))
+    avoid = _excluded_colours(object_name, exclude)
+    colours = _mix(shapes, _draw_colour(rng, colour), _draw_other_colour(rng, avoid))
     centre = side * (0.5 + rng.uniform(-0.06, 0.06, 2))
     outlines = _to_canvas(rng, shapes, centre, side * rng.uniform(0.4, 0.48), tilt=0.15)
-    behind, behind_colours = _distractors(rng, side, fragments=2, strip=0.3)
-    before, before_colours = _distractors(rng, side, fragments=1, strip=0.15)
+    behind, behind_colours = _distractors(rng, side, exclude, fragments=2, strip=0.3)
+    before, before_colours = _distractors(rng, side, exclude, fragments=1, strip=0.15)
 
     # Per label: RGB, whether anything is there, and whether it is the object's body.
     palette = np.zeros((1 + len(behind) + len(outlines) + len(before), 5), np.float32)

@@ -10,11 +10,17 @@ from types import ModuleType
 from typing import Any
 
 from kernelgan import fields, models
-from kernelgan.generators import cyclegan, linear
+from kernelgan.generators import cyclegan, linear, reduce, reduce_noise, reduce_rendered
 from kernelgan.generators.base import Generator, Parents, stateless
 from kernelgan.types import UserError
 
-FAMILIES: dict[str, ModuleType] = {"cyclegan": cyclegan, "linear": linear}
+FAMILIES: dict[str, ModuleType] = {
+    "cyclegan": cyclegan,
+    "linear": linear,
+    "reduce": reduce,
+    "reduce_rendered": reduce_rendered,
+    "reduce_noise": reduce_noise,
+}
 """A family's module by its name in ``config.generators``."""
 
 

@@ -24,7 +24,7 @@ from kernelgan.generators import check
 from kernelgan.types import Array, Key, Params, UserError
 
 Tier = Literal["W", "S", "U"]
-"""What a generator is handed beside a key: W, the parents; S, also images that the package renders; U, also
+"""What a generator is handed beside a key: W, the parents; S, also images that the package makes; U, also
 unlabelled training images of the three seen quadrants."""
 
 Probes = Array | None
@@ -64,6 +64,7 @@ class Generator(NamedTuple):
       joint: whether one state serves all pairs of a fold; `view`, `init` and `update` then get `JointView`.
       reads: its tier.
       images: most probes that it is handed, in tiers S and U.
+      made: in tier S, which images of `kernelgan.probes`: "rendered" or "noise".
       keep: ``state -> what generate needs of it``; selects, computes nothing.
       host: whether `generate` is plain Python on numpy arrays, called pair by pair.
     """
@@ -76,6 +77,7 @@ class Generator(NamedTuple):
     joint: bool = False
     reads: Tier = "W"
     images: int = 1536
+    made: str = "rendered"
     keep: Callable[[State], State] = lambda state: state
     host: bool = False
 
@@ -105,7 +107,12 @@ class Fitted(NamedTuple):
 
 
 def stateless(
-    generate: Callable[..., Params | Networks], *, reads: Tier = "W", images: int = 1536, host: bool = True
+    generate: Callable[..., Params | Networks],
+    *,
+    reads: Tier = "W",
+    images: int = 1536,
+    made: str = "rendered",
+    host: bool = True,
 ) -> Generator:
     """A generator that learns nothing.
 
@@ -113,6 +120,7 @@ def stateless(
       generate: ``(key, parents, probes) -> networks``: stacked parameters, or several by key.
       reads: its tier.
       images: most probes that it is handed.
+      made: see `Generator`.
       host: False if it is a traceable JAX function, which then runs for all pairs in one compiled call.
     """
 
@@ -129,6 +137,7 @@ def stateless(
         steps=0,
         reads=reads,
         images=images,
+        made=made,
         host=host,
     )
 

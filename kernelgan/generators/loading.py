@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-from kernelgan import fields, keys, models
+from kernelgan import fields, keys, models, probes
 from kernelgan.baselines.methods import BASELINES
 from kernelgan.generators import FAMILIES, check
 from kernelgan.generators.base import Generator, Tier
@@ -55,13 +55,14 @@ def load(configs: Mapping[str, Any], files: Sequence[str], network: models.ConvN
         else:
             loaded.append(_from_file(Path(file), network))
     names = [one.name for one in loaded]
+    alone = [one.name for one in loaded if set(getattr(one.module, "LABELS", ())) == {""}]  # of one row
     for name in names:
         if names.count(name) > 1:
             raise UserError(
                 f"two generators are called {name}; give it once (the config may name it already)."
             )
         longer = next((other for other in names if other.startswith(f"{name}_")), "")
-        if longer:
+        if longer and name not in alone:
             raise UserError(f"rows of the generators {name} and {longer} could share a name; rename a file.")
         if name in BASELINES:
             raise UserError(f"the generator {name} has the name of a baseline; rename the file.")
@@ -127,6 +128,10 @@ def _check(generator: Generator, name: str) -> None:
             raise UserError(f"the generator {name} has a {field} that is no function.")
     if not callable(generator.steps) and not (isinstance(generator.steps, int) and generator.steps >= 0):
         raise UserError(f"the generator {name} has steps={generator.steps!r}; expected a whole number.")
+    if generator.made not in probes.KINDS:
+        raise UserError(
+            f"the generator {name} has made={generator.made!r}; expected one of {', '.join(probes.KINDS)}."
+        )
     if not isinstance(generator.images, int) or generator.images < 1:
         raise UserError(f"the generator {name} has images={generator.images!r}; expected a positive number.")
 

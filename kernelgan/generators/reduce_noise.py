@@ -1,0 +1,19 @@
+"""`reduce` with probes that the package makes: pink noise: no picture of anything (tier S)."""
+
+from kernelgan import models
+from kernelgan.generators import reduce
+from kernelgan.generators.base import Generator
+
+Config = reduce.Config
+
+LABELS = {
+    "": (
+        "both parents united and reduced with noise",
+        "both parents' filters reduced to half by least squares on noise",
+    )
+}
+
+
+def make(network: models.ConvNet, config: reduce.Config) -> Generator:
+    """Reduces with pink noise: no picture of anything."""
+    return reduce.reducer(network, config, "S", "noise")

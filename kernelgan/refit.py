@@ -1,0 +1,221 @@
+"""Least squares on what networks answer: features in groups, a ridge, an intercept; and heads fitted by it.
+
+A group is what one filter gives: the taps that the next layer reads, or its positions under the head. Each
+group is scaled to unit mean variance before the ridge is added, so that no fit depends on the scale of a
+filter, which is free in a network of ReLUs. Everything is float32: the ridge bounds the condition.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+
+from kernelgan import models, parallel
+from kernelgan.ops import products
+from kernelgan.types import Params
+
+HEAD_RIDGE = 0.05
+"""Of a head's fit, in units of a group's mean variance."""
+
+_ROUNDING = 4 * float(jnp.finfo(jnp.float32).eps)  # of the Gram matrix's largest possible eigenvalue
+_CONSTANT = 1e-6  # of its mean square: what has less variance does not vary
+
+
+class Moments(NamedTuple):
+    """What a least-squares fit needs, for ``d`` features in ``g`` groups and ``t`` targets.
+
+    Attributes:
+      gram: ``(d, d)``, covariances of the scaled features, with the ridge on the diagonal.
+      cross: ``(d, t)``, covariances of scaled features and targets.
+      variance: ``(t,)`` of the targets; 0 for a target that does not vary.
+      scale: ``(d,)``, what the features are multiplied by; 0 in a group that does not vary.
+      mean: ``(d,)`` of the features, unscaled.
+      target_mean: ``(t,)``.
+    """
+
+    gram: jax.Array
+    cross: jax.Array
+    variance: jax.Array
+    scale: jax.Array
+    mean: jax.Array
+    target_mean: jax.Array
+
+
+def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) -> Moments:
+    """Moments of samples.
+
+    Args:
+      features: float32 ``(d, n)``, group after group, all of one size.
+      targets: float32 ``(t, n)``.
+      groups: how many, ``g``.
+      ridge: in units of a group's mean variance; at least so much is added that float32 stays accurate.
+    """
+    size, count = features.shape
+    ridge = max(ridge, _ROUNDING * size)
+    mean, target_mean = features.mean(axis=1), targets.mean(axis=1)
+    centred, wanted = features - mean[:, None], targets - target_mean[:, None]
+    gram, cross = (
+        jnp.matmul(centred, other.T, precision=products.PRECISION) / count for other in (centred, wanted)
+    )
+    by_group = (groups, size // groups)
+    spread = jnp.diagonal(gram).reshape(by_group).mean(axis=1)
+    power = spread + jnp.square(mean).reshape(by_group).mean(axis=1)
+    scale = jnp.repeat(_inverse_root(spread, power), size // groups)
+    variance = jnp.mean(jnp.square(wanted), axis=1)
+    varies = variance > _CONSTANT * (variance + jnp.square(target_mean))
+    return Moments(
+        gram * scale * scale[:, None] + ridge * jnp.eye(size),
+        jnp.where(varies, cross * scale[:, None], 0),
+        jnp.where(varies, variance, 0),
+        scale,
+        mean,
+        target_mean,
+    )
+
+
+def _inverse_root(variance: jax.Array, power: jax.Array) -> jax.Array:
+    """1 over the standard deviation, 0 for what does not vary.
+
+    Args:
+      variance: of any shape.
+      power: mean squares, of the same shape.
+    """
+    varies = variance > _CONSTANT * power
+    return jnp.where(varies, lax.rsqrt(jnp.where(varies, variance, 1)), 0)
+
+
+def solve(found: Moments, chosen: jax.Array, each: int) -> tuple[jax.Array, jax.Array]:
+    """Weights ``(s, t)`` and intercepts ``(t,)`` of the ridge regression on some groups.
+
+    Args:
+      found: from `moments`.
+      chosen: numbers of the groups.
+      each: features of a group; ``s`` is so many times the groups.
+    """
+    features = (chosen[:, None] * each + jnp.arange(each)).reshape(-1)
+    gram = found.gram[features[:, None], features]
+    everything = jnp.concatenate([gram, found.cross[features]], axis=1)
+    weights = eliminate(everything, jnp.arange(len(chosen)), each)[:, len(features) :]
+    weights *= found.scale[features][:, None]
+    read = jnp.matmul(found.mean[features], weights, precision=products.PRECISION)
+    return weights, found.target_mean - read
+
+
+def eliminate(everything: jax.Array, chosen: jax.Array, each: int) -> jax.Array:
+    """Gauss-Jordan elimination of groups, block by block.
+
+    Then rows of a chosen group hold, for the targets, the regression's weights; the other rows hold what
+    the chosen groups leave of the covariances. (LAPACK is given no more than a block: on larger systems its
+    threads wait for each other on a busy machine, and the order of sums depends on their number.)
+
+    Args:
+      everything: ``(d, d + t)``, covariances with the features and the targets.
+      chosen: numbers of the groups.
+      each: features of a group.
+    """
+
+    def step(number: jax.Array, left: jax.Array) -> jax.Array:
+        start = chosen[number] * each
+        rows = lax.dynamic_slice_in_dim(left, start, each)
+        column = lax.dynamic_slice_in_dim(left, start, each, axis=1)
+        factor = inverse_factor(lax.dynamic_slice_in_dim(rows, start, each, axis=1))
+        rows = _product(factor.T, _product(factor, rows))
+        return lax.dynamic_update_slice_in_dim(left - _product(column, rows), rows, start, axis=0)
+
+    return lax.fori_loop(0, len(chosen), step, everything)
+
+
+def inverse_factor(blocks: jax.Array) -> jax.Array:
+    """The inverse of the Cholesky factor of each ``(..., q, q)``."""
+    eye = jnp.broadcast_to(jnp.eye(blocks.shape[-1]), blocks.shape)
+    return solve_triangular(jnp.linalg.cholesky(blocks), eye, lower=True)
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.matmul(left, right, precision=products.PRECISION)
+
+
+def two_concept_head(weights: jax.Array, intercepts: jax.Array) -> Params:
+    """A dense layer of four logits, the attribute's no and yes, then the object's.
+
+    Args:
+      weights: ``(F, 2)`` of both concepts' logit differences, yes minus no.
+      intercepts: ``(2,)``.
+    """
+    halves = jnp.array([-0.5, 0.5])
+    kernel = (weights[:, :, None] * halves).reshape(len(weights), 4)
+    return {"kernel": kernel, "bias": (intercepts[:, None] * halves).reshape(4)}
+
+
+def run_layer(params: Params, hidden: jax.Array) -> jax.Array:
+    """What a convolutional layer gives the next, in the layout of `models.ConvNet.lay_out`."""
+    size, *_, filters = params["kernel"].shape
+    return models.ConvPool(filters, size).apply({"params": params}, hidden)  # type: ignore[return-value]
+
+
+def batch_minor(hidden: jax.Array, count: int) -> jax.Array:
+    """Maps as a layer gives them, as ``(C, H, W, N)`` of the first ``count`` images."""
+    if hidden.ndim == 4:
+        return hidden
+    return hidden.transpose(1, 2, 3, 0, 4).reshape(*hidden.shape[1:4], -1)[..., :count]
+
+
+def difference(head: Params, maps: jax.Array) -> jax.Array:
+    """A concept's logit difference ``(N,)``, yes minus no, of last maps ``(C, H, W, N)``."""
+    kernel, bias = head["kernel"], head["bias"]
+    return _product(kernel[:, 1] - kernel[:, 0], maps.reshape(len(kernel), -1)) + bias[1] - bias[0]
+
+
+def refit_heads(
+    trunks: Params, attribute: Params, objects: Params, images: np.ndarray, *, ridge: float = HEAD_RIDGE
+) -> Params:
+    """Networks with heads fitted to their parents' answers; kernels and biases stay.
+
+    Each head is the ridge regression of a parent's logit difference on the network's own features.
+
+    Args:
+      trunks: stacked networks ``(M, ...)``; their heads are not read.
+      attribute: as many parents, stacked.
+      objects: as many.
+      images: uint8 ``(N, H, W, C)``, unlabelled.
+      ridge: in units of a filter's mean variance.
+
+    Returns:
+      Stacked parameters with two-concept heads.
+    """
+    layers = models.layer_names(models.network_of(attribute).filters)
+    spread, run = _compiled(len(attribute["dense"]["bias"]), layers, ridge)
+    networks = {name: trunks[name] for name in layers}
+    heads = spread.collect(run(*map(spread.deal, (networks, attribute, objects)), spread.share(images)))
+    return {**networks, "dense": heads}
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    members: int, layers: tuple[str, ...], ridge: float
+) -> tuple[parallel.Spread, Callable[..., Params]]:
+    spread = parallel.Spread(members)
+
+    def prepare(images: jax.Array) -> tuple[jax.Array, int]:
+        return models.ConvNet().lay_out(models.normalise_images(images)), len(images)
+
+    def last(params: Params, hidden: jax.Array, count: int) -> jax.Array:
+        for name in layers:
+            hidden = run_layer(params[name], hidden)
+        return batch_minor(hidden, count)
+
+    def fit(trunk: Params, attribute: Params, objects: Params, shared: tuple[jax.Array, int]) -> Params:
+        maps = last(trunk, *shared)
+        parents = [difference(parent["dense"], last(parent, *shared)) for parent in (attribute, objects)]
+        features = maps.reshape(-1, maps.shape[-1])
+        found = moments(features, jnp.stack(parents), len(maps), ridge)
+        return two_concept_head(*solve(found, jnp.arange(len(maps)), len(features) // len(maps)))
+
+    return spread, spread.map(fit, prepare=prepare)

@@ -1,0 +1,342 @@
+"""Tests for kernelgan.generators.reduce and kernelgan.refit: planted truths, invariances, least squares."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernelgan import generators, models, probes, refit
+from kernelgan.baselines import methods
+from kernelgan.generators import FAMILIES, Parents, check, reduce
+from kernelgan.types import UserError
+
+IMAGE_SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def reduced(network, images):
+    """``reduced(parents, **settings)``: networks, by one compiled function a setting."""
+    compiled = {}
+
+    def run(zoos, probes=images, **settings):
+        key = tuple(settings.items())
+        if key not in compiled:
+            compiled[key] = jax.jit(generators.make("reduce", network, **settings).generate)
+        return jax.device_get(compiled[key](jax.random.key(0), {}, zoos, probes))[""]
+
+    return run
+
+
+@pytest.fixture
+def pair(make_parents):
+    return Parents(make_parents(2, seed=1), make_parents(2, seed=2))
+
+
+def _differences(network, params, images):
+    """Logit differences, ``(M, N, concepts)``."""
+    module = network.clone(outputs=params["dense"]["bias"].shape[-1])
+    run = jax.vmap(lambda one: models.run_convnet(module, one, models.normalise_images(images))[0])
+    logits = np.asarray(jax.jit(run)(params))
+    return logits[..., 1::2] - logits[..., 0::2]
+
+
+def _both(network, parents, images):
+    return np.concatenate([_differences(network, zoo, images) for zoo in parents], axis=-1)
+
+
+# Planted truths.
+
+
+def _silenced(parents, conv1, conv2):
+    """The same function without these filters: nothing comes out of them, and nothing reads them."""
+    made = jax.tree.map(np.copy, parents)
+    for name, dead in (("conv1", conv1), ("conv2", conv2)):
+        made[name]["kernel"][..., dead] = 0
+        made[name]["bias"][..., dead] = -1
+    return made
+
+
+@pytest.mark.parametrize("planted", ["shared", "halves"])
+def test_a_union_that_needs_no_more_filters_is_recovered(network, reduced, make_parents, images, planted):
+    first, second = make_parents(2, seed=1), make_parents(2, seed=2)
+    if planted == "shared":  # the same trunk under two heads
+        second = {**first, "dense": second["dense"]}
+    else:
+        first, second = _silenced(first, [1], [0]), _silenced(second, [0], [1, 2])
+    made = reduced(Parents(first, second), ridge=1e-5, head_ridge=1e-5)
+    truth = _both(network, (first, second), images)
+    error = _differences(network, made, images) - truth
+    assert np.square(error).mean() < 1e-3 * truth.var(axis=1).mean()
+
+
+def _reordered(parents, seed):
+    """The same functions: filters in another order, each scaled up here and down where it is read."""
+    rng = np.random.default_rng(seed)
+    orders, scales = (
+        [draw(n) for n in (2, 3)] for draw in (rng.permutation, lambda n: 2.0 ** rng.integers(-3, 4, n))
+    )
+    made, reads = {}, (np.arange(3), np.ones(3))
+    for name, order, scale in zip(("conv1", "conv2"), orders, scales, strict=True):
+        kernel = parents[name]["kernel"][:, :, :, reads[0]] / reads[1][:, None]
+        made[name] = {
+            "kernel": (kernel * scale)[..., order].astype(np.float32),
+            "bias": (parents[name]["bias"] * scale)[..., order].astype(np.float32),
+        }
+        reads = order, scale[order]
+    kernel = parents["dense"]["kernel"]
+    rows = kernel.reshape(len(kernel), 3, -1, 2)[:, reads[0]] / reads[1][:, None, None]
+    return {**made, "dense": {**parents["dense"], "kernel": rows.reshape(kernel.shape).astype(np.float32)}}
+
+
+@pytest.mark.parametrize("side", ["attribute", "object"])
+def test_order_and_scale_of_a_parents_filters_do_not_matter(network, reduced, pair, images, side):
+    moved = pair._replace(**{side: _reordered(getattr(pair, side), 3)})
+    np.testing.assert_allclose(_both(network, moved, images), _both(network, pair, images), atol=1e-5)
+    found = [_differences(network, reduced(parents), images) for parents in (pair, moved)]
+    np.testing.assert_allclose(*found, atol=2e-3 * found[0].std())
+
+
+@pytest.mark.parametrize("side", ["attribute", "object"])
+def test_a_parent_that_is_exchanged_changes_the_network(network, reduced, make_parents, pair, images, side):
+    other = pair._replace(**{side: make_parents(2, seed=9)})
+    found = [_differences(network, reduced(parents), images) for parents in (pair, other)]
+    assert (np.abs(found[0] - found[1]).max(axis=(1, 2)) > 0.1 * found[0].std()).all()
+
+
+def test_network_i_is_of_parents_i_counted_round(network, reduced, make_parents):
+    first, second = make_parents(3, seed=1), make_parents(2, seed=2)
+    made = reduced(Parents(first, second))
+    check.check_networks({"": made}, network, IMAGE_SIZE, "reduce")
+    turned = reduced(Parents(jax.tree.map(lambda leaf: leaf[::-1], first), second))
+    jax.tree.map(  # 2 and 0 meet the object's parent 0 either way
+        lambda leaf, other: np.testing.assert_allclose(leaf[[0, 2]], other[[2, 0]], rtol=1e-3, atol=1e-4),
+        made,
+        turned,
+    )
+
+
+def test_many_parents_have_one_network_with_their_mean_answer(network, reduced, make_parents, images):
+    """Trunks are shared within a group of parents, so that the mean can be had."""
+    zoos = [make_parents(4, seed=seed) for seed in (1, 2)]
+    trunk = {
+        name: jax.tree.map(lambda leaf: leaf[[0, 0, 2, 2]], zoos[0][name]) for name in ("conv1", "conv2")
+    }
+    pair = Parents(*({**trunk, "dense": zoo["dense"]} for zoo in zoos))
+    made = reduced(pair, parents=2, ridge=1e-5, head_ridge=1e-5)
+    mean = _both(network, pair, images).reshape(2, 2, len(images), 2).mean(axis=1)
+    error = _differences(network, made, images) - mean
+    assert np.square(error).mean() < 1e-3 * mean.var(axis=1).mean()
+
+
+# Degenerate parents.
+
+
+def _zero(parents):
+    return jax.tree.map(np.zeros_like, parents)
+
+
+def _constant(parents):
+    return {**parents, "dense": _zero(parents["dense"])}
+
+
+def _dead(parents):
+    return {**parents, "conv2": {**parents["conv2"], "bias": parents["conv2"]["bias"] - 100}}
+
+
+def _equal(parents):
+    return {
+        **parents,
+        **{
+            name: jax.tree.map(lambda leaf: leaf[..., :1] + 0 * leaf, parents[name])
+            for name in ("conv1", "conv2")
+        },
+    }
+
+
+@pytest.mark.parametrize("spoil", [_zero, _constant, _dead, _equal])
+@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
+def test_degenerate_parents_give_finite_networks(network, reduced, pair, spoil, sides):
+    parents = Parents(*(spoil(zoo) if place in sides else zoo for place, zoo in enumerate(pair)))
+    check.check_networks({"": reduced(parents)}, network, IMAGE_SIZE, "reduce")
+    for leaf in jax.tree.leaves(reduced(parents)):
+        assert np.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("count", [2, 64])
+def test_probes_that_are_all_alike_give_finite_networks(reduced, pair, count):
+    for leaf in jax.tree.leaves(reduced(pair, np.full((count, 16, 16, 3), 90, np.uint8))):
+        assert np.isfinite(leaf).all()
+
+
+def test_a_parent_whose_answer_is_constant_leaves_the_other_its_network(network, reduced, pair, images):
+    made = reduced(pair._replace(object=_constant(pair.object)))
+    found = _differences(network, made, images)
+    np.testing.assert_allclose(found[..., 1], 0, atol=1e-5)
+    truth = _differences(network, pair.attribute, images)[..., 0]
+    assert np.corrcoef(found[0, :, 0], truth[0])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("filters", [(4,), (3, 2, 4)])
+def test_any_number_of_layers(filters):
+    network, size = models.ConvNet(filters=filters, kernel_size=3), 26
+    keys = jax.random.split(jax.random.key(0), 2)
+    init = jax.vmap(lambda key: models.initialise_convnet(network, size, key))
+    first, second = (jax.device_get(init(key[None])) for key in keys)
+    pair = Parents(first, {**first, "dense": second["dense"]})  # one trunk: what both need is there
+    generator = generators.make("reduce", network, patches=4, ridge=1e-5, head_ridge=1e-5)
+    shown = np.random.default_rng(0).integers(0, 256, (64, size, size, 3)).astype(np.uint8)
+    made = jax.device_get(jax.jit(generator.generate)(jax.random.key(0), {}, pair, shown))
+    check.check_networks(made, network, size, "reduce")
+    truth = _both(network, pair, shown)
+    error = _differences(network, made[""], shown) - truth
+    assert np.square(error).mean() < 1e-2 * truth.var(axis=1).mean()
+
+
+# Least squares, against plain numpy in float64.
+
+GROUPS, EACH, TARGETS, RIDGE = 6, 3, 4, 0.01
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Features ``(d, n)`` of unlike scales, correlated across groups; targets ``(t, n)``; weights."""
+    rng = np.random.default_rng(4)
+    mixing = (
+        rng.normal(size=(GROUPS * EACH, 10)) * np.repeat(10.0 ** rng.integers(-2, 3, GROUPS), EACH)[:, None]
+    )
+    features = np.maximum(mixing @ rng.normal(size=(10, 400)), 0)
+    targets = rng.normal(size=(TARGETS, 10)) @ np.sign(rng.normal(size=(10, 400))) + 2
+    targets += (rng.normal(size=(TARGETS, len(features))) / features.std(axis=1)) @ features
+    return features.astype(np.float32), targets.astype(np.float32), rng.uniform(0.1, 2, TARGETS)
+
+
+def _reference(samples, chosen):
+    """Weights, intercepts, and what is explained: ridge regression by its normal equations."""
+    features, targets, weights = (array.astype(np.float64) for array in samples)
+    rows = np.concatenate([np.arange(g * EACH, (g + 1) * EACH) for g in chosen])
+    spread = np.sqrt(features.var(axis=1).reshape(GROUPS, EACH).mean(axis=1))
+    scaled = (features - features.mean(axis=1, keepdims=True)) / np.repeat(spread, EACH)[:, None]
+    wanted = targets - targets.mean(axis=1, keepdims=True)
+    gram = scaled[rows] @ scaled[rows].T / features.shape[1] + RIDGE * np.eye(len(rows))
+    cross = scaled[rows] @ wanted.T / features.shape[1]
+    solved = np.linalg.solve(gram, cross)
+    unscaled = solved / np.repeat(spread, EACH)[rows][:, None]
+    intercepts = targets.mean(axis=1) - features.mean(axis=1)[rows] @ unscaled
+    return unscaled, intercepts, float(((cross * solved).sum(axis=0) * weights).sum())
+
+
+def test_a_fit_is_the_ridge_regression_on_the_chosen_groups(samples):
+    found = refit.moments(*map(jnp.asarray, samples[:2]), GROUPS, RIDGE)
+    weights, intercepts = refit.solve(found, jnp.array([4, 0, 3]), EACH)
+    expected = _reference(samples, [4, 0, 3])
+    np.testing.assert_allclose(weights, expected[0], rtol=2e-3, atol=1e-4 * np.abs(expected[0]).max())
+    np.testing.assert_allclose(intercepts, expected[1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 6])
+def test_groups_are_selected_greedily_and_no_exchange_of_two_is_better(samples, count):
+    found = refit.moments(*map(jnp.asarray, samples[:2]), GROUPS, RIDGE)
+    weights = jnp.asarray(samples[2], jnp.float32)
+    chosen = reduce.select(found, weights, GROUPS, count)
+    greedy = []
+    for _ in range(count):
+        left = [group for group in range(GROUPS) if group not in greedy]
+        greedy.append(max(left, key=lambda group: _reference(samples, [*greedy, group])[2]))
+    assert list(chosen) == greedy
+
+    kept = set(np.asarray(reduce.exchange(found, weights, GROUPS, chosen)).tolist())
+    assert len(kept) == count
+    others = [kept - {old} | {new} for old in kept for new in set(range(GROUPS)) - kept]
+    best = _reference(samples, sorted(kept))[2]
+    assert best >= _reference(samples, greedy)[2] * (1 - 1e-4)
+    assert all(_reference(samples, sorted(other))[2] <= best * (1 + 1e-4) for other in others)
+
+
+def test_an_exchange_mends_a_bad_choice(samples):
+    found = refit.moments(*map(jnp.asarray, samples[:2]), GROUPS, RIDGE)
+    worst = min(itertools.combinations(range(GROUPS), 3), key=lambda c: _reference(samples, c)[2])
+    kept = reduce.exchange(found, jnp.asarray(samples[2], jnp.float32), GROUPS, jnp.array(worst))
+    assert _reference(samples, np.asarray(kept))[2] > 1.05 * _reference(samples, worst)[2]
+
+
+def test_importances_are_mean_squared_derivatives_of_the_logits(network, pair, images):
+    """Of the last layer: by automatic differentiation with respect to its pooled pre-activations."""
+    zoo = [jax.tree.map(lambda leaf: leaf[0], one) for one in pair]
+    laid_out = network.lay_out(models.normalise_images(images))
+    group = reduce.unite(network, zoo, laid_out, len(images))
+    found = reduce.importances(("conv1", "conv2"), group)[1]
+
+    for place, one in enumerate(zoo):
+        maps = refit.batch_minor(group.hidden[place][1], len(images))
+        # Where the map is positive it is its pre-activation; elsewhere any negative number serves.
+        before = jnp.where(maps > 0, maps, -1.0)
+        slopes = jax.grad(lambda z, one=one: refit.difference(one["dense"], jax.nn.relu(z)).sum())(before)
+        expected = np.square(slopes).sum(axis=(1, 2)).mean(axis=1)
+        np.testing.assert_allclose(found[3 * place : 3 * place + 3], expected, rtol=1e-4)
+
+
+def test_refitted_heads_are_ridge_regressions_of_the_parents_answers(network, pair, make_parents, images):
+    trunks = make_parents(2, seed=7)
+    made = refit.refit_heads(trunks, *pair, images)
+    for name in ("conv1", "conv2"):
+        jax.tree.map(np.testing.assert_array_equal, made[name], trunks[name])
+    run = jax.vmap(lambda one: models.run_convnet(network, one, models.normalise_images(images))[1])
+    features, truth = np.asarray(run(trunks), np.float64), _both(network, pair, images)
+    for member in range(2):
+        own = features[member] - features[member].mean(axis=0)
+        variance = np.repeat(own.var(axis=0).reshape(3, -1).mean(axis=1), own.shape[1] // 3)
+        wanted = truth[member] - truth[member].mean(axis=0)
+        penalty = np.diag(len(own) * refit.HEAD_RIDGE * variance)
+        weights = np.linalg.lstsq(own.T @ own + penalty, own.T @ wanted, rcond=None)[0]
+        expected = own @ weights + truth[member].mean(axis=0)
+        found = _differences(network, made, images)[member]
+        np.testing.assert_allclose(found, expected, atol=1e-3 * truth.std())
+
+
+# Probes.
+
+
+@pytest.mark.parametrize(
+    ("family", "tier"), [("reduce", "U"), ("reduce_rendered", "S"), ("reduce_noise", "S")]
+)
+def test_what_each_family_is_handed(network, make_context, images, family, tier):
+    generator = generators.make(family, network, images=30)
+    assert generator.reads == tier
+    handed = make_context().probes(generator)
+    assert handed.shape == (30, *images.shape[1:])
+    expected = {"reduce_rendered": probes.rendered, "reduce_noise": probes.noise}
+    if tier == "S":
+        np.testing.assert_array_equal(handed, expected[family](30, size=IMAGE_SIZE))
+    else:
+        assert all((images == image).all(axis=(1, 2, 3)).any() for image in handed)
+
+
+def test_no_fragment_and_no_part_has_the_colour_of_the_conjunction(monkeypatch):
+    """Every colour that is drawn for a shape of an object, by names."""
+    lib, drawn = probes.rendered_lib, []
+
+    def draw(rng, name):
+        drawn.append(name)
+        return np.zeros(3)
+
+    monkeypatch.setattr(lib, "_draw_colour", draw)
+    monkeypatch.setattr(lib, "OBJECTS", ("cat",))  # so that every fragment is of one
+    monkeypatch.setattr(lib, "_background", lambda rng, size: np.zeros((size, size, 3), np.float32))
+    monkeypatch.setattr(lib, "_strip", lambda rng, side: ([], np.zeros((0, 3))))
+    for seed in range(60):
+        lib.render("cat", "white", np.random.default_rng(seed), 8, frozenset({("black", "cat")}))
+    assert "black" not in drawn
+    assert len(drawn) > 200
+
+
+def test_the_null_of_rendered_probes_is_there_where_a_generator_reads_them():
+    rows = [methods.table(methods.generated_rows("mine", ("",), tier)) for tier in ("U", "S")]
+    assert ["random_refit_rendered" in found for found in rows] == [False, True]
+
+
+def test_a_setting_out_of_range_is_refused(network):
+    with pytest.raises(UserError, match="ridge"):
+        generators.make("reduce", network, ridge=0.0)
+    assert set(FAMILIES) >= {"reduce", "reduce_rendered", "reduce_noise"}
