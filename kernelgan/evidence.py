@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from kernelgan import config as config_lib
-from kernelgan import environment, fields, keys, models, report, results, stages
+from kernelgan import environment, fields, keys, models, report, results, stages, training
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
-from kernelgan.generators import base
+from kernelgan.generators import base, placebo
 from kernelgan.plan import PairTask, Plan
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
@@ -36,6 +36,8 @@ class Networks:
       trained: by pair number, networks trained by gradient.
       halves: the zoos at half width.
       generated: by generator, for each pair the networks by row.
+      made: by generator, how.
+      placebos: by generator, for each pair, by row and placebo.
     """
 
     zoos: Zoos
@@ -43,6 +45,8 @@ class Networks:
     trained: dict[int, dict[str, Params]]
     halves: Zoos
     generated: dict[str, list[dict[str, Params]]]
+    made: dict[str, training.Made]
+    placebos: dict[str, list[dict[str, dict[str, Params]]]]
 
 
 def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
@@ -53,6 +57,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         verdict,
     )
 
+    _check_digests(of, plan, networks)
     rows = methods.table(_generated_rows(of, networks))
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
@@ -125,6 +130,11 @@ def _measured(
         progress=progress,
         methods=rows,
     )
+    digests = workdir_lib.read_networks(of.stages.workdir).get(pair.split.name, {})
+    for name, row in record["methods"].items():
+        made = networks.made.get(row.get("family", "")) if row["kind"] == "generated" else None
+        if made:
+            row |= {"images": made.images, "steps": made.steps, "digest": digests.get(name, "")}
     data = {
         "source": plan.source.name,
         "train": quadrants.counts(pair.split.train),
@@ -137,12 +147,26 @@ def _measured(
     return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
 
 
+def _check_digests(of: Run, plan: Plan, networks: Networks) -> None:
+    """Refuses networks that are not those whose digests were kept before the test images were scored."""
+    kept = workdir_lib.read_networks(of.stages.workdir)
+    for pair in plan.pairs:
+        for by_pair in networks.generated.values():
+            for row, params in by_pair[pair.number].items():
+                if kept.get(pair.split.name, {}).get(row) != keys.of_arrays(params):
+                    raise UserError(
+                        f"{of.stages.workdir / workdir_lib.NETWORKS_FILE} has another digest for the "
+                        f"networks {row} of {pair.split.name} than they have now. Delete it and run again; "
+                        "it resumes."
+                    )
+
+
 def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
     rows: dict[str, methods.Method] = {}
     for loaded in of.generators:
         made = networks.generated[loaded.name][0]
         own = [row.removeprefix(loaded.name).removeprefix("_") for row in made]
-        made_rows = methods.generated_rows(loaded.name, own, loaded.generator.reads, loaded.module)
+        made_rows = methods.generated_rows(loaded.name, own, networks.made[loaded.name].tier, loaded.module)
         twice = sorted(rows.keys() & made_rows.keys())
         if twice:
             raise UserError(f"two generators give rows called {', '.join(twice)}; rename a file or a key.")
@@ -177,6 +201,15 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         random_bias=of.settings.baselines.random_bias,
         seed=of.settings.seed,
         key=pair_key(of, pair.split.name),
+        placebos={
+            row: by_name
+            for by_pair in networks.placebos.values()
+            for row, by_name in by_pair[pair.number].items()
+        },
+        stand_ins={
+            f"{side}_{placebo.OTHER}": f"the parents of {plan.zoos[number].concept}"
+            for side, number in training.other_zoos(plan, pair).items()
+        },
         names=pair.names,
         fits=fits,
     )

@@ -133,9 +133,11 @@ def _until(stage: str, of: Run) -> None:
     if not distributed.leave():
         return
     if "generate" in wanted:
-        generated = training.generate(of, plan, zoos, fitted)
+        generated, made = training.generate(of, plan, zoos, fitted)
+        placebos = training.generate_placebos(of, plan, zoos, fitted)
     if "evaluate" in wanted:
-        evidence.evaluate(of, plan, evidence.Networks(zoos, fitted, opponents, halves, generated))
+        networks = evidence.Networks(zoos, fitted, opponents, halves, generated, made, placebos)
+        evidence.evaluate(of, plan, networks)
 
 
 def load_plan(of: Run) -> Plan:

@@ -87,7 +87,7 @@ def _several(run: Run, gallery: Gallery) -> list[Section]:
         board: list[Block | None] = [
             draw("leaderboard"),
             contents.leaderboard(run.overall),
-            _fold("Tests over all pairs", contents.tests(run.overall)),
+            _fold("Tests over all pairs", contents.tests(run.overall), contents.placebos(run.overall)),
             _described([rows[name] for name in run.overall.methods if name in rows]),
         ]
         sections += [
@@ -146,7 +146,7 @@ def _of_run(run: Run, gallery: Gallery, name: str) -> Block:
 
 def _tests(pair: Pair) -> list[Block | None]:
     none = Text("No matched null test was run, so no claim is made against chance.")
-    return [contents.tests(pair), contents.null_test(pair) or none]
+    return [contents.tests(pair), contents.placebos(pair), contents.null_test(pair) or none]
 
 
 def _described(rows: Sequence[Row]) -> Fold | None:
@@ -163,6 +163,12 @@ def _present(blocks: Sequence[Block | None]) -> list[Block]:
     return [block for block in blocks if block is not None]
 
 
+def _checkout(run: Run) -> str:
+    """The commit of the package, and whether its checkout had other changes."""
+    state = {True: "clean", False: "with changes that are not committed", None: "state unknown"}[run.clean]
+    return f"Commit: {run.commit} ({state})."
+
+
 def how_it_was_made(run: Run) -> list[Block]:
     """Command, timings, device, versions and config of a run."""
     seconds = {stage: time for stage, time in run.timings.items() if math.isfinite(time)}
@@ -172,5 +178,7 @@ def how_it_was_made(run: Run) -> list[Block]:
         Text(run.command, "code"),
         Text(f"Time: {sum(seconds.values()):.1f} s together: {stages}."),
         Text(f"Device: {run.device}. Versions: {versions}."),
+        *_present([contents.making(list(run.pairs[0].methods.values()), run.timings)]),
+        *([Text(_checkout(run))] if run.commit else []),
         Fold("Config", [Text(json.dumps(run.config, indent=2, ensure_ascii=False), "code")]),
     ]
