@@ -360,6 +360,8 @@ def statistics(value: object, prefix: str = "") -> dict[str, Statistic]:
     """The known statistics in a row, or in any other part of a run, by dotted path (``auroc.worst``)."""
     if isinstance(value, Statistic):
         return {prefix: value} if value.known else {}
+    if isinstance(value, Placebo):  # no figure of the method itself
+        return {}
     if dataclasses.is_dataclass(value):
         value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     items = value.items() if isinstance(value, Mapping) else ()

@@ -96,7 +96,7 @@ def evaluate_method(
         missing = settings.umap_networks - len(embedded)
         embedded += [_cluster(one[few], quadrant[few], settings) for one in found[: max(0, missing)]]
     answers, threshold = features.score(np.concatenate(logits))
-    answers, not_finite = _finite(answers, quadrant)
+    answers, not_finite = _finite(answers, quadrant, threshold)
     record: Record = {
         "kind": method.kind,
         "label": method.label,
@@ -139,11 +139,12 @@ def evaluate_method(
     return record, arrays
 
 
-def _finite(answers: np.ndarray, quadrant: np.ndarray) -> tuple[np.ndarray, int]:
+def _finite(answers: np.ndarray, quadrant: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
     """Scores ``(M, N)``, those of networks that are not finite made wrong on every image; how many are."""
     bad = ~np.isfinite(answers).all(axis=1)
     if bad.any():
-        wrong = np.where(quadrant == Quadrant.CONJUNCTION, -1e3, 1e3).astype(answers.dtype)
+        yes = 0.0 if threshold < 0 else 1.0  # above it, and of a probability no more than 1
+        wrong = np.where(quadrant == Quadrant.CONJUNCTION, -1e3, yes).astype(answers.dtype)
         answers = np.where(bad[:, None], wrong, answers)
     return answers, int(bad.sum())
 

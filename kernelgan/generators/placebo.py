@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 
 from kernelgan import models
 from kernelgan.baselines import nulls
@@ -19,7 +20,7 @@ NETWORKS = 8
 """Placebo networks that are kept and measured, the first of each row."""
 
 RANDOM, OTHER = "random", "other"
-"""What stands in: untrained networks, or the zoo of another concept of the same kind."""
+"""What stands in: untrained networks of the parents' scale, or the zoo of another concept of that kind."""
 
 NAMES = tuple(f"{side}_{stand_in}" for side in Parents._fields for stand_in in (RANDOM, OTHER))
 """Every placebo, such as ``attribute_random``: the attribute's zoo is exchanged for untrained networks."""
@@ -48,9 +49,20 @@ def exchanged(
     for number, side in enumerate(Parents._fields):
         count = len(getattr(parents, side)["dense"]["bias"])
         keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 4), number), count)
-        stand_ins = {RANDOM: jax.device_get(nulls.initialise(network, image_size, keys))}
+        drawn = jax.device_get(nulls.initialise(network, image_size, keys))
+        stand_ins = {RANDOM: jax.tree.map(_scaled, drawn, getattr(parents, side))}
         if others and side in others:
             stand_ins[OTHER] = others[side]
         for name, zoo in stand_ins.items():
             made[f"{side}_{name}"] = parents._replace(**{side: zoo})
     return made
+
+
+def _scaled(drawn: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """An untrained leaf ``(M, ...)`` with the root mean square of each parent's: its logits are as loud.
+
+    Untrained networks as they are answer almost nothing, so that the other parent would be heard alone.
+    """
+    axes = tuple(range(1, drawn.ndim))
+    sizes = [np.sqrt(np.mean(np.square(leaf), axis=axes, keepdims=True)) for leaf in (own, drawn)]
+    return (drawn * sizes[0] / np.where(sizes[1] > 0, sizes[1], 1)).astype(drawn.dtype)

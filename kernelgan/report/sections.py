@@ -63,7 +63,11 @@ def _one_pair(run: Run, gallery: Gallery) -> list[Section]:
     draw = functools.partial(_of_pair, run, pair, gallery)
     sections: dict[str, list[Block | None]] = {
         "Methods, side by side": [contents.methods(pair), _described(list(pair.methods.values()))],
-        "Against the null and every other method": [*draw("distributions"), *_tests(pair)],
+        "Against the null and every other method": [
+            *draw("distributions"),
+            *_tests(pair),
+            contents.placebos(pair),
+        ],
         "Utility and novelty": [*draw("novelty")],
         "Answers on test images": [*draw("answers")],
         "Kernels of parents and generated networks": [*draw("kernels")],
@@ -146,7 +150,7 @@ def _of_run(run: Run, gallery: Gallery, name: str) -> Block:
 
 def _tests(pair: Pair) -> list[Block | None]:
     none = Text("No matched null test was run, so no claim is made against chance.")
-    return [contents.tests(pair), contents.placebos(pair), contents.null_test(pair) or none]
+    return [contents.tests(pair), contents.null_test(pair) or none]
 
 
 def _described(rows: Sequence[Row]) -> Fold | None:
