@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from kernelgan import attempts as attempts_lib
 from kernelgan import config as config_lib
 from kernelgan import environment, fields, keys, models, report, results, stages, training
 from kernelgan import workdir as workdir_lib
@@ -58,6 +60,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     )
 
     _check_digests(of, plan, networks)
+    attempts = _register(of, networks, {})
     rows = methods.table(_generated_rows(of, networks))
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
@@ -71,7 +74,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         first = plan.pairs[0].split
         arrays["contact_sheet"], shown, columns = sources.contact_sheet(of.settings, plan.source, first)
 
-        comparison.adjust(pairs)
+        comparison.adjust(pairs, attempts)
         merits = {measurement.merit_of(next(iter(pair["methods"].values()))) for pair in pairs}
         overall = None  # of pairs with different figures of merit there is no mean
         if len(merits) == 1:
@@ -80,8 +83,10 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
                 merit=merits.pop(),
                 resamples=of.settings.evaluate.bootstrap,
                 seed=of.settings.seed,
+                attempts=attempts,
             )
 
+    checkout = environment.checkout()
     document = {
         "name": of.settings.name,
         "config": config_lib.to_json(of.settings),
@@ -89,6 +94,9 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "seed": of.settings.seed,
         "device": environment.device_words(),
         "command": of.command,
+        "commit": checkout.commit,
+        "clean": checkout.clean,
+        "attempts": attempts,
         "data": {
             "source": plan.source.name,
             "notes": [*plan.source.notes, *stages.notes_on_zoos(of.settings)],
@@ -106,6 +114,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
         (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
+    _register(of, networks, _figures(run))
 
 
 def _measured(
@@ -145,6 +154,25 @@ def _measured(
     zoos = _zoo_record(networks.zoos[pair.attribute_zoo], networks.zoos[pair.object_zoo])
     names = dict(zip(("attribute", "object"), pair.names, strict=True))
     return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
+
+
+def _register(of: Run, networks: Networks, figures: dict[str, float]) -> dict[str, int]:
+    """Registers what is scored, before it is and after; by family the attempts, none without a registry."""
+    if not of.settings.registry:
+        return {}
+    digests = {
+        family: keys.of_arrays({str(n): rows for n, rows in enumerate(by_pair)})[:16]
+        for family, by_pair in networks.generated.items()
+    }
+    path = Path(of.settings.registry).expanduser()
+    return attempts_lib.register(path, of.settings.name, digests, figures)
+
+
+def _figures(run: results.Run) -> dict[str, float]:
+    """By family, the mean figure of merit of its best row, on the only pair or over all."""
+    record = run.pairs[0] if len(run.pairs) == 1 else run.overall
+    rows = reversed(record.ranked()) if record else ()
+    return {row.family: record.figure(row.name).mean for row in rows if record and row.kind == "generated"}
 
 
 def _check_digests(of: Run, plan: Plan, networks: Networks) -> None:

@@ -94,7 +94,7 @@ def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> list[st
     Returns:
       Digests of config and code, of the images' files, and of each zoo's file; "" where there are none.
     """
-    fixed = stages.without_pace(settings, "device", "checkpoint")
+    fixed = stages.without_pace(settings, "device", "checkpoint", "registry")
     own = {loaded.name: [loaded.code, loading.settings_of(loaded)] for loaded in generators}
     zoos = (settings.zoo.attribute_file, settings.zoo.object_file)
     return [

@@ -399,21 +399,33 @@ def _reordered(parents):
 
 
 def _silent(parents):
-    """The object's parents with one filter silenced and both layers' biases moved."""
+    """The object's parents with one filter of the detector silenced."""
     params = jax.tree.map(np.copy, parents.object)
-    params["conv1"]["kernel"][..., 3] = 0
+    params["conv1"]["kernel"][..., 1] = 0
     return params
 
 
-@pytest.mark.parametrize("make", [_reordered, _silent])
-def test_copies_of_a_parent_are_called_so(judge, make):
+def _other_kernels(parents):
+    """The object's parents with other filters where their heads read nothing: the same answers."""
+    params = jax.tree.map(np.copy, parents.object)
+    rng = np.random.default_rng(5)
+    for layer in ("conv1", "conv2"):
+        kernel = params[layer]["kernel"][..., planted.HALF :]
+        params[layer]["kernel"][..., planted.HALF :] = rng.normal(size=kernel.shape)
+    return params
+
+
+@pytest.mark.parametrize(
+    ("make", "by"), [(_reordered, "distance"), (_silent, "distance"), (_other_kernels, "answers")]
+)
+def test_copies_of_a_parent_are_called_so(judge, make, by):
     record, found = judge(planted.stateless(lambda key, parents, probes: make(parents)))
     assert "copy" in found.broken
     assert found.answer == "no"
     novelty = record["methods"]["planted"]["novelty"]
-    assert novelty["answers"]["mean"] < verdict.COPIED_ANSWERS
-    if make is _reordered:
-        assert novelty["distance"]["mean"] == pytest.approx(0, abs=1e-3)
+    assert novelty[by]["mean"] == pytest.approx(0, abs=1e-3)
+    if by == "answers":
+        assert novelty["distance"]["mean"] > verdict.COPY
     assert "copies of a parent" in " ".join(prose.summary(_run(record)))
 
 

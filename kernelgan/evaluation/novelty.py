@@ -95,11 +95,26 @@ def matched_distances(
         matched_second = parents_second[parent, order1]
         order2 = best_orders(np.einsum("ifd,kigd->kfg", second, matched_second, optimize=True))
         matched_second = matched_second[parent[:, None], channel, order2[:, None]]
+        silent = ~first.any(axis=1)
+        if silent.any():
+            matched_first[:, silent] = 0
+            matched_second = _without(matched_second, silent)
         result[m] = np.sqrt(
             np.sum((first - matched_first) ** 2, axis=(1, 2))
             + np.sum((second - matched_second) ** 2, axis=(1, 2, 3))
         )
     return result
+
+
+def _without(second: np.ndarray, silent: np.ndarray) -> np.ndarray:
+    """Layer 2 of parents ``(K, O, P, H*W)`` without these inputs, its filters of the norms that they had.
+
+    A parent with a filter silenced is a copy of it: what the network has silenced does not count.
+    """
+    norms = np.sqrt(np.sum(second**2, axis=(1, 3), keepdims=True))
+    kept = np.where(silent[:, None, None], 0, second)
+    left = np.sqrt(np.sum(kept**2, axis=(1, 3), keepdims=True))
+    return kept * norms / np.where(left > 0, left, 1)
 
 
 def unit_filters(conv1: np.ndarray, conv2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
