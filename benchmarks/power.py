@@ -2,8 +2,8 @@
 
     python -m benchmarks.power [--draws N]
 
-Prints three short tables in about a minute: false positives of the test on one pair, its power, and the answers
-of the verdict over pairs. Figures of merit are drawn from normal distributions: what the drawn test images
+Prints three short tables in about a minute: false positives of the test on one pair, its power, and the
+answers of the verdict over pairs. Figures of merit are drawn from normal distributions: what the test images
 decide, differences between networks, and differences between attributes, objects and pairs.
 """
 
