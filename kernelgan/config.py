@@ -19,7 +19,7 @@ from kernelgan.fields import flatten, section, setting
 from kernelgan.generators import FAMILIES
 from kernelgan.types import Config, UserError
 
-HARMLESS = ("checkpoint.seconds", "device")
+HARMLESS = ("checkpoint.seconds", "device", "registry")
 """Fields that may differ between a run and its resumption: they do not change what is computed."""
 
 FamilyConfig = Any
@@ -216,6 +216,12 @@ class Settings:
     seed: int = setting(0, fields.whole(0, 2**31 - 1), "every random number of the run is derived from it")
     device: str = setting(
         "auto", fields.one_of("auto", "cpu", "gpu"), "an absent device that is asked for is an error"
+    )
+    registry: str = setting(
+        "",
+        fields.text,
+        "a CSV file in which every run on sealed test images is registered, such as docs/attempts.csv; "
+        "p-values count the attempts; '': the test images are not sealed",
     )
     pairs: Pairs = section(Pairs)
     data: Data = section(Data)

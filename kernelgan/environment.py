@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -30,6 +33,34 @@ PACKAGES = (
 
 _WORTH_KEEPING = 0.2
 """Seconds of compilation from which on a program is kept."""
+
+
+class Checkout(NamedTuple):
+    """The git checkout that the package runs from.
+
+    Attributes:
+      commit: its hash; "" outside a checkout, or without git.
+      clean: whether no tracked file differs from the commit; None where that is not known.
+    """
+
+    commit: str = ""
+    clean: bool | None = None
+
+
+@functools.cache
+def checkout() -> Checkout:
+    """See `Checkout`; as it was when this process first asked."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, check=True, text=True, timeout=20).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not in somebody else's checkout
+        return Checkout(git("rev-parse", "HEAD"), not git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return Checkout()
 
 
 def cores() -> int:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from kernelgan import attempts as attempts_lib
 from kernelgan import config as config_lib
-from kernelgan import environment, fields, keys, models, report, results, stages
+from kernelgan import environment, fields, keys, models, report, results, stages, training
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
-from kernelgan.generators import base
+from kernelgan.generators import base, placebo
 from kernelgan.plan import PairTask, Plan
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
@@ -36,6 +38,8 @@ class Networks:
       trained: by pair number, networks trained by gradient.
       halves: the zoos at half width.
       generated: by generator, for each pair the networks by row.
+      made: by generator, how.
+      placebos: by generator, for each pair, by row and placebo.
     """
 
     zoos: Zoos
@@ -43,6 +47,8 @@ class Networks:
     trained: dict[int, dict[str, Params]]
     halves: Zoos
     generated: dict[str, list[dict[str, Params]]]
+    made: dict[str, training.Made]
+    placebos: dict[str, list[dict[str, dict[str, Params]]]]
 
 
 def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
@@ -53,6 +59,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         verdict,
     )
 
+    _check_digests(of, plan, networks)
+    attempts = _register(of, networks, {})
     rows = methods.table(_generated_rows(of, networks))
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
@@ -66,7 +74,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         first = plan.pairs[0].split
         arrays["contact_sheet"], shown, columns = sources.contact_sheet(of.settings, plan.source, first)
 
-        comparison.adjust(pairs)
+        comparison.adjust(pairs, attempts)
         merits = {measurement.merit_of(next(iter(pair["methods"].values()))) for pair in pairs}
         overall = None  # of pairs with different figures of merit there is no mean
         if len(merits) == 1:
@@ -75,8 +83,10 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
                 merit=merits.pop(),
                 resamples=of.settings.evaluate.bootstrap,
                 seed=of.settings.seed,
+                attempts=attempts,
             )
 
+    checkout = environment.checkout()
     document = {
         "name": of.settings.name,
         "config": config_lib.to_json(of.settings),
@@ -84,6 +94,9 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "seed": of.settings.seed,
         "device": environment.device_words(),
         "command": of.command,
+        "commit": checkout.commit,
+        "clean": checkout.clean,
+        "attempts": attempts,
         "data": {
             "source": plan.source.name,
             "notes": [*plan.source.notes, *stages.notes_on_zoos(of.settings)],
@@ -101,6 +114,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
         (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
+    _register(of, networks, _figures(run))
 
 
 def _measured(
@@ -125,6 +139,11 @@ def _measured(
         progress=progress,
         methods=rows,
     )
+    digests = workdir_lib.read_networks(of.stages.workdir).get(pair.split.name, {})
+    for name, row in record["methods"].items():
+        made = networks.made.get(row.get("family", "")) if row["kind"] == "generated" else None
+        if made:
+            row |= {"images": made.images, "steps": made.steps, "digest": digests.get(name, "")}
     data = {
         "source": plan.source.name,
         "train": quadrants.counts(pair.split.train),
@@ -137,12 +156,45 @@ def _measured(
     return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
 
 
+def _register(of: Run, networks: Networks, figures: dict[str, float]) -> dict[str, int]:
+    """Registers what is scored, before it is and after; by family the attempts, none without a registry."""
+    if not of.settings.registry:
+        return {}
+    digests = {
+        family: keys.of_arrays({str(n): rows for n, rows in enumerate(by_pair)})[:16]
+        for family, by_pair in networks.generated.items()
+    }
+    path = Path(of.settings.registry).expanduser()
+    return attempts_lib.register(path, of.settings.name, digests, figures)
+
+
+def _figures(run: results.Run) -> dict[str, float]:
+    """By family, the mean figure of merit of its best row, on the only pair or over all."""
+    record = run.pairs[0] if len(run.pairs) == 1 else run.overall
+    rows = reversed(record.ranked()) if record else ()
+    return {row.family: record.figure(row.name).mean for row in rows if record and row.kind == "generated"}
+
+
+def _check_digests(of: Run, plan: Plan, networks: Networks) -> None:
+    """Refuses networks that are not those whose digests were kept before the test images were scored."""
+    kept = workdir_lib.read_networks(of.stages.workdir)
+    for pair in plan.pairs:
+        for by_pair in networks.generated.values():
+            for row, params in by_pair[pair.number].items():
+                if kept.get(pair.split.name, {}).get(row) != keys.of_arrays(params):
+                    raise UserError(
+                        f"{of.stages.workdir / workdir_lib.NETWORKS_FILE} has another digest for the "
+                        f"networks {row} of {pair.split.name} than they have now. Delete it and run again; "
+                        "it resumes."
+                    )
+
+
 def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
     rows: dict[str, methods.Method] = {}
     for loaded in of.generators:
         made = networks.generated[loaded.name][0]
         own = [row.removeprefix(loaded.name).removeprefix("_") for row in made]
-        made_rows = methods.generated_rows(loaded.name, own, loaded.generator.reads, loaded.module)
+        made_rows = methods.generated_rows(loaded.name, own, networks.made[loaded.name].tier, loaded.module)
         twice = sorted(rows.keys() & made_rows.keys())
         if twice:
             raise UserError(f"two generators give rows called {', '.join(twice)}; rename a file or a key.")
@@ -177,6 +229,15 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         random_bias=of.settings.baselines.random_bias,
         seed=of.settings.seed,
         key=pair_key(of, pair.split.name),
+        placebos={
+            row: by_name
+            for by_pair in networks.placebos.values()
+            for row, by_name in by_pair[pair.number].items()
+        },
+        stand_ins={
+            f"{side}_{placebo.OTHER}": f"the parents of {plan.zoos[number].concept}"
+            for side, number in training.other_zoos(plan, pair).items()
+        },
         names=pair.names,
         ruled=pair.names[0] in plan.source.ruled,
         fits=fits,

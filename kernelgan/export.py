@@ -30,9 +30,10 @@ _ZOOS = {"checkpoint": "", "half_width": _HALF}
 
 
 def finished_stages(run: Path) -> list[str]:
-    """Names of the stages of a run that have a result, such as ``zoo`` and ``generate/cyclegan``."""
+    """Names of the stages that have networks to export, such as ``zoo`` and ``generate/cyclegan``."""
     root = run / workdir.CHECKPOINTS
     directories = (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())
+    directories = (path for path in directories if "placebos" not in path.relative_to(root).parts)
     stages = [path.relative_to(root) for path in directories if has_result(path)]
     # A stage's result is in a directory for its key, which has a result too.
     return sorted(stage.as_posix() for stage in stages if stage.parent not in stages)

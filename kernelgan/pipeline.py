@@ -94,7 +94,7 @@ def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> list[st
     Returns:
       Digests of config and code, of the images' files, and of each zoo's file; "" where there are none.
     """
-    fixed = stages.without_pace(settings, "device", "checkpoint")
+    fixed = stages.without_pace(settings, "device", "checkpoint", "registry")
     own = {loaded.name: [loaded.code, loading.settings_of(loaded)] for loaded in generators}
     zoos = (settings.zoo.attribute_file, settings.zoo.object_file)
     return [
@@ -133,9 +133,11 @@ def _until(stage: str, of: Run) -> None:
     if not distributed.leave():
         return
     if "generate" in wanted:
-        generated = training.generate(of, plan, zoos, fitted)
+        generated, made = training.generate(of, plan, zoos, fitted)
+        placebos = training.generate_placebos(of, plan, zoos, fitted)
     if "evaluate" in wanted:
-        evidence.evaluate(of, plan, evidence.Networks(zoos, fitted, opponents, halves, generated))
+        networks = evidence.Networks(zoos, fitted, opponents, halves, generated, made, placebos)
+        evidence.evaluate(of, plan, networks)
 
 
 def load_plan(of: Run) -> Plan:

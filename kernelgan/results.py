@@ -99,11 +99,15 @@ class Test:
     """A two-sided test of the difference of two methods' figures of merit.
 
     ``p_adjusted`` is corrected for picking the best generated method and, for a pair, over pairs (Holm).
+    ``detectable`` is the smallest true difference that is found with 80% power after these corrections.
     """
 
     difference: Statistic = NOTHING
     p_value: float = math.nan
     p_adjusted: float = math.nan
+    error: float = math.nan  # standard error of the difference
+    freedom: float = math.nan  # degrees of freedom of Student's t; NaN: the normal distribution
+    detectable: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,19 @@ class Clustering:
 
 
 @dataclass(frozen=True)
+class Placebo:
+    """A generated method with one side's parents exchanged, see `generators.placebo`.
+
+    The difference tested is half of the method's gain over 0.5 minus the placebo's gain: above zero, the gain
+    falls by more than half.
+    """
+
+    parents: str  # what stands in for the side's parents, in words
+    auroc: Statistic = NOTHING  # figure of merit of the placebo's networks
+    test: Test = Test()
+
+
+@dataclass(frozen=True)
 class Row:
     """One method's measurements, on one pair or over all."""
 
@@ -151,7 +168,14 @@ class Row:
     clustering: dict[str, Clustering] = field(default_factory=dict)  # by clusterer
     cosine_similarity: dict[str, Statistic] = field(default_factory=dict)  # within, across, margin
     recovered: Statistic = NOTHING  # share of the way from max(0.5, random) to the reference
-    novelty: dict[str, Statistic] = field(default_factory=dict)  # nearest parent: distance, error_overlap
+    novelty: dict[str, Statistic] = field(default_factory=dict)  # distance, answers, error_overlap
+    made: int | None = None  # where some are the same network, how many there are; each is measured once
+    not_finite: int | None = None  # networks with answers that are not finite: they score 0
+    images: int | None = None  # that its generator is handed for a pair
+    steps: int | None = None  # of its generator's training
+    digest: str = ""  # of its networks, kept before they were measured
+    placebos: dict[str, Placebo] = field(default_factory=dict)  # by a name of `placebo.NAMES`
+    copies: int | None = None  # over all pairs, on how many its networks are copies of a parent
     pairs: int | None = None  # over all pairs, how many have it
     against: Against | None = None  # over all pairs, its record against the yardstick
 
@@ -198,7 +222,11 @@ class Verdict:
     best: str = ""  # the generated method with the highest mean figure of merit; "" where none was scored
     comparisons: tuple[Comparison, ...] = ()  # the best with every other method
     copies: bool = False  # whether its networks are copies of a parent
-    unfit: str = ""  # why a high score would not mean that it composes: "shape", "size" or ``no <kind>``
+    broken: tuple[str, ...] = ()  # names of the rules that it breaks, see `evaluation.verdict.RULES`
+    detectable: float = math.nan  # the gain over each required rival that is found with 80% power
+    tiers: dict[str, str] = field(
+        default_factory=dict
+    )  # the answer within each tier, where there are several
     null_p_value: float = math.nan  # of the best in the matched null test; NaN where there is none
     floor: str = ""  # the method of random networks
     yardstick: str = ""  # the method of both parents run side by side
@@ -309,6 +337,9 @@ class Run:
     seed: int | None = None
     device: str = ""
     command: str = ""
+    commit: str = ""  # of the package's git checkout; "" outside one
+    clean: bool | None = None  # whether the checkout had no other changes
+    attempts: dict[str, int] = field(default_factory=dict)  # by family, registered runs on sealed images
     data: Source = Source()
     timings: dict[str, float] = field(default_factory=dict)  # seconds by stage
     skipped: tuple[Skipped, ...] = ()
@@ -339,6 +370,8 @@ def statistics(value: object, prefix: str = "") -> dict[str, Statistic]:
     """The known statistics in a row, or in any other part of a run, by dotted path (``auroc.worst``)."""
     if isinstance(value, Statistic):
         return {prefix: value} if value.known else {}
+    if isinstance(value, Placebo):  # no figure of the method itself
+        return {}
     if dataclasses.is_dataclass(value):
         value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     items = value.items() if isinstance(value, Mapping) else ()

@@ -42,6 +42,7 @@ CODE = {
         *("kernelgan.generators.reduce", "kernelgan.refit"),
         *("kernelgan.baselines.merges", "kernelgan.evaluation.novelty", *_ENGINE),
     ),
+    "placebos": ("kernelgan.generators.placebo", "kernelgan.baselines.nulls"),
     "evaluate": (
         *("kernelgan.assemble", "kernelgan.baselines", "kernelgan.data.quadrants", "kernelgan.evaluation"),
         *("kernelgan.generators.base", "kernelgan.kernels", "kernelgan.models", "kernelgan.ops"),

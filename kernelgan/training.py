@@ -17,10 +17,10 @@ from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, trained
 from kernelgan.data import leakage, quadrants
 from kernelgan.engine import Saver
-from kernelgan.generators import base, check, loading
+from kernelgan.generators import base, check, loading, placebo
 from kernelgan.generators.base import Parents
 from kernelgan.losses import cross_entropy, squared_error
-from kernelgan.plan import Plan, zoo_training
+from kernelgan.plan import PairTask, Plan, zoo_training
 from kernelgan.population import Training
 from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
@@ -31,6 +31,23 @@ _NOT_OF_A_ZOO = (
     *("attribute_file", "object_file", "attribute_positive", "object_positive"),
 )
 """Fields of ``config.zoo`` that are in a zoo's key otherwise, or decide no numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """How a generator's networks were made.
+
+    Attributes:
+      tier: what they rest on: what the generator is handed, or "G" where it takes gradient steps on images.
+      images: that it is handed for a pair.
+      steps: of its training.
+      gradients: whether it differentiates something when it makes networks.
+    """
+
+    tier: str
+    images: int
+    steps: int
+    gradients: bool
 
 
 def train_zoos(of: Run, plan: Plan) -> Zoos:
@@ -336,9 +353,13 @@ def _shown(progress: Progress, metric: str) -> Callable[[int, int, dict[str, flo
 
 def generate(
     of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
-) -> dict[str, list[dict[str, Params]]]:
-    """By generator, for each pair the networks by row; a stage of its own for each generator."""
+) -> tuple[dict[str, list[dict[str, Params]]], dict[str, Made]]:
+    """By generator, for each pair the networks by row, and how they were made; a stage for each generator.
+
+    The networks' digests are kept in the work directory, before anything is measured on the test images.
+    """
     made: dict[str, list[dict[str, Params]]] = {}
+    how: dict[str, Made] = {}
     for loaded in of.generators:
         probes = _probes(of, plan, loaded.generator)
         key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
@@ -350,14 +371,8 @@ def generate(
             probes: list[base.Probes] = probes,
         ) -> dict[str, Any]:
             del saver
-            by_pair = base.generate(
-                loaded.generator,
-                fitted[loaded.name].state,
-                _parents(plan, zoos),
-                probes,
-                [pair_key(of, pair.split.name) for pair in plan.pairs],
-                name=loaded.name,
-            )
+            with check.watched() as watched:
+                by_pair = _generated(of, plan, loaded, fitted, _parents(plan, zoos), probes)
             for networks in by_pair:
                 check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
                 if networks.keys() != by_pair[0].keys():
@@ -366,11 +381,119 @@ def generate(
                         f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
                     )
             progress(len(by_pair), len(by_pair))
-            return {
-                str(number): {base.row_name(loaded.name, key): params for key, params in networks.items()}
-                for number, networks in enumerate(by_pair)
-            }
+            rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
+            return {**rows, "history": {"gradients": np.array(watched.gradients)}}
 
-        found = of.stages.once(f"generate/{loaded.name}", key, work, timing="generate")
+        stage = f"generate/{loaded.name}"
+        found = of.stages.once(stage, key, work, timing=stage)
+        made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
+        how[loaded.name] = _made(
+            loaded.generator, probes, fitted[loaded.name], bool(found["history"]["gradients"])
+        )
+    digests = {
+        pair.split.name: {
+            row: keys.of_arrays(params)
+            for by_pair in made.values()
+            for row, params in by_pair[pair.number].items()
+        }
+        for pair in plan.pairs
+    }
+    distributed.first(lambda: workdir_lib.write_networks(of.stages.workdir, digests))
+    return made, how
+
+
+def _generated(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    fitted: dict[str, base.Fitted],
+    parents: list[Parents],
+    probes: list[base.Probes],
+) -> list[base.Networks]:
+    return base.generate(
+        loaded.generator,
+        fitted[loaded.name].state,
+        parents,
+        probes,
+        [pair_key(of, pair.split.name) for pair in plan.pairs],
+        name=loaded.name,
+    )
+
+
+def _by_row(name: str, networks: base.Networks) -> dict[str, Params]:
+    return {base.row_name(name, key): params for key, params in networks.items()}
+
+
+def _made(generator: base.Generator, probes: list[base.Probes], fitted: base.Fitted, gradients: bool) -> Made:
+    """How a generator made its networks, as the table says it.
+
+    A joint generator's steps are on other pairs: it may take them and stay in its tier.
+    """
+    steps = max((np.shape(leaf)[-1] for leaf in jax.tree.leaves(fitted.history)), default=0)
+    own = steps > 0 and generator.reads != "W" and not generator.joint
+    images = max((len(given) for given in probes if given is not None), default=0)
+    return Made("G" if gradients or own else generator.reads, images, steps, gradients)
+
+
+def generate_placebos(
+    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
+) -> dict[str, list[dict[str, dict[str, Params]]]]:
+    """By generator, for each pair, by row and placebo: networks made from placebo parents."""
+    made: dict[str, list[dict[str, dict[str, Params]]]] = {}
+    for loaded in of.generators:
+        probes = _probes(of, plan, loaded.generator)
+        key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+        key["placebos"] = keys.of_source(*CODE["placebos"])
+
+        def work(
+            saver: Saver,
+            progress: Progress,
+            loaded: loading.Loaded = loaded,
+            probes: list[base.Probes] = probes,
+        ) -> dict[str, Any]:
+            del saver
+            exchanged = _placebo_parents(of, plan, zoos)
+            rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
+            for done, name in enumerate(exchanged[0]):
+                parents = [of_pair[name] for of_pair in exchanged]
+                for number, networks in enumerate(_generated(of, plan, loaded, fitted, parents, probes)):
+                    for row, params in _by_row(loaded.name, networks).items():
+                        few = jax.tree.map(lambda leaf: leaf[: placebo.NETWORKS], params)
+                        rows[str(number)].setdefault(row, {})[name] = few
+                progress(done + 1, len(exchanged[0]))
+            return rows
+
+        stage = f"placebos/{loaded.name}"
+        found = of.stages.once(stage, key, work, timing="placebos")
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
     return made
+
+
+def _placebo_parents(of: Run, plan: Plan, zoos: Zoos) -> list[dict[str, Parents]]:
+    """Of each pair; all have the same placebos."""
+    return [
+        placebo.exchanged(
+            of.network,
+            of.settings.data.image_size,
+            parents,
+            pair_key(of, pair.split.name),
+            {side: zoos[number]["params"] for side, number in other_zoos(plan, pair).items()},
+        )
+        for pair, parents in zip(plan.pairs, _parents(plan, zoos), strict=True)
+    ]
+
+
+def other_zoos(plan: Plan, pair: PairTask) -> dict[str, int]:
+    """By side, the number of the zoo of another concept, where the run has another: the next in order.
+
+    One that is trained for a pair with the same partner comes first: it left out the same images.
+    """
+    found = {}
+    after = [*plan.pairs[pair.number + 1 :], *plan.pairs[: pair.number]]
+    for place, side in enumerate(Parents._fields):
+        others = [other for other in after if other.names[place] != pair.names[place]]
+        same = [other for other in others if other.names[1 - place] == pair.names[1 - place]]
+        if others:
+            chosen = (same or others)[0]
+            found[side] = (chosen.attribute_zoo, chosen.object_zoo)[place]
+    return found

@@ -23,6 +23,7 @@ from kernelgan.types import Config, UserError
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 TIMINGS_FILE = "timings.json"
+NETWORKS_FILE = "networks.json"
 PLAN_FILE = "plan.json"
 RECIPE_FILE = "recipe.sha256"
 """Of a finished run: digests of what it was made from, so that it is shown without loading the images."""
@@ -191,6 +192,19 @@ def read_plan(workdir: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UserError(f"{file} is damaged; give the run's command again, it is written anew.") from error
+
+
+def write_networks(workdir: Path, digests: dict[str, dict[str, str]]) -> None:
+    """Keeps the digests of generated networks, by pair and row, before they are measured."""
+    write_atomically(workdir / NETWORKS_FILE, json.dumps(digests, indent=1).encode())
+
+
+def read_networks(workdir: Path) -> dict[str, dict[str, str]]:
+    """See `write_networks`; empty where the file is missing or damaged."""
+    try:
+        return json.loads((workdir / NETWORKS_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def timings(workdir: Path) -> dict[str, float]:

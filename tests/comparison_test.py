@@ -83,6 +83,63 @@ def test_who_is_compared_with_whom():
     assert found["average"]["and_ensemble"]["difference"]["mean"] == pytest.approx(-0.2)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "between", "expected"),
+    [
+        ((8, 8), 0.05, np.inf),
+        ((4, 40), 0.05, 3),  # nearly all from the four
+        ((4, 4), 0.05, 6),
+        ((1, 4), 0.05, 3),  # a readout has no networks
+        ((1, 1), 0.05, np.inf),
+    ],
+)
+def test_few_networks_have_few_degrees_of_freedom(sizes, between, expected):
+    values = [0.7 + between * np.linspace(-1, 1, size) for size in sizes]
+    error = np.sqrt(sum(np.var(one, ddof=1) / len(one) for one in values if len(one) > 1) or 1e-4)
+    replicates = error * np.random.default_rng(0).normal(size=100_000)
+    found = comparison.difference(0.72, 0.7, replicates, 0 * replicates, values)
+    assert found["freedom"] == pytest.approx(expected, rel=0.35)
+    assert found["freedom"] >= min(size - 1 for size in sizes if size > 1) if max(sizes) > 1 else True
+    expected_p = 2 * stats.t.sf(0.02 / found["error"], found["freedom"])
+    assert found["p_value"] == pytest.approx(expected_p)
+
+
+def test_four_networks_against_four_hold_their_promise():
+    """Where nearly all noise is between networks; a normal test is wrong in about one of ten."""
+    outcomes = []
+    for seed in range(600):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(size=(2, 4))
+        drawn = [
+            bootstrap.network_shares(4, resamples=200, seed=2 * seed + side) @ one
+            for side, one in enumerate(values)
+        ]
+        means = values.mean(axis=1)
+        outcomes.append(
+            [comparison.difference(*means, *drawn, given)["p_value"] < 0.05 for given in (values, ())]
+        )
+    student, normal = np.mean(outcomes, axis=0)
+    assert 0.03 <= student <= 0.065
+    assert normal > 0.08
+
+
+def test_one_network_of_a_generated_method_supports_no_claim():
+    replicates = {name: mean + 0.001 * np.arange(5) for name, mean in (("one", 0.9), ("other", 0.5))}
+    means = {"one": 0.9, "other": 0.5}
+    networks = {"one": np.array([0.9]), "other": np.full(8, 0.5)}
+    assert comparison.pair_tests(means, replicates, ["one"], networks)["one"]["other"]["p_value"] == 1
+
+
+@pytest.mark.parametrize("freedom", [np.inf, 4.0])
+def test_the_detectable_gain_is_found_with_the_power_that_is_meant(freedom):
+    rng = np.random.default_rng(0)
+    gain = comparison.detectable(0.02, freedom, 6)
+    chi = 1.0 if np.isinf(freedom) else np.sqrt(rng.chisquare(freedom, 200_000) / freedom)
+    found = np.abs(gain / 0.02 + rng.normal(size=200_000)) / chi
+    power = np.mean(6 * 2 * stats.t.sf(found, freedom) < 0.05)
+    assert power == pytest.approx(0.8, abs=0.06)
+
+
 # Corrections.
 
 

@@ -396,3 +396,13 @@ def test_a_training_goes_on_at_another_pace_to_the_same_end(
 def test_generators_whose_rows_could_share_a_name_are_refused(write, network):
     with pytest.raises(UserError, match="two_x"):
         loading.load({}, [write(MEAN, "two.py"), write(MEAN, "two_x.py")], network)
+
+
+def test_gradients_taken_while_networks_are_made_are_seen():
+    def steps(values):
+        return values - 0.1 * jax.grad(lambda x: jnp.sum(x**2))(values)
+
+    for work, expected in ((steps, True), (jax.jit(steps), True), (jnp.sum, False)):
+        with check.watched() as watched:
+            work(jnp.ones(3))
+        assert watched.gradients == expected

@@ -1,5 +1,6 @@
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -114,3 +115,33 @@ def test_failures():
         novelty.error_overlap(errors.astype(int), errors, np.array([0, 1]))
     with pytest.raises(ValueError, match="need errors"):
         novelty.error_overlap(errors, errors[:, :2], np.array([0, 1]))
+
+
+def test_networks_that_are_one_function_count_once(make_parents):
+    """The order of filters and positive factors between layers make no other network; a bias does."""
+    params = jax.tree.map(np.copy, make_parents(5, seed=3))
+    first, second = params["conv1"], params["conv2"]
+    for layer in params.values():  # network 3 is network 1
+        for leaf in layer.values():
+            leaf[3] = leaf[1]
+    order = np.array([1, 0])
+    first["kernel"][3], first["bias"][3] = 7 * first["kernel"][1][..., order], 7 * first["bias"][1][order]
+    second["kernel"][3] = second["kernel"][1][:, :, order] / 7
+    order = np.array([2, 0, 1])
+    second["kernel"][3], second["bias"][3] = second["kernel"][3][..., order], second["bias"][1][order]
+    rows = params["dense"]["kernel"][1].reshape(3, -1, 2)
+    params["dense"]["kernel"][3] = rows[order].reshape(-1, 2)
+    np.testing.assert_array_equal(novelty.distinct(params), [0, 1, 2, 4])
+    second["bias"][3] += 0.01
+    np.testing.assert_array_equal(novelty.distinct(params), np.arange(5))
+
+
+def test_a_silenced_filter_is_no_novelty():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(6, 3, 3, 3, 4)), rng.normal(size=(6, 3, 3, 4, 5))
+    parents = novelty.compare_parents(first, second)
+    silent = first.copy()
+    silent[..., 2] = 0
+    found = novelty.novelty(silent, second, parents)
+    np.testing.assert_allclose(found.distance, 0, atol=1e-6)
+    np.testing.assert_array_equal(found.nearest, np.arange(6))

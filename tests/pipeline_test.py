@@ -32,7 +32,8 @@ from kernelgan.types import UserError
 
 ROOT = Path(__file__).parents[1]
 METHODS = {*BASELINES, "cyclegan_a2b", "cyclegan_b2a", "noise_a2b", "noise_b2a"}
-STAGES = ("zoo", "fit/cyclegan", "distilled", "trained_on_conjunction", "half_width", "generate/cyclegan")
+STAGES = ("zoo", "fit/cyclegan", "distilled", "trained_on_conjunction", "half_width")
+STAGES += ("generate/cyclegan", "placebos/cyclegan")
 
 # Ends the process when a file or directory whose path matches is about to take its place, or to be removed.
 DRIVER = """
@@ -70,9 +71,10 @@ KILLS = (
     ),
     (rf"distilled{KEY}/state/sha256-2\.json$", 1, None, rf"resuming from .*distilled{KEY}/state/1\n"),
     (rf"generate/cyclegan{KEY}/result/sha256-0\.json$", 1, None, "half_width +done before\n"),
-    (r"evaluation/black_cat/average\.npz$", 1, None, "generate/cyclegan +done before\n"),
-    (r"/results\.json$", 1, None, "generate/cyclegan +done before\n"),
-    (r"/recipe\.sha256$", 1, None, "generate/cyclegan +done before\n"),
+    (rf"placebos/cyclegan{KEY}/result/sha256-0\.json$", 1, None, "generate/cyclegan +done before\n"),
+    (r"evaluation/black_cat/average\.npz$", 1, None, "placebos/cyclegan +done before\n"),
+    (r"/results\.json$", 1, None, "placebos/cyclegan +done before\n"),
+    (r"/recipe\.sha256$", 1, None, "placebos/cyclegan +done before\n"),
 )
 
 

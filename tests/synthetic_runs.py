@@ -57,6 +57,18 @@ def statistic(mean, half=0.01):
     return {"mean": mean, "ci95": [mean - half, mean + half], "sd": 0.02, "best": mean + 0.05}
 
 
+def placebos(kept=0.4, p_value=0.001):
+    """Of a generated method: what it scores with either side's parents exchanged."""
+    return {
+        f"{side}_random": {
+            "parents": "random networks",
+            "auroc": statistic(kept),
+            "test": {"difference": statistic(0.1), "p_value": p_value, "p_adjusted": p_value},
+        }
+        for side in ("attribute", "object")
+    }
+
+
 def method(kind, mean, half=0.01, quadrants=True, **more):
     auroc = {"vs_rest": statistic(mean, half)}
     if quadrants:
@@ -66,6 +78,7 @@ def method(kind, mean, half=0.01, quadrants=True, **more):
     return {
         "kind": kind,
         "novelty": new if kind == "generated" else None,
+        "placebos": placebos() if kind == "generated" else None,
         "networks": 8,
         "parameters": 3674,
         "auroc": auroc,
@@ -206,6 +219,7 @@ def overall(pairs, factor=1.0):
             if novelty
             else None,
             "against": None,
+            "placebos": records[0].get("placebos"),
         }
         both = [pair for pair in pairs if "and_ensemble" in pair["methods"] and name in pair["tests"]]
         tests = [pair["tests"][name]["and_ensemble"] for pair in both if name != "and_ensemble"]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from tiny_runs import measured, place, said_of, small_config
 
-from kernelgan import export, pipeline, report, results
+from kernelgan import export, keys, pipeline, report, results
 from kernelgan.checkpoint import Stage, read_result
 from kernelgan.data.leakage import LeakageError
+from kernelgan.generators import placebo
 from kernelgan.types import UserError
 
 MEAN = """
@@ -81,7 +82,8 @@ def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, ca
     mine = write(MEAN)
     path = pipeline.run(small_config(), copied, generators=[mine])
     said = said_of(capsys.readouterr().err)
-    assert said.pop("generate/mine") == said.pop("evaluate") == said.pop("data") == "done"
+    for stage in ("generate/mine", "placebos/mine", "evaluate", "data"):
+        assert said.pop(stage) == "done"
     assert set(said.values()) == {"done before"}
     added = measured(copied)
     assert added == others | {"mine": added["mine"]}
@@ -89,6 +91,8 @@ def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, ca
     (pair,) = results.read_results(copied).pairs
     row = pair.methods["mine"]
     assert (row.kind, row.family, row.tier, row.networks) == ("generated", "mine", "W", 4)
+    assert set(row.placebos) == {"attribute_random", "object_random"}
+    assert row.digest == keys.of_arrays(export.networks(copied)["mine"])
     assert pair.figure("mine").known
     assert row.novelty["distance"].known
     assert {"random", "average", "attribute_only"} <= set(pair.tests["mine"])
@@ -106,7 +110,8 @@ def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, ca
     capsys.readouterr()
     pipeline.run(small_config(), copied, generators=[mine], stage="evaluate")
     said = said_of(capsys.readouterr().err)
-    assert said.pop("generate/mine") == "is made again: its code changed since"
+    for stage in ("generate/mine", "placebos/mine"):
+        assert said.pop(stage) == "is made again: its code changed since"
     assert {said[stage] for stage in said if stage not in ("data", "evaluate")} == {"done before"}
     again = measured(copied)
     assert again["mine"] > added["mine"]
@@ -254,6 +259,10 @@ def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_oth
     assert found.overall.methods["cyclegan_a2b"].label == "attribute kernels translated"
     assert "shared" in found.overall.methods
     assert all(found.array(pair, "answers/shared") is not None for pair in found.pairs)
+    placebos = found.pairs[0].methods["shared"].placebos
+    assert set(placebos) == set(placebo.NAMES)
+    assert placebos["object_other"].parents == "the parents of car"
+    assert set(found.overall.methods["shared"].placebos) == set(placebo.NAMES)
     page = path.read_text()
     assert all(title in page for title in titles)
     assert (workdir / "figures/matrix.png").exists()

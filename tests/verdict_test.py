@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from synthetic_runs import many_pairs, pair_result, run_of, statistic, verdict_on
+from synthetic_runs import many_pairs, pair_result, placebos, run_of, statistic, verdict_on
 
 from kernelgan import results
 from kernelgan.report import prose
@@ -99,13 +99,23 @@ def test_copies_of_a_parent_do_not_compose(distance, copied):
 
 @pytest.mark.parametrize(
     ("change", "unfit"),
-    [({}, ""), ({"parameters": 9999}, "size"), ({"parameters": None}, ""), ({"novelty": None}, "shape")],
+    [
+        ({}, ""),
+        ({"parameters": 9999}, "size"),
+        ({"parameters": None}, ""),
+        ({"novelty": None}, "shape"),
+        ({"networks": 1}, "one network"),
+        ({"placebos": None}, "no placebo"),
+        ({"placebos": {"attribute_random": placebos()["attribute_random"]}}, "no placebo"),
+        ({"placebos": placebos(p_value=0.06)}, "placebo"),
+        ({"tier": "W"}, ""),
+    ],
 )
 def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(change, unfit):
     made = pair_result()
     made["methods"]["cyclegan_b2a"] |= change
     verdict = verdict_on(made)
-    assert (verdict.unfit, verdict.answer) == (unfit, "cannot tell" if unfit else "yes")
+    assert (verdict.broken, verdict.answer) == ((unfit,) * bool(unfit), "cannot tell" if unfit else "yes")
     assert ("above all that they must beat, but" in prose.summary(run_of(made))[0]) == bool(unfit)
 
 
@@ -214,3 +224,25 @@ def test_the_verdict_is_stored_and_not_worked_out_again(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(path.read_text().replace('"answer": "yes"', '"answer": "no"'))
     assert results.read_results(tmp_path).verdict.answer == "no"
+
+
+def test_a_verdict_is_within_a_tier():
+    made = pair_result(zipit=0.8)
+    made["methods"]["zipit"]["tier"] = "U"
+    for name, tier in (("cyclegan_b2a", "W"), ("cyclegan_a2b", "U")):
+        made["methods"][name]["tier"] = tier
+    verdict = verdict_on(made)
+    assert (verdict.answer, verdict.tiers) == ("yes", {"W": "yes", "U": "no"})
+    assert next(one for one in verdict.comparisons if one.rival == "zipit").outcome == "below"
+    assert "no in tier U" in " ".join(prose.summary(run_of(made)))
+
+
+def test_the_gain_that_would_be_found_is_that_over_the_hardest_rival():
+    made = pair_result()
+    for gain, test in enumerate(made["tests"]["cyclegan_b2a"].values()):
+        test["detectable"] = 0.01 * gain
+    found = verdict_on(made)
+    required = [one.rival for one in found.comparisons if one.required]
+    tests = made["tests"]["cyclegan_b2a"]
+    assert found.detectable == max(tests[name]["detectable"] for name in required)
+    assert f"A gain of {found.detectable:.3f}" in " ".join(prose.summary(run_of(made)))

@@ -71,6 +71,8 @@ class Context:
     random_bias: str
     seed: int
     key: Key
+    placebos: dict[str, dict[str, Params]] = dataclasses.field(default_factory=dict)
+    stand_ins: dict[str, str] = dataclasses.field(default_factory=dict)
     names: tuple[str, str] = ("attribute", "object")
     ruled: bool = False
     fits: readouts.Fits = dataclasses.field(default_factory=readouts.Fits)
@@ -139,6 +141,7 @@ class Method:
       family: of its generator; "" for a baseline.
       inputs: stages beside the zoos whose results it is made from.
       tier: what it reads: "W", "S", "U", or "G" for gradient steps; "" where that says nothing.
+      placebos: of a generated row, by name the networks made from placebo parents.
     """
 
     kind: str
@@ -148,6 +151,7 @@ class Method:
     family: str = ""
     tier: str = ""
     inputs: tuple[str, ...] = ()
+    placebos: Callable[[Context], dict[str, Networks]] | None = None
 
 
 def _by(make: Callable[[Context], Generator]) -> Callable[[Context], Networks]:
@@ -425,7 +429,9 @@ def generated_rows(
         row = base.row_name(family, key)
         label, description = labels.get(key, (f"networks of the generator {row}", f"the generator {row}"))
         inputs = (f"generate/{family}",)
-        rows[row] = Method("generated", label, description, _generated(row), family, tier, inputs)
+        of_both = (*inputs, f"placebos/{family}")
+        networks, placebos = _generated(row), _of_placebos(row)
+        rows[row] = Method("generated", label, description, networks, family, tier, of_both, placebos)
         if key in controls:
             side, noise_row = controls[key]
             rows[noise_row] = Method(
@@ -441,6 +447,12 @@ def generated_rows(
 
 def _generated(row: str) -> Callable[[Context], Networks]:
     return lambda context: context.convnets(context.generated[row])
+
+
+def _of_placebos(row: str) -> Callable[[Context], dict[str, Networks]]:
+    return lambda context: {
+        name: context.convnets(params) for name, params in context.placebos.get(row, {}).items()
+    }
 
 
 def _noise(side: str, row: str) -> Callable[[Context], Networks | None]:

@@ -25,7 +25,7 @@ def random(network: models.ConvNet, image_size: int, *, count: int, bias: str) -
 
     def generate(key: Key, parents: Parents, probes: Probes) -> Params:
         del probes
-        drawn = jax.device_get(_initialise(network, image_size, jax.random.split(key, count)))
+        drawn = jax.device_get(initialise(network, image_size, jax.random.split(key, count)))
         volumes = {name: drawn[name]["kernel"] for name in layers}
         made = {}
         for name in layers:
@@ -37,7 +37,8 @@ def random(network: models.ConvNet, image_size: int, *, count: int, bias: str) -
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _initialise(network: models.ConvNet, image_size: int, keys: Key) -> Params:
+def initialise(network: models.ConvNet, image_size: int, keys: Key) -> Params:
+    """Untrained networks, one for each key."""
     return jax.vmap(lambda key: models.initialise_convnet(network, image_size, key))(keys)
 
 

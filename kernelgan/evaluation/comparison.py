@@ -5,7 +5,9 @@ equally many (see `bootstrap`); the standard error of their difference is its bo
 and the test and the interval are the normal ones (Efron and Tibshirani, "An introduction to the bootstrap",
 1993, chapter 13), whose p-values are not bounded by the number of resamples. They are conservative: noise
 that is neither an image's nor a network's own counts in both drawings (Owen, "The pigeonhole bootstrap",
-2007). Not so where nearly all noise is between a method's few networks: of four, a normal tail is optimistic.
+2007). Not so where nearly all noise is between a method's few networks. With fewer than `FEW` networks the
+test is Student's t, with Satterthwaite's degrees of freedom ("An approximate distribution of estimates of
+variance components", 1946): the networks' share of the variance has few, the images' share many.
 
 Over pairs, rows and columns of the matrix are drawn: a pair counts as often as its attribute and its object
 together are (Owen, 2007, again conservative), for pairs with a concept in common are not independent: tests
@@ -18,6 +20,7 @@ another training of it is not covered; repeat a run with other seeds for that (`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,17 +28,29 @@ import numpy as np
 from scipy import stats
 
 from kernelgan.baselines import CHANCE, FLOOR, REFERENCE, YARDSTICK
-from kernelgan.evaluation import bootstrap, null_test, scores
+from kernelgan.evaluation import bootstrap, null_test, scores, verdict
 from kernelgan.evaluation.verdict import SIGNIFICANCE
 
 BESIDE = (scores.WORST_OF_MEANS, "worst_calibrated")
 """AUROCs that are shown beside the figure of merit."""
 
+FEW = 8
+"""With fewer networks than these of either method, a difference on a pair is tested by Student's t."""
+
+POWER = 0.8
+"""With which a difference of the size `Test.detectable` is found."""
+
 Record = dict[str, Any]
 Tests = dict[str, dict[str, Record]]
 
 
-def difference(mean: float, other: float, replicates: np.ndarray, others: np.ndarray) -> Record:
+def difference(
+    mean: float,
+    other: float,
+    replicates: np.ndarray,
+    others: np.ndarray,
+    networks: Sequence[np.ndarray] = (),
+) -> Record:
     """Tests whether two methods differ on one pair.
 
     Args:
@@ -43,9 +58,11 @@ def difference(mean: float, other: float, replicates: np.ndarray, others: np.nda
       other: of the other.
       replicates: float ``(R,)``, the one's mean on each resample, see `bootstrap.intervals_and_replicates`.
       others: ``(R,)``, the other's on the same ones.
+      networks: the figure of each network, ``(M,)`` of each method; without them the test is a normal one.
 
     Returns:
-      ``difference``, a statistic ``{"mean", "ci95"}``, and the two-sided ``p_value``.
+      ``difference``, a statistic ``{"mean", "ci95"}``, the two-sided ``p_value``, and ``error`` and
+      ``freedom``, see `results.Test`.
 
     Raises:
       ValueError: the two were not resampled equally often.
@@ -56,14 +73,49 @@ def difference(mean: float, other: float, replicates: np.ndarray, others: np.nda
             f"need as many resamples of both, at least 2, got {replicates.shape} and {others.shape}"
         )
     found, error = mean - other, float(np.std(replicates - others, ddof=1))
-    reach = float(stats.norm.ppf(0.975)) * error
+    freedom = _freedom(error, networks)
+    reach = float(stats.t.ppf(0.975, freedom)) * error
     certain = 1.0 if found == 0 else 0.0
-    p_value = float(2 * stats.norm.sf(abs(found) / error)) if error > 0 else certain
-    return {"difference": {"mean": found, "ci95": [found - reach, found + reach]}, "p_value": p_value}
+    p_value = float(2 * stats.t.sf(abs(found) / error, freedom)) if error > 0 else certain
+    return {
+        "difference": {"mean": found, "ci95": [found - reach, found + reach]},
+        "p_value": p_value,
+        "error": error,
+        "freedom": freedom,
+    }
+
+
+def _freedom(error: float, networks: Sequence[np.ndarray]) -> float:
+    """Degrees of freedom of a difference's standard error; infinite for `FEW` networks or more of each.
+
+    A method of a single network, such as a readout, has no variance between networks.
+    """
+    several = [values for values in networks if len(values) > 1]
+    if not several or min(map(len, several)) >= FEW:
+        return math.inf
+    shares = [(float(np.var(values, ddof=1)) / len(values), len(values) - 1) for values in several]
+    spread = sum(variance**2 / freedom for variance, freedom in shares)
+    fewest = float(min(freedom for _, freedom in shares))
+    return max(fewest, error**4 / spread) if spread > 0 else fewest
+
+
+def detectable(error: float, freedom: float, times: float) -> float:
+    """The smallest true difference that a test finds with a power of `POWER`.
+
+    Args:
+      error: standard error of the difference.
+      freedom: degrees of freedom of the test.
+      times: what its p-value is multiplied by.
+    """
+    least = stats.t.ppf(1 - SIGNIFICANCE / (2 * times), freedom) + stats.t.ppf(POWER, freedom)
+    return float(least * error)
 
 
 def pair_tests(
-    means: Mapping[str, float], replicates: Mapping[str, np.ndarray], generated: Sequence[str]
+    means: Mapping[str, float],
+    replicates: Mapping[str, np.ndarray],
+    generated: Sequence[str],
+    networks: Mapping[str, np.ndarray] | None = None,
 ) -> Tests:
     """Every generated method against every other, and every method against `YARDSTICK`.
 
@@ -71,56 +123,87 @@ def pair_tests(
       means: figure of merit of each method.
       replicates: ``(R,)`` of each.
       generated: which of them are generated.
+      networks: ``(M,)`` of each, the figure of merit of every network.
 
     Returns:
-      method -> rival -> what `difference` gives.
+      method -> rival -> what `difference` gives. Of a generated method with one network nothing is known of
+      the spread between networks, and every p-value is 1.
     """
-    return {
-        name: {
-            rival: difference(means[name], means[rival], replicates[name], replicates[rival])
-            for rival in means
-            if rival != name and (name in generated or rival == YARDSTICK)
-        }
-        for name in means
-    }
+    networks = networks or {}
+    tests: Tests = {name: {} for name in means}
+    for name in means:
+        for rival in means:
+            if rival == name or not (name in generated or rival == YARDSTICK):
+                continue
+            both = [networks[each] for each in (name, rival) if each in networks]
+            test = difference(means[name], means[rival], replicates[name], replicates[rival], both)
+            if name in generated and len(networks.get(name, (0, 0))) < 2:
+                test["p_value"] = 1.0
+            tests[name][rival] = test
+    return tests
 
 
-def adjust(pairs: Sequence[Record]) -> None:
-    """Adds ``p_adjusted`` to the tests and null tests of a run's pairs, in place.
+def adjust(pairs: Sequence[Record], attempts: Mapping[str, int] | None = None) -> None:
+    """Adds ``p_adjusted`` and ``detectable`` to the tests of a run's pairs, in place.
 
     A generated method's p-values are multiplied by how many generated methods there are, for it is the best
-    of them that is reported (Bonferroni; the null test has that in already). Then each comparison is
-    corrected over the pairs (Holm, 1979).
+    of them that is reported (Bonferroni; the null test has that in already), and by the registered attempts
+    of its family. Then each comparison, a placebo's among them, is corrected over the pairs (Holm, 1979).
+
+    Args:
+      pairs: the records of the run's pairs.
+      attempts: by family, see `kernelgan.attempts`.
     """
-    families: dict[tuple[str, str], list[tuple[Record, float]]] = {}
+    families: dict[tuple[str, str], list[tuple[Record, int]]] = {}
     for pair in pairs:
-        picked = max(1, len(generated_methods(pair)))
         for name, rivals in pair["tests"].items():
-            times = picked if pair["methods"][name]["kind"] == "generated" else 1
-            for rival, test in rivals.items():
-                p_value = min(1.0, times * test["p_value"])
-                families.setdefault((name, rival), []).append((test, p_value))
+            times = _times(pair["methods"], name, attempts)
+            named = {f"placebo {key}": each["test"] for key, each in _placebos(pair, name).items()}
+            for rival, test in (rivals | named).items():
+                families.setdefault((name, rival), []).append((test, times))
         if pair.get("null_test"):
-            families.setdefault(("", ""), []).append((pair["null_test"], pair["null_test"]["p_value"]))
+            of_best = pair["methods"].get(pair["null_test"].get("method"), {}).get("family", "")
+            tried = (attempts or {}).get(of_best, 1)
+            families.setdefault(("", ""), []).append((pair["null_test"], tried))
     for family in families.values():
-        corrected = null_test.holm([p_value for _, p_value in family])
-        for (test, _), p_value in zip(family, corrected, strict=True):
+        corrected = null_test.holm([min(1.0, times * test["p_value"]) for test, times in family])
+        for (test, times), p_value in zip(family, corrected, strict=True):
             test["p_adjusted"] = p_value
+            if "error" in test:
+                test["detectable"] = detectable(test["error"], test["freedom"], times * len(family))
 
 
-def generated_methods(pair: Record) -> list[str]:
-    """The generated methods of a pair's record."""
-    return [name for name, method in pair["methods"].items() if method["kind"] == "generated"]
+def _times(methods: Record, name: str, attempts: Mapping[str, int] | None) -> int:
+    """How often the p-values of a method count: see `adjust`."""
+    if methods[name]["kind"] != "generated":
+        return 1
+    picked = sum(method["kind"] == "generated" for method in methods.values())
+    return picked * (attempts or {}).get(methods[name].get("family", ""), 1)
 
 
-def overall(pairs: Sequence[Record], *, merit: str, resamples: int, seed: int) -> Record | None:
+def _placebos(pair: Record, name: str) -> Record:
+    return pair["methods"].get(name, {}).get("placebos") or {}
+
+
+def overall(
+    pairs: Sequence[Record],
+    *,
+    merit: str,
+    resamples: int,
+    seed: int,
+    attempts: Mapping[str, int] | None = None,
+) -> Record | None:
     """Every method over all pairs: means, share recovered, novelty, wins, and tests of its differences.
+
+    A generated method scores 0 on a pair that it does not answer. Its size is the largest over pairs, and
+    ``copies`` counts the pairs on which it copies a parent.
 
     Args:
       pairs: records with ``pair``, ``methods`` and adjusted ``tests``.
       merit: which AUROC is the figure of merit.
       resamples: drawings of attributes and objects.
       seed: of the draws.
+      attempts: see `adjust`.
 
     Returns:
       The record ``overall`` of `results`; None for fewer than two pairs.
@@ -128,17 +211,19 @@ def overall(pairs: Sequence[Record], *, merit: str, resamples: int, seed: int) -
     if len(pairs) < 2:
         return None
     board = _Board(pairs, merit, resamples, seed)
-    generated = [name for name in board.place if board.kind(name) == "generated"]
+    generated = [name for name in board.place if board.kinds[name]["kind"] == "generated"]
     tests: Tests = {}
     for name in board.place:
-        picked = max(1, len(generated)) if name in generated else 1
+        times = _times(board.kinds, name, attempts)
         for rival in board.place:
             if rival != name and (name in generated or rival == YARDSTICK):
                 test = board.test(name, rival)
                 if test is not None:
-                    test["p_adjusted"] = min(1.0, picked * test["p_value"])
-                    tests.setdefault(name, {})[rival] = test
-    methods = {name: board.row(name, tests.get(name, {})) for name in board.place}
+                    tests.setdefault(name, {})[rival] = _corrected(test, times)
+    methods = {
+        name: board.row(name, tests.get(name, {}), _times(board.kinds, name, attempts))
+        for name in board.place
+    }
     attributes, objects = board.drawings.levels
     return {
         "pairs": len(pairs),
@@ -148,6 +233,18 @@ def overall(pairs: Sequence[Record], *, merit: str, resamples: int, seed: int) -
         "methods": methods,
         "tests": tests,
     }
+
+
+def _copies(record: Record) -> bool:
+    novelty = record.get("novelty") or {}
+    means = {figure: (novelty.get(figure) or {}).get("mean") for figure in ("distance", "answers")}
+    return verdict.is_copy(**{figure: math.nan if mean is None else mean for figure, mean in means.items()})
+
+
+def _corrected(test: Record, times: int) -> Record:
+    test["p_adjusted"] = min(1.0, times * test["p_value"])
+    test["detectable"] = detectable(test["error"], test["freedom"], times)
+    return test
 
 
 class Drawings:
@@ -174,7 +271,7 @@ class Drawings:
                 self._shares *= bootstrap.network_shares(
                     len(concepts), resamples=resamples, seed=2 * seed + stream
                 )[:, which]
-        self._freedom = min(levels for levels in self.levels if levels > 1) - 1
+        self._sides = [np.unique(side, return_inverse=True)[1] for side in zip(*pairs, strict=True)]
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Of values ``(P,)``, NaN where there is none, over each drawing: ``(R,)``, NaN if it is empty."""
@@ -187,11 +284,16 @@ class Drawings:
         """Standard error of the mean of values ``(P,)``."""
         return float(np.nanstd(self.means(values), ddof=1))
 
+    def freedom(self, values: np.ndarray) -> float:
+        """Degrees of freedom of the mean of values ``(P,)``: of the concepts of the pairs that have one."""
+        levels = [len(np.unique(side[np.isfinite(values)])) for side in self._sides]
+        return float(min((count for count in levels if count > 1), default=2) - 1)
+
     def statistic(self, values: np.ndarray) -> Record:
         """The mean of values ``(P,)`` with its interval, Student's as the test is."""
         here = values[np.isfinite(values)]
         mean = float(here.mean())
-        reach = float(stats.t.ppf(0.975, self._freedom)) * self.error(values)
+        reach = float(stats.t.ppf(0.975, self.freedom(values))) * self.error(values)
         spread = float(np.std(here, ddof=1)) if here.size > 1 else None
         return {"mean": mean, "ci95": [mean - reach, mean + reach], "sd": spread}
 
@@ -200,16 +302,17 @@ class Drawings:
         if np.isfinite(differences).sum() < 2:
             return None
         statistic, error = self.statistic(differences), self.error(differences)
-        if not error > 0:  # of pairs that all differ by the same, nothing is known of the error
-            return {"difference": statistic, "p_value": 1.0}
-        p_value = float(2 * stats.t.sf(abs(statistic["mean"]) / error, self._freedom))
-        return {"difference": statistic, "p_value": p_value}
+        freedom = self.freedom(differences)
+        test = {"difference": statistic, "p_value": 1.0, "error": error, "freedom": freedom}
+        if error > 0:  # of pairs that all differ by the same, nothing is known of the error
+            test["p_value"] = float(2 * stats.t.sf(abs(statistic["mean"]) / error, freedom))
+        return test
 
 
 class _Board:
     """Means of methods over pairs, and over drawings of attributes and objects.
 
-    A pair that lacks a method is left out of its means.
+    A pair that lacks a method is left out of its means; a generated method scores 0 there.
     """
 
     def __init__(self, pairs: Sequence[Record], merit: str, resamples: int, seed: int) -> None:
@@ -220,28 +323,56 @@ class _Board:
         for number, pair in enumerate(pairs):
             for name, method in pair["methods"].items():
                 self.means[number, self.place[name]] = method["auroc"][merit]["mean"]
+        self.kinds = {name: self._records(name)[0] for name in names}
+        self.answered = np.isfinite(self.means)
+        generated = [self.place[name] for name in names if self.kinds[name]["kind"] == "generated"]
+        self.means[:, generated] = np.nan_to_num(self.means[:, generated], nan=0.0)
         concepts = [(pair["pair"]["attribute"], pair["pair"]["object"]) for pair in pairs]
         self.drawings = Drawings(concepts, resamples=resamples, seed=seed)
 
-    def kind(self, name: str) -> str:
-        return next(pair["methods"][name]["kind"] for pair in self.pairs if name in pair["methods"])
+    def _records(self, name: str) -> list[Record]:
+        return [pair["methods"][name] for pair in self.pairs if name in pair["methods"]]
 
-    def row(self, name: str, tests: dict[str, Record]) -> Record:
+    def row(self, name: str, tests: dict[str, Record], times: int) -> Record:
         means = self.means[:, self.place[name]]
-        parameters = [
-            pair["methods"][name].get("parameters") for pair in self.pairs if name in pair["methods"]
-        ]
-        record = next(pair["methods"][name] for pair in self.pairs if name in pair["methods"])
-        told = ("kind", "label", "description", "family", "tier")
+        records = self._records(name)
+        told = ("kind", "label", "description", "family", "tier", "images", "steps")
+        not_finite = [record.get("not_finite") or 0 for record in records]
+        sizes = [record["parameters"] for record in records if record.get("parameters") is not None]
         return {
-            **{key: record[key] for key in told if key in record},
-            "pairs": int(np.isfinite(means).sum()),
-            "parameters": parameters[0],
+            **{key: records[0][key] for key in told if key in records[0]},
+            "pairs": int(self.answered[:, self.place[name]].sum()),
+            "parameters": max(sizes, default=None),
+            "not_finite": sum(not_finite) or None,
+            "copies": sum(_copies(record) for record in records),
+            "placebos": self._placebos(name, times),
             "auroc": {self.merit: self.drawings.statistic(means), **self._beside(name)},
             "recovered": self._recovered(name),
             "novelty": self._novelty(name),
             "against": self._against(name, tests.get(YARDSTICK)),
         }
+
+    def _placebos(self, name: str, times: int) -> Record:
+        """Each placebo over the pairs; one that was not measured on a pair keeps the method's whole gain."""
+        found = [_placebos(pair, name) for pair in self.pairs]
+        gains = self.means[:, self.place[name]] - 0.5
+        placebos = {}
+        for key in dict.fromkeys(key for one in found for key in one):
+            known = [one.get(key) for one in found]
+            falls = [
+                each["test"]["difference"]["mean"] if each else -abs(gain) / 2
+                for each, gain in zip(known, gains, strict=True)
+            ]
+            means = np.array([each["auroc"]["mean"] if each else np.nan for each in known])
+            test = self.drawings.test(np.array(falls))
+            words = {each["parents"] for each in known if each}
+            assert test is not None
+            placebos[key] = {
+                "parents": words.pop() if len(words) == 1 else "those of another concept",
+                "auroc": self.drawings.statistic(means),
+                "test": _corrected(test, times),
+            }
+        return placebos
 
     def test(self, name: str, rival: str) -> Record | None:
         """Of the pairs that have both."""
@@ -281,9 +412,9 @@ class _Board:
             return None
         return {
             figure: self.drawings.statistic(
-                np.array([one[figure]["mean"] if one else np.nan for one in found])
+                np.array([one[figure]["mean"] if one and figure in one else np.nan for one in found])
             )
-            for figure in next(one for one in found if one)
+            for figure in dict.fromkeys(figure for one in found if one for figure in one)
         }
 
     def _against(self, name: str, test: Record | None) -> Record | None:

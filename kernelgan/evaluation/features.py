@@ -207,5 +207,6 @@ def score(logits: np.ndarray) -> tuple[np.ndarray, float]:
         return logits[..., YES] - logits[..., NO], 0.0
     if logits.shape[-1] == 4:
         differences = logits[..., 1::2] - logits[..., 0::2]
-        return -np.logaddexp(np.float32(0.0), -differences).sum(axis=-1), PRODUCT_THRESHOLD
+        with np.errstate(invalid="ignore"):  # of networks whose answers are not finite
+            return -np.logaddexp(np.float32(0.0), -differences).sum(axis=-1), PRODUCT_THRESHOLD
     raise ValueError(f"logits must have 2 or 4 outputs, got {logits.shape[-1]}")

@@ -38,6 +38,7 @@ Result = TypeVar("Result")
 _SHOWN_IMAGES = 48
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 _MATCHED = 32
+_DIGITS, _LEAST = 9, 1e-6
 _MATCHED_LAYERS = 2  # filters are matched through two layers; networks of another depth have no novelty
 
 
@@ -101,12 +102,14 @@ def evaluate_method(
         parts_of_logits.append(answers)
         if found.shape[-1] == 0:
             continue  # without features there is nothing to cluster
+        found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
         cosines.append(similarity.cosine_similarity(found, quadrant))
         raw.append(clustering.kmeans_many(found[:, few], quadrant[few], seed=settings.seed))
         missing = settings.umap_networks - len(embedded)
         embedded += [_cluster(one[few], quadrant[few], settings) for one in found[: max(0, missing)]]
     logits = np.concatenate(parts_of_logits)
     answers, threshold = features.score(logits)
+    answers, not_finite = _finite(answers, quadrant, threshold)
     record: Record = {
         "kind": method.kind,
         "label": method.label,
@@ -115,6 +118,7 @@ def evaluate_method(
         "tier": method.tier,
         "networks": len(answers),
         "parameters": parameter_count(networks),
+        "not_finite": not_finite or None,
     }
     figures, replicates = bootstrap.intervals_and_replicates(
         answers,
@@ -129,7 +133,8 @@ def evaluate_method(
         del record["auroc"]["worst"]  # of one number; there are no quadrants
         del record["auroc"][scores.WORST_OF_MEANS]
     elif temperatures is not None:
-        calibrated, _ = features.score(calibration.cooled(logits, temperatures))
+        calibrated, limit = features.score(calibration.cooled(logits, temperatures))
+        calibrated, _ = _finite(calibrated, quadrant, limit)
         record["auroc"]["worst_calibrated"] = _summary(worst(calibrated, quadrant), settings)
     arrays: Arrays = {
         "worst": worst(answers, quadrant),
@@ -158,6 +163,16 @@ def _outputs(
     for parts in zip(*streams, strict=True):
         logits, found = (_side_by_side([part[place] for part in parts]) for place in (1, 2))
         yield logits, found
+
+
+def _finite(answers: np.ndarray, quadrant: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
+    """Scores ``(M, N)``, those of networks that are not finite made wrong on every image; how many are."""
+    bad = ~np.isfinite(answers).all(axis=1)
+    if bad.any():
+        yes = 0.0 if threshold < 0 else 1.0  # above it, and of a probability no more than 1
+        wrong = np.where(quadrant == Quadrant.CONJUNCTION, -1e3, yes).astype(answers.dtype)
+        answers = np.where(bad[:, None], wrong, answers)
+    return answers, int(bad.sum())
 
 
 def _side_by_side(parts: list[np.ndarray]) -> np.ndarray:
@@ -249,11 +264,16 @@ class Parentage(NamedTuple):
       layers: names of the two convolutional layers.
       kernels: the parents of both zoos.
       wrong: bool ``(K, N)``: which images they answer wrongly.
+      ranks: float ``(K, N)``: `novelty.standard_ranks` of their scores.
+      typical_answers: how far answers usually are from the nearest parent's, one minus the rank correlation:
+        those of a parent from its fellow's, or those of both parents together, whichever is nearer.
     """
 
     layers: tuple[str, ...]
     kernels: novelty_lib.Parents
     wrong: np.ndarray
+    ranks: np.ndarray
+    typical_answers: float
 
 
 def parentage(parents: tuple[Params, Params], rivals: Sequence[Arrays], quadrant: np.ndarray) -> Parentage:
@@ -270,7 +290,19 @@ def parentage(parents: tuple[Params, Params], rivals: Sequence[Arrays], quadrant
     layers = tuple(name for name in parents[0] if name != "dense")
     kernels = [np.concatenate([zoo[layer]["kernel"] for zoo in parents]) for layer in layers]
     wrong = np.concatenate([_wrong(rival, quadrant) for rival in rivals])
-    return Parentage(layers, novelty_lib.compare_parents(*kernels), wrong)
+    ranks = [novelty_lib.standard_ranks(rival["scores"]) for rival in rivals]
+    fellows = []
+    for zoo in ranks:
+        among = zoo @ zoo.T
+        np.fill_diagonal(among, -1.0)
+        fellows.append(among.max(axis=1))
+    few = min(len(zoo) for zoo in ranks)
+    attribute, objects = (np.logaddexp(0, -rival["scores"][:few].astype(np.float64)) for rival in rivals)
+    together = -(attribute + objects)
+    everyone = np.concatenate(ranks)
+    nearest = (novelty_lib.standard_ranks(together) @ everyone.T).max(axis=1)
+    typical = 1 - max(float(np.median(np.concatenate(fellows))), float(nearest.mean()))
+    return Parentage(layers, novelty_lib.compare_parents(*kernels), wrong, everyone, typical)
 
 
 def novelty(
@@ -290,9 +322,10 @@ def novelty(
       settings: see there.
 
     Returns:
-      Summaries ``distance`` (1: as far as a parent is from its nearest fellow; 0: a copy) and
-      ``error_overlap`` (intersection over union; 1: the same errors), and the distances ``(m,)``. None for
-      what is not one network with kernels of the parents' shape.
+      Summaries ``distance`` (1: as far as a parent is from its nearest fellow; 0: a copy), ``answers`` (the
+      same of rank correlations between scores, see `Parentage.typical_answers`) and ``error_overlap``
+      (intersection over union; 1: the same errors), and the distances ``(m,)``. None for what is not one
+      network with kernels of the parents' shape.
     """
     if len(networks) != 1 or any(layer not in networks[0].params for layer in parents.layers):
         return None
@@ -302,8 +335,11 @@ def novelty(
     first, second = own
     found = novelty_lib.novelty(first, second, parents.kernels)
     wrong = _wrong(answers, quadrant)[:_MATCHED]
+    ranks = novelty_lib.standard_ranks(answers["scores"][:_MATCHED])
+    apart = (1 - (ranks @ parents.ranks.T).max(axis=1)).round(_DIGITS) / max(parents.typical_answers, _LEAST)
     record = {
         "distance": _summary(found.relative_to_nearest, settings),
+        "answers": _summary(apart, settings),
         "error_overlap": _summary(novelty_lib.error_overlap(wrong, parents.wrong, found.nearest), settings),
     }
     return record, found.relative_to_nearest
@@ -447,6 +483,7 @@ def evaluate_pair(
         {name: record["auroc"][merit]["mean"] for name, record in records.items()},
         {name: found["replicates"] for name, found in outcomes.items()},
         generated,
+        {name: found["worst"] for name, found in outcomes.items()},
     )
     null = matched_null(
         {name: found["worst"] for name, found in outcomes.items()},
@@ -498,16 +535,26 @@ class _Pair:
             return None
 
     def measure(self, method: Method) -> tuple[Record, Arrays] | None:
-        """A method's measurements, with its novelty where that is defined; the parents have none."""
+        """A method's measurements, with its novelty where that is defined; the parents have none.
+
+        Of generated networks only those that differ are measured; what runs is built from their parameters.
+        """
         networks = method.networks(self.context)
         if networks is None:
             return None
+        made = None
+        if method.kind == "generated":
+            networks, made = self._rebuilt(networks)
         is_parent = method.kind == "parent"
         temperatures = fitted_temperatures(networks, self.seen, self.settings)  # before: no known answers
         networks = tuple(self._answering(population, keep=is_parent) for population in networks)
         record, arrays = evaluate_method(
             method, networks, self.images, self.quadrant, self.settings, self.weights, temperatures
         )
+        if made is not None:
+            record["made"] = made
+        if method.placebos is not None:
+            record["placebos"] = self._placebos(method.placebos(self.context), record, arrays)
         if is_parent or any(name not in self.outcomes for name in baselines.PARENTS):
             return record, arrays
         if len(self.context.layers) != _MATCHED_LAYERS or self.parentage is None:
@@ -516,6 +563,51 @@ class _Pair:
         if found is None:
             return record, arrays
         return {**record, "novelty": found[0]}, {**arrays, "novelty": found[1]}
+
+    def _rebuilt(self, networks: Networks) -> tuple[Networks, int | None]:
+        """Networks as their parameters say, those that differ; and how many there were, if some do not."""
+        layers = {*self.context.layers, "dense"}
+        if len(networks) != 1 or set(networks[0].params) != layers:
+            return networks, None
+        params = networks[0].params
+        members = novelty_lib.distinct(params)
+        count = len(params["dense"]["bias"])
+        if len(members) == count:
+            return self.context.convnets(params), None
+        return self.context.convnets(jax.tree.map(lambda leaf: leaf[members], params)), count
+
+    def _placebos(self, placebos: Mapping[str, Networks], record: Record, arrays: Arrays) -> Record:
+        """Figures of merit with placebo parents, tested against half of the method's gain over 0.5.
+
+        A placebo with answers that are not finite is left out: it supports no claim.
+        """
+        gain = record["auroc"][merit_of(record)]["mean"] - 0.5
+        found = {}
+        for name, networks in placebos.items():
+            streams = [
+                population.outputs(self.images, chunk_size=self.settings.chunk_size)
+                for population in networks
+            ]
+            logits = [_side_by_side([part[1] for part in parts]) for parts in zip(*streams, strict=True)]
+            answers, _ = features.score(np.concatenate(logits))
+            if not np.isfinite(answers).all():
+                continue
+            each = worst(answers, self.quadrant)
+            drawn = bootstrap.resampled_auroc(answers, self.quadrant, self.weights)["worst"]
+            replicates = bootstrap.resampled_mean(drawn, seed=self.settings.seed)
+            figure = bootstrap.interval(each, drawn, seed=self.settings.seed)
+            found[name] = {
+                "parents": self.context.stand_ins.get(name, "random networks"),
+                "auroc": figure,
+                "test": comparison.difference(
+                    gain / 2,
+                    figure["mean"] - 0.5,
+                    arrays["replicates"] / 2,
+                    replicates,
+                    [arrays["worst"] / 2, each],
+                ),
+            }
+        return found
 
     def _answering(self, population: features.Population, *, keep: bool) -> features.Population:
         """The population, or its answers where they are known; ``keep`` makes them known."""

@@ -12,10 +12,14 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, stats
+
+from kernelgan.types import Params
 
 _YARDSTICK_PARENTS = 64
 _DIGITS = 9
+_PRINTS = 16
+_SAME = 1e-5  # relative to a network's size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +95,26 @@ def matched_distances(
         matched_second = parents_second[parent, order1]
         order2 = best_orders(np.einsum("ifd,kigd->kfg", second, matched_second, optimize=True))
         matched_second = matched_second[parent[:, None], channel, order2[:, None]]
+        silent = ~first.any(axis=1)
+        if silent.any():
+            matched_first[:, silent] = 0
+            matched_second = _without(matched_second, silent)
         result[m] = np.sqrt(
             np.sum((first - matched_first) ** 2, axis=(1, 2))
             + np.sum((second - matched_second) ** 2, axis=(1, 2, 3))
         )
     return result
+
+
+def _without(second: np.ndarray, silent: np.ndarray) -> np.ndarray:
+    """Layer 2 of parents ``(K, O, P, H*W)`` without these inputs, its filters of the norms that they had.
+
+    A parent with a filter silenced is a copy of it: what the network has silenced does not count.
+    """
+    norms = np.sqrt(np.sum(second**2, axis=(1, 3), keepdims=True))
+    kept = np.where(silent[:, None, None], 0, second)
+    left = np.sqrt(np.sum(kept**2, axis=(1, 3), keepdims=True))
+    return kept * norms / np.where(left > 0, left, 1)
 
 
 def unit_filters(conv1: np.ndarray, conv2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,6 +188,54 @@ def novelty(conv1: np.ndarray, conv2: np.ndarray, parents: Parents) -> Novelty:
         relative=distance / parents.typical,
         relative_to_nearest=distance / parents.typical_nearest,
     )
+
+
+def distinct(params: Params) -> np.ndarray:
+    """Which networks differ: the first of each group that are one function by their parameters.
+
+    Two are the same if they differ by the order of filters, or by positive factors that cancel between
+    layers: ReLU and max-pooling keep both.
+
+    Args:
+      params: stacked parameters ``(M, ...)``: convolutional layers in order, then ``dense``.
+
+    Returns:
+      int64, ascending.
+    """
+    rng = np.random.default_rng(0)
+    scale = np.ones((len(params["dense"]["bias"]), 1))
+    order = np.zeros(scale.shape, int)
+    flat: list[np.ndarray] = []
+    for name in (name for name in params if name != "dense"):
+        kernel, bias = (np.asarray(params[name][part], np.float64) for part in ("kernel", "bias"))
+        if flat:
+            kernel = np.take_along_axis(kernel, order[:, None, None, :, None], axis=3)
+            kernel = kernel * scale[:, None, None, :, None]
+        norms = np.sqrt(np.sum(kernel**2, axis=(1, 2, 3)))
+        norms = np.where(norms > 0, norms, 1)
+        filters = np.concatenate([kernel.reshape(len(kernel), -1, kernel.shape[-1]), bias[:, None]], axis=1)
+        filters = filters / norms[:, None]
+        order = np.argsort(np.einsum("mdo,d->mo", filters, rng.normal(size=filters.shape[1])), axis=1)
+        flat.append(np.take_along_axis(filters, order[:, None], axis=2))
+        scale = np.take_along_axis(norms, order, axis=1)
+    head = np.asarray(params["dense"]["kernel"], np.float64)
+    rows = head.reshape(len(head), scale.shape[1], -1)  # features are CHW
+    rows = np.take_along_axis(rows, order[:, :, None], axis=1) * scale[:, :, None]
+    flat += [rows, np.asarray(params["dense"]["bias"], np.float64)]
+    whole = np.concatenate([part.reshape(len(part), -1) for part in flat], axis=1)
+    prints = whole @ rng.normal(size=(whole.shape[1], _PRINTS))
+    sizes = np.sqrt(np.sum(whole**2, axis=1))
+    gaps = np.abs(prints[:, None] - prints[None]).max(axis=2)
+    same = gaps <= _SAME * np.maximum(sizes[:, None], sizes)
+    return np.flatnonzero(same.argmax(axis=1) == np.arange(len(same)))
+
+
+def standard_ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks ``(M, N)`` whose products are rank correlations (Spearman, 1904); 0 for constant scores."""
+    ranks = stats.rankdata(scores, axis=1)
+    ranks = ranks - ranks.mean(axis=1, keepdims=True)
+    norms = np.sqrt(np.sum(ranks**2, axis=1, keepdims=True))
+    return ranks / np.where(norms > 0, norms, 1)
 
 
 def error_overlap(errors: np.ndarray, parent_errors: np.ndarray, nearest: np.ndarray) -> np.ndarray:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from kernelgan import models, results
 from kernelgan.baselines import methods
 from kernelgan.data.pairs import Pair
 from kernelgan.evaluation import comparison, measurement, verdict
-from kernelgan.generators import check
+from kernelgan.generators import check, placebo
 from kernelgan.generators.base import Parents
 from kernelgan.keys import StageKey
 from kernelgan.types import Params, UserError
@@ -44,13 +45,33 @@ class Evaluation:
         print(terminal.table(self.run))
 
 
-def _row(name: str) -> methods.Method:
+def _row(name: str, made: Mapping[str, Mapping[str, Params]]) -> methods.Method:
     label = "generated networks" if name == FAMILY else f"networks {name}"
 
     def networks(context: methods.Context) -> methods.Networks:
         return context.convnets(context.generated[name])
 
-    return methods.Method("generated", label, "given by the caller", networks, FAMILY)
+    def placebos(context: methods.Context) -> dict[str, methods.Networks]:
+        return {key: context.convnets(by_name[name]) for key, by_name in made.items()}
+
+    return methods.Method("generated", label, "given by the caller", networks, FAMILY, placebos=placebos)
+
+
+def _placebos(
+    again: Callable[[Parents], Mapping[str, Params]],
+    network: models.ConvNet,
+    size: int,
+    parents: Parents,
+    seed: int,
+) -> dict[str, dict[str, Params]]:
+    """By placebo and name, the first networks that are made from placebo parents."""
+    return {
+        name: {
+            key or FAMILY: jax.tree.map(lambda leaf: np.asarray(leaf)[: placebo.NETWORKS], params)
+            for key, params in again(other).items()
+        }
+        for name, other in placebo.exchanged(network, size, parents, jax.random.key(seed)).items()
+    }
 
 
 def evaluate(
@@ -58,6 +79,7 @@ def evaluate(
     parents: Parents,
     networks: Mapping[str, Params],
     *,
+    again: Callable[[Parents], Mapping[str, Params]] | None = None,
     seed: int = 0,
     random_networks: int = 256,
     resamples: int = 1000,
@@ -69,6 +91,8 @@ def evaluate(
       pair: from `kernelgan.split`; its test images are read here, and only here.
       parents: the two zoos.
       networks: by name (or ""), stacked parameters, as a generator's ``generate`` gives them.
+      again: makes such networks from other parents. It is called with random networks in place of one zoo;
+        without it the answer is never "yes".
       seed: of random networks and of resamples.
       random_networks: how many.
       resamples: of images and networks behind each 95% interval.
@@ -81,7 +105,8 @@ def evaluate(
     size = pair.test.images.shape[1]
     check.check_networks(networks, network, size, FAMILY)
     made = {key or FAMILY: jax.device_get(params) for key, params in networks.items()}
-    rows = {name: _row(name) for name in made}
+    placebos = _placebos(again, network, size, parents, seed) if again else {}
+    rows = {name: _row(name, placebos) for name in made}
     clash = [name for name in rows if name in methods.BASELINES]
     if clash:
         raise UserError(f"networks are called {', '.join(clash)}, as a baseline is; give them another name.")

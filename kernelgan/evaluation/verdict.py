@@ -4,24 +4,44 @@ The best generated method is the one with the highest mean figure of merit. That
 set; every p-value is corrected for it. It is compared with all other methods by the tests of the differences.
 
 Yes: it is above every null (on one pair in the matched null test too), above both parents and above every
-merge; it is one network of the parents' shape and no larger than one with two heads. No: one of these methods
-is above it, or it copies a parent. Anything else, leaked images included: cannot tell.
+merge of its tier or a poorer one, and it breaks none of `RULES`. No: one of these methods is above it, or it
+copies a parent, on any pair. Anything else, leaked images included: cannot tell.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK
-from kernelgan.results import NOTHING, Comparison, Measured, Pair, Run, Test, Verdict
+from kernelgan.results import NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Test, Verdict
 
 SIGNIFICANCE = 0.05
 COPY = 0.25
 """Networks nearer to a parent than this are copies; 1 is the distance of a parent to its nearest fellow."""
+COPIED_ANSWERS = 0.5
+"""The same for answers; 1 is how far those of both parents together are from the nearer of them, or less."""
+
+TIERS = ("", "W", "S", "U", "G")
+"""What a method reads, the least first; nothing is known of "", which every tier is compared with."""
 
 REQUIRED_KINDS = ("null", "parent", "merge")
 _REQUIRED = (FLOOR, *PARENTS)
+
+RULES = {
+    "leak": "no image of the conjunction was read in training",
+    "copy": "the networks are not copies of a parent, by weights or by answers, on any pair",
+    "shape": "each is one network of the parents' shape",
+    "size": "it is no larger than one network with two heads, on any pair",
+    "one network": "at least two of the networks differ",
+    "unanswered": "every pair is answered",
+    "no placebo": "the method was repeated with random networks in place of either side's parents",
+    "placebo": "its gain over 0.5 falls by at least half with any placebo parents, on either side",
+    **{f"no {kind}": f"a {kind} of its tier was measured" for kind in REQUIRED_KINDS},
+    "not above": "it is above every null, parent and merge of its tier or a poorer one",
+}
+"""By name, what must hold for a "yes"."""
 
 
 def judged(run: Run) -> Run:
@@ -39,29 +59,51 @@ def judged(run: Run) -> Run:
 def judge(record: Measured) -> Verdict:
     """The verdict on one pair, or on all of them together."""
     scored = [row for row in record.of_kind("generated") if record.figure(row.name).known]
-    empty = Verdict(floor=FLOOR, yardstick=YARDSTICK, reference=REFERENCE)
     if not scored:
-        return empty
-    best = max(scored, key=lambda row: record.figure(row.name).mean).name
+        return Verdict(floor=FLOOR, yardstick=YARDSTICK, reference=REFERENCE)
+    best = max(scored, key=lambda row: record.figure(row.name).mean)
+    verdict = _judge(record, best)
+    tiers = sorted({row.tier for row in scored}, key=_rank)
+    if len(tiers) > 1:
+        bests = [
+            max((row for row in scored if row.tier == tier), key=lambda row: record.figure(row.name).mean)
+            for tier in tiers
+        ]
+        answers = {row.tier: _judge(record, row).answer for row in bests}
+        verdict = dataclasses.replace(verdict, tiers=answers)
+    return verdict
+
+
+def is_copy(distance: float, answers: float) -> bool:
+    """Whether networks at these mean distances from the nearest parent (NaN: not known) are copies of it."""
+    return distance < COPY or answers < COPIED_ANSWERS
+
+
+def _rank(tier: str) -> int:
+    return TIERS.index(tier) if tier in TIERS else 0
+
+
+def _judge(record: Measured, best: Row) -> Verdict:
     comparisons = _comparisons(record, best)
-    copies = record.methods[best].novelty.get("distance", NOTHING).mean < COPY
-    unfit = _unfit(record, best)
-    outcomes = [one.outcome for one in comparisons if one.required]
-    if isinstance(record, Pair) and record.data.leaked:
+    broken = tuple(_broken(record, best, comparisons))
+    if "leak" in broken:
         answer = "cannot tell"
-    elif "below" in outcomes or copies:
+    elif "copy" in broken or any(one.required and one.outcome == "below" for one in comparisons):
         answer = "no"
     else:
-        above = all(outcome == "above" for outcome in outcomes)
-        answer = "yes" if above and not unfit else "cannot tell"
-    return dataclasses.replace(
-        empty,
+        answer = "cannot tell" if broken else "yes"
+    reached = [record.tests.get(best.name, {}).get(one.rival, Test()) for one in comparisons if one.required]
+    return Verdict(
         answer=answer,
-        best=best,
+        best=best.name,
         comparisons=comparisons,
-        copies=copies,
-        unfit=unfit,
-        null_p_value=_null_p_value(record, best),
+        copies="copy" in broken,
+        broken=broken,
+        detectable=max((test.detectable for test in reached if test.detectable >= 0), default=math.nan),
+        null_p_value=_null_p_value(record, best.name),
+        floor=FLOOR,
+        yardstick=YARDSTICK,
+        reference=REFERENCE,
     )
 
 
@@ -73,7 +115,7 @@ def _null_p_value(record: Measured, best: str) -> float:
     return test.p_adjusted if math.isfinite(test.p_adjusted) else test.p_value
 
 
-def _comparisons(record: Measured, best: str) -> tuple[Comparison, ...]:
+def _comparisons(record: Measured, best: Row) -> tuple[Comparison, ...]:
     """The best generated method with every other, and with what must be compared but was not measured.
 
     A p-value of a required rival that is ahead is corrected for the number of these too (Holm), for one of
@@ -84,10 +126,10 @@ def _comparisons(record: Measured, best: str) -> tuple[Comparison, ...]:
     return _corrected_below([_compared(record, best, rival) for rival in rivals])
 
 
-def _compared(record: Measured, best: str, rival: str) -> Comparison:
+def _compared(record: Measured, best: Row, rival: str) -> Comparison:
     row = record.methods.get(rival)
-    required = rival in _REQUIRED or (row is not None and row.kind in REQUIRED_KINDS)
-    test = record.tests.get(best, {}).get(rival, Test())
+    required = rival in _REQUIRED or (row is not None and _must_beat(best, row))
+    test = record.tests.get(best.name, {}).get(rival, Test())
     p_value = test.p_adjusted
     if not (record.figure(rival).known and test.difference.known and math.isfinite(p_value)):
         outcome = "not measured"
@@ -96,10 +138,16 @@ def _compared(record: Measured, best: str, rival: str) -> Comparison:
     else:
         outcome = "above" if test.difference.mean > 0 else "below"
     if rival == FLOOR and outcome == "above" and isinstance(record, Pair):
-        matched = _null_p_value(record, best)
+        matched = _null_p_value(record, best.name)
         if not matched < SIGNIFICANCE:
             outcome, p_value = "cannot tell", matched
     return Comparison(rival, outcome, required, test.difference, p_value)
+
+
+def _must_beat(best: Row, rival: Row) -> bool:
+    """Whether it is a null, parent or merge of the tier of the best or a poorer one."""
+    within = not best.tier or _rank(rival.tier) <= _rank(best.tier)
+    return rival.kind in REQUIRED_KINDS and within
 
 
 def _corrected_below(found: list[Comparison]) -> tuple[Comparison, ...]:
@@ -117,11 +165,33 @@ def _corrected_below(found: list[Comparison]) -> tuple[Comparison, ...]:
     return tuple(result)
 
 
-def _unfit(record: Measured, best: str) -> str:
-    """Why the best cannot be said to compose however well it scores, see `Verdict.unfit`; "" if it can."""
-    row, floor = record.methods[best], record.methods.get(FLOOR)
-    if not row.novelty.get("distance", NOTHING).known:
-        return "shape"
-    if floor and row.parameters is not None and floor.parameters and row.parameters > floor.parameters:
-        return "size"
-    return next((f"no {kind}" for kind in REQUIRED_KINDS if not record.of_kind(kind)), "")
+def _broken(record: Measured, best: Row, comparisons: tuple[Comparison, ...]) -> Iterator[str]:
+    """Names of the `RULES` that the best generated method breaks, in their order."""
+    floor = record.methods.get(FLOOR)
+    distance, answers = (best.novelty.get(figure, NOTHING) for figure in ("distance", "answers"))
+    if isinstance(record, Pair) and record.data.leaked:
+        yield "leak"
+    if is_copy(distance.mean, answers.mean) or best.copies:
+        yield "copy"
+    if not distance.known:
+        yield "shape"
+    if floor and best.parameters is not None and floor.parameters and best.parameters > floor.parameters:
+        yield "size"
+    if isinstance(record, Pair) and best.networks == 1:
+        yield "one network"
+    if isinstance(record, Overall) and best.pairs is not None and best.pairs < record.pairs:
+        yield "unanswered"
+    if not {f"{side}_random" for side in ("attribute", "object")} <= best.placebos.keys():
+        yield "no placebo"
+    if any(not falls(placebo.test) for placebo in best.placebos.values()):
+        yield "placebo"
+    for kind in REQUIRED_KINDS:
+        if not any(_must_beat(best, row) for row in record.of_kind(kind)):
+            yield f"no {kind}"
+    if any(one.required and one.outcome != "above" for one in comparisons):
+        yield "not above"
+
+
+def falls(test: Test) -> bool:
+    """Whether a placebo's gain is surely less than half of the method's, see `results.Placebo`."""
+    return test.p_adjusted < SIGNIFICANCE and test.difference.mean > 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +41,47 @@ def named(name: str, part: str) -> Iterator[None]:
             f"the generator {name} raises {type(error).__name__} in {part} ({where}): {reason}. Mend it and "
             "give the same command again; what was finished is kept."
         ) from error
+
+
+class Watched:
+    """What a generator was seen to do; see `watched`.
+
+    Attributes:
+      gradients: whether something was differentiated.
+    """
+
+    gradients = False
+
+
+_DIFFERENTIATE = {
+    "interpreters/ad.py": {"jvp", "vjp", "linearize", "linearize_jaxpr"},
+    "torch/autograd/__init__.py": {"backward", "grad"},
+}
+"""By the end of a file's path, the functions that everything differentiated passes through."""
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Watched]:
+    """Notes whether JAX or PyTorch differentiates anything in this thread.
+
+    A derivative that is written out by hand is not seen, nor a program that was traced before.
+    """
+    seen, before = Watched(), sys.getprofile()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        del argument
+        code = frame.f_code
+        if event == "call" and not seen.gradients:
+            seen.gradients = any(
+                code.co_name in names and code.co_filename.endswith(end)
+                for end, names in _DIFFERENTIATE.items()
+            )
+
+    sys.setprofile(note)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(before)
 
 
 def check_update(made: object, state: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kernelgan import results
@@ -108,6 +108,46 @@ def tests(record: Measured) -> Table | None:
     return table(head, lines, "Generated methods against every other", caption) if lines else None
 
 
+def placebos(record: Measured) -> Table | None:
+    """Generated methods with either side's parents exchanged; None where none was."""
+    rows = [
+        [
+            Cell(row.name),
+            Cell(prose.in_words(None, name.replace("_", ": "), [placebo.parents])),
+            statistic(record.figure(row.name)),
+            statistic(placebo.auroc),
+            difference(placebo.test, interval=True),
+            p_cell(placebo.test.p_adjusted, prose.clear(placebo.test.p_adjusted)),
+        ]
+        for row in record.of_kind("generated")
+        for name, placebo in row.placebos.items()
+    ]
+    caption = (
+        "The same generator with one side's zoo exchanged for untrained networks, or for the zoo of another "
+        "concept of that kind. What is made from both parents falls. The difference is half of the method's "
+        "gain over 0.5 minus the placebo's gain; it must be above zero, by a test."
+    )
+    head = ["method", "exchanged", "with its parents", "with the placebo", "difference", "p"]
+    return table(head, rows, "Placebo parents", caption) if rows else None
+
+
+def making(rows: Sequence[Row], seconds: Mapping[str, float]) -> Table | None:
+    """How generated networks were made: tier, images, steps, seconds and digest."""
+    generated = [row for row in rows if row.kind == "generated" and row.digest]
+    lines = []
+    for row in generated:
+        time = seconds.get(f"generate/{row.family}", math.nan)
+        cells = [Cell(row.name), Cell(row.tier or "-"), count(row.images), count(row.steps)]
+        lines.append([*cells, tables.number(time, 1), Cell(row.digest[:12])])
+    head = ["method", "tier", "images read", "training steps", "seconds to generate", "digest"]
+    caption = (
+        "Tier: W reads weights, S also images that the package makes, U also unlabelled images without the "
+        "conjunction, G takes gradient steps on images. Seconds are those of the generator's networks on all "
+        "pairs, compilation included. The digest of the networks was kept before they were scored."
+    )
+    return table(head, lines, "How the networks were made", caption) if lines else None
+
+
 def null_test(pair: Pair) -> Table | None:
     """The matched null test, method by method."""
     test = pair.null_test
@@ -161,6 +201,7 @@ def features(pair: Pair) -> Table | None:
     caption = (
         "Cosine similarity of features within the conjunction, across to the other quadrants, and the margin "
         f"between them. {metrics.explained('novelty.distance', {})} "
+        f"{metrics.explained('novelty.answers', {})} "
         f"{metrics.explained('novelty.error_overlap', {})}"
     )
     return table(["method", *map(metrics.title, paths)], rows, caption=caption) if rows else None

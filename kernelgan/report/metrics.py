@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kernelgan.evaluation.verdict import COPY
+from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY
 
 
 class Metric(NamedTuple):
@@ -72,6 +72,13 @@ METRICS = {
         "new",
         "Novelty: distance in weights from the nearest parent; 1 is the distance of a parent from its "
         f"nearest fellow, under {COPY:g} is a copy.",
+    ),
+    "novelty.answers": Metric(
+        "novelty: answers",
+        "answers",
+        "The same of the rank correlation of answers with the nearest parent's; 1 is as far as a parent's "
+        f"from its fellow's or as both parents' together, whichever is nearer, under {COPIED_ANSWERS:g} is a "
+        "copy.",
     ),
     "novelty.error_overlap": Metric(
         "errors shared",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from kernelgan.baselines import PARENTS
-from kernelgan.evaluation.verdict import COPY, SIGNIFICANCE
+from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, falls
 from kernelgan.report import metrics
 from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Verdict
 
@@ -98,6 +98,9 @@ def verdict(record: Measured) -> list[str]:
         *(binding(record) if isinstance(record, Pair) else []),
         *_copied(record),
         _required(record),
+        *_placebos(record),
+        *_detectable(record),
+        *_tiers(record),
         *_to_reach(record),
         *([_null(record)] if isinstance(record, Pair) else []),
         *_recovered(record),
@@ -147,7 +150,7 @@ def headline(record: Measured) -> str:
         below = required["below"]
         reason = f"are below {_few(record, below)}" if below else "are copies of a parent"
         return f"No: the generated networks do not {does}. They {_like_random(record)}{reason}."
-    reason = f"they are above all that they must beat, but {_unfit(record)}"
+    reason = f"they are above all that they must beat, but {_broken(record)}"
     for outcome in ("not measured", "cannot tell"):
         if required[outcome]:
             verb = "are" if outcome == "cannot tell" else "were"
@@ -244,32 +247,75 @@ def _like_random(record: Measured) -> str:
     return f"are not clearly different from random networks ({mine:.3f} against {theirs:.3f}) and "
 
 
-def _unfit(record: Measured) -> str:
+def _broken(record: Measured) -> str:
     """Why a high score of the best generated method would not mean that it composes."""
-    unfit = record.verdict.unfit
-    if unfit == "shape":
-        return "it is not one network of the parents' shape, so whether it copies them cannot be said"
-    if unfit == "size":
-        mine, floor = (
-            record.methods[name].parameters for name in (record.verdict.best, record.verdict.floor)
-        )
-        return f"it has more parameters ({mine}) than one network with two heads ({floor})"
-    return f"{unfit} was measured"
+    best, floor = (record.methods.get(name) for name in (record.verdict.best, record.verdict.floor))
+    words = {
+        "leak": "images of the conjunction were read in training",
+        "shape": "it is not one network of the parents' shape, so whether it copies them cannot be said",
+        "size": f"it has more parameters ({best and best.parameters}) than one network with two heads "
+        f"({floor and floor.parameters})",
+        "one network": "its networks are all the same",
+        "unanswered": f"it answers only {best and best.pairs} of the pairs",
+        "no placebo": "it was not repeated with placebo parents",
+        "placebo": "it keeps more than half of its gain with placebo parents",
+    }
+    said = [words.get(rule, f"{rule} was measured") for rule in record.verdict.broken if rule != "not above"]
+    return joined(said)
+
+
+def _placebos(record: Measured) -> list[str]:
+    """What the gain over 0.5 falls to when either side's parents are exchanged."""
+    placebos = record.methods[record.verdict.best].placebos
+    if not placebos:
+        return []
+    kept = [name for name, placebo in placebos.items() if not falls(placebo.test)]
+    words = [
+        f"{placebo.auroc.mean:.3f} with {placebo.parents} in place of the {_side(record, name)} parents"
+        for name, placebo in placebos.items()
+    ]
+    end = f"not so with {len(kept)} of {len(placebos)}" if kept else "so it does with all"
+    return [f"Placebo parents: it scores {joined(words)}. The gain over 0.5 must fall by half; {end}."]
+
+
+def _side(record: Measured, placebo: str) -> str:
+    side = placebo.partition("_")[0]
+    return getattr(record.pair, side) if isinstance(record, Pair) else f"{side}'s"
+
+
+def _detectable(record: Measured) -> list[str]:
+    """What the tests behind the verdict could have found."""
+    gain = record.verdict.detectable
+    if not math.isfinite(gain):
+        return []
+    return [f"A gain of {gain:.3f} over each method that it must beat would be found with 80% power."]
+
+
+def _tiers(record: Measured) -> list[str]:
+    """The answers within each tier, where there are several."""
+    answers = [f"{answer} in tier {tier}" for tier, answer in record.verdict.tiers.items() if tier]
+    return [f"By what the generators read, the answer is {joined(answers)}."] if answers else []
 
 
 def _copied(record: Measured) -> list[str]:
     if not record.verdict.copies:
         return []
-    novelty = record.methods[record.verdict.best].novelty
-    overlap = novelty.get("error_overlap", NOTHING)
+    row = record.methods[record.verdict.best]
+    overlap, distance, answers = (
+        row.novelty.get(figure, NOTHING) for figure in ("error_overlap", "distance", "answers")
+    )
     shared = (
         f", and {100 * overlap.mean:.0f}% of the images that either gets wrong both get wrong"
         if overlap.known
         else ""
     )
+    where = f" on {row.copies} of {record.pairs} pairs" if isinstance(record, Overall) and row.copies else ""
+    by_answers = (
+        f", their answers at {answers.mean:.2f} (under {COPIED_ANSWERS:g} is a copy)" if answers.known else ""
+    )
     return [
-        f"They are copies of a parent: their weights lie at {novelty['distance'].mean:.2f} of the distance "
-        f"between a parent and its nearest fellow (under {COPY:g} is a copy){shared}."
+        f"They are copies of a parent{where}: their weights lie at {distance.mean:.2f} of the distance "
+        f"between a parent and its nearest fellow (under {COPY:g} is a copy){by_answers}{shared}."
     ]
 
 

@@ -63,7 +63,11 @@ def _one_pair(run: Run, gallery: Gallery) -> list[Section]:
     draw = functools.partial(_of_pair, run, pair, gallery)
     sections: dict[str, list[Block | None]] = {
         "Methods, side by side": [contents.methods(pair), _described(list(pair.methods.values()))],
-        "Against the null and every other method": [*draw("distributions"), *_tests(pair)],
+        "Against the null and every other method": [
+            *draw("distributions"),
+            *_tests(pair),
+            contents.placebos(pair),
+        ],
         "Utility and novelty": [*draw("novelty")],
         "Answers on test images": [*draw("answers")],
         "Kernels of parents and generated networks": [*draw("kernels")],
@@ -87,7 +91,7 @@ def _several(run: Run, gallery: Gallery) -> list[Section]:
         board: list[Block | None] = [
             draw("leaderboard"),
             contents.leaderboard(run.overall),
-            _fold("Tests over all pairs", contents.tests(run.overall)),
+            _fold("Tests over all pairs", contents.tests(run.overall), contents.placebos(run.overall)),
             _described([rows[name] for name in run.overall.methods if name in rows]),
         ]
         sections += [
@@ -163,6 +167,12 @@ def _present(blocks: Sequence[Block | None]) -> list[Block]:
     return [block for block in blocks if block is not None]
 
 
+def _checkout(run: Run) -> str:
+    """The commit of the package, and whether its checkout had other changes."""
+    state = {True: "clean", False: "with changes that are not committed", None: "state unknown"}[run.clean]
+    return f"Commit: {run.commit} ({state})."
+
+
 def how_it_was_made(run: Run) -> list[Block]:
     """Command, timings, device, versions and config of a run."""
     seconds = {stage: time for stage, time in run.timings.items() if math.isfinite(time)}
@@ -172,5 +182,7 @@ def how_it_was_made(run: Run) -> list[Block]:
         Text(run.command, "code"),
         Text(f"Time: {sum(seconds.values()):.1f} s together: {stages}."),
         Text(f"Device: {run.device}. Versions: {versions}."),
+        *_present([contents.making(list(run.pairs[0].methods.values()), run.timings)]),
+        *([Text(_checkout(run))] if run.commit else []),
         Fold("Config", [Text(json.dumps(run.config, indent=2, ensure_ascii=False), "code")]),
     ]

@@ -1,0 +1,68 @@
+"""Placebo parents: what a generator makes when one side's zoo is exchanged for another.
+
+Networks that compose are made from both parents, so they must lose most of their skill when either zoo is
+exchanged. Networks that were trained elsewhere, memorised or fitted to the test keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from kernelgan import models
+from kernelgan.baselines import nulls
+from kernelgan.generators.base import Parents
+from kernelgan.types import Key, Params
+
+NETWORKS = 8
+"""Placebo networks that are kept and measured, the first of each row."""
+
+RANDOM, OTHER = "random", "other"
+"""What stands in: untrained networks of the parents' scale, or the zoo of another concept of that kind."""
+
+NAMES = tuple(f"{side}_{stand_in}" for side in Parents._fields for stand_in in (RANDOM, OTHER))
+"""Every placebo, such as ``attribute_random``: the attribute's zoo is exchanged for untrained networks."""
+
+
+def exchanged(
+    network: models.ConvNet,
+    image_size: int,
+    parents: Parents,
+    key: Key,
+    others: Mapping[str, Params] | None = None,
+) -> dict[str, Parents]:
+    """Both zoos, one of them exchanged.
+
+    Args:
+      network: the parents' module.
+      image_size: pixels a side.
+      parents: of a pair.
+      key: of the run and the pair.
+      others: by side ("attribute", "object"), the zoo of another concept; of the same shapes.
+
+    Returns:
+      By a name of `NAMES`, in that order; without ``others`` only the random ones.
+    """
+    made: dict[str, Parents] = {}
+    for number, side in enumerate(Parents._fields):
+        count = len(getattr(parents, side)["dense"]["bias"])
+        keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 4), number), count)
+        drawn = jax.device_get(nulls.initialise(network, image_size, keys))
+        stand_ins = {RANDOM: jax.tree.map(_scaled, drawn, getattr(parents, side))}
+        if others and side in others:
+            stand_ins[OTHER] = others[side]
+        for name, zoo in stand_ins.items():
+            made[f"{side}_{name}"] = parents._replace(**{side: zoo})
+    return made
+
+
+def _scaled(drawn: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """An untrained leaf ``(M, ...)`` with the root mean square of each parent's: its logits are as loud.
+
+    Untrained networks as they are answer almost nothing, so that the other parent would be heard alone.
+    """
+    axes = tuple(range(1, drawn.ndim))
+    sizes = [np.sqrt(np.mean(np.square(leaf), axis=axes, keepdims=True)) for leaf in (own, drawn)]
+    return (drawn * sizes[0] / np.where(sizes[1] > 0, sizes[1], 1)).astype(drawn.dtype)

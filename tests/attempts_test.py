@@ -1,0 +1,67 @@
+"""The registry of runs on sealed test images."""
+
+import csv
+import subprocess
+
+import pytest
+from tiny_runs import small_config
+
+from kernelgan import attempts, environment, pipeline, results
+from kernelgan.evaluation import comparison
+from kernelgan.types import UserError
+
+
+def test_the_same_networks_are_one_attempt_and_others_count(tmp_path):
+    path = tmp_path / "docs" / "attempts.csv"
+    assert attempts.register(path, "first", {"mine": "aa", "other": "cc"}, {}) == {"mine": 1, "other": 1}
+    assert attempts.register(path, "first", {"mine": "aa"}, {"mine": 0.75}) == {"mine": 1}
+    assert attempts.register(path, "second", {"mine": "bb"}, {}) == {"mine": 2}
+    lines = attempts.read(path)
+    assert [(line["run"], line["family"], line["figure"]) for line in lines] == [
+        ("first", "mine", "0.7500"),
+        ("first", "other", ""),
+        ("second", "mine", ""),
+    ]
+    assert all(line["date"] for line in lines)
+
+
+def test_another_file_is_refused_and_stays(tmp_path):
+    path = tmp_path / "attempts.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"attempts\.csv.*family"):
+        attempts.register(path, "run", {"mine": "aa"}, {})
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_p_values_count_the_attempts_of_their_family():
+    pair = {
+        "methods": {"one": {"kind": "generated", "family": "mine"}, "zipit": {"kind": "merge"}},
+        "tests": {"one": {"zipit": {"p_value": 0.001, "error": 0.01, "freedom": 7.0}}},
+        "null_test": {"method": "one", "p_value": 0.002},
+    }
+    comparison.adjust([pair], {"mine": 5})
+    assert pair["tests"]["one"]["zipit"]["p_adjusted"] == pytest.approx(0.005)
+    assert pair["null_test"]["p_adjusted"] == pytest.approx(0.01)
+
+
+def test_a_run_on_sealed_images_is_registered_once_with_its_figure(unfinished, tmp_path):
+    path = tmp_path / "attempts.csv"
+    config = small_config({"registry": str(path)})
+    pipeline.run(config, unfinished, stage="evaluate")
+    run = results.read_results(unfinished)
+    assert run.attempts == {"cyclegan": 1}
+    (line,) = csv.DictReader(path.open())
+    best = max(run.pairs[0].figure(row.name).mean for row in run.pairs[0].of_kind("generated"))
+    assert line["figure"] == f"{best:.4f}"
+    (unfinished / "results.json").unlink()
+    pipeline.run(config, unfinished, stage="evaluate")
+    assert len(attempts.read(path)) == 1
+
+
+def test_the_commit_is_that_of_the_package():
+    found = environment.checkout()
+    folder = environment.__file__.rpartition("/")[0]
+    command = ["git", "-C", folder, "rev-parse", "HEAD"]
+    asked = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert found.commit == asked.stdout.strip()
+    assert (found.clean is None) == (not found.commit)
