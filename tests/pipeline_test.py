@@ -149,7 +149,11 @@ def test_a_run_measures_every_method(finished):
     assert run.config["model"]["filters"] == [2, 2]
     assert (finished / "report.html").stat().st_size > 10_000
     timings = run.timings
-    assert list(timings) == ["data", "zoo", "fit", "baselines", "generate", "evaluate"]
+    made = ["generate/cyclegan", "placebos"]
+    assert list(timings) == ["data", "zoo", "fit", "baselines", *made, "evaluate"]
+    generated = pair.of_kind("generated")
+    assert all(row.digest and row.steps and row.images == 0 for row in generated)
+    assert all(set(row.placebos) == {"attribute_random", "object_random"} for row in generated)
     assert all(seconds > 0 for seconds in timings.values())
 
 
