@@ -20,6 +20,7 @@ import numpy as np
 
 from kernelgan import interop, models
 from kernelgan.data import photographs
+from kernelgan.types import Params, UserError
 from studies.jain2024.protocol import CLUSTERERS
 
 NETWORK = models.ConvNet()
