@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from kernelgan import distributed, parallel
+from kernelgan import distributed, parallel, stopping
 from kernelgan.types import UserError
 
 Tree = Any
@@ -132,34 +132,40 @@ def fit(
     if not chunks:
         progress(before * calls, before * calls, {})
 
-    for number, chunk in enumerate(chunks):
-        if len(chunk) not in compiled:
-            compiled[len(chunk)] = _compile(program, len(chunk), shared)
-        run = compiled[len(chunk)]
-        mine = run.spread.deal(jax.tree.map(lambda leaf, chunk=chunk: np.asarray(leaf)[chunk], members))
-        if number == 0 and start.state is not None:
-            state, first = run.spread.deal(start.state), start.call
-        else:
-            state, first = run.init(mine, run.shared), 0
-        for call in range(first, calls):
-            with _in_memory(len(chunk)):
-                state, metrics = run.advance(state, mine, (run.shared, run.spread.share(np.int32(call))))
-                metrics = run.spread.collect(metrics)
-            _check_finite(metrics, chunk, call, names=names, unit=unit, remedy=remedy, saver=saver)
-            history = _stored(history, jax.tree.map(lambda leaf: leaf[:, None], metrics), count, calls)
-            jax.tree.map(lambda whole, part, at=(chunk, call): _put(whole, at, part), history, metrics)
-            if call + 1 == calls:
-                kept = run.spread.collect(program.result(state))
-                results = _stored(results, kept, count)
-                jax.tree.map(lambda whole, part, at=chunk: _put(whole, at, part), results, kept)
-                done[chunk] = True
-            if distributed.first(saver.is_due):
-                saves += 1
-                whole = run.spread.collect(state)
-                tree = _Position(done, results, history, chunk, call + 1, whole, saves).as_tree()
-                tree["pace"] = np.array([calls, pace], np.int32)
-                distributed.first(functools.partial(saver.save, tree, saves))
-            progress((before + number) * calls + call + 1, (before + len(chunks)) * calls, _means(metrics))
+    with stopping.saving():
+        for number, chunk in enumerate(chunks):
+            if len(chunk) not in compiled:
+                compiled[len(chunk)] = _compile(program, len(chunk), shared)
+            run = compiled[len(chunk)]
+            mine = run.spread.deal(jax.tree.map(lambda leaf, chunk=chunk: np.asarray(leaf)[chunk], members))
+            if number == 0 and start.state is not None:
+                state, first = run.spread.deal(start.state), start.call
+            else:
+                state, first = run.init(mine, run.shared), 0
+            for call in range(first, calls):
+                with _in_memory(len(chunk)):
+                    state, metrics = run.advance(state, mine, (run.shared, run.spread.share(np.int32(call))))
+                    metrics = run.spread.collect(metrics)
+                _check_finite(metrics, chunk, call, names=names, unit=unit, remedy=remedy, saver=saver)
+                history = _stored(history, jax.tree.map(lambda leaf: leaf[:, None], metrics), count, calls)
+                jax.tree.map(lambda whole, part, at=(chunk, call): _put(whole, at, part), history, metrics)
+                if call + 1 == calls:
+                    kept = run.spread.collect(program.result(state))
+                    results = _stored(results, kept, count)
+                    jax.tree.map(lambda whole, part, at=chunk: _put(whole, at, part), results, kept)
+                    done[chunk] = True
+                due, stop = distributed.first(lambda: (saver.is_due(), stopping.is_asked()))
+                if due or stop:
+                    saves += 1
+                    whole = run.spread.collect(state)
+                    tree = _Position(done, results, history, chunk, call + 1, whole, saves).as_tree()
+                    tree["pace"] = np.array([calls, pace], np.int32)
+                    distributed.first(functools.partial(saver.save, tree, saves))
+                if stop:
+                    raise stopping.Terminated
+                progress(
+                    (before + number) * calls + call + 1, (before + len(chunks)) * calls, _means(metrics)
+                )
     return results, jax.tree.map(_joined_steps, history)
 
 

@@ -14,6 +14,7 @@ from kernelgan import config as config_lib
 from kernelgan import environment, fields, keys, models, report, results, stages
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, readouts
+from kernelgan.config import Settings
 from kernelgan.data import quadrants, sources
 from kernelgan.generators import base
 from kernelgan.plan import PairTask, Plan
@@ -43,6 +44,27 @@ class Networks:
     trained: dict[int, dict[str, Params]]
     halves: Zoos
     generated: dict[str, list[dict[str, Params]]]
+
+
+def rehearse(settings: Settings) -> None:
+    """Tries, before hours of training, what only the end of a run needs: UMAP and figures.
+
+    Raises:
+      UserError: something is not installed as it should be.
+    """
+    from kernelgan.report import drawing
+
+    try:
+        if settings.evaluate.umap_networks:
+            from kernelgan.evaluation import clustering
+
+            clustering.imported_umap()
+        drawing.png(drawing.trial)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the evaluation and the report of this run would fail here ({type(error).__name__}: {error}). "
+            "Install the packages again: pip install -r requirements.txt."
+        ) from error
 
 
 def evaluate(of: Run, plan: Plan, networks: Networks) -> None:

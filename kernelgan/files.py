@@ -52,6 +52,11 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     return path
 
 
+def is_writable(directory: Path) -> bool:
+    """Whether files can be made in a directory; so too where it is not there yet."""
+    return not directory.is_dir() or os.access(directory, os.W_OK)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` once it is complete and on disk."""

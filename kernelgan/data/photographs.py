@@ -81,7 +81,7 @@ def decode(path: str | Path, image_size: int) -> Photograph:
             upright = _in_8_bits(ImageOps.exif_transpose(image), image.format or "")
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
-                if upright.getextrema()[3][0] < 255:
+                if np.asarray(upright)[..., 3].min() < 255:
                     remarks.append(TRANSPARENT)
                     upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
             return Photograph(resize(upright, image_size), tuple(remarks))
