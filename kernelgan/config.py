@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from kernelgan import assemble, fields
 from kernelgan.fields import flatten, section, setting
+from kernelgan.files import given_path
 from kernelgan.generators import FAMILIES
+from kernelgan.stopping import outlast_readers
 from kernelgan.types import Config, UserError
 
 HARMLESS = ("checkpoint.seconds", "device")
@@ -300,7 +301,12 @@ def _disagreements(config: Settings) -> Iterator[str]:
                 f"zoo.{kind}_file is {file!r}, a zoo of a single {kind}, but pairs.{kind}s names "
                 f"{len(named)}; expected a single {kind}"
             )
-        if file and not Path(file).expanduser().exists():
+        try:
+            is_there = not file or given_path(file, f"zoo.{kind}_file").exists()
+        except UserError as error:
+            yield str(error)
+            continue
+        if not is_there:
             yield f"zoo.{kind}_file is {file!r}, which does not exist; expected .safetensors, .npz, .pth"
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
@@ -345,4 +351,5 @@ def listing() -> str:
 
 
 if __name__ == "__main__":
+    outlast_readers()
     print(listing())

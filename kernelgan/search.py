@@ -23,6 +23,7 @@ from kernelgan.data import sources
 from kernelgan.plan import Plan, make_plan, zoo_training
 from kernelgan.population import Training
 from kernelgan.progress import Progress
+from kernelgan.stopping import outlast_readers
 from kernelgan.types import Config, UserError
 
 Scores = dict[str, float]
@@ -165,5 +166,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    outlast_readers()
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)
