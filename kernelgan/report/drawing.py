@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,9 @@ def png(draw: Callable[[], Figure]) -> bytes:
     try:
         import matplotlib
     except ValueError:  # MPLBACKEND is of no backend; none is used here
-        os.environ.pop("MPLBACKEND", None)
+        del os.environ["MPLBACKEND"]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # half imported
         import matplotlib
 
     with matplotlib.rc_context():
