@@ -29,7 +29,7 @@ from kernelgan.evaluation import comparison, null_test
 from kernelgan.files import given_path, write_atomically
 from kernelgan.report import prose, terminal
 from kernelgan.report.tables import Cell, Column, Line, Table
-from kernelgan.results import KINDS, NOTHING, Pair, Run, Statistic, read_results, statistics
+from kernelgan.results import KINDS, NOTHING, SHARES, Pair, Run, Statistic, read_results, statistics
 from kernelgan.stopping import outlast_readers
 from kernelgan.types import UserError
 
@@ -233,7 +233,8 @@ def _over_pairs(run: Compared, titles: Sequence[str], method: str, metric: str) 
         return run.figure(titles[0], method, metric) if titles else NOTHING
     means = [run.figure(title, method, metric).mean for title in titles]
     over = _drawings(run, titles).statistic(np.array(means))
-    return Statistic(over["mean"], tuple(over["ci95"]))
+    found = Statistic(over["mean"], tuple(over["ci95"]))
+    return found.as_share() if metric.partition(".")[0] in SHARES else found
 
 
 def _drawings(run: Compared, titles: Sequence[str]) -> comparison.Drawings:

@@ -268,10 +268,39 @@ def parse(config: Config) -> Settings:
     if not problems:
         built = {name: fields.build(FAMILIES[name].Config, given) for name, given in families.items()}
         settings = dataclasses.replace(fields.build(Settings, values), generators=built)
+        settings = _with_batches_that_fit(settings)
         problems = list(_disagreements(settings))
     if problems:
         raise UserError("The config is not usable:\n  " + "\n  ".join(problems))
     return settings
+
+
+def _with_batches_that_fit(settings: Settings) -> Settings:
+    """A batch of a generator is of at most as many networks as the smaller zoo has."""
+    most = min(zoo_models(settings))
+    families = dict(settings.generators)
+    for name, family in families.items():
+        batch = getattr(family, "batch_size", None)
+        if isinstance(batch, tuple) and max(batch, default=0) > most:
+            families[name] = dataclasses.replace(family, batch_size=tuple(min(size, most) for size in batch))
+    return dataclasses.replace(settings, generators=families)
+
+
+def _largest(value: Any) -> int:  # noqa: ANN401
+    """Of a number, or of some."""
+    return value if isinstance(value, int) else max(value, default=0)
+
+
+def caps(config: Config, settings: Settings) -> list[str]:
+    """What `parse` made smaller than the config asks for, in words."""
+    fewest = min(zoo_models(settings))
+    given = fields.plain(config)["generators"]
+    return [
+        f"generators.{name}.batch_size is {family.batch_size} instead of {given[name]['batch_size']}, for "
+        f"the smaller zoo has {fewest} networks"
+        for name, family in settings.generators.items()
+        if _largest(given[name].get("batch_size", 0)) > _largest(getattr(family, "batch_size", 0))
+    ]
 
 
 def _disagreements(config: Settings) -> Iterator[str]:

@@ -86,6 +86,8 @@ def _loaded(
 ) -> tuple[Settings, models.ConvNet, tuple[loading.Loaded, ...], list[str]]:
     """The config checked, the parents' module, the generators, and what a finished run is made from."""
     settings = config_lib.parse(config)
+    for note in config_lib.caps(config, settings):
+        print(note, file=sys.stderr)
     environment.configure(settings.device)  # before a user's file can start JAX
     network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
     loaded = loading.load(settings.generators, generators, network)

@@ -77,8 +77,6 @@ def search(config: Config, lists: Mapping[str, Sequence[Any]], *, models_a_zoo: 
     progress = Progress("data")
     plan = make_plan(config, sources.load_source(config, progress))
     tasks = tuple(dataclasses.replace(task, models=models_a_zoo) for task in plan.zoos)
-    for each, task in itertools.product(configs, tasks):
-        zoo.check_fits(task, zoo_training(each, task.kind))
     progress.close(f"done, {len(tasks)} zoos, {len(configs)} combinations")
     trials = []
     for number, (chosen, each) in enumerate(zip(settings, configs, strict=True), start=1):
@@ -104,7 +102,7 @@ def _train(config: Config, plan: Plan, progress: Progress) -> Scores:
     """Trains the plan's zoos; those with equally large epochs together."""
     parts: dict[Training, list[zoo.ZooTask]] = {}
     for task in plan.zoos:
-        parts.setdefault(zoo_training(config, task.kind), []).append(task)
+        parts.setdefault(zoo.capped(task, zoo_training(config, task.kind)), []).append(task)
     reached: dict[str, list[np.ndarray]] = {}
     for training, tasks in parts.items():
         trained = zoo.train_zoos(

@@ -75,7 +75,8 @@ def _parts(of: Run, tasks: Sequence[zoo.ZooTask], name: str) -> list[tuple[str, 
     """Zoos with equally large epochs are trained together: the stage, and the places of its tasks."""
     parts: dict[Training, list[int]] = {}
     for place, task in enumerate(tasks):
-        parts.setdefault(zoo_training(of.settings, task.kind), []).append(place)
+        training = zoo.capped(task, zoo_training(of.settings, task.kind))
+        parts.setdefault(training, []).append(place)
     return [
         (name if len(parts) == 1 else f"{name}-{part}", training, places)
         for part, (training, places) in enumerate(parts.items())
