@@ -118,8 +118,14 @@ def fit(
       where a call gives a number for each of ``S`` steps, ``(M, calls * S)``; all numpy.
 
     Raises:
-      UserError: a metric is not finite; with the metric, the member and the call.
+      UserError: a metric is not finite, with the metric, the member and the call; or 64 bits are switched on.
+      Terminated: after SIGTERM, where `stopping.listen` was called; the state is saved.
     """
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise UserError(
+            "JAX_ENABLE_X64 is on; expected float32, for a seed gives other networks with it. Say "
+            "jax.config.update('jax_enable_x64', False) first, or unset the variable."
+        )
     count = len(jax.tree.leaves(members)[0])
     size = max(1, min(chunk_size or count, count))
     start = _resumed(saver, count, size, (calls, pace), lambda: _form(program, members, shared))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -61,7 +62,7 @@ def test_umap_is_imported_where_neither_its_folder_nor_a_home_can_be_written(hom
     if home == "nowhere":
         cache.write_text("")  # a file: no directory can be made
     program = "from kernelgan.evaluation import clustering; print(clustering.imported_umap().__file__)"
-    done = _python(program, PYTHONPATH=f"{tmp_path}:{os.getcwd()}", XDG_CACHE_HOME=str(cache))
+    done = _python(program, PYTHONPATH=f"{tmp_path}:{Path.cwd()}", XDG_CACHE_HOME=str(cache))
     assert done.stdout.strip() == str(tmp_path / "umap.py"), done.stderr
 
 

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from kernelgan.command import parse_flags
-from kernelgan.stopping import outlast_readers
+from kernelgan.stopping import STATUS, Terminated, listen, outlast_readers
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     kept = f"finished figures are kept, and the same command continues ({workdir})"
     try:
+        listen()
         if not _DIR.value:
             raise UserError("--dir is missing; expected the original's data: --dir=DIR (docs/jain2024.md).")
         workdir = given_path(workdir, "--workdir")
@@ -43,6 +44,9 @@ def main(argv: list[str]) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}" + ("" if isinstance(error, UserError) else f"; {kept}"), file=sys.stderr)
         return 2
+    except Terminated:
+        print(f"terminated; {kept}", file=sys.stderr)
+        return STATUS
     except KeyboardInterrupt:
         print(f"interrupted; {kept}", file=sys.stderr)
         return 130
