@@ -83,3 +83,26 @@ def test_exif_orientation_turns_the_image_upright(tmp_path):
     image = photographs.read_image(tmp_path / "a.jpg", 16)
     assert image[:, 12:].mean() > 200
     assert image[:, :4].mean() < 50
+
+
+@pytest.mark.parametrize(
+    ("mode", "extension"), [("RGB", "jpg"), ("RGBA", "png"), ("P", "png"), ("CMYK", "jpg")]
+)
+def test_a_large_photograph_is_the_same_but_for_rounding(tmp_path, monkeypatch, mode, extension):
+    across, down = np.meshgrid(np.linspace(0, 255, 600), np.linspace(0, 255, 400))
+    pixels = np.stack([across, down, 255 - across], -1).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(across.astype(np.uint8)))
+    else:
+        image = image.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a.{extension}"
+    image.save(path, exif=exif)
+    usual = photographs.decode(path, 8)
+    monkeypatch.setattr(photographs, "_LARGE_PIXELS", 1000)
+    large = photographs.decode(path, 8)
+    assert large.remarks == usual.remarks
+    np.testing.assert_allclose(large.image.astype(int), usual.image.astype(int), atol=6)
+    assert int(large.image[0, 0, 1]) - int(large.image[0, -1, 1]) > 100  # turned: the lower side is left

@@ -17,7 +17,7 @@ LARGEST_PIXELS = 300_000_000
 """Of an image that is read; it takes 3 bytes a pixel, 4 with transparency."""
 
 _LARGE_PIXELS = 50_000_000
-"""From here on images are read after each other."""
+"""From here on images are read after each other, and made smaller first."""
 
 _NOT_PILLOWS = {
     ".heic": "HEIC",
@@ -28,6 +28,7 @@ _NOT_PILLOWS = {
         (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"), "a camera's raw format"
     ),
 }
+_REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
 _16_BIT_FORMATS = ("PNG", "PPM")
 """In Pillow's mode "I" these hold 16 bits; others may hold 32, which have no range."""
 
@@ -78,13 +79,21 @@ def decode(path: str | Path, image_size: int) -> Photograph:
             remarks = []
             if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's previews
                 remarks.append(ANIMATED)
-            upright = _in_8_bits(ImageOps.exif_transpose(image), image.format or "")
+            decoded = _reduced(image, 8 * image_size) if pixels > _LARGE_PIXELS else image
+            upright = _in_8_bits(ImageOps.exif_transpose(decoded), image.format or "")
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 if np.asarray(upright)[..., 3].min() < 255:
                     remarks.append(TRANSPARENT)
                     upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
             return Photograph(resize(upright, image_size), tuple(remarks))
+
+
+def _reduced(image: Image.Image, least: int) -> Image.Image:
+    """A large image with sides of at least so many pixels still: what follows takes copies of it."""
+    image.draft(None, (least, least))  # of JPEG alone: the decoder makes it smaller
+    factor = min(image.size) // least
+    return image.reduce(factor) if factor > 1 and image.mode in _REDUCIBLE else image
 
 
 def _in_8_bits(image: Image.Image, file_format: str) -> Image.Image:
