@@ -36,12 +36,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.pairs.attributes = ("black", "red")
     config.pairs.objects = ("cat", "car")
     config.pairs.exclude = "all"
-    config.zoo.models = 16
+    config.zoo.epochs = 15
     config.zoo.images_per_epoch = 1024
     config.generators.cyclegan.epochs = 40
     config.baselines.models = 4
     config.baselines.random_networks = 64
-    config.evaluate.umap_networks = 1
     return config
 
 
@@ -60,14 +59,10 @@ def _photos(config: ConfigDict, *, full: bool) -> ConfigDict:
     config.zoo.models = 64 if full else 16
     config.zoo.epochs = 20
     config.zoo.images_per_epoch = 6400 if full else 3200
-    config.zoo.batch_size = 64
-    config.zoo.learning_rate = 0.004
-    config.zoo.decay = True
     config.zoo.validation_images = 512
     config.baselines.models = 16 if full else 4
     config.baselines.epochs = 20
     config.baselines.images_per_epoch = 6400 if full else 3200
-    config.baselines.learning_rate = 0.004
     config.generators.cyclegan.batch_size = 16 if full else 8
     config.baselines.random_networks = 256 if full else 32
     config.evaluate.umap_networks = 1 if full else 0  # 0.6 s a network

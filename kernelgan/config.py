@@ -61,7 +61,7 @@ class Pairs:
 class Rendered:
     """The images that the package renders."""
 
-    train: int = setting(6000, fields.whole(1), "images for training and validation")
+    train: int = setting(24_000, fields.whole(1), "images for training and validation")
     test: int = setting(1200, fields.whole(1), "images for the test")
 
 
@@ -118,23 +118,23 @@ class Model:
 class Zoo:
     """The parents: a population of networks for each concept."""
 
-    models: int = setting(32, fields.whole(2), "networks in the zoo of each attribute")
+    models: int = setting(8, fields.whole(2), "networks in the zoo of each attribute")
     object_models: int = setting(
         0, fields.whole_or_zero(2), "networks in the zoo of each object; 0: as many as for an attribute"
     )
-    epochs: int = setting(15, fields.whole(1), "epochs")
+    epochs: int = setting(24, fields.whole(1), "epochs")
     images_per_epoch: int = setting(
-        1280,
+        2560,
         fields.whole(1),
         "images drawn anew for each network and epoch; a class that is used up is used again",
     )
     object_images_per_epoch: int = setting(
         0, fields.whole(0), "the same for zoos of objects; 0: as many as for an attribute"
     )
-    batch_size: int = setting(128, _BATCH, "images in a batch, of zoos and of baselines")
-    learning_rate: float = setting(0.002, fields.positive, "of Adam")
+    batch_size: int = setting(64, _BATCH, "images in a batch, of zoos and of baselines")
+    learning_rate: float = setting(0.004, fields.positive, "of Adam")
     decay: bool = setting(
-        False,
+        True,
         fields.truth,
         "the learning rate falls linearly to zero over the epochs, of zoos and of baselines",
     )
@@ -165,10 +165,10 @@ class Baselines:
     """Random networks and networks trained by gradient, which generated networks are compared with."""
 
     models: int = setting(8, fields.whole(1), "networks of each baseline that is trained by gradient")
-    epochs: int = setting(30, fields.whole(1), "epochs of `distilled` and `trained_on_conjunction`")
-    images_per_epoch: int = setting(1280, fields.whole(1), "images of an epoch of these two")
+    epochs: int = setting(24, fields.whole(1), "epochs of `distilled` and `trained_on_conjunction`")
+    images_per_epoch: int = setting(2560, fields.whole(1), "images of an epoch of these two")
     learning_rate: float = setting(
-        0.002, fields.positive, "of Adam, for these two; batch size and decay are those of the zoo"
+        0.004, fields.positive, "of Adam, for these two; batch size and decay are those of the zoo"
     )
     random_networks: int = setting(256, fields.whole(2), "networks of each of `random` and `gaussian`")
     random_bias: str = setting(
@@ -185,7 +185,7 @@ class Evaluate:
         1, fields.whole(0), "networks of each method that are embedded: the first, not the best"
     )
     umap_images: int = setting(
-        480, fields.whole(16), "test images that are embedded, the same number of each quadrant"
+        240, fields.whole(16), "test images that are embedded, the same number of each quadrant"
     )
     umap_neighbours: int = setting(15, fields.whole(2), "neighbours of UMAP")
     dbscan_radius: float = setting(

@@ -200,6 +200,7 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         seed=of.settings.seed,
         key=pair_key(of, pair.split.name),
         names=pair.names,
+        ruled=pair.names[0] in plan.source.ruled,
         fits=fits,
     )
 
@@ -211,6 +212,7 @@ def _measurement_key(
     settings, method = of.settings, rows[row]
     drawn = [settings.baselines.random_networks, settings.baselines.random_bias]
     config = [settings.seed, settings.evaluate, drawn, list(of.network.filters), pair.names]
+    config.append(pair.names[0] in plan.source.ruled)
     words = [method.kind, method.label, method.description, method.family, method.tier]
     read = [quadrants.distilled_groups(pair.split).key]
     read += [plan.zoos[number].groups.key for number in (pair.attribute_zoo, pair.object_zoo)]

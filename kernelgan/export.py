@@ -92,8 +92,8 @@ def _by_pair(
     prefixes = [f"{pair['attribute']}_{pair['object']}/" if len(pairs) > 1 else "" for pair in pairs]
     if tree and all(key.isdecimal() for key in tree):
         taught = prefixes
-        if len(tree) < len(pairs) and "0000" in tree:  # ceilings, counted over the pairs that have them
-            taught = [prefix for prefix, pair in zip(prefixes, pairs, strict=True) if pair["has_ceiling"]]
+        if len(tree) < len(pairs) and "0000" in tree:  # references, counted over the pairs that have them
+            taught = [prefix for prefix, pair in zip(prefixes, pairs, strict=True) if pair["has_reference"]]
         yield from ((taught[int(key)], share) for key, share in tree.items())
     elif {np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)} == {(len(pairs),)}:
         for number, prefix in enumerate(prefixes):

@@ -28,7 +28,7 @@ class PairTask:
       split: the quadrant of each image.
       attribute_zoo: number of the zoo that serves it.
       object_zoo: likewise.
-      has_ceiling: whether the training images hold enough of the conjunction to train the ceiling on.
+      has_reference: whether the training images hold enough of the conjunction to train the reference on.
       leakage: what the gate found.
     """
 
@@ -36,7 +36,7 @@ class PairTask:
     split: quadrants.PairSplit
     attribute_zoo: int
     object_zoo: int
-    has_ceiling: bool
+    has_reference: bool
     leakage: leakage_lib.LeakageReport
 
     @property
@@ -158,7 +158,7 @@ def make_plan(config: Config, source: Source) -> Plan:
             split,
             served[2 * number],
             served[2 * number + 1],
-            quadrants.has_ceiling(part, split),
+            quadrants.has_reference(part, split),
             leakage[split.attribute, split.object_name],
         )
         for number, split in enumerate(splits)

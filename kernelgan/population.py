@@ -284,12 +284,12 @@ def program(
         )
         # XLA's pass over the validation images takes far more memory than the kernel: some at a time.
         at_once = max(1, _VALIDATED // max(1, math.prod(shared["validation"].shape[1:])))
-        records = lax.map(
-            lambda one: record_of(*one, shared),
-            (states["params"], losses, members),
-            batch_size=min(at_once, len(losses)),
-        )
-        return states, records
+
+        def record(network: tuple[Params, jax.Array, Params]) -> Params:
+            return record_of(*network, shared)
+
+        trained = states["params"], losses, members
+        return states, lax.map(record, trained, batch_size=min(at_once, len(losses)))
 
     return engine.Program(
         initialise, epoch, lambda state: state["params"], None if train_epoch is None else many_epochs

@@ -40,14 +40,14 @@ from kernelgan.files import replacing, write_atomically
 from kernelgan.records import from_json, to_json
 from kernelgan.types import Quadrant, UserError
 
-SCHEMA = 2
+SCHEMA = 3
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "arrays.npz"
 
 QUADRANTS = tuple(quadrant.label for quadrant in Quadrant)
 """The quadrants in the order of the numbers in ``test_quadrant`` and ``embedding_quadrant``."""
 
-KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "two nets", "ceiling")
+KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "two nets", "reference")
 """Kinds of methods, in the order of every table."""
 
 ANSWERS = ("yes", "no", "cannot tell")
@@ -151,7 +151,8 @@ class Row:
     tier: str = ""  # what it reads, "W", "S", "U" or "G"; "" where that is not recorded
     networks: int | None = None  # how many were measured
     parameters: int | None = None  # of one network (of both, where two run)
-    auroc: dict[str, Statistic] = field(default_factory=dict)  # against each quadrant and ``worst``
+    auroc: dict[str, Statistic] = field(default_factory=dict)  # against each quadrant, ``worst``, and more:
+    # ``worst_of_means`` and ``worst_calibrated``, with one temperature a head (its interval: networks only)
     balanced_accuracy: Statistic = NOTHING
     average_precision: Statistic = NOTHING
     accuracy: Statistic = NOTHING
@@ -159,7 +160,7 @@ class Row:
     recall: Statistic = NOTHING
     clustering: dict[str, Clustering] = field(default_factory=dict)  # by clusterer
     cosine_similarity: dict[str, Statistic] = field(default_factory=dict)  # within, across, margin
-    recovered: Statistic = NOTHING  # share of the way from random networks to the ceiling
+    recovered: Statistic = NOTHING  # share of the way from max(0.5, random) to the reference
     novelty: dict[str, Statistic] = field(default_factory=dict)  # nearest parent: distance, error_overlap
     pairs: int | None = None  # over all pairs, how many have it
     against: Against | None = None  # over all pairs, its record against the yardstick
@@ -190,6 +191,14 @@ class NullTest:
 
 
 @dataclass(frozen=True)
+class Binding:
+    """What the figure of merit of a pair hangs on, see `evaluation.binding`."""
+
+    quadrants: dict[str, str] = field(default_factory=dict)  # by method, the AUROC that is the lowest
+    free: tuple[str, ...] = ()  # "attribute" or "object" where telling that apart costs nothing
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The best generated method against another."""
 
@@ -212,7 +221,7 @@ class Verdict:
     null_p_value: float = math.nan  # of the best in the matched null test; NaN where there is none
     floor: str = ""  # the method of random networks
     yardstick: str = ""  # the method of both parents run side by side
-    ceiling: str = ""  # the method trained on the conjunction
+    reference: str = ""  # the method trained on the conjunction
 
 
 @dataclass(frozen=True)
@@ -268,6 +277,7 @@ class Pair(Measured):
     data: Images = Images()
     zoo: dict[str, dict[str, Statistic]] = field(default_factory=dict)
     null_test: NullTest | None = None
+    binding: Binding | None = None  # None where quadrants or the methods to judge by were not measured
 
     @property
     def title(self) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fractions
 import functools
+import math
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +138,36 @@ class Run:
 
     @property
     def half_network(self) -> models.ConvNet:
-        """The parents' module at half width."""
-        return self.network.clone(filters=tuple(max(1, n // 2) for n in self.network.filters))
+        """The parents' module of less width, of which two fill the budget of one generated network."""
+        return self.network.clone(filters=budget_filters(self.network, self.settings.data.image_size))
+
+
+@functools.cache
+def budget_filters(network: models.ConvNet, image_size: int) -> tuple[int, ...]:
+    """Filters of each of two networks that together have no more parameters than one with both heads.
+
+    All layers are narrowed by the same share, the least that will do, and rounded to whole filters: for
+    filters (6, 16) and images of 32 pixels it is (4, 12).
+
+    Args:
+      network: the parents' module.
+      image_size: pixels a side.
+    """
+
+    def parameters(filters: Sequence[int], outputs: int) -> int:
+        module = network.clone(filters=tuple(filters), outputs=outputs)
+        shapes = jax.eval_shape(lambda: models.initialise_convnet(module, image_size, jax.random.key(0)))
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+    filters = network.filters
+    budget = parameters(filters, 4)
+    # The shares at which a layer's number of filters, rounded, changes.
+    shares = {fractions.Fraction(2 * kept + 1, 2 * count) for count in filters for kept in range(count)}
+    for share in sorted(shares, reverse=True):
+        narrow = [max(1, math.floor(count * share + fractions.Fraction(1, 2))) for count in filters]
+        if 2 * parameters(narrow, 2) <= budget:
+            return tuple(narrow)
+    return tuple(1 for _ in filters)
 
 
 def pair_key(of: Run, name: str) -> Key:

@@ -159,7 +159,7 @@ def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
                 "object": pair.split.object_name,
                 "attribute_zoo": pair.attribute_zoo,
                 "object_zoo": pair.object_zoo,
-                "has_ceiling": pair.has_ceiling,
+                "has_reference": pair.has_reference,
             }
             for pair in plan.pairs
         ],
@@ -177,7 +177,7 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
         shares=(),
         decay=of.settings.zoo.decay,
     )
-    taught = [pair for pair in plan.pairs if pair.has_ceiling]
+    taught = [pair for pair in plan.pairs if pair.has_reference]
     lessons = {
         "distilled": [
             trained.Lesson(
@@ -188,7 +188,7 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
             for pair in plan.pairs
         ],
         "trained_on_conjunction": [
-            trained.Lesson(pair.split.name, quadrants.ceiling_groups(pair.split)) for pair in taught
+            trained.Lesson(pair.split.name, quadrants.reference_groups(pair.split)) for pair in taught
         ],
     }
     made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}

@@ -165,7 +165,7 @@ def write_plan(workdir: Path, plan: dict[str, Any]) -> None:
       workdir: of the run.
       plan: ``{"layers": [name, ...], "zoos": [{"kind", "concept", "excluded": [name, ...], "checkpoint":
         [stage, key], "half_width": [stage, key]}, ...], "pairs": [{"attribute", "object", "attribute_zoo":
-        number, "object_zoo": number, "has_ceiling"}, ...]}``.
+        number, "object_zoo": number, "has_reference"}, ...]}``.
     """
     write_atomically(workdir / PLAN_FILE, json.dumps(plan, indent=1).encode())
 

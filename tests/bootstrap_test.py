@@ -101,7 +101,7 @@ def test_score_intervals_are_the_protocol_s_record_and_deterministic():
     assert record == bootstrap.score_intervals(scores, quadrant, threshold=0.0, resamples=100, seed=3)
     assert record != bootstrap.score_intervals(scores, quadrant, threshold=0.0, resamples=100, seed=4)
     assert json.loads(json.dumps(record)) == record
-    assert list(record["auroc"]) == ["vs_attribute_only", "vs_object_only", "vs_neither", "worst"]
+    assert list(record["auroc"]) == [*scores_lib.versus_present(quadrant), "worst", "worst_of_means"]
     observed = scores_lib.auroc_by_quadrant(scores, quadrant)["worst"]
     worst = record["auroc"]["worst"]
     assert worst["mean"] == pytest.approx(observed.mean())
@@ -118,6 +118,19 @@ def test_score_intervals_are_the_protocol_s_record_and_deterministic():
         "recall",
     }
     assert "balanced_accuracy" not in bootstrap.score_intervals(scores, quadrant, resamples=10)
+
+
+def test_the_lowest_mean_is_the_smallest_of_the_quadrants_means_in_every_resample():
+    scores, quadrant = _problem(networks=30)
+    record = bootstrap.score_intervals(scores, quadrant, resamples=300, seed=0)["auroc"]
+    weights = bootstrap.image_weights(quadrant, resamples=300, seed=0)
+    shares = bootstrap.network_shares(30, resamples=300, seed=0)
+    drawn = bootstrap.resampled_auroc(scores, quadrant, weights)
+    means = np.stack([(shares.T * drawn[key]).sum(axis=0) for key in scores_lib.versus_present(quadrant)])
+    found = record["worst_of_means"]
+    np.testing.assert_allclose(found["ci95"], np.percentile(means.min(axis=0), [2.5, 97.5]), rtol=1e-5)
+    assert found["mean"] == min(record[key]["mean"] for key in scores_lib.versus_present(quadrant))
+    assert found["mean"] > record["worst"]["mean"]
 
 
 def test_one_network_has_an_interval_over_images_only():

@@ -108,14 +108,14 @@ def test_p_values_are_corrected_for_the_pick_and_over_the_pairs():
 
 @pytest.fixture(scope="module")
 def board():
-    """5 x 6 pairs; `better` gains 0.1 on and_ensemble, `same` nothing on average; two lack a ceiling."""
+    """5 x 6 pairs; `better` gains 0.1 on and_ensemble, `same` nothing on average; two lack a reference."""
     rng = np.random.default_rng(0)
     kinds = {"better": "generated", "and_ensemble": "two nets", "random": "null"}
     pairs = []
     for number in range(30):
         base = rng.uniform(0.5, 0.8)
         means = {
-            "random": 0.4,
+            "random": 0.4 + 0.2 * (number % 2),
             "and_ensemble": base,
             "better": base + 0.1 + 0.02 * rng.normal(),
             "same": base + 0.02 * rng.normal(),
@@ -143,6 +143,22 @@ def test_the_board_has_means_over_pairs(board):
         assert np.mean(found["ci95"]) == pytest.approx(found["mean"])
 
 
+def test_the_figures_beside_the_merit_are_means_over_the_pairs_that_have_them(board):
+    pairs = [{**pair, "methods": {**pair["methods"]}} for pair in board[0]]
+    for number, pair in enumerate(pairs):
+        better = pair["methods"]["better"]
+        beside = {"worst_of_means": {"mean": 0.7}}
+        if number % 2:
+            beside["worst_calibrated"] = {"mean": number / 100}
+        pair["methods"]["better"] = {**better, "auroc": {**better["auroc"], **beside}}
+    found = comparison.overall(pairs, merit="worst", resamples=50, seed=0)["methods"]
+    assert found["better"]["auroc"]["worst_of_means"]["mean"] == pytest.approx(0.7)
+    assert found["better"]["auroc"]["worst_calibrated"]["mean"] == pytest.approx(
+        np.mean(range(1, 30, 2)) / 100
+    )
+    assert set(found["and_ensemble"]["auroc"]) == {"worst"}
+
+
 def test_a_better_method_wins_clearly(board):
     _, overall = board
     against = overall["methods"]["better"]["against"]
@@ -159,14 +175,15 @@ def test_an_equal_method_does_not(board):
     assert against["p_value"] > 0.05
 
 
-def test_the_share_recovered_is_of_the_pairs_that_have_a_ceiling(board):
+def test_the_share_recovered_is_of_the_pairs_that_have_a_reference(board):
     pairs, overall = board
     whole = [pair["methods"] for pair in pairs if "trained_on_conjunction" in pair["methods"]]
     mine = np.mean([methods["better"]["auroc"]["worst"]["mean"] for methods in whole])
     recovered = overall["methods"]["better"]["recovered"]
-    assert recovered["mean"] == pytest.approx((mine - 0.4) / 0.5)
+    floor = np.mean([max(0.5, methods["random"]["auroc"]["worst"]["mean"]) for methods in whole])
+    assert recovered["mean"] == pytest.approx((mine - floor) / (0.9 - floor))
     assert recovered["ci95"][0] < recovered["mean"] < recovered["ci95"][1]
-    assert overall["methods"]["random"]["recovered"]["mean"] == pytest.approx(0)
+    assert overall["methods"]["random"]["recovered"]["mean"] == pytest.approx((0.5 - floor) / (0.9 - floor))
     assert overall["methods"]["trained_on_conjunction"]["recovered"]["mean"] == pytest.approx(1)
 
 

@@ -174,6 +174,8 @@ def make_context(network, make_parents, images):
             "random_bias": "zero",
             "seed": 0,
             "key": jax.random.key(0),
+            "names": ("black", "cat"),
+            "ruled": True,
         }
         return methods.Context(**{**whole, **fields})
 

@@ -73,7 +73,7 @@ def judge(context, tmp_path_factory):
     others = {
         name: method
         for name, method in methods.table({}).items()
-        if method.kind not in ("trained apart", "ceiling")
+        if method.kind not in ("trained apart", "reference")
     }
     images, quadrant = _scenes(50, seed=2)
     kept = tmp_path_factory.mktemp("kept")

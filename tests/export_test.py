@@ -70,7 +70,7 @@ def run(tmp_path_factory, make_parents, generator):
                 "half_width": ["half_width", "0001"],
             },
         ],
-        "pairs": [{"attribute": "black", "object": "cat", "has_ceiling": True}],
+        "pairs": [{"attribute": "black", "object": "cat", "has_reference": True}],
     }
     workdir.write_plan(run, plan)
     history = {"loss": np.zeros((4, 2))}
@@ -237,7 +237,7 @@ def _marked(number, layers=("conv1",), lead=(2,)):
 
 def test_every_pair_family_and_generator_has_its_name(tmp_path):
     pairs = [("black", "cat", True), ("black", "car", False), ("red", "cat", True)]
-    keys = ("attribute", "object", "has_ceiling")
+    keys = ("attribute", "object", "has_reference")
     plan = {"layers": ["conv1"], "pairs": [dict(zip(keys, pair, strict=True)) for pair in pairs]}
     zoo = {"kind": "object", "excluded": ["x"]}
     plan["zoos"] = [

@@ -95,7 +95,7 @@ def test_a_directory_that_was_moved_gives_the_same_images(layout, tmp_path):
     assert len(digests) == 1
 
 
-def test_optional_folders_name_the_quadrants_and_feed_the_ceiling(layout):
+def test_optional_folders_name_the_quadrants_and_feed_the_reference(layout):
     shutil.rmtree(layout / "test/0")
     for name in ("test/0/attribute_only", "test/0/object_only", "test/0/neither", "train/1"):
         _save(layout / name / "a.png")

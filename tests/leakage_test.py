@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic_sources import noise_images, partition
 
-from kernelgan.data import leakage, quadrants
+from kernelgan.data import leakage, quadrants, rendered
 from kernelgan.data.images import ImageSet, Source, content_fractions
 from kernelgan.data.leakage import Fold, LeakageError, Reader
 from kernelgan.types import Quadrant
@@ -69,10 +69,10 @@ def test_a_planted_leak_stops(source, from_test, on_validation):
     if not from_test:
         leakage.check_leakage(
             part, [readers[3]]
-        )  # the ceiling may read conjunction images of the training set
+        )  # the reference may read conjunction images of the training set
 
 
-def test_the_ceiling_may_not_read_the_tests_conjunction(source):
+def test_the_reference_may_not_read_the_tests_conjunction(source):
     train = quadrants.quadrant_of(source.train, "black", "cat") == Quadrant.CONJUNCTION
     test = quadrants.quadrant_of(source.test, "black", "cat") == Quadrant.CONJUNCTION
     source.train.images[np.flatnonzero(train)[:8]] = source.test.images[np.flatnonzero(test)[:8]]
@@ -80,7 +80,7 @@ def test_the_ceiling_may_not_read_the_tests_conjunction(source):
     readers = _readers(part, quadrants.split(part, "black", "cat"))
     leakage.check_leakage(part, readers[:3])
     with pytest.raises(
-        LeakageError, match=r"The ceiling of black cat would read \d image\(s\).*'train/\d+'.* and \d more"
+        LeakageError, match=r"The reference of black cat would read \d image\(s\).*'train/\d+'.* and \d more"
     ):
         leakage.check_leakage(part, readers[3:])
 
@@ -222,32 +222,63 @@ def test_a_fold_learns_from_a_pair_and_holds_out_a_pair(weights):
         Fold("fold 1", dict(zip(PAIRS, weights, strict=False)))
 
 
-def test_nearest_correlation_is_that_of_small_pictures():
-    rng = np.random.default_rng(4)
-    images = rng.integers(0, 256, (3, 16, 16, 3), np.uint8)
-    images[2] = 77  # of one colour: like nothing
-    others = np.stack([255 - images[0], images[1] // 2 + 20, rng.integers(0, 256, (16, 16, 3), np.uint8)])
-    nearest = leakage.nearest_correlation(images, np.arange(3), others, np.arange(2))
-    small = (
-        images.reshape(3, 8, 2, 8, 2, 3).mean(axis=(2, 4)),
-        others.reshape(3, 8, 2, 8, 2, 3).mean(axis=(2, 4)),
-    )
-    a, b = (group - group.mean(axis=(1, 2), keepdims=True) for group in small)
-    a, b = (
-        group.reshape(3, -1) / np.maximum(np.linalg.norm(group.reshape(3, -1), axis=1), 1)[:, None]
-        for group in (a, b)
-    )
-    np.testing.assert_allclose(nearest, (a @ b[:2].T).max(axis=1), atol=1e-5)
-    assert nearest[1] > 0.999
-    assert nearest[2] == 0
+@pytest.fixture(scope="module")
+def pictures():
+    """Training and test images of which none is like another."""
+    source = rendered.load(attributes=("black",), objects=("cat",), train=300, test=60)
+    return source.train.images, source.test.images
+
+
+def _noise(images, size):
+    return np.random.default_rng(0).normal(0, size, images.shape)
+
+
+CHANGES = {
+    "shifted by a pixel": lambda images: np.concatenate([images[:, :, :1], images[:, :, :-1]], axis=2),
+    "shifted down and to the left": lambda images: np.pad(
+        images[:, :-1, 1:], ((0, 0), (1, 0), (0, 1), (0, 0)), mode="edge"
+    ),
+    "darker, with less contrast": lambda images: 0.8 * images + 15,
+    "noise as of a JPEG": lambda images: images + _noise(images, 5),
+    "all of these": lambda images: 0.8 * np.roll(images, 1, axis=1) + 15 + _noise(images, 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_copies_are_near_duplicates_and_other_pictures_are_not(pictures, change):
+    train, test = pictures
+    planted = test.copy()
+    copied = np.arange(0, 60, 3)
+    planted[copied] = np.clip(np.rint(CHANGES[change](train[100 + copied].astype(float))), 0, 255)
+    near = leakage.near_duplicates(planted, np.arange(60), train, np.arange(300))
+    assert near[copied].mean() >= 0.9
+    assert not np.delete(near, copied).any()
+
+
+def test_near_duplicates_are_of_the_images_that_are_named(pictures, monkeypatch):
+    train, _ = pictures
+    flat = np.full_like(train[:1], 77)  # of one colour: like nothing
+    images = np.concatenate([train[[5, 6, 290]], flat])
+    for block in (4096, 7):
+        monkeypatch.setattr(leakage, "_BLOCK", block)
+        found = leakage.near_duplicates(
+            images, np.array([3, 1, 2]), np.append(train, flat, 0), np.arange(290)
+        )
+        np.testing.assert_array_equal(found, [False, True, False])
 
 
 @pytest.mark.parametrize("side", [8, 20, 28, 33])
-def test_thumbnails_average_whatever_the_side(side):
-    weights = leakage._averaging(side)
-    assert weights.shape == (8, side)
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("shift", [-1, 0, 1])
+def test_thumbnails_average_whatever_the_side(side, size, shift):
+    weights = leakage._averaging(side, shift, size)
+    assert weights.shape == (size, side)
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(weights.sum(axis=0), 8 / side, rtol=1e-5)
+    line = np.arange(side) ** 2.0
+    moved = line[np.clip(np.arange(side) - shift, 0, side - 1)]
+    np.testing.assert_allclose(weights @ line, leakage._averaging(side, 0, size) @ moved, rtol=1e-4)
+    if size == 8 and side == 8:
+        np.testing.assert_allclose(weights @ line, moved)
 
 
 def test_many_pairs_take_little_time():

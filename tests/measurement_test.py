@@ -83,7 +83,7 @@ def test_a_record_has_the_protocols_keys(measured):
     assert record["kind"] == "two nets"
     assert record["networks"] == 4
     assert record["parameters"] == 2 * (56 + 57 + 26)  # two convolutions and a dense layer, twice
-    assert set(record["auroc"]) == {"vs_attribute_only", "vs_object_only", "vs_neither", "worst"}
+    assert set(record["auroc"]) == {*scores.versus_present(QUADRANT), "worst", "worst_of_means"}
     assert set(record["clustering"]) == {"kmeans_raw"}
     assert set(record["clustering"]["kmeans_raw"]) == FIGURES
     assert set(record["clustering"]["kmeans_raw"]["as_printed"]) == FIGURES - {"accuracy", "as_printed"}
@@ -182,19 +182,12 @@ def _record(mean):
     return {"auroc": {"worst": {"mean": mean}}}
 
 
-def test_recovered_is_nothing_for_random_and_all_for_the_ceiling():
-    found = measurement.recovered(
-        {
-            "random": _record(0.5),
-            "x": _record(0.6),
-            "bad": _record(0.4),
-            "trained_on_conjunction": _record(0.9),
-        }
-    )
-    assert found["random"]["mean"] == 0
-    assert found["trained_on_conjunction"]["mean"] == 1
-    assert found["x"]["mean"] == pytest.approx(0.25)
-    assert found["bad"]["mean"] == pytest.approx(-0.25)
+@pytest.mark.parametrize(("random", "floor"), [(0.6, 0.6), (0.5, 0.5), (0.4, 0.5)])
+def test_recovered_is_nothing_for_the_better_of_random_and_chance_and_all_for_the_reference(random, floor):
+    means = {"random": random, "constant": 0.5, "x": 0.7, "trained_on_conjunction": 0.9}
+    found = measurement.recovered({name: _record(mean) for name, mean in means.items()})
+    for name, mean in means.items():
+        assert found[name]["mean"] == pytest.approx((mean - floor) / (0.9 - floor))
 
 
 @pytest.mark.parametrize(
@@ -203,9 +196,10 @@ def test_recovered_is_nothing_for_random_and_all_for_the_ceiling():
         {"random": _record(0.5), "x": _record(0.6)},
         {"x": _record(0.6), "trained_on_conjunction": _record(0.9)},
         {"random": _record(0.5), "trained_on_conjunction": _record(0.5)},
+        {"random": _record(0.4), "trained_on_conjunction": _record(0.45)},  # below chance
     ],
 )
-def test_recovered_is_unknown_without_a_way_from_random_to_the_ceiling(records):
+def test_recovered_is_unknown_without_a_way_from_random_to_the_reference(records):
     assert measurement.recovered(records) == dict.fromkeys(records)
 
 
@@ -308,12 +302,24 @@ def test_a_pair_has_a_record_of_every_method_that_could_be_made(pair):
     without = {
         "attribute_only",
         "object_only",
+        "constant",
         "pixels",
         "colour_histogram",
+        "colour_rule_object",
         "half_width_pair",
         "and_ensemble",
     }
     assert {name for name, one in records.items() if "novelty" not in one} == without
+    one_head = {"constant", "attribute_only", "object_only", "trained_on_conjunction"}
+    assert {name for name, one in records.items() if "worst_calibrated" not in one["auroc"]} == one_head
+    for one in records.values():
+        means = [one["auroc"][key]["mean"] for key in scores.versus_present(QUADRANT)]
+        assert one["auroc"]["worst_of_means"]["mean"] == pytest.approx(min(means))
+        assert one["auroc"]["worst"]["mean"] <= min(means) + 1e-12
+    constant = records["constant"]
+    assert [one["mean"] for one in constant["auroc"].values()] == [0.5] * 5
+    assert not {"clustering", "cosine_similarity", "novelty"} & constant.keys()  # it has no features
+    assert set(record["binding"]["quadrants"]) == {"and_ensemble", "trained_on_conjunction"}
     assert record["null_test"]["statistic"] == "auroc.worst"
     np.testing.assert_array_equal(np.unique(arrays["test_quadrant"]), np.arange(4))
     assert all(f"worst/{name}" in arrays for name in records)
@@ -333,9 +339,10 @@ def test_a_pair_s_tests_are_of_its_means(pair):
 def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypatch):
     ran, real = [], features.population_outputs
 
-    def count(network, params, *arguments, **options):
-        ran.append(len(params["dense"]["bias"]))
-        return real(network, params, *arguments, **options)
+    def count(network, params, images, **options):
+        if np.array_equal(images, pictures):
+            ran.append(len(params["dense"]["bias"]))
+        return real(network, params, images, **options)
 
     monkeypatch.setattr(features, "population_outputs", count)
     chosen = {name: ROWS[name] for name in (*baselines.PARENTS, baselines.YARDSTICK, "average")}

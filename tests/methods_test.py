@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from rows import ROWS
 
-from kernelgan import assemble, models, results
-from kernelgan.baselines import methods
-from kernelgan.evaluation import features
+from kernelgan import assemble, models, results, stages
+from kernelgan.baselines import methods, readouts
+from kernelgan.data import colour
+from kernelgan.evaluation import features, scores
 from kernelgan.generators import stateless
 from kernelgan.types import UserError
 
@@ -21,14 +22,18 @@ def context(make_context):
 NETWORKS = {
     "random": 6,
     "gaussian": 6,
+    "constant": 1,
     "pixels": 1,
     "colour_histogram": 1,
+    "colour_rule_object": 3,
     "attribute_only": 4,
     "object_only": 3,
     "average": 3,
     "rebasin_average": 3,
     "concatenate": 3,
     "zipit": 3,
+    "regmean": 3,
+    "repair": 3,
     "noise_a2b": 4,
     "noise_b2a": 3,
     "cyclegan_a2b": 4,
@@ -91,6 +96,36 @@ def test_no_method_reads_an_image_of_the_conjunction(name, context, images):
 def test_an_opponent_that_was_not_trained_is_missing(name, context):
     untrained = dataclasses.replace(context, trained={}, half_width=None)
     assert ROWS[name].networks(untrained) is None
+
+
+def test_a_constant_scores_every_image_alike(context, images):
+    found, _ = features.score(_logits(ROWS["constant"].networks(context), images[:8]))
+    quadrant = np.arange(8) % 4
+    for figure, values in scores.auroc_by_quadrant(found, quadrant).items():
+        assert values == [0.5], figure
+
+
+def test_the_colour_rule_answers_exactly_where_it_labels_and_the_object_as_its_parents(context):
+    shades = np.array([5, 5, 120, 250, 5, 120])[:, None, None, None]
+    images = np.broadcast_to(shades, (6, 16, 16, 3)).astype(np.uint8)
+    logits = _logits(ROWS["colour_rule_object"].networks(context), images)
+    says_black = logits[..., 1] > logits[..., 0]
+    np.testing.assert_array_equal(says_black, np.tile(colour.holds(images)["black"] == 1, (3, 1)))
+    certainty = 1 / (1 + np.exp(-np.abs(logits[..., 1] - logits[..., 0])))
+    assert certainty.min() > readouts.CERTAIN - 1e-6
+    own = features.population_logits(context.network, context.objects, images, chunk_size=8)
+    np.testing.assert_allclose(logits[..., 2:], own, atol=1e-6)
+
+
+def test_the_colour_rule_is_no_row_where_no_rule_labels_the_attribute(context):
+    assert ROWS["colour_rule_object"].networks(dataclasses.replace(context, ruled=False)) is None
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, None])
+def test_readouts_come_in_the_chunks_of_networks(context, images, chunk_size):
+    rule, nets = ROWS["colour_rule_object"].networks(context)
+    parts = [list(one.outputs(images[:4], chunk_size=chunk_size)) for one in (rule, nets)]
+    assert [list(members) for members, *_ in parts[0]] == [list(members) for members, *_ in parts[1]]
 
 
 def _random(context, **changes):
@@ -176,6 +211,27 @@ def test_parameters_of_one_network_of_the_references_size(context, name, paramet
     zoo = jax.tree.map(lambda leaf: np.zeros((3, *leaf.shape), leaf.dtype), shapes)
     whole = dataclasses.replace(context, network=network, image_size=32, attribute=zoo, objects=zoo)
     assert methods.parameter_count(ROWS[name].networks(whole)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("filters", "size", "expected"), [((6, 16), 32, (4, 12)), ((6, 16), 28, (4, 12)), ((1, 1), 32, (1, 1))]
+)
+def test_half_width_networks_are_the_widest_that_fit_one_networks_parameters(filters, size, expected):
+    assert stages.budget_filters(models.ConvNet(filters), size) == expected
+
+
+@pytest.mark.parametrize("filters", [(6, 16), (4, 6), (12, 32), (5,)])
+def test_two_narrow_networks_fill_the_budget_and_no_more(filters):
+    def parameters(widths, outputs):
+        total, inputs, side = 0, 3, 32
+        for width in widths:
+            total, inputs, side = total + (25 * inputs + 1) * width, width, (side - 4) // 2
+        return total + (inputs * side**2 + 1) * outputs
+
+    narrow, budget = stages.budget_filters(models.ConvNet(filters), 32), parameters(filters, 4)
+    assert 0.8 * budget < 2 * parameters(narrow, 2) <= budget
+    wider = [width + 1 for width in narrow]
+    assert 2 * parameters(wider, 2) > budget
 
 
 def test_probes_are_equally_many_of_each_seen_quadrant_in_random_order_and_a_copy(context):

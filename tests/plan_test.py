@@ -61,7 +61,7 @@ def test_one_pair_has_two_zoos(source):
     assert (objects.kind, objects.concept, objects.excluded) == ("object", "cat", ("black",))
     assert attribute.groups.quadrants == (Quadrant.ATTRIBUTE_ONLY, Quadrant.NEITHER)
     assert objects.groups.quadrants == (Quadrant.OBJECT_ONLY, Quadrant.NEITHER)
-    assert pair.has_ceiling
+    assert pair.has_reference
     assert pair.leakage.leaked == 0
 
 
@@ -146,10 +146,10 @@ def test_zoos_have_the_sizes_and_epochs_of_their_kind(source):
     assert plan_lib.zoo_training(_config(), "object") == plan_lib.zoo_training(_config(), "attribute")
 
 
-def test_without_conjunctions_to_learn_from_there_is_no_ceiling(source):
+def test_without_conjunctions_to_learn_from_there_is_no_reference(source):
     both = (source.train.attributes["black"] == 1) & (source.train.objects["cat"] == 1)
     (pair,) = plan_lib.make_plan(_config(), _without(source, ~both)).pairs
-    assert not pair.has_ceiling
+    assert not pair.has_reference
     assert not (pair.split.train == Quadrant.CONJUNCTION).any()
 
 
@@ -185,14 +185,14 @@ def test_a_copy_of_a_conjunction_is_refused_by_name(source, concept, other, read
     assert "'black cat'" in str(error.value)
 
 
-def test_a_copy_of_a_test_conjunction_in_the_ceiling_is_refused(source):
+def test_a_copy_of_a_test_conjunction_in_the_reference_is_refused(source):
     learnt = np.flatnonzero(
         plan_lib.make_plan(_config(), source).pairs[0].split.train == Quadrant.CONJUNCTION
     )[0]
     twin = np.flatnonzero((source.test.attributes["black"] == 1) & (source.test.objects["cat"] == 1))[0]
     source.test.images[twin] = source.train.images[learnt]
     with pytest.raises(
-        LeakageError, match=rf"^The ceiling of black cat would read 1 image.*'train/{learnt}'"
+        LeakageError, match=rf"^The reference of black cat would read 1 image.*'train/{learnt}'"
     ):
         plan_lib.make_plan(_config(), source)
 

@@ -140,7 +140,7 @@ def test_parents_read_the_quadrants_of_the_pair(source, maximum):
         quadrants.zoo_groups(part, "attribute", "black", ["cat"]),
         quadrants.zoo_groups(part, "object", "cat", ["black"]),
     )
-    for groups in (*parents, quadrants.distilled_groups(pair), quadrants.ceiling_groups(pair)):
+    for groups in (*parents, quadrants.distilled_groups(pair), quadrants.reference_groups(pair)):
         for number, train, validation in zip(groups.quadrants, groups.train, groups.validation, strict=True):
             np.testing.assert_array_equal(train, np.flatnonzero(pair.train == number))
             np.testing.assert_array_equal(validation, np.flatnonzero(pair.validation == number))
@@ -162,9 +162,9 @@ def test_one_zoo_serves_a_row_of_a_matrix(source):
 
 def test_groups_of_other_quadrants_have_another_key(source):
     pair = quadrants.split(partition(source), "black", "cat")
-    keys = {quadrants.distilled_groups(pair).key, quadrants.ceiling_groups(pair).key}
+    keys = {quadrants.distilled_groups(pair).key, quadrants.reference_groups(pair).key}
     assert len(keys) == 2
-    assert quadrants.ceiling_groups(pair).validation[0].size == 0
+    assert quadrants.reference_groups(pair).validation[0].size == 0
 
 
 def test_too_few_images_name_the_quadrant_and_the_field(source):
@@ -231,12 +231,12 @@ def test_a_test_set_with_some_quadrants_named_needs_all(source):
         quadrants.split(partition(source), "black", "cat")
 
 
-def test_the_ceiling_needs_conjunctionnoise_images(source):
+def test_the_reference_needs_conjunctionnoise_images(source):
     part = partition(source)
-    assert quadrants.has_ceiling(part, quadrants.split(part, "black", "cat"))
+    assert quadrants.has_reference(part, quadrants.split(part, "black", "cat"))
     without = take(source.train, quadrants.quadrant_of(source.train, "black", "cat") != Quadrant.CONJUNCTION)
     part = partition(Source("without", without, source.test))
-    assert not quadrants.has_ceiling(part, quadrants.split(part, "black", "cat"))
+    assert not quadrants.has_reference(part, quadrants.split(part, "black", "cat"))
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -124,7 +124,7 @@ def test_the_page_has_every_section_and_fact(one_page):
     text = text_of(one_page)
     for words in (
         "run black_cat · seed 0 · cpu (2 devices)",
-        "Only the ceiling read images of the conjunction",
+        "Only networks trained on the conjunction read images of it",
         "as printed by the original",
         "3 files skipped",
         "0.700 [0.690, 0.710]",
@@ -138,6 +138,27 @@ def test_the_page_has_every_section_and_fact(one_page):
         assert words in text, words
     assert "nan" not in text.lower().split()
     assert "None" not in text
+
+
+def test_a_page_has_the_figures_beside_the_merit_where_there_are_any_and_the_sizes():
+    made = rich_pair()
+    for name, record in made["methods"].items():
+        record["auroc"]["worst_of_means"] = statistic(0.812)
+        record["parameters"] = {"attribute_only": 1000, "and_ensemble": 2000}.get(name, 1220)
+    made["methods"]["distilled"]["auroc"]["worst_calibrated"] = statistic(0.834)
+    (pair,) = run_of(made).pairs
+    shown = contents.methods(pair)
+    titles = [column.title for column in shown.columns]
+    rows = {row.cells[0].text: dict(zip(titles, row.cells, strict=True)) for row in shown.rows}
+    assert {row["lowest mean"].text for row in rows.values()} == {"0.812"}
+    assert {name for name, row in rows.items() if row["calibrated"].text == "0.834"} == {"distilled"}
+    assert rows["average"]["calibrated"].text == "-"
+    terminal_titles = [column.title for column in shown.on("terminal").columns]
+    assert not {"lowest mean", "calibrated"} & set(terminal_titles)
+    assert "1,220 parameters: 22% more than a parent, 61% of both parents" in shown.caption
+    assert "mean 0.812" in " ".join(prose.verdict(pair))
+    bare = contents.methods(run_of(rich_pair()).pairs[0])
+    assert not {"lowest mean", "calibrated"} & {column.title for column in bare.columns}
 
 
 def test_the_page_is_well_formed_and_self_contained(one_page):

@@ -19,7 +19,7 @@ def test_written_results_read_back_equal(tmp_path):
     path = results.write_results(tmp_path / "run", run, arrays)
 
     assert path == tmp_path / "run" / "results.json"
-    assert json.loads(path.read_text())["schema"] == results.SCHEMA == 2
+    assert json.loads(path.read_text())["schema"] == results.SCHEMA == 3
     read = results.read_results(tmp_path / "run")
     assert to_json(read) == to_json(run)
     assert read.seed == 3
@@ -97,11 +97,11 @@ def test_what_json_cannot_hold_is_refused_by_path():
         ("{", "cannot be read"),
         ("\xff\xfe", "cannot be read"),
         ("[]", "schema None"),
-        ('{"schema": 3}', "schema 3"),
+        ('{"schema": 4}', "schema 4"),
         ('{"schema": 1, "command": "python launch.py --x"}', r"schema 1.*python launch\.py --x"),
-        ('{"schema": 2}', r"results\.pairs is missing"),
-        ('{"schema": 2, "pairs": [3]}', r"results\.pairs\[0\]"),
-        ('{"schema": 2, "pairs": [{"pair": {"attribute": "a"}}]}', "pair.object|methods is missing"),
+        ('{"schema": 3}', r"results\.pairs is missing"),
+        ('{"schema": 3, "pairs": [3]}', r"results\.pairs\[0\]"),
+        ('{"schema": 3, "pairs": [{"pair": {"attribute": "a"}}]}', "pair.object|methods is missing"),
     ],
 )
 def test_damaged_results_name_the_file(tmp_path, content, message):

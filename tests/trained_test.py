@@ -110,7 +110,7 @@ def captured(monkeypatch):
     return given
 
 
-def test_the_ceiling_learns_the_conjunction_alone_from_all_four_quadrants(captured, network, images):
+def test_the_reference_learns_the_conjunction_alone_from_all_four_quadrants(captured, network, images):
     lessons = [trained.Lesson(f"pair {n}", _all(24 * n)) for n in range(2)]
     found = trained.train_on_conjunction(
         network, images, lessons, AT_REST, count=3, seed=0, chunk_size=4, saver=None, progress=None
@@ -129,7 +129,7 @@ def test_the_ceiling_learns_the_conjunction_alone_from_all_four_quadrants(captur
     assert [params["conv1"]["bias"].tolist() for params, _ in found] == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_half_of_the_ceilings_batch_is_the_conjunction(captured, network, images):
+def test_half_of_the_references_batch_is_the_conjunction(captured, network, images):
     trained.train_on_conjunction(
         network, images, [trained.Lesson("pair", _all(0))], AT_REST,
         count=1, seed=0, chunk_size=4, saver=None, progress=None,

@@ -140,8 +140,8 @@ def test_the_verdict_says_what_it_rests_on():
         "50% of the way",
     ):
         assert words in text, words
-    no_ceiling = prose.summary(run_of(pair_result(trained_on_conjunction=0.45)))
-    assert any(line.startswith("Beware") for line in no_ceiling)
+    no_reference = prose.summary(run_of(pair_result(trained_on_conjunction=0.45)))
+    assert any(line.startswith("Beware") for line in no_reference)
     unknown = "\n".join(prose.summary(run_of(pair_result(quadrants=False))))
     assert "quadrants of the other images are not known" in unknown
     assert "Worst-quadrant" not in unknown

@@ -7,10 +7,13 @@ PARENTS = ("attribute_only", "object_only")
 """The attribute's and the object's zoo as they are; the novelty of every method is taken against them."""
 
 FLOOR = "random"
-"""Random networks: what every generator must beat, and where shares begin."""
+"""Random networks: what every generator must beat, and where shares begin unless `CHANCE` is above them."""
+
+CHANCE = 0.5
+"""The figure of merit of one score for every image: no share begins below it."""
 
 YARDSTICK = "and_ensemble"
 """Both parents run, at twice the parameters: what every method is compared with."""
 
-CEILING = "trained_on_conjunction"
-"""Networks trained on the conjunction itself: where shares end."""
+REFERENCE = "trained_on_conjunction"
+"""Networks trained on the conjunction itself: where shares end. Not a bound: the ensemble may be above."""

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from kernelgan import assemble, models, probes
-from kernelgan.baselines import CEILING, FLOOR, PARENTS, YARDSTICK, merges, nulls, readouts
+from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK, merges, moments, nulls, readouts
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluation.features import ConvNets, Population
 from kernelgan.generators import base
@@ -40,7 +40,7 @@ class Context:
       objects: parents, from the object's zoo.
       generated: networks of each generator, by row.
       trained: networks trained by gradient, by row; one that could not be trained is missing.
-      half_width: two zoos at half width, the attribute's and the object's, and their module.
+      half_width: two narrower zoos, the attribute's and the object's, and their module.
       images: training images, uint8 ``(N, H, W, C)``; only what the groups below name may be read.
       seen: the three seen quadrants of the pair.
       attribute_images: what the attribute's zoo reads, positives first.
@@ -51,6 +51,7 @@ class Context:
       seed: of the run.
       key: of the run and the pair.
       names: of the attribute and the object.
+      ruled: whether a rule on pixels (`kernelgan.data.colour`) says which images have the attribute.
     """
 
     network: models.ConvNet
@@ -69,6 +70,7 @@ class Context:
     seed: int
     key: Key
     names: tuple[str, str] = ("attribute", "object")
+    ruled: bool = False
     fits: readouts.Fits = dataclasses.field(default_factory=readouts.Fits)
 
     @property
@@ -172,13 +174,14 @@ def _gaussian(context: Context) -> Generator:
     return nulls.gaussian(context.network, count=context.random_networks)
 
 
-def _zipit(context: Context) -> Generator:
-    del context
-    return stateless(
-        lambda key, parents, images: merges.zipit(*assemble.paired(*parents), images),
+def _seen_merge(merge: Callable[[Params, Params, np.ndarray], Params]) -> Callable[[Context], Networks]:
+    """A merge that reads seen images."""
+    generator = stateless(
+        lambda key, parents, images: merge(*assemble.paired(*parents), images),
         reads="U",
         images=_ALIGNING_IMAGES,
     )
+    return _by(lambda context: generator)
 
 
 def and_ensemble(context: Context) -> Networks:
@@ -187,11 +190,18 @@ def and_ensemble(context: Context) -> Networks:
 
 
 def half_width_pair(context: Context) -> Networks | None:
-    """Two parents of half the width, side by side."""
+    """Two narrower parents, side by side."""
     if context.half_width is None:
         return None
     network, *zoos = context.half_width
     return tuple(ConvNets(network, zoo) for zoo in zoos)
+
+
+def _colour_rule_object(context: Context) -> Networks | None:
+    if not context.ruled:
+        return None
+    count = len(context.objects["dense"]["bias"])
+    return readouts.colour_rule(context.names[0], count), ConvNets(context.network, context.objects)
 
 
 def _trained(name: str) -> Callable[[Context], Networks | None]:
@@ -223,6 +233,13 @@ BASELINES: dict[str, Method] = {
         "random networks with the parents' means and spreads",
         "each parameter drawn with its mean and spread over a parent's zoo, parents' heads",
         _by(_gaussian),
+        tier="W",
+    ),
+    "constant": Method(
+        "null",
+        "one score for every image",
+        "no network: one score for every image",
+        lambda context: (readouts.constant(),),
         tier="W",
     ),
     "pixels": Method(
@@ -274,7 +291,21 @@ BASELINES: dict[str, Method] = {
         "merge",
         "a merge of both parents' correlated filters",
         "features of both parents that correlate are merged",
-        _by(_zipit),
+        _seen_merge(merges.zipit),
+        tier="U",
+    ),
+    "regmean": Method(
+        "merge",
+        "a merge of weights by least squares",
+        "weights that keep both parents' pre-activations best, by least squares",
+        _seen_merge(moments.regmean),
+        tier="U",
+    ),
+    "repair": Method(
+        "merge",
+        "the average after matching, its activations put right",
+        "the average after matching filters, each filter's mean and spread restored",
+        _seen_merge(moments.repair),
         tier="U",
     ),
     "distilled": Method(
@@ -287,10 +318,16 @@ BASELINES: dict[str, Method] = {
     ),
     "half_width_pair": Method(
         "same size",
-        "two parents of half the width side by side",
-        "two parents trained at half width, side by side",
+        "two narrower parents side by side",
+        "two narrower parents, trained, side by side: no more parameters than one network",
         half_width_pair,
         inputs=("half_width",),
+    ),
+    "colour_rule_object": Method(
+        "two nets",
+        "the rule that labels {attribute}, and the {object} parents",
+        "the rule on pixels that labels the attribute, times the object's parents",
+        _colour_rule_object,
     ),
     YARDSTICK: Method(
         "two nets",
@@ -298,8 +335,8 @@ BASELINES: dict[str, Method] = {
         "both parents run, product of probabilities",
         and_ensemble,
     ),
-    CEILING: Method(
-        "ceiling",
+    REFERENCE: Method(
+        "reference",
         "networks trained on the conjunction itself",
         "the same network trained on all four quadrants",
         _trained("trained_on_conjunction"),

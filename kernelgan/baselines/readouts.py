@@ -14,12 +14,14 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
+import jax
 import numpy as np
 import threadpoolctl
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from kernelgan.data import quadrants
+from kernelgan import parallel
+from kernelgan.data import colour, quadrants
 from kernelgan.evaluation import clustering
 from kernelgan.evaluation.features import Outputs
 from kernelgan.types import Params, Quadrant
@@ -37,6 +39,9 @@ LEVELS = 6
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's ``C``, the inverse of the L2 penalty, among which `fit` chooses; the strictest first."""
+
+CERTAIN = 0.999
+"""The probability of a colour where `colour_rule` holds, and 1 minus that of it where the image lacks it."""
 
 _STEPS = 200  # of L-BFGS
 _TOLERANCE = 1e-3
@@ -156,6 +161,32 @@ def fit(describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, mos
     return min(found, key=lambda one: one[0])[1]
 
 
+def constant() -> Readouts:
+    """One score for every image: a population of one, that describes nothing."""
+    dense = {"kernel": np.zeros((1, 0, 2), np.float32), "bias": np.zeros((1, 2), np.float32)}
+    return Readouts(lambda images: np.zeros((len(images), 0), np.float32), {"dense": dense})
+
+
+def colour_rule(term: str, count: int) -> Readouts:
+    """The rule of `kernelgan.data.colour` that labels a colour, as a concept's logits: nothing is learnt.
+
+    Half way between "lacks it" and "has it" the probability is 1/2, and it is `CERTAIN` where the rule says
+    that the image has the colour.
+
+    Args:
+      term: one of `colour.TERMS`.
+      count: members ``M``, all the same.
+    """
+
+    def covered(images: np.ndarray) -> np.ndarray:
+        return colour.coverage(images)[term][:, None]
+
+    middle = (colour.HOLDS_OVER + colour.LACKS_UNDER) / 2
+    slope = np.log(CERTAIN / (1 - CERTAIN)) / (colour.HOLDS_OVER - middle)
+    dense = _two_logits(np.array([slope]), -slope * middle)
+    return Readouts(covered, {"dense": jax.tree.map(lambda leaf: np.stack([leaf] * count), dense)})
+
+
 class Fits:
     """Remembers what `fit` gives, so that pairs with a zoo in common have it fitted once; for any thread."""
 
@@ -195,12 +226,13 @@ class Readouts:
     params: Params
 
     def outputs(self, images: np.ndarray, *, chunk_size: int | None = None) -> Outputs:
-        """See `features.population_outputs`; all members in one chunk."""
-        del chunk_size
+        """See `features.population_outputs`; None: all members at a time."""
         found = self.describe(images)
-        answers = _dense(found, self.params["dense"])
-        members = np.arange(len(answers))
-        yield members, answers, np.broadcast_to(found, (len(answers), *found.shape))
+        count = len(self.params["dense"]["bias"])
+        for chunk in parallel.chunks(count, chunk_size or count):
+            members = np.unique(chunk)  # the last chunk repeats its last member
+            answers = _dense(found, jax.tree.map(lambda leaf, rows=members: leaf[rows], self.params["dense"]))
+            yield members, answers, np.broadcast_to(found, (len(answers), *found.shape))
 
 
 def _dense(features: np.ndarray, dense: Params) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Networks trained by gradient that generated ones are compared with.
 
 ``distilled``: ONE network that learns both parents' logits on the three seen quadrants, so it shows what a
-network of this size could hold without the conjunction. ``trained_on_conjunction``: the ceiling, which
+network of this size could hold without the conjunction. ``trained_on_conjunction``: the reference, which
 alone sees the conjunction's training images.
 """
 

@@ -5,7 +5,7 @@ The layout, for the attribute ``black`` and the object ``cat``:
     black/black     hold the attribute and lack the object        cat/cat      the other way round
     black/random    lack both                                     cat/random   lack both
     test/1          hold both                                     test/0       anything else
-    train/1         optional: hold both, for the ceiling only
+    train/1         optional: hold both, for trained_on_conjunction only
     test/0/attribute_only, test/0/object_only, test/0/neither      optional: name the quadrant
 
 or ``images.csv`` in the directory, which then says everything: columns ``path`` (below the directory),
@@ -38,7 +38,7 @@ from kernelgan.types import UserError
 CSV_NAME = "images.csv"
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 """Files, in lower case, that operating systems leave in folders of pictures."""
-CONJUNCTION_ONLY = "The folder has no train/1: the ceiling (trained_on_conjunction) cannot be trained."
+CONJUNCTION_ONLY = "The folder has no train/1: the reference (trained_on_conjunction) cannot be trained."
 _LISTED = 20
 _PROGRESS_EVERY = 50
 

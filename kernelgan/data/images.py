@@ -53,12 +53,14 @@ class Source:
       train: images that training and validation are cut from.
       test: images that are read once, at the end.
       notes: things the report must say (files skipped, images left out, ...).
+      ruled: attributes that are colour terms, labelled or nearly so by the rule of `kernelgan.data.colour`.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
     notes: tuple[str, ...] = ()
+    ruled: tuple[str, ...] = ()
 
 
 def content_hashes(images: np.ndarray) -> list[str]:

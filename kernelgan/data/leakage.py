@@ -2,13 +2,14 @@
 
 Images are compared by content, so a copy of a conjunction image under another index or label counts too.
 
-    check_leakage(partition, readers)             zoos, distillation and ceilings, each against its own pairs
+    check_leakage(partition, readers)             zoos, distillation and references, each for its pairs
     check_folds(partition, folds, served, read)   generators of many pairs, against all pairs held out
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,17 +19,20 @@ from kernelgan.data.quadrants import (
     Groups,
     PairSplit,
     Partition,
-    ceiling_groups,
     distilled_groups,
-    has_ceiling,
+    has_reference,
     quadrant_of,
+    reference_groups,
 )
 from kernelgan.types import LEFT_OUT, Quadrant, UserError
 
-NEAR_DUPLICATE = 0.995
+NEAR_DUPLICATE = 0.95
 """Correlation of mean-removed thumbnails over which two images count as near duplicates."""
-THUMBNAIL = 8
+THUMBNAIL = 16
 """Pixels a side of these thumbnails."""
+_COARSE = 8  # pixels a side of the thumbnails that all pairs are compared by
+_CANDIDATE = 0.9  # correlation of those over which a pair is looked at more closely
+_SHIFTS = tuple(itertools.product((0, -1, 1), (0, -1, 1)))  # pixels down and to the right
 _BLOCK = 4096
 _NAMED = 5
 
@@ -48,13 +52,13 @@ class Reader:
       name: for messages, such as ``zoo of the attribute "black"``.
       groups: the images.
       pairs: the pairs it is used for; it must have seen the conjunction of none.
-      is_ceiling: it may read conjunction images of the training set, of its pair.
+      is_reference: it may read conjunction images of the training set, of its pair.
     """
 
     name: str
     groups: Groups
     pairs: tuple[PairSplit, ...]
-    is_ceiling: bool = False
+    is_reference: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +106,12 @@ class Fold:
 
 
 def pair_readers(part: Partition, pair: PairSplit) -> list[Reader]:
-    """Who reads images for a pair beside its zoos: distillation, and the ceiling where there is one."""
+    """Who reads images for a pair beside its zoos: distillation, and the reference where there is one."""
     readers = [Reader(f"distillation for {pair.name}", distilled_groups(pair), (pair,))]
-    if has_ceiling(part, pair):
-        readers.append(Reader(f"ceiling of {pair.name}", ceiling_groups(pair), (pair,), is_ceiling=True))
+    if has_reference(part, pair):
+        readers.append(
+            Reader(f"reference of {pair.name}", reference_groups(pair), (pair,), is_reference=True)
+        )
     return readers
 
 
@@ -113,7 +119,7 @@ def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str,
     """Refuse to go on if anything that trains or chooses has the content of a conjunction image.
 
     Conjunction images are all of the pair's in the source, used or not, in the training and the test set.
-    The ceiling may read those of the training set, but none whose content is in the test set too.
+    The reference may read those of the training set, but none whose content is in the test set too.
 
     Args:
       part: the source.
@@ -131,7 +137,7 @@ def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str,
     for reader in readers:
         for pair in reader.pairs:
             of_train, of_test = copies[pair.attribute, pair.object_name]
-            _refuse(part, reader, pair, of_test if reader.is_ceiling else of_train | of_test)
+            _refuse(part, reader, pair, of_test if reader.is_reference else of_train | of_test)
     is_read = np.zeros(len(part.train_hashes), bool)
     for reader in readers:
         is_read[reader.groups.read()] = True
@@ -141,9 +147,7 @@ def check_leakage(part: Partition, readers: Sequence[Reader]) -> dict[tuple[str,
     exact = np.zeros(len(part.test_hashes), bool)
     exact[scored] = [part.test_hashes[index] in read_contents for index in scored]
     near = np.zeros_like(exact)
-    near[scored] = nearest_correlation(part.source.test.images, scored, part.source.train.images, read) > (
-        NEAR_DUPLICATE
-    )
+    near[scored] = near_duplicates(part.source.test.images, scored, part.source.train.images, read)
     return {
         names: LeakageReport(
             leaked=0,
@@ -194,27 +198,43 @@ def check_folds(
                     )
 
 
-def nearest_correlation(
+def near_duplicates(
     images: np.ndarray, which: np.ndarray, others: np.ndarray, which_others: np.ndarray
 ) -> np.ndarray:
-    """The correlation of each image with the most similar of some others, as small thumbnails.
+    """Which images nearly equal one of some others, as thumbnails, moved by up to a pixel.
+
+    All pairs are compared by coarse thumbnails first, in blocks. Of each block the most similar is looked at
+    more closely: its correlation, the largest over moves, must exceed `NEAR_DUPLICATE`.
 
     Args:
       images: uint8 ``(N, H, W, 3)``.
       which: indices of the ``n`` images to look at.
-      others: uint8 ``(M, H, W, 3)``.
+      others: uint8 ``(M, H, W, 3)``, of the same size.
       which_others: indices of the ``m`` others to compare with.
 
     Returns:
-      float32 ``(n,)`` in [-1, 1]; an image of one colour correlates 0 with everything.
+      bool ``(n,)``; an image of one colour is like nothing.
     """
-    left, right = _thumbnails(images, which), _thumbnails(others, which_others)
-    nearest = np.full(len(left), -1.0, np.float32)
-    for row in range(0, len(left), _BLOCK):
-        for column in range(0, len(right), _BLOCK):
-            product = left[row : row + _BLOCK] @ right[column : column + _BLOCK].T
-            np.maximum(nearest[row : row + _BLOCK], product.max(axis=1), out=nearest[row : row + _BLOCK])
-    return nearest
+    near = np.zeros(len(which), bool)
+    left = _thumbnails(images, which, _COARSE)
+    for column in range(0, len(which_others), _BLOCK):  # the others' thumbnails are never all in memory
+        block = which_others[column : column + _BLOCK]
+        right = _thumbnails(others, block, _COARSE)
+        for row in range(0, len(left), _BLOCK):
+            product = left[row : row + _BLOCK] @ right.T
+            rows = np.flatnonzero((product.max(axis=1) > _CANDIDATE) & ~near[row : row + _BLOCK])
+            partner = block[product[rows].argmax(axis=1)]
+            near[row + rows] = _moved_correlation(images, which[row + rows], others, partner) > NEAR_DUPLICATE
+    return near
+
+
+def _moved_correlation(
+    images: np.ndarray, which: np.ndarray, others: np.ndarray, partner: np.ndarray
+) -> np.ndarray:
+    """The correlation of images ``(n,)`` with their partners ``(n,)``, the largest over `_SHIFTS`."""
+    theirs = _thumbnails(others, partner, THUMBNAIL)
+    moved = (_thumbnails(images, which, THUMBNAIL, shift) for shift in _SHIFTS)
+    return np.max([np.einsum("nf,nf->n", mine, theirs) for mine in moved], axis=0)
 
 
 def _copies(part: Partition, attribute: str, object_name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -251,14 +271,15 @@ def _images(part: Partition, indices: np.ndarray) -> str:
     return f"{len(indices)} image(s) ({names}{more})"
 
 
-def _thumbnails(images: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Thumbnails less their mean colour, of length 1: float32 ``(len(which), THUMBNAIL * THUMBNAIL * 3)``.
+def _thumbnails(
+    images: np.ndarray, which: np.ndarray, size: int, shift: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """Thumbnails less their mean colour, of length 1: float32 ``(len(which), size * size * 3)``.
 
     The mean of each channel is removed, for else all images of one tint, such as skies, are alike.
     """
-    height, width = images.shape[1:3]
-    rows, columns = _averaging(height), _averaging(width)
-    flat = np.empty((len(which), THUMBNAIL * THUMBNAIL * 3), np.float32)
+    rows, columns = (_averaging(*each, size) for each in zip(images.shape[1:3], shift, strict=True))
+    flat = np.empty((len(which), size * size * 3), np.float32)
     for start in range(0, len(which), _BLOCK):
         block = images[which[start : start + _BLOCK]].astype(np.float32)
         small = np.einsum("rh,nhwc,kw->nrkc", rows, block, columns, optimize=True)
@@ -268,9 +289,10 @@ def _thumbnails(images: np.ndarray, which: np.ndarray) -> np.ndarray:
     return flat / np.where(norm > 1e-3, norm, np.inf)
 
 
-def _averaging(side: int) -> np.ndarray:
-    """Weights ``(THUMBNAIL, side)`` that average `side` pixels into thumbnail pixels by area."""
-    edges = np.arange(side + 1) * (THUMBNAIL / side)
-    cell = np.arange(THUMBNAIL)[:, None]
-    overlap = np.minimum(edges[1:], cell + 1) - np.maximum(edges[:-1], cell)
-    return np.maximum(overlap, 0).astype(np.float32)
+def _averaging(side: int, shift: int, size: int) -> np.ndarray:
+    """Weights ``(size, side)`` that average `side` pixels, moved and repeated at the edge, by area."""
+    edges = np.arange(side + 1) * (size / side)
+    cell = np.arange(size)[:, None]
+    overlap = np.maximum(np.minimum(edges[1:], cell + 1) - np.maximum(edges[:-1], cell), 0)
+    moved = np.eye(side)[np.clip(np.arange(side) - shift, 0, side - 1)]
+    return (overlap @ moved).astype(np.float32)

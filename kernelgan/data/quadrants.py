@@ -1,8 +1,9 @@
 """The held-out-quadrant split: which quadrant of a pair each image lies in, and what each learner may read.
 
 A concept pair puts every image into one quadrant: the conjunction ``a&o``, ``a&!o``, ``!a&o`` or ``!a&!o``.
-Nothing sees the conjunction but the ceiling. Many pairs share one source: everything here is index arrays
-into ``source.train.images`` and ``source.test.images``, never a copy of an image.
+Nothing sees the conjunction but the reference, ``trained_on_conjunction``. Many pairs share one source:
+everything here is index arrays into ``source.train.images`` and ``source.test.images``, never a copy of an
+image.
 
     partition(source) -> Partition          once a source: hashes, the validation side, an order to cap by
     split(partition, a, o) -> PairSplit     once a pair: the quadrant of each image
@@ -88,7 +89,7 @@ class PairSplit:
     Attributes:
       attribute: name of the attribute.
       object_name: name of the object.
-      train: ``(N_train,)``, the images that are trained on; the conjunction is for the ceiling only.
+      train: ``(N_train,)``, the images that are trained on; the conjunction is for the reference only.
       validation: ``(N_train,)``, never the conjunction.
       test: ``(N_test,)``.
     """
@@ -323,8 +324,8 @@ def distilled_groups(pair: PairSplit) -> Groups:
     )
 
 
-def ceiling_groups(pair: PairSplit) -> Groups:
-    """What the ceiling reads: all four quadrants; its conjunction validation group is empty."""
+def reference_groups(pair: PairSplit) -> Groups:
+    """What the reference reads: all four quadrants; its conjunction validation group is empty."""
     return _groups(
         pair.train,
         pair.validation,
@@ -332,8 +333,8 @@ def ceiling_groups(pair: PairSplit) -> Groups:
     )
 
 
-def has_ceiling(part: Partition, pair: PairSplit) -> bool:
-    """Whether there are enough conjunction images in the training set to train the ceiling on."""
+def has_reference(part: Partition, pair: PairSplit) -> bool:
+    """Whether there are enough conjunction images in the training set to train the reference on."""
     return int((pair.train == Quadrant.CONJUNCTION).sum()) >= max(part.limits.minimum_train, 1)
 
 

@@ -327,7 +327,12 @@ def load(
             rest=np.zeros(count, bool),
         )
 
-    return Source("rendered", train=render_set("train", train, 0), test=render_set("test", test, train))
+    return Source(
+        "rendered",
+        train=render_set("train", train, 0),
+        test=render_set("test", test, train),
+        ruled=COLOURS,  # all of them are colour terms
+    )
 
 
 def render_block(block: renderers.Block, progress: Callable[[int], None]) -> renderers.Pictures:

@@ -192,7 +192,8 @@ def load(
         )
         before += len(records)
     train, test = parts if spec.test is not None else cut_test(parts[0], f"test:{seed}")
-    return Source(name=f"tfds:{name}", train=train, test=test)
+    ruled = tuple(attributes) if spec.attributes.holds is None else ()
+    return Source(name=f"tfds:{name}", train=train, test=test, ruled=ruled)
 
 
 def image_set(

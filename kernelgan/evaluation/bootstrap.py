@@ -290,7 +290,10 @@ def intervals_and_replicates(
     auroc = scores_lib.auroc_by_quadrant(scores, quadrant)
     drawn = resampled_auroc(scores, quadrant, weights)
     result: dict[str, Any] = {
-        "auroc": {key: interval(auroc[key], drawn[key], seed=seed) for key in auroc},
+        "auroc": {
+            **{key: interval(auroc[key], drawn[key], seed=seed) for key in auroc},
+            scores_lib.WORST_OF_MEANS: _worst_of_means(auroc, drawn, seed),
+        },
         "average_precision": interval(
             scores_lib.average_precision(scores, quadrant),
             resampled_average_precision(scores, quadrant, weights),
@@ -302,6 +305,14 @@ def intervals_and_replicates(
         answered = resampled_zero_shot(scores, quadrant, weights, threshold=threshold)
         result |= {key: interval(observed[key], answered[key], seed=seed) for key in observed}
     return result, resampled_mean(drawn["worst"], seed=seed).astype(np.float32)
+
+
+def _worst_of_means(auroc: dict[str, np.ndarray], drawn: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """The smallest of the quadrants' means over networks, with its interval; it is no network's own."""
+    quadrants = [key for key in auroc if key != "worst"]
+    means = np.min([resampled_mean(drawn[key], seed=seed) for key in quadrants], axis=0)
+    smallest = min(float(auroc[key].mean()) for key in quadrants)
+    return {"mean": smallest, "ci95": _percentiles(means), "networks": len(auroc["worst"])}
 
 
 def _check_weights(weights: np.ndarray, quadrant: np.ndarray) -> np.ndarray:

@@ -24,9 +24,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kernelgan.baselines import CEILING, FLOOR, YARDSTICK
-from kernelgan.evaluation import bootstrap, null_test
+from kernelgan.baselines import CHANCE, FLOOR, REFERENCE, YARDSTICK
+from kernelgan.evaluation import bootstrap, null_test, scores
 from kernelgan.evaluation.verdict import SIGNIFICANCE
+
+BESIDE = (scores.WORST_OF_MEANS, "worst_calibrated")
+"""AUROCs that are shown beside the figure of merit."""
 
 Record = dict[str, Any]
 Tests = dict[str, dict[str, Record]]
@@ -234,7 +237,7 @@ class _Board:
             **{key: record[key] for key in told if key in record},
             "pairs": int(np.isfinite(means).sum()),
             "parameters": parameters[0],
-            "auroc": {self.merit: self.drawings.statistic(means)},
+            "auroc": {self.merit: self.drawings.statistic(means), **self._beside(name)},
             "recovered": self._recovered(name),
             "novelty": self._novelty(name),
             "against": self._against(name, tests.get(YARDSTICK)),
@@ -246,20 +249,31 @@ class _Board:
 
     def _recovered(self, name: str) -> Record | None:
         """The ratio of mean gains over the pairs: a mean of ratios would hang on hopeless pairs."""
-        if FLOOR not in self.place or CEILING not in self.place:
+        if FLOOR not in self.place or REFERENCE not in self.place:
             return None
-        columns = [self.place[each] for each in (name, FLOOR, CEILING)]
+        columns = [self.place[each] for each in (name, FLOOR, REFERENCE)]
         values = self.means[:, columns]
         values = np.where(np.isfinite(values).all(axis=1)[:, None], values, np.nan)
         if not np.isfinite(values).any():
             return None
+        values[:, 1] = np.maximum(values[:, 1], CHANCE)  # of each pair; a NaN stays
         mine, low, high = np.nanmean(values, axis=0)
         if high <= low:
             return None
-        drawn, floor, ceiling = (self.drawings.means(column) for column in values.T)
-        gain = ceiling - floor
+        drawn, floor, reference = (self.drawings.means(column) for column in values.T)
+        gain = reference - floor
         ratio = np.divide(drawn - floor, gain, out=np.full_like(gain, np.nan), where=gain > 0)
         return {"mean": (mine - low) / (high - low), "ci95": np.nanpercentile(ratio, [2.5, 97.5]).tolist()}
+
+    def _beside(self, name: str) -> Record:
+        """The other AUROCs that stand beside the figure of merit."""
+        found = {}
+        for key in BESIDE:
+            of_pairs = [pair["methods"].get(name, {}).get("auroc", {}).get(key) for pair in self.pairs]
+            means = np.array([one["mean"] if one else np.nan for one in of_pairs])
+            if np.isfinite(means).any():
+                found[key] = self.drawings.statistic(means)
+        return found
 
     def _novelty(self, name: str) -> Record | None:
         found = [pair["methods"].get(name, {}).get("novelty") for pair in self.pairs]

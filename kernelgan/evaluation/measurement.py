@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,17 @@ import numpy as np
 
 from kernelgan import baselines
 from kernelgan.baselines.methods import Context, Method, Networks, parameter_count
-from kernelgan.evaluation import bootstrap, clustering, comparison, features, null_test, scores, similarity
+from kernelgan.evaluation import (
+    binding,
+    bootstrap,
+    calibration,
+    clustering,
+    comparison,
+    features,
+    null_test,
+    scores,
+    similarity,
+)
 from kernelgan.evaluation import novelty as novelty_lib
 from kernelgan.keys import StageKey, kept
 from kernelgan.types import Params, Quadrant
@@ -65,6 +75,7 @@ def evaluate_method(
     quadrant: np.ndarray,
     settings: Settings,
     weights: np.ndarray | None = None,
+    temperatures: np.ndarray | None = None,
 ) -> tuple[Record, Arrays]:
     """Measures every network of a method on the test images.
 
@@ -75,6 +86,7 @@ def evaluate_method(
       quadrant: int8 ``(N,)``, see `scores`.
       settings: see there.
       weights: the resamples of the images, see `bootstrap.intervals_and_replicates`.
+      temperatures: of both heads of each network, see `calibration`; without them nothing is calibrated.
 
     Returns:
       The method's record but for what needs other methods (``recovered``, ``novelty``), and its arrays:
@@ -83,17 +95,18 @@ def evaluate_method(
       images of `embedded_images`.
     """
     few = embedded_images(quadrant, settings.umap_images)
-    logits, cosines, raw = [], [], []
+    parts_of_logits, cosines, raw = [], [], []
     embedded: list[clustering.ClusterResult] = []
-    streams = [population.outputs(images, chunk_size=settings.chunk_size) for population in networks]
-    for parts in zip(*streams, strict=True):
-        answers, found = (_side_by_side([part[place] for part in parts]) for place in (1, 2))
-        logits.append(answers)
+    for answers, found in _outputs(networks, images, settings):
+        parts_of_logits.append(answers)
+        if found.shape[-1] == 0:
+            continue  # without features there is nothing to cluster
         cosines.append(similarity.cosine_similarity(found, quadrant))
         raw.append(clustering.kmeans_many(found[:, few], quadrant[few], seed=settings.seed))
         missing = settings.umap_networks - len(embedded)
         embedded += [_cluster(one[few], quadrant[few], settings) for one in found[: max(0, missing)]]
-    answers, threshold = features.score(np.concatenate(logits))
+    logits = np.concatenate(parts_of_logits)
+    answers, threshold = features.score(logits)
     record: Record = {
         "kind": method.kind,
         "label": method.label,
@@ -114,29 +127,52 @@ def evaluate_method(
     record |= figures
     if "vs_rest" in record["auroc"]:
         del record["auroc"]["worst"]  # of one number; there are no quadrants
-    clusterings = {"kmeans_raw": jax.tree.map(lambda *parts: np.concatenate(parts), *raw)}
-    for clusterer in embedded[0].scores if embedded else ():
-        if clusterer != "kmeans_raw":
-            clusterings[clusterer] = clustering.stack([one.scores[clusterer] for one in embedded])
-    record["clustering"] = {name: _summaries(values, settings) for name, values in clusterings.items()}
-    record["cosine_similarity"] = {
-        figure: _summary(np.concatenate([getattr(part, figure) for part in cosines]), settings)
-        for figure in ("within", "across", "margin")
-    }
+        del record["auroc"][scores.WORST_OF_MEANS]
+    elif temperatures is not None:
+        calibrated, _ = features.score(calibration.cooled(logits, temperatures))
+        record["auroc"]["worst_calibrated"] = _summary(worst(calibrated, quadrant), settings)
     arrays: Arrays = {
         "worst": worst(answers, quadrant),
         "replicates": replicates,
         "scores": answers,
         "threshold": np.asarray(threshold, np.float32),
-        "cosine": np.mean(np.concatenate([part.matrix for part in cosines]), axis=0),
     }
+    if not cosines:
+        return record, arrays
+    record["clustering"] = _clusterings(raw, embedded, settings)
+    record["cosine_similarity"] = {
+        figure: _summary(np.concatenate([getattr(part, figure) for part in cosines]), settings)
+        for figure in ("within", "across", "margin")
+    }
+    arrays["cosine"] = np.mean(np.concatenate([part.matrix for part in cosines]), axis=0)
     if embedded and embedded[0].embedding is not None:
         arrays |= {"embedding": embedded[0].embedding, "cluster": embedded[0].clusters["kmeans"]}
     return record, arrays
 
 
+def _outputs(
+    networks: Networks, images: np.ndarray, settings: Settings
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Logits ``(m, N, K)`` and features ``(m, N, F)`` of a method's populations side by side, by chunks."""
+    streams = [population.outputs(images, chunk_size=settings.chunk_size) for population in networks]
+    for parts in zip(*streams, strict=True):
+        logits, found = (_side_by_side([part[place] for part in parts]) for place in (1, 2))
+        yield logits, found
+
+
 def _side_by_side(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def fitted_temperatures(
+    networks: Networks, seen: calibration.SeenImages | None, settings: Settings
+) -> np.ndarray | None:
+    """Temperatures ``(M, 2)``, fitted on seen validation images; None of networks without two concepts."""
+    outputs = sum(population.params["dense"]["bias"].shape[-1] for population in networks)
+    if seen is None or outputs != 4:
+        return None
+    answered = _outputs(networks, seen.images, settings)
+    return np.concatenate([calibration.temperatures(logits, seen.quadrant) for logits, _ in answered])
 
 
 def worst(answers: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
@@ -169,6 +205,15 @@ def _summary(values: np.ndarray, settings: Settings) -> Record:
     return bootstrap.summary(values, resamples=settings.bootstrap, seed=settings.seed)
 
 
+def _clusterings(raw: list[Record], embedded: list[clustering.ClusterResult], settings: Settings) -> Record:
+    """The record of every clusterer, of K-means on each chunk's features and of the embedded networks."""
+    clusterings = {"kmeans_raw": jax.tree.map(lambda *parts: np.concatenate(parts), *raw)}
+    for clusterer in embedded[0].scores if embedded else ():
+        if clusterer != "kmeans_raw":
+            clusterings[clusterer] = clustering.stack([one.scores[clusterer] for one in embedded])
+    return {name: _summaries(values, settings) for name, values in clusterings.items()}
+
+
 def _summaries(values: Record, settings: Settings) -> Record:
     """Each array of a clusterer's record as a mean with its interval."""
     found = {key: _summary(values[key], settings) for key in _CLUSTER_FIGURES}
@@ -183,10 +228,16 @@ def merit_of(record: Record) -> str:
 
 
 def recovered(records: dict[str, Record]) -> dict[str, dict[str, float] | None]:
-    """Each method's share of the way from random networks to the ceiling, on the figure of merit."""
+    """Each method's share of the way from the floor to the reference, on the figure of merit.
+
+    The floor is that of random networks, and at least `baselines.CHANCE`.
+    """
     means = {name: record["auroc"][merit_of(record)]["mean"] for name, record in records.items()}
-    low, high = means.get(baselines.FLOOR), means.get(baselines.CEILING)
-    if low is None or high is None or high <= low:
+    low, high = means.get(baselines.FLOOR), means.get(baselines.REFERENCE)
+    if low is None or high is None:
+        return dict.fromkeys(records)
+    low = max(low, baselines.CHANCE)
+    if high <= low:
         return dict.fromkeys(records)
     return {name: {"mean": (mean - low) / (high - low)} for name, mean in means.items()}
 
@@ -377,8 +428,8 @@ def evaluate_pair(
       methods: the table; the parents come first, for the novelty of others is taken against them.
 
     Returns:
-      ``{"methods": ..., "tests": ..., "null_test": ...}`` as `results` describes them, and the pair's arrays
-      for figures and for `comparison.overall`.
+      ``{"methods": ..., "tests": ..., "null_test": ..., "binding": ...}`` as `results` describes them, and
+      the pair's arrays for figures and for `comparison.overall`.
     """
     records: dict[str, Record] = {}
     outcomes: dict[str, Arrays] = {}
@@ -405,7 +456,8 @@ def evaluate_pair(
     )
     arrays = _pictured(outcomes, images, quadrant)
     arrays["embedding_quadrant"] = quadrant[embedded_images(quadrant, settings.umap_images)]
-    return {"methods": records, "tests": tests, "null_test": null}, arrays
+    of_pair = {"methods": records, "tests": tests, "null_test": null, "binding": binding.binding(records)}
+    return of_pair, arrays
 
 
 @dataclasses.dataclass
@@ -432,6 +484,11 @@ class _Pair:
         )
 
     @functools.cached_property
+    def seen(self) -> calibration.SeenImages | None:
+        context = self.context
+        return calibration.seen_validation(context.images, context.seen, self.settings.seed)
+
+    @functools.cached_property
     def parentage(self) -> Parentage | None:
         """None where most parents are copies of each other: there is no distance to compare with."""
         rivals = [self.outcomes[name] for name in baselines.PARENTS]
@@ -446,9 +503,10 @@ class _Pair:
         if networks is None:
             return None
         is_parent = method.kind == "parent"
+        temperatures = fitted_temperatures(networks, self.seen, self.settings)  # before: no known answers
         networks = tuple(self._answering(population, keep=is_parent) for population in networks)
         record, arrays = evaluate_method(
-            method, networks, self.images, self.quadrant, self.settings, self.weights
+            method, networks, self.images, self.quadrant, self.settings, self.weights, temperatures
         )
         if is_parent or any(name not in self.outcomes for name in baselines.PARENTS):
             return record, arrays
@@ -480,7 +538,8 @@ def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndar
         for figure in ("worst", "replicates", "novelty"):
             if figure in found:
                 arrays[f"{figure}/{name}"] = found[figure]
-        arrays[f"cosine/{name}"] = found["cosine"]
+        if "cosine" in found:
+            arrays[f"cosine/{name}"] = found["cosine"]
         answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
         arrays[f"answers/{name}"] = answers.astype(np.float32)
         for picture in ("embedding", "cluster"):

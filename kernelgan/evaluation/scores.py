@@ -19,6 +19,10 @@ VERSUS = {
 }
 """Key of an AUROC -> the quadrant that the conjunction is told from."""
 
+WORST_OF_MEANS = "worst_of_means"
+"""Key of the smallest over quadrants of the mean AUROC. ``worst`` is the mean of each network's smallest, and
+lower the more networks differ."""
+
 
 def check_quadrant(quadrant: np.ndarray) -> np.ndarray:
     """Returns `quadrant` as int64 ``(N,)`` once it is fit to be scored.

@@ -102,6 +102,7 @@ def evaluate(
         seed=seed,
         key=jax.random.key(seed),
         names=(pair.attribute.concept, pair.object.concept),
+        ruled=pair.attribute.concept in pair.source.ruled,
     )
     settings = measurement.Settings(
         bootstrap=resamples,

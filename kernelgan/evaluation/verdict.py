@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from kernelgan.baselines import CEILING, FLOOR, PARENTS, YARDSTICK
+from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK
 from kernelgan.results import NOTHING, Comparison, Measured, Pair, Run, Test, Verdict
 
 SIGNIFICANCE = 0.05
@@ -39,7 +39,7 @@ def judged(run: Run) -> Run:
 def judge(record: Measured) -> Verdict:
     """The verdict on one pair, or on all of them together."""
     scored = [row for row in record.of_kind("generated") if record.figure(row.name).known]
-    empty = Verdict(floor=FLOOR, yardstick=YARDSTICK, ceiling=CEILING)
+    empty = Verdict(floor=FLOOR, yardstick=YARDSTICK, reference=REFERENCE)
     if not scored:
         return empty
     best = max(scored, key=lambda row: record.figure(row.name).mean).name
@@ -80,7 +80,7 @@ def _comparisons(record: Measured, best: str) -> tuple[Comparison, ...]:
     them is enough for a "no".
     """
     rivals = [row.name for row in record.methods.values() if row.kind != "generated"]
-    rivals += [name for name in (*_REQUIRED, YARDSTICK, CEILING) if name not in rivals]
+    rivals += [name for name in (*_REQUIRED, YARDSTICK, REFERENCE) if name not in rivals]
     return _corrected_below([_compared(record, best, rival) for rival in rivals])
 
 

@@ -62,7 +62,7 @@ class Config:
     )
     epochs: tuple[int, ...] = setting((250,), per_layer(fields.whole(1)), "passes over the larger zoo")
     batch_size: tuple[int, ...] = setting(
-        (16,), per_layer(fields.whole(1)), "kernel sets of each zoo in a batch"
+        (8,), per_layer(fields.whole(1)), "kernel sets of each zoo in a batch"
     )
     learning_rate: tuple[float, ...] = setting((2e-4,), per_layer(fields.positive), "of Adam")
     cycle_weight: float = setting(10.0, fields.not_negative, "weight of the cycle loss")

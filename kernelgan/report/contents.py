@@ -12,11 +12,12 @@ from kernelgan.report.metrics import METRICS
 from kernelgan.report.tables import Cell, Column, Line, Table, count, difference, p_cell, statistic, table
 from kernelgan.results import NOTHING, QUADRANTS, Against, Images, Measured, Overall, Pair, Row, Test
 
+_BESIDE = ("worst_of_means", "worst_calibrated")
 _PARTS = ("vs_attribute_only", "vs_object_only", "vs_neither")
 _SCORES = ("balanced_accuracy", "recall", "average_precision")
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 _QUADRANT_WORDS = ("both", "attribute only", "object only", "neither", "not the conjunction")
-_GOALS = ("two nets", "ceiling")  # kinds that generation should come up to; the leaderboard marks them
+_GOALS = ("two nets", "reference")  # kinds that generation should come up to; the leaderboard marks them
 
 
 # Methods of a pair ----------------------------------------------------------------------------------------
@@ -32,9 +33,11 @@ def methods(pair: Pair, brief: bool = False) -> Table:
       brief: intervals of the figure of merit only, and no caption: for pages of many pairs.
     """
     parts = [part for part in _PARTS if any(part in row.auroc for row in pair.methods.values())]
+    beside = _beside(pair)
     columns = [
         Column("method", "left"),
         Column(prose.merit_title(pair), short=f"{METRICS[f'auroc.{pair.merit}'].short} [95%]"),
+        *(Column(METRICS[f"auroc.{key}"].title, where="page") for key in beside),
         *(Column(METRICS[f"auroc.{part}"].title, short=METRICS[f"auroc.{part}"].short) for part in parts),
         Column("best generated minus this", short="best-this, p", where="terminal"),
         *(Column(METRICS[score].title, where="page") for score in _SCORES),
@@ -50,6 +53,7 @@ def methods(pair: Pair, brief: bool = False) -> Table:
         cells = (
             Cell(row.name),
             _with_mark(statistic(pair.figure(row.name), strong=True), marked.get(row.name, "")),
+            *(statistic(row.auroc.get(key, NOTHING), brief=True) for key in beside),
             *(statistic(row.auroc.get(part, NOTHING), brief=brief, short=True) for part in parts),
             Cell("the best") if best else difference(tests_of_best.get(row.name)),
             *(statistic(getattr(row, score), brief=brief) for score in _SCORES),
@@ -66,9 +70,15 @@ def _with_mark(cell: Cell, mark: str) -> Cell:
     return replace(cell, small=f"{cell.small} {mark}".strip()) if mark else cell
 
 
+def _beside(record: Measured) -> list[str]:
+    """The AUROCs beside the figure of merit that any method has."""
+    return [key for key in _BESIDE if any(key in row.auroc for row in record.methods.values())]
+
+
 def methods_note(pair: Pair) -> str:
     """What the columns of `methods` are, for a reader new to them; the verdict explains the first."""
-    explained = [metrics.explained(path, pair.data.test) for path in ("recovered", *_SCORES)]
+    paths = (*(f"auroc.{key}" for key in _beside(pair)), "recovered", *_SCORES)
+    explained = [*(metrics.explained(path, pair.data.test) for path in paths), prose.sizes(pair)]
     return (
         f"{' '.join(words for words in explained if words)} Means over all networks of a method, with 95% "
         "intervals. The best generated method is tinted; every test allows for its having been picked."
@@ -202,8 +212,8 @@ def images(data: Images) -> Table | None:
     if data.leaked is not None:
         leak = f"✗ {data.leaked} images of the conjunction were read in training"
         caption = (
-            f"{leak if data.leaked else '✓ Only the ceiling read images of the conjunction'}, by content "
-            f"hash. Of the test images, {count(data.duplicates).text} are exact and "
+            f"{leak if data.leaked else '✓ Only networks trained on the conjunction read images of it'}, by "
+            f"content hash. Of the test images, {count(data.duplicates).text} are exact and "
             f"{count(data.near_duplicates).text} near duplicates of training or validation images."
         )
     return table(["images", *(words[key] for key in present)], rows, caption=caption) if rows else None
@@ -214,11 +224,12 @@ def images(data: Images) -> Table | None:
 
 def leaderboard(overall: Overall) -> Table:
     """Every method over all pairs, best first, with its record against both parents run side by side."""
-    yardstick = overall.verdict.yardstick
+    yardstick, beside = overall.verdict.yardstick, _beside(overall)
     columns = (
         Column("method", "left"),
         Column("kind", "left", where="page"),
         Column(prose.merit_title(overall), short=f"{METRICS[f'auroc.{overall.merit}'].short} [95%]"),
+        *(Column(METRICS[f"auroc.{key}"].title, where="page") for key in beside),
         Column("recovered", short="recov"),
         Column(f"minus {yardstick}", where="page"),
         Column("pairs won (clearly)", short="won"),
@@ -239,6 +250,7 @@ def leaderboard(overall: Overall) -> Table:
             Cell(prose.in_words(row), short=f"{ {'best': '>', 'mark': '='}.get(tint, ' ') } {row.name}"),
             Cell(row.kind),
             _with_mark(statistic(overall.figure(row.name), strong=True), marked.get(row.name, "")),
+            *(statistic(row.auroc.get(key, NOTHING), brief=True) for key in beside),
             statistic(row.recovered, 2, short=True),
             difference(replace(against, p_adjusted=p_value)),
             Cell(won),
@@ -256,19 +268,21 @@ def leaderboard(overall: Overall) -> Table:
 def _leaderboard_note(overall: Overall) -> str:
     yardstick = prose.in_words(overall.methods.get(overall.verdict.yardstick), overall.verdict.yardstick)
     fewer = [f"{row.name} {row.pairs}" for row in overall.ranked() if row.pairs not in (None, overall.pairs)]
-    paths = ("recovered", "novelty.distance", "novelty.error_overlap")
+    beside = [f"auroc.{key}" for key in _beside(overall)]
+    paths = (*beside, "recovered", "novelty.distance", "novelty.error_overlap")
     return (
         f"Tinted or >: generated; bold or =: the goals. Won, lost and p: against {yardstick}, by the mean of "
         "each pair; in brackets the pairs that a test confirms after correction for their number. The "
         "p-value of a generated method is times the number of generated methods. "
         + " ".join(metrics.explained(path, {}) for path in paths)
+        + f" {prose.sizes(overall)}".rstrip()
         + (f" Not measured on all pairs: {', '.join(fewer)}." if fewer else "")
     )
 
 
 def pairs(records: Sequence[Pair]) -> Table:
     """A line for each pair: its answer and main figures, with a link to its section."""
-    roles = ("floor", "yardstick", "ceiling")
+    roles = ("floor", "yardstick", "reference")
     others = {role: getattr(records[0].verdict, role) for role in roles}
     columns = [
         Column("pair", "left"),

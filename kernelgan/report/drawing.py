@@ -92,7 +92,7 @@ def strips(
     """A row for each method: its values scattered, its mean with its interval, and that as text.
 
     Args:
-      record: with the figures of merit; the yardstick and the ceiling become lines.
+      record: with the figures of merit; the yardstick and the reference become lines.
       rows: the methods, from the top.
       values: by method, any shape.
       what: is along x.
@@ -129,7 +129,7 @@ def strips(
 
 def _draw_goals(record: Measured, line: Callable[..., Any]) -> None:
     """What a generated network should come up to, as lines with labels."""
-    for name, dashes in ((record.verdict.yardstick, "--"), (record.verdict.ceiling, ":")):
+    for name, dashes in ((record.verdict.yardstick, "--"), (record.verdict.reference, ":")):
         if record.figure(name).known:
             color, row = KIND_STYLE[record.methods[name].kind][0], record.methods[name]
             line(record.figure(name).mean, color=color, ls=dashes, lw=1.4, label=row.label or name, zorder=1)

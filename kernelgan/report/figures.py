@@ -182,7 +182,7 @@ def embeddings(run: Run, pair: Pair) -> Figure:
     if not saved:
         raise MissingError("arrays.npz has no embedding")
     wanted = [row.name for kind in ("generated", "parent") for row in pair.of_kind(kind)]
-    wanted = [pair.verdict.best, pair.verdict.floor, *wanted, pair.verdict.ceiling, *saved]
+    wanted = [pair.verdict.best, pair.verdict.floor, *wanted, pair.verdict.reference, *saved]
     names = [name for name in dict.fromkeys(wanted) if name in saved][:_EMBEDDINGS]
     quadrants = run.arrays[f"{pair.key}/embedding_quadrant"]
     figure = new(WIDTH, 2 * WIDTH / max(len(names), 3) + 0.6)

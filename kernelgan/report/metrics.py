@@ -26,6 +26,18 @@ METRICS = {
         "Chance is {chance:g} in each, and less in the hardest of the three, as random networks show; 1 is "
         "perfect. Knowing only one of the two concepts fails in one of them.",
     ),
+    "auroc.worst_of_means": Metric(
+        "lowest mean",
+        "lowest mean",
+        "Lowest mean: the mean AUROC over networks in the hardest quadrant. Worst-quadrant AUROC is the mean "
+        "of each network's lowest instead, and is lower the more networks differ.",
+    ),
+    "auroc.worst_calibrated": Metric(
+        "calibrated",
+        "calibrated",
+        "Calibrated: worst-quadrant AUROC after each head's logits are divided by one number, fitted on seen "
+        "validation images; of methods with both heads.",
+    ),
     "auroc.vs_rest": Metric(
         "AUROC against the rest",
         "AUROC vs rest",
@@ -52,8 +64,8 @@ METRICS = {
     "recovered": Metric(
         "recovered",
         "recov",
-        "Recovered: the share of the way from random networks (0) to networks trained on the conjunction "
-        "(1).",
+        "Recovered: the share of the way from chance (0), which is 0.5, or random networks where they are "
+        "above it, to networks trained on the conjunction (1).",
     ),
     "novelty.distance": Metric(
         "novelty: distance",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from kernelgan.baselines import PARENTS
 from kernelgan.evaluation.verdict import COPY, SIGNIFICANCE
 from kernelgan.report import metrics
 from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Verdict
@@ -19,7 +20,7 @@ MARKS = {"yes": "✓ Yes", "no": "✗ No", "cannot tell": "? Cannot tell"}
 _FEW_CONCEPTS = 5
 _INVERTED = 0.3
 """An AUROC below which a detector says the opposite of what it is asked."""
-_REFERENCES = ("trained apart", "same size", "two nets", "ceiling")
+_REFERENCES = ("trained apart", "same size", "two nets", "reference")
 """Kinds of methods that are trained, or larger, and so should be above merges."""
 _FEW_RIVALS = 3
 
@@ -83,7 +84,8 @@ def summary(run: Run) -> list[str]:
     }
     counts = ", ".join(f"{answer} on {len(titles[answer])}" for answer in ANSWERS)
     lines.append(f"Pair by pair, of {len(run.pairs)}: {counts} (p-values corrected over pairs, Holm).")
-    return [*lines, f"Yes: {', '.join(titles['yes'])}."] if titles["yes"] else lines
+    lines += [f"Yes: {', '.join(titles['yes'])}."] if titles["yes"] else []
+    return [*lines, *_free_concepts(run.pairs)]
 
 
 def verdict(record: Measured) -> list[str]:
@@ -96,7 +98,8 @@ def verdict(record: Measured) -> list[str]:
         headline(record),
         *general(record),
         f"Best generated method: {in_words(best)}, mean {merit_title(record)} "
-        f"{record.figure(best.name).text()}, over {over}.",
+        f"{record.figure(best.name).text()}{_lowest_mean(best)}, over {over}.",
+        *(binding(record) if isinstance(record, Pair) else []),
         *_copied(record),
         _required(record),
         *_to_reach(record),
@@ -105,6 +108,12 @@ def verdict(record: Measured) -> list[str]:
         *_marked(record),
         _scope(record),
     ]
+
+
+def _lowest_mean(row: Row) -> str:
+    """The lowest of the quadrants' means, beside the mean of each network's lowest."""
+    found = row.auroc.get("worst_of_means", NOTHING)
+    return f" (lowest quadrant's mean {found.mean:.3f})" if found.known else ""
 
 
 def general(record: Measured) -> list[str]:
@@ -149,6 +158,62 @@ def headline(record: Measured) -> str:
             verb = "are" if outcome == "cannot tell" else "were"
             reason = f"they {verb} {OUTCOMES[outcome]} {_few(record, required[outcome], 'or')}"
     return f"Cannot tell whether the generated networks {does}: {reason}."
+
+
+def sizes(record: Measured) -> str:
+    """How large a generated network is beside a parent and beside both; "" where that is not known."""
+    generated = record.methods.get(record.verdict.best)
+    parent, both = (record.methods.get(name) for name in (PARENTS[0], record.verdict.yardstick))
+    counts = [row.parameters if row else None for row in (generated, parent, both)]
+    if not all(counts):
+        return ""
+    mine, of_parent, of_both = (count or 0 for count in counts)
+    more = 100 * mine / of_parent - 100
+    return (
+        f"A network of {record.verdict.best} has {mine:,} parameters: {abs(more):.0f}% "
+        f"{'fewer' if more < 0 else 'more'} than a parent, {100 * mine / of_both:.0f}% of both parents."
+    )
+
+
+def binding(pair: Pair) -> list[str]:
+    """Which quadrant decides the figure of merit, and which concept is free."""
+    if pair.binding is None:
+        return []
+    names = {"attribute": pair.pair.attribute, "object": pair.pair.object}
+    alone = {
+        "vs_attribute_only": f"{names['attribute']} alone",
+        "vs_object_only": f"{names['object']} alone",
+        "vs_neither": "neither",
+    }
+    by_quadrant: dict[str, list[str]] = {}
+    for method, quadrant in pair.binding.quadrants.items():
+        by_quadrant.setdefault(alone.get(quadrant, quadrant), []).append(method)
+    words = [f"{quadrant} for {joined(methods)}" for quadrant, methods in by_quadrant.items()]
+    free = [names[concept] for concept in pair.binding.free]
+    if len(free) == len(names):
+        follows = "Both concepts are free: they are nearly always told apart, and few methods can fail."
+    elif free:
+        (other,) = [name for concept, name in names.items() if concept not in pair.binding.free]
+        name = free[0][:1].upper() + free[0][1:]
+        follows = f"{name} is free (nearly always told apart), so the figure measures {other}."
+    else:
+        follows = "Neither concept is free: the figure measures both."
+    return [f"The hardest test is against images of {joined(words)}. {follows}"]
+
+
+def _free_concepts(pairs: Sequence[Pair]) -> list[str]:
+    """On how many pairs a concept is free."""
+    judged = [pair.binding for pair in pairs if pair.binding]
+    if not judged:
+        return []
+    counts = {
+        concept: sum(concept in each.free and len(each.free) == 1 for each in judged)
+        for concept in ("attribute", "object")
+    }
+    return [
+        f"Of {len(judged)} pairs, the attribute is free (nearly always told apart) on {counts['attribute']}, "
+        f"where the figure measures the object, and the object on {counts['object']}."
+    ]
 
 
 def _subject(record: Measured) -> str:
@@ -249,8 +314,8 @@ def _null(pair: Pair) -> str:
 
 def _recovered(record: Measured) -> list[str]:
     """The share recovered, or that these images can show no difference."""
-    ceiling, floor = record.figure(record.verdict.ceiling), record.figure(record.verdict.floor)
-    if ceiling.bounded and floor.bounded and not ceiling.low > floor.high:
+    reference, floor = record.figure(record.verdict.reference), record.figure(record.verdict.floor)
+    if reference.bounded and floor.bounded and not reference.low > floor.high:
         return [
             "Beware: even the networks trained on the conjunction are not clearly above random networks, so "
             "this test can hardly show any difference."
@@ -259,7 +324,10 @@ def _recovered(record: Measured) -> list[str]:
     if not math.isfinite(share):
         return []
     much = f"{share:.0f}%" if round(share) > 0 else f"nothing ({round(share)}%)"
-    return [f"It recovers {much} of the way from random networks to the ceiling, trained on the conjunction."]
+    return [
+        f"It recovers {much} of the way from chance (0.5, or random networks where they are above it) to "
+        "networks trained on the conjunction."
+    ]
 
 
 def marks(record: Measured) -> dict[str, str]:
@@ -287,8 +355,8 @@ def _marked(record: Measured) -> list[str]:
     sentences = {
         "inverted": "say the opposite: they score images of neither concept above those of both. Check which "
         "logit says yes (zoo.attribute_positive, zoo.object_positive) and the labels",
-        "below a merge": "should be goals and are below a merge that was not trained: they were trained too "
-        "little, or on too few images, and shares recovered mean little",
+        "below a merge": "should be goals and are below a merge that was not trained. Check for how long and "
+        "on how many images they were trained; shares recovered mean little",
     }
     return [f"Beware: {joined(names[word])} {text}." for word, text in sentences.items() if word in names]
 

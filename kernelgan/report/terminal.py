@@ -47,7 +47,8 @@ def _methods(pair: Pair) -> Table:
     caption = (
         "attr, obj, none: AUROC against images of the attribute alone, the object alone, neither; the lowest "
         "counts. best-this: the best generated method minus this method, with its corrected p. recov: share "
-        f"of the way from {pair.verdict.floor} (0) to {pair.verdict.ceiling} (1). The report has more scores."
+        f"of the way from {pair.verdict.floor}, at least 0.5, (0) to {pair.verdict.reference} (1). The "
+        "report has more scores."
     )
     title = f"{pair.title}: mean over {networks} [95%], on the test images"
     return replace(contents.methods(pair), title=title, caption=caption)
