@@ -6,6 +6,7 @@ JAX is imported when a run begins, so that ``--help`` need not wait for it.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import sys
@@ -16,11 +17,13 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from kernelgan import stopping
 from kernelgan.progress import STAGES
 
 
 def main() -> None:
     """Defines the flags, runs the experiment and exits."""
+    stopping.outlast_readers()
     _define_flags()
     app.run(_run, flags_parser=parse_flags)
 
@@ -61,18 +64,20 @@ def _run(argv: list[str]) -> int:
     given = flags.FLAGS
     if not given["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
-    from kernelgan import distributed, environment
+    from kernelgan import distributed, environment, files
     from kernelgan.pipeline import run
     from kernelgan.types import UserError
 
     program = ["python", argv[0]] if argv[0].endswith(".py") else [Path(argv[0]).name]
-    workdir = Path(given.workdir or Path("runs") / given.config.name)
+    workdir = Path(given.workdir or Path("runs") / str(given.config.name))
     try:
+        workdir = files.given_path(workdir if given.workdir is None else given.workdir, "--workdir")
         if not given.coordinator and (given.processes or given.process >= 0):
             raise UserError("--processes and --process go with --coordinator=HOST:PORT, which was not given.")
         if given.distributed or given.coordinator:
             environment.configure(given.config.device)
             distributed.join(given.coordinator, given.processes, given.process)
+        stopping.listen()
         command = shlex.join([*program, *sys.argv[1:]])
         with distributed.silent_unless_first():
             run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
@@ -86,6 +91,9 @@ def _run(argv: list[str]) -> int:
             file=sys.stderr,
         )
         status = 2
+    except stopping.Terminated:
+        print(f"terminated; the same command continues the run ({workdir})", file=sys.stderr)
+        status = stopping.STATUS
     except KeyboardInterrupt:
         print(f"interrupted; the same command continues the run ({workdir})", file=sys.stderr)
         status = 130
@@ -103,6 +111,8 @@ def _with_installed_configs(argv: list[str]) -> list[str]:
 
     def full(config: str) -> str:
         path, colon, variant = config.partition(":")
+        if path.startswith("~"):  # a shell leaves it in --config=~/mine.py
+            return os.path.expanduser(path) + colon + variant  # noqa: PTH111  (an unknown user is no error)
         if not Path(path).exists() and Path(path).parent in (Path(), Path("configs")):
             for file in (Path(folder) / Path(path).name for folder in folders):
                 if file.is_file():

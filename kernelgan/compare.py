@@ -26,10 +26,11 @@ import numpy as np
 
 from kernelgan import config as config_lib
 from kernelgan.evaluation import comparison, null_test
-from kernelgan.files import write_atomically
+from kernelgan.files import given_path, write_atomically
 from kernelgan.report import prose, terminal
 from kernelgan.report.tables import Cell, Column, Line, Table
-from kernelgan.results import KINDS, NOTHING, Pair, Run, Statistic, read_results, statistics
+from kernelgan.results import KINDS, NOTHING, SHARES, Pair, Run, Statistic, read_results, statistics
+from kernelgan.stopping import outlast_readers
 from kernelgan.types import UserError
 
 CSV_COLUMNS = ("run", "pair", "method", "kind", "metric", "mean", "low", "high")
@@ -232,7 +233,8 @@ def _over_pairs(run: Compared, titles: Sequence[str], method: str, metric: str) 
         return run.figure(titles[0], method, metric) if titles else NOTHING
     means = [run.figure(title, method, metric).mean for title in titles]
     over = _drawings(run, titles).statistic(np.array(means))
-    return Statistic(over["mean"], tuple(over["ci95"]))
+    found = Statistic(over["mean"], tuple(over["ci95"]))
+    return found.as_share() if metric.partition(".")[0] in SHARES else found
 
 
 def _drawings(run: Compared, titles: Sequence[str]) -> comparison.Drawings:
@@ -345,17 +347,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m kernelgan.compare", description="The same table across runs."
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="work directories, at least two")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="work directories, at least two")
     parser.add_argument("--metric", help="a statistic such as balanced_accuracy; default the figure of merit")
     parser.add_argument("--pairs", action="store_true", help="also tables for each pair that all runs have")
-    parser.add_argument("--csv", type=Path, help="a file to write the figures to")
+    parser.add_argument("--csv", help="a file to write the figures to")
     given = parser.parse_args(argv)
     try:
-        runs = read(given.runs)
+        runs = read([given_path(run, "RUN") for run in given.runs])
         print(text(runs, metric=given.metric, pair_by_pair=given.pairs))
         if given.csv is not None:
             lines = long_form(runs, metric_of(runs, shared_pairs(runs), given.metric))
-            write_atomically(given.csv, lines.encode())
+            write_atomically(given_path(given.csv, "--csv"), lines.encode())
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -363,6 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlast_readers()
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # nothing is computed: leave an accelerator to others

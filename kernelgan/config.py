@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from kernelgan import assemble, fields
 from kernelgan.fields import flatten, section, setting
+from kernelgan.files import given_path
 from kernelgan.generators import FAMILIES
+from kernelgan.stopping import outlast_readers
 from kernelgan.types import Config, UserError
 
 HARMLESS = ("checkpoint.seconds", "device", "registry")
@@ -273,10 +274,39 @@ def parse(config: Config) -> Settings:
     if not problems:
         built = {name: fields.build(FAMILIES[name].Config, given) for name, given in families.items()}
         settings = dataclasses.replace(fields.build(Settings, values), generators=built)
+        settings = _with_batches_that_fit(settings)
         problems = list(_disagreements(settings))
     if problems:
         raise UserError("The config is not usable:\n  " + "\n  ".join(problems))
     return settings
+
+
+def _with_batches_that_fit(settings: Settings) -> Settings:
+    """A batch of a generator is of at most as many networks as the smaller zoo has."""
+    most = min(zoo_models(settings))
+    families = dict(settings.generators)
+    for name, family in families.items():
+        batch = getattr(family, "batch_size", None)
+        if isinstance(batch, tuple) and max(batch, default=0) > most:
+            families[name] = dataclasses.replace(family, batch_size=tuple(min(size, most) for size in batch))
+    return dataclasses.replace(settings, generators=families)
+
+
+def _largest(value: Any) -> int:  # noqa: ANN401
+    """Of a number, or of some."""
+    return value if isinstance(value, int) else max(value, default=0)
+
+
+def caps(config: Config, settings: Settings) -> list[str]:
+    """What `parse` made smaller than the config asks for, in words."""
+    fewest = min(zoo_models(settings))
+    given = fields.plain(config)["generators"]
+    return [
+        f"generators.{name}.batch_size is {family.batch_size} instead of {given[name]['batch_size']}, for "
+        f"the smaller zoo has {fewest} networks"
+        for name, family in settings.generators.items()
+        if _largest(given[name].get("batch_size", 0)) > _largest(getattr(family, "batch_size", 0))
+    ]
 
 
 def _disagreements(config: Settings) -> Iterator[str]:
@@ -306,7 +336,12 @@ def _disagreements(config: Settings) -> Iterator[str]:
                 f"zoo.{kind}_file is {file!r}, a zoo of a single {kind}, but pairs.{kind}s names "
                 f"{len(named)}; expected a single {kind}"
             )
-        if file and not Path(file).expanduser().exists():
+        try:
+            is_there = not file or given_path(file, f"zoo.{kind}_file").exists()
+        except UserError as error:
+            yield str(error)
+            continue
+        if not is_there:
             yield f"zoo.{kind}_file is {file!r}, which does not exist; expected .safetensors, .npz, .pth"
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
@@ -351,4 +386,5 @@ def listing() -> str:
 
 
 if __name__ == "__main__":
+    outlast_readers()
     print(listing())

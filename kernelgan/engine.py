@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from kernelgan import distributed, parallel
+from kernelgan import distributed, parallel, stopping
 from kernelgan.types import UserError
 
 Tree = Any
@@ -118,8 +118,14 @@ def fit(
       where a call gives a number for each of ``S`` steps, ``(M, calls * S)``; all numpy.
 
     Raises:
-      UserError: a metric is not finite; with the metric, the member and the call.
+      UserError: a metric is not finite, with the metric, the member and the call; or 64 bits are switched on.
+      Terminated: after SIGTERM, where `stopping.listen` was called; the state is saved.
     """
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise UserError(
+            "JAX_ENABLE_X64 is on; expected float32, for a seed gives other networks with it. Say "
+            "jax.config.update('jax_enable_x64', False) first, or unset the variable."
+        )
     count = len(jax.tree.leaves(members)[0])
     size = max(1, min(chunk_size or count, count))
     start = _resumed(saver, count, size, (calls, pace), lambda: _form(program, members, shared))
@@ -132,34 +138,40 @@ def fit(
     if not chunks:
         progress(before * calls, before * calls, {})
 
-    for number, chunk in enumerate(chunks):
-        if len(chunk) not in compiled:
-            compiled[len(chunk)] = _compile(program, len(chunk), shared)
-        run = compiled[len(chunk)]
-        mine = run.spread.deal(jax.tree.map(lambda leaf, chunk=chunk: np.asarray(leaf)[chunk], members))
-        if number == 0 and start.state is not None:
-            state, first = run.spread.deal(start.state), start.call
-        else:
-            state, first = run.init(mine, run.shared), 0
-        for call in range(first, calls):
-            with _in_memory(len(chunk)):
-                state, metrics = run.advance(state, mine, (run.shared, run.spread.share(np.int32(call))))
-                metrics = run.spread.collect(metrics)
-            _check_finite(metrics, chunk, call, names=names, unit=unit, remedy=remedy, saver=saver)
-            history = _stored(history, jax.tree.map(lambda leaf: leaf[:, None], metrics), count, calls)
-            jax.tree.map(lambda whole, part, at=(chunk, call): _put(whole, at, part), history, metrics)
-            if call + 1 == calls:
-                kept = run.spread.collect(program.result(state))
-                results = _stored(results, kept, count)
-                jax.tree.map(lambda whole, part, at=chunk: _put(whole, at, part), results, kept)
-                done[chunk] = True
-            if distributed.first(saver.is_due):
-                saves += 1
-                whole = run.spread.collect(state)
-                tree = _Position(done, results, history, chunk, call + 1, whole, saves).as_tree()
-                tree["pace"] = np.array([calls, pace], np.int32)
-                distributed.first(functools.partial(saver.save, tree, saves))
-            progress((before + number) * calls + call + 1, (before + len(chunks)) * calls, _means(metrics))
+    with stopping.saving():
+        for number, chunk in enumerate(chunks):
+            if len(chunk) not in compiled:
+                compiled[len(chunk)] = _compile(program, len(chunk), shared)
+            run = compiled[len(chunk)]
+            mine = run.spread.deal(jax.tree.map(lambda leaf, chunk=chunk: np.asarray(leaf)[chunk], members))
+            if number == 0 and start.state is not None:
+                state, first = run.spread.deal(start.state), start.call
+            else:
+                state, first = run.init(mine, run.shared), 0
+            for call in range(first, calls):
+                with _in_memory(len(chunk)):
+                    state, metrics = run.advance(state, mine, (run.shared, run.spread.share(np.int32(call))))
+                    metrics = run.spread.collect(metrics)
+                _check_finite(metrics, chunk, call, names=names, unit=unit, remedy=remedy, saver=saver)
+                history = _stored(history, jax.tree.map(lambda leaf: leaf[:, None], metrics), count, calls)
+                jax.tree.map(lambda whole, part, at=(chunk, call): _put(whole, at, part), history, metrics)
+                if call + 1 == calls:
+                    kept = run.spread.collect(program.result(state))
+                    results = _stored(results, kept, count)
+                    jax.tree.map(lambda whole, part, at=chunk: _put(whole, at, part), results, kept)
+                    done[chunk] = True
+                due, stop = distributed.first(lambda: (saver.is_due(), stopping.is_asked()))
+                if due or stop:
+                    saves += 1
+                    whole = run.spread.collect(state)
+                    tree = _Position(done, results, history, chunk, call + 1, whole, saves).as_tree()
+                    tree["pace"] = np.array([calls, pace], np.int32)
+                    distributed.first(functools.partial(saver.save, tree, saves))
+                if stop:
+                    raise stopping.Terminated
+                progress(
+                    (before + number) * calls + call + 1, (before + len(chunks)) * calls, _means(metrics)
+                )
     return results, jax.tree.map(_joined_steps, history)
 
 

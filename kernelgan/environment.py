@@ -7,13 +7,15 @@ import functools
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from kernelgan import cache
+from kernelgan import cache, models
 from kernelgan.ops import cpu
 from kernelgan.types import UserError
 
@@ -30,6 +32,30 @@ PACKAGES = (
     "numba",
     "llvmlite",
 )
+
+_SWITCHES = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_default_matmul_precision": None,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_disable_jit": False,
+    "jax_check_tracer_leaks": False,
+    "jax_debug_key_reuse": False,
+    "jax_transfer_guard": None,
+    "jax_no_tracing": False,
+    "jax_no_execution": False,
+}
+"""Of JAX, which change figures or stop a run by a traceback: as a run needs them."""
+
+_HARMLESS = re.compile(
+    r"JAX_(PLATFORM|NUM_CPU|COMPILATION|PERSISTENT|ENABLE_COMPILATION|COORDINATOR|.*_DIR$)"
+)
+"""Variables that change no figure."""
 
 _WORTH_KEEPING = 0.2
 """Seconds of compilation from which on a program is kept."""
@@ -81,9 +107,22 @@ def configure(device: str) -> None:
     kept once they are compiled, so that the next process starts at once: in `cache.directory`, or where
     ``JAX_COMPILATION_CACHE_DIR`` says; with ``JAX_ENABLE_COMPILATION_CACHE=0`` no program of JAX's is.
 
+    Switches that change figures, or are for debugging, are set as a run needs them, and named on stderr.
+
     Args:
       device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
     """
+    set_aside = []
+    for name, needed in _SWITCHES.items():
+        value = getattr(jax.config, name, needed)
+        if getattr(value, "value", value) != needed:
+            jax.config.update(name, needed)
+            set_aside.append(f"{name.upper()}={value}")
+    if set_aside:
+        print(
+            f"set aside, for they would change figures or stop the run: {', '.join(set_aside)}",
+            file=sys.stderr,
+        )
     if device != "auto":
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
@@ -113,6 +152,12 @@ def select_device(device: str) -> None:
         found = jax.devices()[0].platform
     except (RuntimeError, AssertionError):  # the latter where no plugin of the platform is installed
         found = "none"
+        named = os.environ.get("JAX_PLATFORMS", "")
+        if device == "auto":
+            raise UserError(
+                f"JAX finds no device of JAX_PLATFORMS={named} here. Expected a platform that this machine "
+                "has; for a GPU install requirements-cuda12.txt, or unset JAX_PLATFORMS."
+            ) from None
     if device not in ("auto", found):
         raise UserError(
             f"device is {device!r}, but JAX finds {found!r} here. Expected a machine that has one; for a GPU "
@@ -129,9 +174,12 @@ def device_words() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of each installed package that results may depend on."""
+    """Of Python, of each installed package that results may depend on, and variables that JAX was given."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    return found
+    given = {name: value for name, value in sorted(os.environ.items()) if name.startswith("JAX_")}
+    found |= {name: value for name, value in given.items() if not _HARMLESS.match(name)}
+    flags = models.xla_flags()
+    return found | ({"XLA_FLAGS": flags} if flags else {})

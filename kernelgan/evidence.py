@@ -16,6 +16,7 @@ from kernelgan import config as config_lib
 from kernelgan import environment, fields, keys, models, report, results, stages, training
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, readouts
+from kernelgan.config import Settings
 from kernelgan.data import quadrants, sources
 from kernelgan.generators import base, placebo
 from kernelgan.plan import PairTask, Plan
@@ -49,6 +50,27 @@ class Networks:
     generated: dict[str, list[dict[str, Params]]]
     made: dict[str, training.Made]
     placebos: dict[str, list[dict[str, dict[str, Params]]]]
+
+
+def rehearse(settings: Settings) -> None:
+    """Tries, before hours of training, what only the end of a run needs: UMAP and figures.
+
+    Raises:
+      UserError: something is not installed as it should be.
+    """
+    from kernelgan.report import drawing
+
+    try:
+        if settings.evaluate.umap_networks:
+            from kernelgan.evaluation import clustering
+
+            clustering.imported_umap()
+        drawing.png(drawing.trial)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the evaluation and the report of this run would fail here ({type(error).__name__}: {error}). "
+            "Install the packages again: pip install -r requirements.txt."
+        ) from error
 
 
 def evaluate(of: Run, plan: Plan, networks: Networks) -> None:

@@ -17,6 +17,8 @@ from absl import logging
 
 from kernelgan import interop, weights, workdir
 from kernelgan.checkpoint import has_result, read_result
+from kernelgan.files import given_path
+from kernelgan.stopping import outlast_readers
 from kernelgan.types import Params, UserError
 
 _NAMELESS = ("params", "state")
@@ -195,22 +197,23 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit status."""
     parser = _Parser(prog="python -m kernelgan.export", description="Takes networks out of a run.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="a work directory, such as runs/black_cat")
+    parser.add_argument("run", metavar="RUN", help="a work directory, such as runs/black_cat")
     parser.add_argument(
         "--out",
-        type=Path,
         help="a .safetensors, .npz or .pth for all networks; or a directory for one .safetensors each",
     )
     parser.add_argument("--network", metavar="NAME", help="which; without it the names are listed")
     parser.add_argument("--member", type=int, metavar="I", help="only network number I, counted from 0")
     try:
         given = parser.parse_args(argv)
+        run = given_path(given.run, "RUN")
         if given.network is None and given.out is None:
-            print("\n".join(networks(given.run)))
+            print("\n".join(networks(run)))
             return 0
         if given.out is None:
             raise UserError("--out is not given; expected a file or a directory to write.")
-        print(export(given.run, given.out, network=given.network or "", member=given.member))
+        out = given_path(given.out, "--out")
+        print(export(run, out, network=given.network or "", member=given.member))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -218,5 +221,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlast_readers()
     jax.config.update("jax_platforms", "cpu")  # nothing is computed: leave an accelerator to others
     sys.exit(main())

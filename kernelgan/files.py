@@ -5,9 +5,43 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from kernelgan.types import UserError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on all usual file systems."""
+
+
+def given_path(given: str | Path, what: str) -> Path:
+    """A path that a person gave, with ``~`` replaced: the one rule for all paths.
+
+    Args:
+      given: the path.
+      what: the flag, field or argument, for the message.
+
+    Raises:
+      UserError: it is a URL, a name in it is too long, or of an unknown user.
+    """
+    if _URL.match(str(given)):
+        raise UserError(
+            f"{what} is {str(given)!r}, a URL; expected a path of this machine. Copy the files here, or "
+            "mount the bucket."
+        )
+    longest = max((len(os.fsencode(part)) for part in Path(given).parts), default=0)
+    if longest > _LONGEST_NAME or "\0" in str(given):
+        raise UserError(
+            f"{what} is {given!s:.60}..., with a name of {longest} bytes; expected at most {_LONGEST_NAME}, "
+            "and no null. Give a shorter path."
+        )
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{what} is {str(given)!r}: {error}. Give the path in full.") from None
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -16,6 +50,11 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     with replacing(path) as file:
         file.write(content)
     return path
+
+
+def is_writable(directory: Path) -> bool:
+    """Whether files can be made in a directory; so too where it is not there yet."""
+    return not directory.is_dir() or os.access(directory, os.W_OK)
 
 
 @contextlib.contextmanager

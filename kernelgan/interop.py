@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from kernelgan import models
+from kernelgan.files import given_path
 from kernelgan.types import Params, UserError
 from kernelgan.weights import SUFFIXES, read_arrays, some, write_arrays
 
@@ -77,7 +78,7 @@ def load_zoo(
       UserError: names the file, and every array that is missing, not expected, of another shape or type, or
         not finite; or the directory is empty or mixed.
     """
-    path = Path(path)
+    path = given_path(path, "the path of the networks")
     files = _network_files(path) if path.is_dir() else [path]
     loaded = []
     for done, file in enumerate(files, start=1):
@@ -155,7 +156,7 @@ def save(networks: Params | Mapping[str, Params], path: Path | str) -> Path:
             for name, one in networks.items()
             for key, array in to_torch(one).items()
         }
-    return write_arrays(Path(path), arrays)
+    return write_arrays(given_path(path, "the path of the networks"), arrays)
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:

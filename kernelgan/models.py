@@ -7,6 +7,7 @@ initialiser is uniform in +-1/sqrt(fan_in) for kernels and biases alike.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -36,11 +37,20 @@ def form_here(form: str) -> str:
 def arithmetic(form: str) -> str:
     """How results are computed, in words; another way rounds otherwise, and training amplifies that."""
     found = form_here(form)
+    flags = xla_flags()
+    told = f", XLA_FLAGS={flags}" if flags else ""
     if found != "direct":
-        return f"{found} on {jax.default_backend()}"
+        return f"{found} on {jax.default_backend()}{told}"
     from kernelgan.ops.cpu.microkernels import WIDTH
 
-    return f"direct, vectors of {WIDTH}"
+    return f"direct, vectors of {WIDTH}{told}"
+
+
+def xla_flags() -> str:
+    """The flags in ``XLA_FLAGS`` that may change figures, in order: all but device counts and dumps."""
+    harmless = ("--xla_force_host_platform_device_count", "--xla_dump")
+    given = os.environ.get("XLA_FLAGS", "").split()
+    return " ".join(sorted(flag for flag in given if not flag.startswith(harmless)))
 
 
 def uniform_fan_in(fan_in: int) -> Initialiser:

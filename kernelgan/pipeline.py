@@ -59,6 +59,8 @@ def run(
         lambda: _loaded(config, generators), lambda loaded: loaded[-1][0], "configs, generators or code"
     )
     with contextlib.ExitStack() as stack:
+        if distributed.first(lambda: not files.is_writable(workdir) and _is_finished(workdir, recipe)):
+            return report.show(workdir, writes=False) if distributed.leave() else None
         distributed.first(lambda: stack.enter_context(workdir_lib.claimed(workdir, settings)))
         if distributed.first(lambda: _is_finished(workdir, recipe)):
             if not distributed.leave():
@@ -69,6 +71,8 @@ def run(
             )
             return report.show(workdir)
         environment.select_device(settings.device)
+        if stage in ("evaluate", "report"):
+            distributed.first(lambda: evidence.rehearse(settings))
         kept = Stages(workdir, seconds=settings.checkpoint.seconds)
         _until(stage, Run(settings, kept, loaded, network, command))
         if stage not in ("evaluate", "report") or not distributed.is_first():
@@ -82,6 +86,8 @@ def _loaded(
 ) -> tuple[Settings, models.ConvNet, tuple[loading.Loaded, ...], list[str]]:
     """The config checked, the parents' module, the generators, and what a finished run is made from."""
     settings = config_lib.parse(config)
+    for note in config_lib.caps(config, settings):
+        print(note, file=sys.stderr)
     environment.configure(settings.device)  # before a user's file can start JAX
     network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
     loaded = loading.load(settings.generators, generators, network)
@@ -100,7 +106,7 @@ def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> list[st
     return [
         keys.of_values([fixed, own, keys.of_source("kernelgan")]),
         sources.fingerprint(settings),
-        *(files.stamp(Path(path).expanduser()) if path else "" for path in zoos),
+        *(files.stamp(files.given_path(path, "zoo")) if path else "" for path in zoos),
     ]
 
 

@@ -139,7 +139,7 @@ def make_plan(config: Config, source: Source) -> Plan:
     """Splits the images, assigns zoos, and refuses leaks and whatever does not fit.
 
     Raises:
-      UserError: too few images, a batch or an epoch that does not fit, or a leak.
+      UserError: too few images, a leak, or equal images with unequal labels.
     """
     data = config.data
     limits = quadrants.Limits(data.minimum_train, data.minimum_test, data.maximum_train, data.maximum_test)
@@ -148,9 +148,10 @@ def make_plan(config: Config, source: Source) -> Plan:
     )
     splits, tasks, skipped = _divided(config, part)
     zoos, served = zoo.shared(tasks)
-    for task in zoos:
-        zoo.check_fits(task, zoo_training(config, task.kind))
+    caps = [zoo.cap_note(task, zoo_training(config, task.kind)) for task in zoos]
+    source = dataclasses.replace(source, notes=(*source.notes, *filter(None, caps)))
     leakage = leakage_lib.check_leakage(part, _readers(part, zoos, served, splits))
+    quadrants.check_labels(part)
     pairs = tuple(
         PairTask(
             number,

@@ -409,7 +409,10 @@ def train(
 def arithmetic(network: models.ConvNet, image_size: int, loss: Loss) -> str:
     """The implementation that trains, in words; another one rounds otherwise, and training amplifies that."""
     kernel = checked_kernel(network, image_size, loss)
-    return "fused kernel" if kernel is not None else models.arithmetic(network.form)
+    if kernel is None:
+        return models.arithmetic(network.form)
+    flags = models.xla_flags()
+    return "fused kernel" + (f", XLA_FLAGS={flags}" if flags else "")
 
 
 @functools.cache

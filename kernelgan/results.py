@@ -51,6 +51,9 @@ KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "
 """Kinds of methods, in the order of every table."""
 
 ANSWERS = ("yes", "no", "cannot tell")
+SHARES = ("auroc", "balanced_accuracy", "average_precision", "accuracy", "precision", "recall")
+"""Fields of a `Row` that lie between 0 and 1."""
+
 _AGAIN = "Delete it and run again; it resumes."
 
 
@@ -83,6 +86,13 @@ class Statistic:
     def bounded(self) -> bool:
         """Whether there are a mean and both ends of its interval."""
         return self.known and math.isfinite(self.low) and math.isfinite(self.high)
+
+    def as_share(self) -> Statistic:
+        """The same of what lies between 0 and 1: an interval that reaches further is cut there."""
+        if self.ci95 is None:
+            return self
+        low, high = (min(max(end, 0.0), 1.0) if math.isfinite(end) else end for end in self.ci95)
+        return dataclasses.replace(self, ci95=(low, high))
 
     def text(self) -> str:
         """``0.573 [0.541, 0.602]``, or the mean alone, or ``-``."""
@@ -178,6 +188,15 @@ class Row:
     copies: int | None = None  # over all pairs, on how many its networks are copies of a parent
     pairs: int | None = None  # over all pairs, how many have it
     against: Against | None = None  # over all pairs, its record against the yardstick
+
+    def __post_init__(self) -> None:
+        """Cuts the intervals of `SHARES`; Student's reach beyond 0 and 1."""
+        for name in SHARES:
+            value = getattr(self, name)
+            if isinstance(value, Statistic):
+                object.__setattr__(self, name, value.as_share())
+            else:
+                object.__setattr__(self, name, {key: each.as_share() for key, each in value.items()})
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from kernelgan.data import sources
 from kernelgan.plan import Plan, make_plan, zoo_training
 from kernelgan.population import Training
 from kernelgan.progress import Progress
+from kernelgan.stopping import outlast_readers
 from kernelgan.types import Config, UserError
 
 Scores = dict[str, float]
@@ -76,8 +77,6 @@ def search(config: Config, lists: Mapping[str, Sequence[Any]], *, models_a_zoo: 
     progress = Progress("data")
     plan = make_plan(config, sources.load_source(config, progress))
     tasks = tuple(dataclasses.replace(task, models=models_a_zoo) for task in plan.zoos)
-    for each, task in itertools.product(configs, tasks):
-        zoo.check_fits(task, zoo_training(each, task.kind))
     progress.close(f"done, {len(tasks)} zoos, {len(configs)} combinations")
     trials = []
     for number, (chosen, each) in enumerate(zip(settings, configs, strict=True), start=1):
@@ -103,7 +102,7 @@ def _train(config: Config, plan: Plan, progress: Progress) -> Scores:
     """Trains the plan's zoos; those with equally large epochs together."""
     parts: dict[Training, list[zoo.ZooTask]] = {}
     for task in plan.zoos:
-        parts.setdefault(zoo_training(config, task.kind), []).append(task)
+        parts.setdefault(zoo.capped(task, zoo_training(config, task.kind)), []).append(task)
     reached: dict[str, list[np.ndarray]] = {}
     for training, tasks in parts.items():
         trained = zoo.train_zoos(
@@ -165,5 +164,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    outlast_readers()
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

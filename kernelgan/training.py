@@ -17,6 +17,7 @@ from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, trained
 from kernelgan.data import leakage, quadrants
 from kernelgan.engine import Saver
+from kernelgan.files import given_path
 from kernelgan.generators import base, check, loading, placebo
 from kernelgan.generators.base import Parents
 from kernelgan.losses import cross_entropy, squared_error
@@ -63,7 +64,7 @@ def train_zoos(of: Run, plan: Plan) -> Zoos:
 def _file_of(of: Run, task: zoo.ZooTask) -> str:
     """The file that gives a zoo instead of training; empty where it is trained."""
     file = of.settings.zoo.attribute_file if task.kind == "attribute" else of.settings.zoo.object_file
-    return str(Path(file).expanduser()) if file else ""
+    return str(given_path(file, "zoo")) if file else ""
 
 
 def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
@@ -91,7 +92,8 @@ def _parts(of: Run, tasks: Sequence[zoo.ZooTask], name: str) -> list[tuple[str, 
     """Zoos with equally large epochs are trained together: the stage, and the places of its tasks."""
     parts: dict[Training, list[int]] = {}
     for place, task in enumerate(tasks):
-        parts.setdefault(zoo_training(of.settings, task.kind), []).append(place)
+        training = zoo.capped(task, zoo_training(of.settings, task.kind))
+        parts.setdefault(training, []).append(place)
     return [
         (name if len(parts) == 1 else f"{name}-{part}", training, places)
         for part, (training, places) in enumerate(parts.items())

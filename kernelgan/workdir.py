@@ -75,9 +75,11 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
 
 
 def _unwritable(workdir: Path, error: OSError) -> UserError:
+    report = workdir / "report.html"
+    left = f" The report of an earlier command is {report}." if report.is_file() else ""
     return UserError(
         f"--workdir={workdir} cannot be written ({error.strerror}); expected a directory that can be. "
-        "Give another --workdir."
+        f"Give another --workdir.{left}"
     )
 
 

@@ -6,6 +6,7 @@ A zoo knows its concept and what it must not see. Two pairs that ask for the sam
 from __future__ import annotations
 
 import dataclasses
+import warnings
 import zlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,7 +19,7 @@ from kernelgan.data.quadrants import Groups
 from kernelgan.engine import NOWHERE, Report, Saver, silent
 from kernelgan.losses import cross_entropy
 from kernelgan.population import Population, Training, binary_metrics, train
-from kernelgan.types import Params, UserError
+from kernelgan.types import Params
 
 POSITIVE = 1
 """Which logit, and which label, says that the concept holds."""
@@ -67,22 +68,25 @@ def shared(tasks: Sequence[ZooTask]) -> tuple[list[ZooTask], list[int]]:
     return distinct, served
 
 
-def check_fits(task: ZooTask, training: Training) -> None:
-    """Refuses an epoch or a batch for which the zoo has too few images.
-
-    Raises:
-      UserError: with the number of images and the fields to change.
-    """
+def capped(task: ZooTask, training: Training) -> Training:
+    """The training with an epoch, and a batch, of at most as many images as the zoo has."""
     available = sum(len(group) for group in task.groups.train)
-    epoch = "zoo.images_per_epoch"
-    if task.kind == "object":
-        epoch += " (or zoo.object_images_per_epoch)"
-    for what, wanted in (("zoo.batch_size", training.batch_size), (epoch, training.images_per_epoch)):
-        if wanted > available:
-            raise UserError(
-                f"{what} is {wanted}, but {task.label} has {available} training images. Set {what} to at "
-                f"most {available}, or give it more images."
-            )
+    epoch = min(training.images_per_epoch, available)
+    return dataclasses.replace(training, images_per_epoch=epoch, batch_size=min(training.batch_size, epoch))
+
+
+def cap_note(task: ZooTask, training: Training) -> str:
+    """What `capped` changes, in words; empty if nothing."""
+    fitting = capped(task, training)
+    fields = ("images_per_epoch", "batch_size")
+    changed = [
+        f"{field} is {getattr(fitting, field)} instead of {getattr(training, field)}"
+        for field in fields
+        if getattr(fitting, field) != getattr(training, field)
+    ]
+    if not changed:
+        return ""
+    return f"{task.label} has {fitting.images_per_epoch} training images, so its {' and its '.join(changed)}"
 
 
 def build_population(
@@ -226,11 +230,17 @@ def train_zoo(
       progress: see `engine.fit`.
 
     Raises:
-      UserError: a batch or an epoch is larger than there are images, or a metric is not finite.
+      UserError: a metric is not finite.
+
+    Warns:
+      UserWarning: an epoch or a batch is larger than there are images, and is made smaller.
     """
     task = ZooTask(images.kind, images.concept, images.excluded, images.groups, models)
     training = Training(epochs, images_per_epoch, batch_size, learning_rate, (1.0, 1.0), decay)
-    check_fits(task, training)
+    note = cap_note(task, training)
+    if note:
+        warnings.warn(note, stacklevel=2)
+        training = capped(task, training)
     (made,) = train_zoos(
         network,
         images.images,

@@ -226,3 +226,13 @@ def test_a_full_memory_is_told_with_a_smaller_chunk(words, kind):
         assert "zoo.chunk_size=1" in str(caught.value)  # chunks of 5 members: 3 and 2
         assert "allocate 9 bytes" in str(caught.value)
         assert "and more" not in str(caught.value)
+
+
+def test_64_bits_are_refused_for_they_change_what_a_seed_gives():
+    program = engine.Program(lambda member, shared: member, lambda *_: None, lambda state: state)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(UserError, match="JAX_ENABLE_X64"):
+            engine.fit(program, np.zeros(2, np.float32), (), calls=1)
+    finally:
+        jax.config.update("jax_enable_x64", False)

@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from kernelgan import environment
+from kernelgan import environment, models
 from kernelgan.ops import cpu
 from kernelgan.types import UserError
 
@@ -90,4 +90,75 @@ def test_versions_are_those_that_are_installed(monkeypatch):
     found = environment.versions()
     assert found["python"] == platform.python_version()
     assert found["jax"] == "jax 1"
-    assert set(found) == {"python", *environment.PACKAGES} - {"umap-learn"}
+    of_jax = {name for name in found if name.startswith(("JAX_", "XLA_"))}
+    assert set(found) - of_jax == {"python", *environment.PACKAGES} - {"umap-learn"}
+
+
+def test_variables_that_may_change_figures_are_recorded_and_others_are_not(monkeypatch):
+    for name, value in {
+        "JAX_ENABLE_X64": "1",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": "/here",
+        "JAX_NUM_CPU_DEVICES": "3",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_cpu_enable_fast_math=true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    found = environment.versions()
+    assert found["JAX_ENABLE_X64"] == "1"
+    assert found["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=true"
+    assert not found.keys() & {"JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES"}
+
+
+def test_flags_of_the_compiler_are_part_of_the_arithmetic(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    before = models.arithmetic("products")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    assert models.arithmetic("products") == before
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    assert models.arithmetic("products") == f"{before}, XLA_FLAGS=--xla_cpu_enable_fast_math=true"
+
+
+SWITCHES = [
+    ("jax_enable_x64", True),
+    ("jax_default_prng_impl", "rbg"),
+    ("jax_threefry_partitionable", False),
+    ("jax_default_matmul_precision", "bfloat16"),
+    ("jax_numpy_dtype_promotion", "strict"),
+    ("jax_numpy_rank_promotion", "raise"),
+    ("jax_debug_nans", True),
+    ("jax_disable_jit", True),
+    ("jax_check_tracer_leaks", True),
+    ("jax_transfer_guard", "disallow"),
+]
+
+
+@pytest.mark.parametrize(("switch", "value"), SWITCHES)
+def test_switches_that_change_figures_or_end_in_a_traceback_are_set_by_the_run(switch, value, capsys):
+    before = getattr(jax.config, switch)
+    before = getattr(before, "value", before)
+    jax.config.update(switch, value)
+    try:
+        environment.configure("auto")
+        after = getattr(jax.config, switch)
+        assert getattr(after, "value", after) == before
+        assert f"{switch.upper()}=" in capsys.readouterr().err
+        environment.configure("auto")
+        assert capsys.readouterr().err == ""
+    finally:
+        jax.config.update(switch, before)
+
+
+@pytest.mark.parametrize("platform_name", ["cuda", "tpu", "no_such_platform"])
+def test_a_platform_that_is_not_there_is_named_without_a_traceback(platform_name):
+    program = "from kernelgan import environment; environment.select_device('auto')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"JAX_PLATFORMS": platform_name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        pytest.skip("this machine has one")
+    assert done.stderr.splitlines()[-1].startswith("kernelgan.types.UserError")
+    assert f"JAX_PLATFORMS={platform_name}" in done.stderr

@@ -102,12 +102,14 @@ def test_a_generator_of_tier_u_needs_probes(ran):
         kg.fit(generator, ran[0]["parents"])
 
 
-def test_a_zoo_of_more_images_than_there_are_is_refused(ran):
-    names = ran[0]
-    with pytest.raises(kg.UserError, match="images_per_epoch"):
-        kg.train_zoo(
-            names["network"], names["pair"].attribute, models=2, batch_size=8, images_per_epoch=10**6
+def test_a_zoo_of_more_images_than_there_are_takes_all_and_warns(ran):
+    network, images = ran[0]["network"], ran[0]["pair"].attribute
+    available = sum(map(len, images.groups.train))
+    with pytest.warns(UserWarning, match=f"images_per_epoch is {available} instead of 1000000"):
+        made = kg.train_zoo(
+            network, images, models=2, epochs=1, batch_size=8, images_per_epoch=10**6, validation_images=8
         )
+    assert made.history["train_loss"].shape == (2, 1)
 
 
 @pytest.mark.parametrize("exclude", [(), (("black", "cat"),)])

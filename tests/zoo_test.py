@@ -5,7 +5,7 @@ import pytest
 
 from kernelgan import losses, population, zoo
 from kernelgan.data.quadrants import Groups
-from kernelgan.types import Quadrant, UserError
+from kernelgan.types import Quadrant
 
 IMAGES = 60
 TRAINING = population.Training(
@@ -111,17 +111,21 @@ def test_validation_is_everything_where_there_is_little():
     assert sorted(negatives.tolist()) == list(range(34, 39))
 
 
-def test_an_epoch_or_a_batch_of_all_images_fits():
-    zoo.check_fits(_task(), dataclasses.replace(TRAINING, batch_size=30, images_per_epoch=30))
-
-
-@pytest.mark.parametrize("field", ["batch_size", "images_per_epoch"])
-def test_an_epoch_or_a_batch_of_more_images_is_refused(field):
-    with pytest.raises(UserError) as caught:
-        zoo.check_fits(_task(), dataclasses.replace(TRAINING, **{field: 31}))
-    message = str(caught.value)
-    assert f"zoo.{field} is 31, but the zoo of the attribute 'black' has 30 training images" in message
-    assert f"Set zoo.{field} to at most 30" in message
+@pytest.mark.parametrize(
+    ("given", "fitting"),
+    [((30, 30), (30, 30)), ((31, 8), (30, 8)), ((1280, 128), (30, 30)), ((30, 8), (30, 8))],
+)
+def test_an_epoch_and_a_batch_have_at_most_all_images_and_a_note_says_so(given, fitting):
+    training = dataclasses.replace(TRAINING, images_per_epoch=given[0], batch_size=given[1])
+    found = zoo.capped(_task(), training)
+    assert (found.images_per_epoch, found.batch_size) == fitting
+    note = zoo.cap_note(_task(), training)
+    if given == fitting:
+        assert (found, note) == (training, "")
+    else:
+        assert "the zoo of the attribute 'black' has 30 training images" in note
+        assert f"images_per_epoch is 30 instead of {given[0]}" in note
+        assert ("batch_size" in note) == (given[1] > 30)
 
 
 @pytest.mark.parametrize(("balanced", "shares"), [(True, (1.0, 1.0)), (False, (1.0,))])

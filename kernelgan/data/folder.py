@@ -13,7 +13,8 @@ or ``images.csv`` in the directory, which then says everything: columns ``path``
 ``split`` (``train`` or ``test``). Without ``split`` a fifth of the images, by content, is the test set.
 
 Files are known by their content, not their extension. Hidden files are ignored; files that are no images
-are ignored and noted; broken images are skipped up to a share, and noted.
+are ignored and noted; broken images are skipped up to a share, and noted. Files of equal content are one
+image with the labels of all of them. Names may be written in any Unicode form.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from __future__ import annotations
 import concurrent.futures
 import csv
 import dataclasses
+import errno
 import os
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from kernelgan.data.images import ImageSet, Progress, Source, cut_test, resize, silent, take
+from kernelgan import files as files_lib
+from kernelgan.data import photographs
+from kernelgan.data.images import ImageSet, Progress, Source, content_hashes, cut_test, silent, take
 from kernelgan.types import UserError
 
 CSV_NAME = "images.csv"
@@ -41,15 +45,19 @@ _PROGRESS_EVERY = 50
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """A file and what is known of it before it is opened."""
+    """A file and what is known of it before it is opened; `attributes` and `objects` are what it holds."""
 
     path: Path
     name: str
-    attributes: dict[str, int]
-    objects: dict[str, int]
+    attributes: frozenset[str]
+    objects: frozenset[str]
     is_test: bool | None
     rest: bool = False
     is_listed: bool = False
+
+    def label(self, concept: str, held: frozenset[str]) -> int:
+        """1, 0, or -1 where it is not known."""
+        return -1 if self.rest else int(_nfc(concept) in held)
 
 
 def load(
@@ -77,9 +85,9 @@ def load(
     Raises:
       UserError: the directory, a sub-folder, the CSV or too many files are not as they should be.
     """
-    root = Path(path).expanduser()
     if not str(path):
         raise UserError("data.folder is empty; give it the directory that holds the photographs.")
+    root = files_lib.given_path(path, "data.folder")
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise UserError(
@@ -100,30 +108,6 @@ def load(
     return Source(name=f"folder:{root.name}", train=train, test=test, notes=tuple(notes))
 
 
-def read_image(path: str | Path, image_size: int) -> np.ndarray:
-    """Decode one photograph of any Pillow format and mode, turned upright by its EXIF orientation.
-
-    Args:
-      path: of the file.
-      image_size: pixels a side of the result.
-
-    Returns:
-      uint8 ``(image_size, image_size, 3)``.
-
-    Raises:
-      Exception: whatever Pillow raises for a file that is no image, is broken or truncated, or is so large
-        that it may be a decompression bomb.
-    """
-    with Image.open(path) as image:
-        pixels = image.width * image.height
-        if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
-            raise Image.DecompressionBombError(f"{pixels} pixels")
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "I" or upright.mode.startswith("I;16"):  # 16-bit greyscale; Pillow would clip it
-            upright = Image.fromarray(np.clip(np.asarray(upright) // 257, 0, 255).astype(np.uint8))
-        return resize(upright, image_size)
-
-
 def _layout_files(root: Path, attributes: Sequence[str], objects: Sequence[str]) -> list[_File]:
     """The files of the reference's layout."""
     if len(attributes) != 1 or len(objects) != 1 or attributes[0] == objects[0]:
@@ -133,30 +117,33 @@ def _layout_files(root: Path, attributes: Sequence[str], objects: Sequence[str])
             f"pairs, or label the files in {CSV_NAME}."
         )
     attribute, object_name = attributes[0], objects[0]
-    folders = {  # sub-folder: attribute, object, of the test set, rest
-        f"{attribute}/{attribute}": (1, 0, False, False),
-        f"{attribute}/random": (0, 0, False, False),
-        f"{object_name}/{object_name}": (0, 1, False, False),
-        f"{object_name}/random": (0, 0, False, False),
-        "test/1": (1, 1, True, False),
-        "test/0": (-1, -1, True, True),
+    both = (attribute, object_name)
+    folders: dict[str, tuple[tuple[str, ...], bool, bool]] = {  # sub-folder: what it holds, of the test, rest
+        f"{attribute}/{attribute}": ((attribute,), False, False),
+        f"{attribute}/random": ((), False, False),
+        f"{object_name}/{object_name}": ((object_name,), False, False),
+        f"{object_name}/random": ((), False, False),
+        "test/1": (both, True, False),
+        "test/0": ((), True, True),
     }
-    missing = [folder for folder in folders if not (root / folder).is_dir()]
+    at = {folder: _existing(root, folder) for folder in folders}
+    missing = [folder for folder, path in at.items() if not path.is_dir()]
     if missing:
         raise UserError(
             f"{str(root)!r} lacks the sub-folder(s) {', '.join(missing)}. Expected either {CSV_NAME} or the "
             f"sub-folders {', '.join(folders)}. Add them, or mend data.folder or pairs."
         )
-    optional = {
-        "train/1": (1, 1, False, False),
-        "test/0/attribute_only": (1, 0, True, False),
-        "test/0/object_only": (0, 1, True, False),
-        "test/0/neither": (0, 0, True, False),
+    optional: dict[str, tuple[tuple[str, ...], bool, bool]] = {
+        "train/1": (both, False, False),
+        "test/0/attribute_only": ((attribute,), True, False),
+        "test/0/object_only": ((object_name,), True, False),
+        "test/0/neither": ((), True, False),
     }
     folders |= {folder: labels for folder, labels in optional.items() if (root / folder).is_dir()}
-    files = []
-    for folder, (has_attribute, has_object, is_test, rest) in folders.items():
-        paths = _visible(root / folder)
+    listed: list[_File] = []
+    for folder, (holds, is_test, rest) in folders.items():
+        directory = at.get(folder, root / folder)
+        paths, hidden = _visible(directory)
         inner = [path for path in paths if path.is_dir() and f"{folder}/{path.name}" not in folders]
         if inner:
             raise UserError(
@@ -164,21 +151,38 @@ def _layout_files(root: Path, attributes: Sequence[str], objects: Sequence[str])
                 "nothing here; only test/0 may hold some: attribute_only, object_only and neither. Move its "
                 "files up or out."
             )
-        found = [path for path in paths if path.is_file()]
+        found = [path for path in paths if not path.is_dir()]
         if not found and folder not in ("test/0", *optional):
-            raise UserError(f"The folder {folder} of {str(root)!r} is empty; put images there.")
-        labels = ({attribute: has_attribute}, {object_name: has_object}, is_test, rest)
-        files += [_File(path, f"{folder}/{path.name}", *labels) for path in found]
-    return files
+            but = f" but for hidden files ({_listed(hidden)}), which are ignored" if hidden else ""
+            raise UserError(f"The folder {folder} of {str(root)!r} is empty{but}; put images there.")
+        held = frozenset(map(_nfc, holds))
+        labels = (held & {_nfc(attribute)}, held & {_nfc(object_name)}, is_test, rest)
+        listed += [_File(path, f"{folder}/{path.name}", *labels) for path in found]
+    return listed
 
 
-def _visible(folder: Path) -> list[Path]:
-    """What a folder holds, by name, without hidden and system files."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES
-    )
+def _visible(folder: Path) -> tuple[list[Path], list[str]]:
+    """What a folder holds, by name, without hidden and system files; and the names of these."""
+    paths = sorted(folder.iterdir())
+    hidden = [path.name for path in paths if path.name.startswith(".") or path.name.lower() in SYSTEM_FILES]
+    return [path for path in paths if path.name not in hidden], hidden
+
+
+def _nfc(text: str) -> str:
+    """Text with accents as macOS and others write them made equal."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _existing(root: Path, name: str) -> Path:
+    """A path below a directory, by the names that are there where they differ in their Unicode form alone."""
+    path = root
+    for part in Path(name).parts:
+        here = path / part
+        if not part.isascii() and not os.path.lexists(here) and path.is_dir():
+            same = [other for other in path.iterdir() if _nfc(other.name) == _nfc(part)]
+            here = same[0] if same else here
+        path = here
+    return path
 
 
 def _csv_files(root: Path, attributes: Sequence[str], objects: Sequence[str]) -> list[_File]:
@@ -186,74 +190,102 @@ def _csv_files(root: Path, attributes: Sequence[str], objects: Sequence[str]) ->
     rows = _csv_rows(root / CSV_NAME)
     held = {kind: [_concepts(row[kind]) for row in rows] for kind in ("attribute", "object")}
     for kind, wanted in (("attribute", attributes), ("object", objects)):
-        known = set().union(*held[kind])
+        known = frozenset[str]().union(*held[kind])
         for concept in wanted:
-            if concept not in known:
+            if _nfc(concept) not in known:
                 raise UserError(
                     f"No image of {str(root / CSV_NAME)!r} holds the {kind} {concept!r}; its {kind}s are "
                     f"{', '.join(sorted(known)) or 'none'}. Mend pairs.{kind}s or the column {kind}."
                 )
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     files = []
     for row, has_attributes, has_objects in zip(rows, held["attribute"], held["object"], strict=True):
         where = f"{str(root / CSV_NAME)!r}, line {row['line']}"
-        name = _csv_path(root, row["path"], where)
+        path = _csv_path(root, row["path"], where)
+        name = path.relative_to(root).as_posix()
         if name in seen:
-            raise UserError(f"{where}: {name!r} is named twice. Merge the two lines.")
-        seen.add(name)
-        files.append(
-            _File(
-                path=root / name,
-                name=name,
-                attributes={concept: int(concept in has_attributes) for concept in attributes},
-                objects={concept: int(concept in has_objects) for concept in objects},
-                is_test=_csv_split(row["split"], where) if "split" in row else None,
-                is_listed=True,
-            )
-        )
+            raise UserError(f"{where}: {name!r} is named twice, first in line {seen[name]}. Merge them.")
+        seen[name] = row["line"]
+        is_test = _csv_split(row["split"], where) if "split" in row else None
+        files.append(_File(path, name, has_attributes, has_objects, is_test, is_listed=True))
     return files
 
 
 def _csv_rows(where: Path) -> list[dict[str, str]]:
     """The lines of the file: column -> stripped text, and ``line`` -> the line's number."""
-    try:
-        with where.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            columns = [column.strip() for column in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = [
-                {column: row[column].strip() for column in columns} | {"line": str(reader.line_num)}
-                for row in reader
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{str(where)!r} cannot be read ({error}); expected comma-separated UTF-8."
-        ) from error
-    missing = {"path", "attribute", "object"} - set(columns)
-    if missing:
-        raise UserError(
-            f"{str(where)!r} lacks the column(s) {', '.join(sorted(missing))}; its first line names "
-            f"{', '.join(columns) or 'nothing'}. Expected path, attribute, object and optionally split."
-        )
+    needed, known = {"path", "attribute", "object"}, {"path", "attribute", "object", "split"}
+    rows, columns = [], None
+    for line, cells in _csv_lines(where):
+        if columns is None:
+            columns = cells
+            missing, twice = needed - set(columns), known & {c for c in columns if columns.count(c) > 1}
+            if missing or twice:
+                what = "lacks" if missing else "repeats"
+                raise UserError(
+                    f"{str(where)!r} {what} the column(s) {', '.join(sorted(missing or twice))}; its first "
+                    f"line names {', '.join(columns)}. Expected path, attribute, object and optionally split."
+                )
+        elif len(cells) != len(columns):
+            raise UserError(
+                f"{str(where)!r}, line {line}: {len(cells)} columns; expected {len(columns)}, as the first "
+                "line has. Put quotes around what holds a comma."
+            )
+        else:
+            rows.append(dict(zip(columns, cells, strict=True)) | {"line": str(line)})
     if not rows:
-        raise UserError(f"{str(where)!r} names no images; add a line for each.")
+        raise UserError(
+            f"{str(where)!r} names no images; expected a first line {', '.join(sorted(known))} "
+            "and a line for each image."
+        )
     return rows
 
 
-def _concepts(cell: str) -> set[str]:
-    return {concept.strip() for concept in cell.split("|")} - {""}
+def _csv_lines(where: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line that is not empty, from 1, and its cells, stripped.
+
+    Raises:
+      UserError: it is not UTF-8, or a quote is not closed where it should be; with the line.
+    """
+    start = 1
+    try:
+        with where.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            for cells in reader:
+                if any(set("\r\n") & set(cell) for cell in cells):
+                    raise csv.Error("a quote is not closed on its line")
+                if cells:
+                    yield start, [cell.strip() for cell in cells]
+                start = reader.line_num + 1
+    except (UnicodeDecodeError, csv.Error) as error:
+        at = "" if isinstance(error, UnicodeDecodeError) else f", line {start},"
+        raise UserError(
+            f"{str(where)!r}{at} cannot be read ({error}); expected comma-separated UTF-8, quotes in pairs."
+        ) from error
 
 
-def _csv_path(root: Path, given: str, where: str) -> str:
-    """The path of a line, normalised; it must name a file below the directory."""
+def _concepts(cell: str) -> frozenset[str]:
+    return frozenset(_nfc(concept.strip()) for concept in cell.split("|")) - {""}
+
+
+def _csv_path(root: Path, given: str, where: str) -> Path:
+    """The file of a line, which must be below the directory."""
     name = os.path.normpath(given)
     if not given or Path(name).is_absolute() or os.pardir in Path(name).parts[:1]:
         raise UserError(
             f"{where}: the path {given!r} is not below {str(root)!r}. Give a path relative to it."
         )
-    if not (root / name).is_file():
-        raise UserError(f"{where}: there is no file {given!r} in {str(root)!r}. Add it or remove the line.")
-    return name
+    try:
+        path = _existing(root, name)
+        if not path.is_dir() and os.path.lexists(path):
+            return path
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UserError(
+            f"{where}: the path {given:.60}... has {len(given)} characters, too many for this system. Give "
+            "the file a shorter name."
+        ) from None
+    raise UserError(f"{where}: there is no file {given!r} in {str(root)!r}. Add it or remove the line.")
 
 
 def _csv_split(part: str, where: str) -> bool:
@@ -275,16 +307,20 @@ def _read(
     kept: list[_File] = []
     broken: list[str] = []
     not_images: list[str] = []
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-        results = pool.map(lambda file: _try_read(file.path, image_size), files)
+    remarks: dict[str, list[str]] = {}
+    with concurrent.futures.ThreadPoolExecutor() as pool, photographs.large_ones():
+        # Pillow decodes without the interpreter's lock.
+        results = pool.map(lambda file: photographs.try_decode(file.path, image_size), files)
         for done, (file, result) in enumerate(zip(files, results, strict=True), start=1):
-            if isinstance(result, np.ndarray):
-                decoded.append(result)
+            if isinstance(result, photographs.Photograph):
+                decoded.append(result.image)
                 kept.append(file)
-            elif file.is_listed or _is_meant_as_image(file.path):
+                for remark in result.remarks:
+                    remarks.setdefault(remark, []).append(file.name)
+            elif file.is_listed or photographs.is_meant_as_image(file.path):
                 broken.append(f"{file.name} ({result})")
             else:
-                not_images.append(file.name)
+                not_images.append(f"{file.name} ({result})")
             if done % _PROGRESS_EVERY == 0 or done == len(files):
                 progress(done, len(files))
     total = len(decoded) + len(broken)
@@ -303,10 +339,15 @@ def _read(
         notes.append(f"{len(broken)} of {total} images cannot be read and were skipped: {_listed(broken)}.")
     if not_images:
         notes.append(f"{len(not_images)} files are no images and were ignored: {_listed(not_images)}.")
+    notes += [f"{len(names)} {remark}: {_listed(names)}." for remark, names in sorted(remarks.items())]
+    places, kept, more = _without_copies(kept, content_hashes(np.stack(decoded)))
+    notes += more
     images = ImageSet(
-        images=np.stack(decoded),
-        attributes={name: np.array([file.attributes[name] for file in kept], np.int8) for name in attributes},
-        objects={name: np.array([file.objects[name] for file in kept], np.int8) for name in objects},
+        images=np.stack([decoded[place] for place in places]),
+        attributes={
+            a: np.array([file.label(a, file.attributes) for file in kept], np.int8) for a in attributes
+        },
+        objects={o: np.array([file.label(o, file.objects) for file in kept], np.int8) for o in objects},
         names=tuple(file.name for file in kept),
         rest=np.array([file.rest for file in kept], bool),
     )
@@ -314,20 +355,53 @@ def _read(
     return images, is_test, notes
 
 
-def _try_read(path: Path, image_size: int) -> np.ndarray | str:
-    """The image, or in a few words why it cannot be read."""
-    try:
-        return read_image(path, image_size)
-    except Image.UnidentifiedImageError:
-        return "not an image"
-    except Exception as error:  # decoders of broken files raise anything
-        return f"{type(error).__name__}: {error}"
+def _without_copies(
+    files: Sequence[_File], hashes: Sequence[str]
+) -> tuple[list[int], list[_File], list[str]]:
+    """Files of equal content on one side made one, with what all of them hold.
+
+    Files that contradict each other stay, for `quadrants.check_labels` to refuse: of a kind that one names no
+    concept of and another does, or that hold a conjunction only together.
+
+    Returns:
+      The places of the files that stay, these files, and notes.
+    """
+    first: dict[tuple[str, bool | None], int] = {}
+    stay: dict[int, _File] = {}
+    copies = []
+    for place, (file, content) in enumerate(zip(files, hashes, strict=True)):
+        earlier = first.setdefault((content, file.is_test), place)
+        if earlier == place:
+            stay[place] = file
+            continue
+        merged = _merged(stay[earlier], file)
+        if merged is None:
+            stay[place] = file
+        else:
+            stay[earlier] = merged
+            copies.append(f"{file.name} (as {files[earlier].name})")
+    notes = [f"{len(copies)} files have the content of another and count once: {_listed(copies)}."]
+    return [*stay], [*stay.values()], notes if copies else []
 
 
-def _is_meant_as_image(path: Path) -> bool:
-    """Whether a file that cannot be read is a broken image (by its extension, or for want of one)."""
-    extension = path.suffix.lower()
-    return not extension or extension in Image.registered_extensions()
+def _merged(a: _File, b: _File) -> _File | None:
+    """What two files of equal content hold, or None where they contradict each other."""
+    if a.rest != b.rest:
+        known = b if a.rest else a
+        is_conjunction = bool(known.attributes and known.objects)
+        return (
+            None
+            if is_conjunction
+            else dataclasses.replace(a, rest=False, attributes=known.attributes, objects=known.objects)
+        )
+    held = []
+    for ours, theirs in ((a.attributes, b.attributes), (a.objects, b.objects)):
+        if bool(ours) != bool(theirs):
+            return None
+        held.append(ours | theirs)
+    together = {(x, y) for x in held[0] for y in held[1]}
+    alone = {(x, y) for file in (a, b) for x in file.attributes for y in file.objects}
+    return dataclasses.replace(a, attributes=held[0], objects=held[1]) if together == alone else None
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -100,7 +100,7 @@ def split(
       limits: how few images of a quadrant are refused, and how many are enough.
 
     Raises:
-      UserError: a concept is unknown, or a quadrant has too few images.
+      UserError: a concept is unknown, a quadrant has too few images, or equal images have unequal labels.
       LeakageError: an image that a zoo would read has the content of a conjunction image.
     """
     part = quadrants.partition(source, validation_share=validation_share, limits=limits, seed=seed)
@@ -113,6 +113,7 @@ def split(
         *leakage.pair_readers(part, pair),
     ]
     report = leakage.check_leakage(part, readers)[attribute, object_name]
+    quadrants.check_labels(part)
     images = source.train.images
     return Pair(
         source=source,

@@ -29,6 +29,7 @@ from kernelgan.types import LEFT_OUT, Quadrant, UserError
 Kind = Literal["attribute", "object"]
 """Of a concept."""
 
+_LISTED_COPIES = 10
 _OF_QUADRANT = ("both", "the attribute alone", "the object alone", "neither", "the rest")
 
 
@@ -221,6 +222,52 @@ def split(part: Partition, attribute: str, object_name: str) -> PairSplit:
             int((pair.test == number).sum()), limits.minimum_test, whose, number, "test", "data.minimum_test"
         )
     return pair
+
+
+def check_labels(part: Partition) -> None:
+    """Refuses images of equal content of which one holds a concept and another is known not to.
+
+    Whoever learnt from both would learn a conjunction that no label shows.
+
+    Raises:
+      UserError: with the names of both, and the concept.
+    """
+    sides = (part.source.train, part.source.test)
+    hashes = [*part.train_hashes, *part.test_hashes]
+    names = [*sides[0].names, *sides[1].names]
+    _, content = np.unique(hashes, return_inverse=True)
+    if len(hashes) == content.max(initial=-1) + 1:
+        return
+    rest = np.concatenate([side.rest for side in sides])
+    wrong = []
+    for kind in ("attributes", "objects"):
+        for concept in getattr(sides[0], kind):
+            labels = np.concatenate([getattr(side, kind)[concept] for side in sides])
+            wrong += _contradictions(content, labels == 1, labels == 0, names, f"hold {concept!r}")
+    for attribute, of_attribute in sides[0].attributes.items():
+        for thing, of_object in sides[0].objects.items():
+            a = np.concatenate([of_attribute, sides[1].attributes[attribute]])
+            o = np.concatenate([of_object, sides[1].objects[thing]])
+            both = (a == 1) & (o == 1)
+            wrong += _contradictions(content, both, rest, names, f"hold {attribute!r} and {thing!r}")
+    if wrong:
+        more = f", and {len(wrong) - _LISTED_COPIES} more" if len(wrong) > _LISTED_COPIES else ""
+        raise UserError(
+            "Images of equal content have labels that contradict each other: "
+            f"{'; '.join(wrong[:_LISTED_COPIES])}{more}. Expected one file with all its labels: remove the "
+            "wrong one, and put what holds both concepts where the conjunction belongs."
+        )
+
+
+def _contradictions(
+    content: np.ndarray, holds: np.ndarray, lacks: np.ndarray, names: Sequence[str], what: str
+) -> list[str]:
+    """A sentence for each content ``(N,)`` of which an image holds something and another lacks it."""
+    found = []
+    for number in np.intersect1d(content[holds], content[lacks]):
+        with_it, without = (np.flatnonzero(side & (content == number))[0] for side in (holds, lacks))
+        found.append(f"{names[with_it]} is said to {what}, {names[without]} not to")
+    return found
 
 
 def zoo_groups(part: Partition, kind: Kind, concept: str, excluded: Sequence[str]) -> Groups:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,9 +80,10 @@ def fingerprint(config: Config) -> str:
     """
     data = config.data
     roots = {"folder": data.folder, "tfds": data.tfds.data_dir or os.environ.get("TFDS_DATA_DIR", "")}
-    root = Path(roots[data.source] or os.curdir) if data.source in roots else None
-    if root is None or not (data.source == "folder" or roots[data.source]):
+    given = roots.get(data.source, "")
+    if not given:
         return ""
+    root = files.given_path(given, "data.folder" if data.source == "folder" else "data.tfds.data_dir")
     return files.stamp(root, data.tfds.name if data.source == "tfds" else "")
 
 

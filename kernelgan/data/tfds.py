@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from kernelgan import files
 from kernelgan.data import colour
 from kernelgan.data.images import ImageSet, Progress, Source, cut_test, resize, silent
 from kernelgan.types import UserError
@@ -268,6 +269,7 @@ def _check_known(names: Sequence[str], concepts: Concepts, kind: str, dataset: s
 def _records(name: str, split: str, data_dir: str) -> Sequence[Record]:
     """Random access to the decoded records of a prepared split."""
     where = data_dir or os.environ.get("TFDS_DATA_DIR", "")
+    where = where and str(files.given_path(where, "data.tfds.data_dir or TFDS_DATA_DIR"))
     try:
         import tensorflow_datasets as tfds
 

@@ -9,12 +9,17 @@ about 12 seconds, and its first fit about 8 more of compilation.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import itertools
+import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -23,8 +28,9 @@ import threadpoolctl
 from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
+from kernelgan import cache
 from kernelgan.evaluation import scores as scores_lib
-from kernelgan.types import Quadrant
+from kernelgan.types import Quadrant, UserError
 
 NOISE = -1
 """DBSCAN's label for an image that is in no cluster."""
@@ -281,8 +287,7 @@ def _two_means(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _umap_plane(features: np.ndarray, *, seed: int, neighbours: int) -> np.ndarray:
     """UMAP embedding float32 ``(N, 2)`` of float32 features ``(N, F)``."""
-    import umap  # slow: imports and compiles numba code
-
+    umap = imported_umap()
     reducer = umap.UMAP(
         n_neighbors=min(neighbours, len(features) - 1),
         n_components=2,
@@ -291,6 +296,39 @@ def _umap_plane(features: np.ndarray, *, seed: int, neighbours: int) -> np.ndarr
     )
     with ALONE, _quiet_umap():
         return np.asarray(reducer.fit_transform(features), np.float32)
+
+
+def imported_umap() -> ModuleType:
+    """UMAP's module; slow, for it compiles. It keeps what it compiled in our cache if it has no place.
+
+    Raises:
+      UserError: it cannot be imported.
+    """
+    try:
+        try:
+            import umap
+        except RuntimeError as error:  # neither its folder nor a home can be written
+            if "cannot cache" not in str(error):
+                raise
+            import numba
+
+            settings: Any = numba.config
+            settings.CACHE_DIR = str(cache.directory("numba") or _scratch())
+            import umap
+    except Exception as error:  # whatever a broken installation raises
+        raise UserError(
+            f"UMAP cannot be imported ({type(error).__name__}: {error}). Install umap-learn again (pip "
+            "install -r requirements.txt), or leave it out: --config.evaluate.umap_networks=0."
+        ) from error
+    return umap
+
+
+@functools.cache
+def _scratch() -> str:
+    """A directory for as long as this process lasts."""
+    directory = tempfile.mkdtemp(prefix="kernelgan-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 @contextlib.contextmanager

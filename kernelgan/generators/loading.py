@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from kernelgan import fields, keys, models, probes
 from kernelgan.baselines.methods import BASELINES
+from kernelgan.files import given_path
 from kernelgan.generators import FAMILIES, check
 from kernelgan.generators.base import Generator, Tier
 from kernelgan.types import UserError
@@ -53,7 +54,7 @@ def load(configs: Mapping[str, Any], files: Sequence[str], network: models.ConvN
         if file in FAMILIES:
             loaded += _families({file: FAMILIES[file].Config()}, network)
         else:
-            loaded.append(_from_file(Path(file), network))
+            loaded.append(_from_file(given_path(file, "--generator"), network))
     names = [one.name for one in loaded]
     alone = [one.name for one in loaded if set(getattr(one.module, "LABELS", ())) == {""}]  # of one row
     for name in names:

@@ -10,11 +10,18 @@ from kernelgan.results import RESULTS_FILE, read_results
 __all__ = ["REPORT_FILE", "show", "table", "write_report"]
 
 
-def show(workdir: Path) -> Path:
-    """Prints a finished run's table and says where its report is; one older than the results is made anew."""
+def show(workdir: Path, *, writes: bool = True) -> Path:
+    """Prints a finished run's table and says where its report is; one older than the results is made anew.
+
+    Args:
+      workdir: of the run.
+      writes: whether it can be written; if not, the report stays as it is.
+    """
     path = workdir / REPORT_FILE
-    if not path.exists() or path.stat().st_mtime_ns < (workdir / RESULTS_FILE).stat().st_mtime_ns:
+    if writes and (
+        not path.exists() or path.stat().st_mtime_ns < (workdir / RESULTS_FILE).stat().st_mtime_ns
+    ):
         path = write_report(workdir)
     print(table(read_results(workdir), color=sys.stdout.isatty()), flush=True)
-    print(f"\nreport: {path}")
+    print(f"\nreport: {path}" + ("" if path.exists() else f" is missing; {workdir} cannot be written"))
     return path

@@ -46,12 +46,13 @@ def methods(pair: Pair, brief: bool = False) -> Table:
         Column("parameters", where="page"),
     ]
     tests_of_best = pair.tests.get(pair.verdict.best, {})
+    marked = prose.marks(pair)
     lines = []
     for row in pair.methods.values():
         best = row.name == pair.verdict.best
         cells = (
             Cell(row.name),
-            statistic(pair.figure(row.name), strong=True),
+            _with_mark(statistic(pair.figure(row.name), strong=True), marked.get(row.name, "")),
             *(statistic(row.auroc.get(key, NOTHING), brief=True) for key in beside),
             *(statistic(row.auroc.get(part, NOTHING), brief=brief, short=True) for part in parts),
             Cell("the best") if best else difference(tests_of_best.get(row.name)),
@@ -62,6 +63,11 @@ def methods(pair: Pair, brief: bool = False) -> Table:
         )
         lines.append(Line(cells, row.kind, "best" if best else ""))
     return Table(tuple(columns), tuple(lines), caption="" if brief else methods_note(pair))
+
+
+def _with_mark(cell: Cell, mark: str) -> Cell:
+    """A figure with a word of warning beside it."""
+    return replace(cell, small=f"{cell.small} {mark}".strip()) if mark else cell
 
 
 def _beside(record: Measured) -> list[str]:
@@ -274,7 +280,7 @@ def leaderboard(overall: Overall) -> Table:
         Column(METRICS["novelty.error_overlap"].title, where="page"),
         Column("pairs", where="page"),
     )
-    lines = []
+    lines, marked = [], prose.marks(overall)
     for row in overall.ranked():
         against = row.against or Against()
         p_value = against.p_adjusted if math.isfinite(against.p_adjusted) else against.p_value
@@ -284,7 +290,7 @@ def leaderboard(overall: Overall) -> Table:
         cells = (
             Cell(prose.in_words(row), short=f"{ {'best': '>', 'mark': '='}.get(tint, ' ') } {row.name}"),
             Cell(row.kind),
-            statistic(overall.figure(row.name), strong=True),
+            _with_mark(statistic(overall.figure(row.name), strong=True), marked.get(row.name, "")),
             *(statistic(row.auroc.get(key, NOTHING), brief=True) for key in beside),
             statistic(row.recovered, 2, short=True),
             difference(replace(against, p_adjusted=p_value)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +55,17 @@ class MissingError(LookupError):
 
 def png(draw: Callable[[], Figure]) -> bytes:
     """Draws a figure and gives it as a PNG file."""
-    import matplotlib
+    try:
+        import matplotlib
+    except ValueError:  # MPLBACKEND is of no backend; none is used here
+        del os.environ["MPLBACKEND"]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # half imported
+        import matplotlib
 
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc asks for, such as text.usetex
+        matplotlib.rcParams.update(_RC)
         figure, stream = draw(), io.BytesIO()
         options: dict[str, Any] = {"dpi": 140, "bbox_inches": "tight", "metadata": {"Software": None}}
         figure.savefig(stream, format="png", pad_inches=0.08, **options)
@@ -67,6 +77,13 @@ def new(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def trial() -> Figure:
+    """A figure with text, to see whether figures can be drawn."""
+    figure = new(1, 1)
+    figure.add_subplot().set_title("$x^2$")
+    return figure
 
 
 def strips(

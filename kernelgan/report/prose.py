@@ -18,6 +18,10 @@ OUTCOMES = {
 }
 MARKS = {"yes": "✓ Yes", "no": "✗ No", "cannot tell": "? Cannot tell"}
 _FEW_CONCEPTS = 5
+_INVERTED = 0.3
+"""An AUROC below which a detector says the opposite of what it is asked."""
+_REFERENCES = ("trained apart", "same size", "two nets", "reference")
+"""Kinds of methods that are trained, or larger, and so should be above merges."""
 _FEW_RIVALS = 3
 
 
@@ -104,6 +108,7 @@ def verdict(record: Measured) -> list[str]:
         *_to_reach(record),
         *([_null(record)] if isinstance(record, Pair) else []),
         *_recovered(record),
+        *_marked(record),
         _scope(record),
     ]
 
@@ -369,6 +374,37 @@ def _recovered(record: Measured) -> list[str]:
         f"It recovers {much} of the way from chance (0.5, or random networks where they are above it) to "
         "networks trained on the conjunction."
     ]
+
+
+def marks(record: Measured) -> dict[str, str]:
+    """By method, a word beside a figure of merit that would mislead; of most methods there is none.
+
+    "inverted": images that hold neither concept score far above those that hold both; "below a merge": a
+    method that is trained, and should be a goal.
+    """
+    merges = [record.figure(row.name).mean for row in record.of_kind("merge")]
+    best_merge = max(filter(math.isfinite, merges), default=-math.inf)
+    found = {}
+    for name, row in record.methods.items():
+        against = row.auroc.get("vs_neither", row.auroc.get("vs_rest", NOTHING))
+        if against.known and (against.high if against.bounded else against.mean) < _INVERTED:
+            found[name] = "inverted"
+        elif row.kind in _REFERENCES and record.figure(name).mean < best_merge:
+            found[name] = "below a merge"
+    return found
+
+
+def _marked(record: Measured) -> list[str]:
+    """What the marks mean for a reader."""
+    found = marks(record)
+    names = {word: [name for name, mark in found.items() if mark == word] for word in found.values()}
+    sentences = {
+        "inverted": "say the opposite: they score images of neither concept above those of both. Check which "
+        "logit says yes (zoo.attribute_positive, zoo.object_positive) and the labels",
+        "below a merge": "should be goals and are below a merge that was not trained. Check for how long and "
+        "on how many images they were trained; shares recovered mean little",
+    }
+    return [f"Beware: {joined(names[word])} {text}." for word, text in sentences.items() if word in names]
 
 
 def _scope(record: Measured) -> str:

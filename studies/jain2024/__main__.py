@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from kernelgan.command import parse_flags
+from kernelgan.stopping import STATUS, Terminated, listen, outlast_readers
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> int:
     """Runs the study; gives the exit status."""
     del argv
     logging.set_verbosity(logging.WARNING)  # JAX lists the devices that it lacks at INFO
+    from kernelgan.files import given_path
     from kernelgan.types import UserError  # here, so that --help need not wait for JAX
     from studies.jain2024.study import run
 
@@ -34,12 +36,17 @@ def main(argv: list[str]) -> int:
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     kept = f"finished figures are kept, and the same command continues ({workdir})"
     try:
+        listen()
         if not _DIR.value:
             raise UserError("--dir is missing; expected the original's data: --dir=DIR (docs/jain2024.md).")
-        run(config, Path(_DIR.value), workdir, processes=_PROCESSES.value, command=_COMMAND)
+        workdir = given_path(workdir, "--workdir")
+        run(config, given_path(_DIR.value, "--dir"), workdir, processes=_PROCESSES.value, command=_COMMAND)
     except (UserError, OSError) as error:
         print(f"error: {error}" + ("" if isinstance(error, UserError) else f"; {kept}"), file=sys.stderr)
         return 2
+    except Terminated:
+        print(f"terminated; {kept}", file=sys.stderr)
+        return STATUS
     except KeyboardInterrupt:
         print(f"interrupted; {kept}", file=sys.stderr)
         return 130
@@ -47,6 +54,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    outlast_readers()
     if not any(argument.lstrip("-").partition("=")[0] == "config" for argument in sys.argv):
         # Not the flag's default: ml_collections reads that before errors can be told in one line.
         sys.argv.insert(1, f"--config={Path(__file__).with_name('config.py')}")

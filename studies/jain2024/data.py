@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from kernelgan import interop, models
-from kernelgan.data import folder
+from kernelgan.data import photographs
 from kernelgan.types import Params, UserError
 from studies.jain2024.protocol import CLUSTERERS
 
@@ -203,7 +203,7 @@ def _images(root: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     images = []
     for path in files:
         try:
-            images.append(folder.read_image(path, IMAGE_SIZE))
+            images.append(photographs.read_image(path, IMAGE_SIZE))
         except Exception as error:
             raise UserError(f"{path} is no readable image ({error}). Get it anew or take it out.") from error
     positive = np.array([path.parent.name == "1" for path in files], bool)

@@ -58,8 +58,7 @@ class Settings:
 
 def embed(features: np.ndarray, seed: int) -> np.ndarray:
     """UMAP (McInnes, Healy and Melville, 2018) with its defaults: float32 ``(N, F)`` to ``(N, 2)``."""
-    import umap  # slow: imports and compiles numba code
-
+    umap = clustering.imported_umap()
     with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1):
         warnings.filterwarnings("ignore", category=UserWarning, module="umap|sklearn")
         reducer = umap.UMAP(
