@@ -26,7 +26,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in VARIANTS:
         known = ", ".join(repr(name) for name in VARIANTS[1:])
         raise ValueError(f"black_cat.py has no variant {variant!r}; known are {known}, or none")
-    config = default.get_config()
+    generators = ("cyclegan",) if variant == "full" else ("cyclegan", "reduce", "reduce_noise")
+    config = default.get_config(*generators)
     config.name = "black_cat" + (f"_{variant}" if variant else "")
     if variant == "photos":
         config.data.source = "tfds"

@@ -9,6 +9,10 @@ from ml_collections import ConfigDict
 from kernelgan import config
 
 
-def get_config() -> ConfigDict:
-    """The complete config; sized for a laptop CPU."""
-    return config.default()
+def get_config(*families: str) -> ConfigDict:
+    """The complete config; sized for a laptop CPU.
+
+    Args:
+      families: of generators, see `kernelgan.config.default`.
+    """
+    return config.default(*families)
