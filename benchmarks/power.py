@@ -40,9 +40,9 @@ def pair_test(
         shares = bootstrap.network_shares(count, resamples=_RESAMPLES, seed=int(rng.integers(2**31)))
         own.append(values)
         drawn.append(shares @ values + 0.01 * rng.normal(size=_RESAMPLES))
-    first, second = (float(values.mean()) for values in own)
-    student = comparison.difference(first, second, drawn[0], drawn[1], own)
-    normal = comparison.difference(first, second, drawn[0], drawn[1])
+    mean, other = (float(values.mean()) for values in own)
+    student = comparison.difference(mean, other, drawn[0], drawn[1], own)
+    normal = comparison.difference(mean, other, drawn[0], drawn[1])
     found = comparison.detectable(student["error"], student["freedom"], 1)
     return student["p_value"], normal["p_value"], found
 
