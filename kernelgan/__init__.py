@@ -15,6 +15,7 @@ _PUBLIC = {
     "ConvNet": ("kernelgan.models", "ConvNet"),
     "Parents": ("kernelgan.generators.base", "Parents"),
     "UserError": ("kernelgan.types", "UserError"),
+    "compose": ("kernelgan.generators", "compose"),
     "data": ("kernelgan.data", ""),
     "evaluate": ("kernelgan.evaluation.single", "evaluate"),
     "fit": ("kernelgan.generators.base", "fit_pair"),

@@ -199,6 +199,15 @@ def network_of(params: Params) -> ConvNet:
     return ConvNet(tuple(filters), int(size), int(outputs))
 
 
+def image_size_of(params: Params) -> int:
+    """The smallest image side that stacked networks take, read off the shapes."""
+    network = network_of(params)
+    size = round((params["dense"]["kernel"].shape[-2] / network.filters[-1]) ** 0.5)
+    for _ in network.filters:
+        size = 2 * size + network.kernel_size - 1
+    return size
+
+
 def run_convnet(network: ConvNet, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Logits ``(B, outputs)`` and features ``(B, F)`` of float32 images ``(B, H, W, C)``."""
     return cast("tuple[jax.Array, jax.Array]", network.apply({"params": params}, images))

@@ -1,5 +1,6 @@
 """Tests for kernelgan.generators.reduce and kernelgan.refit: planted truths, invariances, least squares."""
 
+import functools
 import itertools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import kernelgan
 from kernelgan import generators, models, probes, refit
 from kernelgan.baselines import methods
 from kernelgan.generators import FAMILIES, Parents, check, reduce
@@ -340,3 +342,29 @@ def test_a_setting_out_of_range_is_refused(network):
     with pytest.raises(UserError, match="ridge"):
         generators.make("reduce", network, ridge=0.0)
     assert set(FAMILIES) >= {"reduce", "reduce_rendered", "reduce_noise"}
+
+
+# kernelgan.compose
+
+
+def test_compose_is_the_family_s_network_of_single_or_stacked_parents(pair, images):
+    size = models.image_size_of(pair.attribute)
+    assert size == 14  # 16 pixels a side would do too, and leave a row out
+    generator = generators.make("reduce_noise", models.network_of(pair.attribute), images=64)
+    expected = generator.generate(jax.random.key(0), {}, pair, probes.noise(64, size=size))[""]
+    assert_near = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allclose, atol=1e-5))
+    assert_near(kernelgan.compose(*pair, images=64), expected)
+    first = [jax.tree.map(lambda leaf: leaf[0], zoo) for zoo in pair]
+    alone = kernelgan.compose(*first, images=64)
+    assert alone["dense"]["bias"].shape == (4,)
+    assert_near(alone, jax.tree.map(lambda leaf: leaf[0], expected))
+    own = kernelgan.compose(*first, probes=images)
+    assert np.abs(own["dense"]["kernel"] - alone["dense"]["kernel"]).max() > 1e-3
+
+
+def test_compose_refuses_networks_of_other_shapes(pair, make_parents):
+    wider = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), pair.object)
+    with pytest.raises(UserError, match="other shapes"):
+        kernelgan.compose(pair.attribute, wider)
+    with pytest.raises(UserError, match=r"reduce_noise\.images"):
+        kernelgan.compose(*pair, images=0)

@@ -6,13 +6,18 @@ yields what contradicts the rest of the config (lines that begin with a field's 
 ``SHOWN``, see `cyclegan`.
 """
 
+import functools
 from types import ModuleType
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from kernelgan import fields, models
 from kernelgan.generators import cyclegan, linear, reduce, reduce_noise, reduce_rendered
 from kernelgan.generators.base import Generator, Parents, stateless
-from kernelgan.types import UserError
+from kernelgan.probes import noise
+from kernelgan.types import Array, Params, UserError
 
 FAMILIES: dict[str, ModuleType] = {
     "cyclegan": cyclegan,
@@ -45,4 +50,58 @@ def make(family: str, network: models.ConvNet, **settings: Any) -> Generator:  #
     return FAMILIES[family].make(network, fields.build(kind, values))
 
 
-__all__ = ["FAMILIES", "Generator", "Parents", "make", "stateless"]
+def compose(
+    attribute: Params,
+    objects: Params,
+    *,
+    probes: Array | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> Params:
+    """Composes networks for two concepts into networks for both, from weights alone; nothing is trained.
+
+    `reduce` with pink noise, or with images of your own. They need no labels, but must not show the
+    conjunction if that is to be tested. The first call takes some seconds to compile.
+
+    Args:
+      attribute: parameters of one network that knows the attribute, or stacked ones, ``(M, ...)``.
+      objects: the same for the object.
+      probes: uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: pink noise, of
+        the smallest size that fits.
+      **settings: fields of `reduce.Config`.
+
+    Returns:
+      Parameters with 4 logits, the attribute's two and the object's; stacked if an argument is.
+
+    Raises:
+      UserError: the networks differ in shape, or a setting cannot be.
+    """
+    alone = attribute["conv1"]["kernel"].ndim == objects["conv1"]["kernel"].ndim == _NETWORK_AXES
+    parents = Parents(*(_stacked(zoo) for zoo in (attribute, objects)))
+    shapes = [jax.tree.map(lambda leaf: leaf.shape[1:], zoo) for zoo in parents]
+    if shapes[0] != shapes[1]:
+        raise UserError(f"the networks have other shapes: {shapes[0]} and {shapes[1]}; expected the same.")
+    network = models.network_of(parents.attribute)
+    generator = _composer(network, tuple(sorted(settings.items())))
+    if probes is None:
+        probes = noise(generator.images, size=models.image_size_of(parents.attribute))
+    made = generator.generate(jax.random.key(0), {}, parents, jnp.asarray(probes))[""]
+    return jax.tree.map(lambda leaf: leaf[0], made) if alone else made
+
+
+_NETWORK_AXES = 4
+"""Of the first kernel of a single network."""
+
+
+@functools.lru_cache(maxsize=16)
+def _composer(network: models.ConvNet, settings: tuple[tuple[str, Any], ...]) -> Generator:
+    """Kept, so that the same networks compile once."""
+    return make("reduce_noise", network, **dict(settings))
+
+
+def _stacked(params: Params) -> Params:
+    """With a leading axis of networks."""
+    single = params["conv1"]["kernel"].ndim == _NETWORK_AXES
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None] if single else jnp.asarray(leaf), params)
+
+
+__all__ = ["FAMILIES", "Generator", "Parents", "compose", "make", "stateless"]
