@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     config.zoo.epochs = 2
     config.zoo.images_per_epoch = 64
     config.zoo.batch_size = 32
+    config.zoo.learning_rate = 0.002
+    config.zoo.decay = False
     config.zoo.validation_images = 32
     config.zoo.chunk_size = 2
     config.generators.cyclegan.hidden = 4
@@ -28,6 +30,7 @@ def get_config() -> ConfigDict:
     config.checkpoint.steps = 2
     config.baselines.models = 2
     config.baselines.epochs = 2
+    config.baselines.learning_rate = 0.002
     config.baselines.images_per_epoch = 64
     config.baselines.random_networks = 8
     config.evaluate.bootstrap = 50

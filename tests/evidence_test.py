@@ -6,9 +6,9 @@ The positive controls, a composer made of real convolutions and one with gradien
 import copy
 import dataclasses
 
+import cheats
 import jax
 import numpy as np
-import planted
 import pytest
 
 from configs import tiny
@@ -32,29 +32,29 @@ SETTINGS = measurement.Settings(
     chunk_size=8,
     seed=0,
 )
-TEST, QUADRANT = planted.scenes(100, seed=9)
+TEST, QUADRANT = cheats.scenes(100, seed=9)
 
 
 @pytest.fixture(scope="module")
 def world():
-    return planted.world()
+    return cheats.world()
 
 
 @pytest.fixture(scope="module")
 def context(world):
     pictures, quadrant, parents, _ = world
     return methods.Context(
-        network=planted.NETWORK,
-        image_size=planted.SIZE,
+        network=cheats.NETWORK,
+        image_size=cheats.SIZE,
         attribute=parents.attribute,
         objects=parents.object,
         generated={},
         trained={},
         half_width=None,
         images=pictures,
-        seen=planted.groups(quadrant, 1, 2, 3),
-        attribute_images=planted.groups(quadrant, 1, 3),
-        object_images=planted.groups(quadrant, 2, 3),
+        seen=cheats.groups(quadrant, 1, 2, 3),
+        attribute_images=cheats.groups(quadrant, 1, 3),
+        object_images=cheats.groups(quadrant, 2, 3),
         random_networks=40,
         random_bias="zero",
         seed=0,
@@ -99,7 +99,7 @@ def judge(context, world, measure):
 
     def of(generator):
         probes = context.probes(generator)
-        made, placebos, tier = planted.run(generator, context.parents, world[3], probes)
+        made, placebos, tier = cheats.run(generator, context.parents, world[3], probes)
         row = methods.Method(
             "generated",
             "planted",
@@ -128,7 +128,7 @@ def _outcomes(found):
 
 @pytest.fixture(scope="module")
 def composed(judge):
-    return judge(planted.composer())
+    return judge(cheats.composer())
 
 
 # Positive controls ----------------------------------------------------------------------------------------
@@ -151,8 +151,8 @@ def test_a_true_composer_gets_its_yes(composed):
 
 def test_distilled_weights_get_their_yes_within_the_tier_of_gradient_steps(judge):
     """Some steps of distillation that call themselves generation: the row is of tier G, whatever it says."""
-    assert planted.distiller().reads == "U"
-    record, found = judge(planted.distiller())
+    assert cheats.distiller().reads == "U"
+    record, found = judge(cheats.distiller())
     assert record["methods"]["planted"]["tier"] == "G"
     assert (found.answer, found.broken) == ("yes", ())
     assert "zipit" in _outcomes(found)
@@ -169,37 +169,37 @@ def test_corrections_for_sixty_pairs_leave_room_for_a_yes(composed):
 
 def _half_width_pair(world):
     """Both detectors trained elsewhere, on the same concepts, side by side."""
-    _, _, parents, _ = planted.world(seed=20)
-    return planted.compose(parents)
+    _, _, parents, _ = cheats.world(seed=20)
+    return cheats.compose(parents)
 
 
 def _ceiling(world):
     """Trained on the conjunction itself."""
     pictures, quadrant, *_ = world
-    params = planted.compose(planted.world(seed=30)[2])
+    params = cheats.compose(cheats.world(seed=30)[2])
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: (leaf + rng.normal(scale=0.02, size=leaf.shape)).astype(np.float32), params
     )
     target = np.stack([np.where(np.isin(quadrant, yes), 3.0, -3.0) for yes in ((0, 1), (0, 2))], -1)
-    return planted.trained(params, pictures[::4], np.repeat(target[None, ::4], planted.COUNT, axis=0))
+    return cheats.trained(params, pictures[::4], np.repeat(target[None, ::4], cheats.COUNT, axis=0))
 
 
 def _memorised(world):
     """The same network for all parents."""
-    params = planted.compose(planted.world(seed=40)[2])
-    return jax.tree.map(lambda leaf: np.repeat(leaf[:1], planted.COUNT, axis=0), params)
+    params = cheats.compose(cheats.world(seed=40)[2])
+    return jax.tree.map(lambda leaf: np.repeat(leaf[:1], cheats.COUNT, axis=0), params)
 
 
 @pytest.mark.parametrize("make", [_half_width_pair, _ceiling, _memorised])
 def test_networks_made_elsewhere_are_unmasked_by_placebo_parents(judge, world, make):
-    record, found = judge(planted.fixed(make(world)))
+    record, found = judge(cheats.fixed(make(world)))
     assert record["methods"]["planted"]["auroc"]["worst"]["mean"] > 0.7
     assert "placebo" in found.broken
     assert found.answer != "yes"
     if make is _memorised:
         assert "one network" in found.broken
-        assert record["methods"]["planted"]["made"] == planted.COUNT
+        assert record["methods"]["planted"]["made"] == cheats.COUNT
         assert record["methods"]["planted"]["networks"] == 1
     else:
         assert found.broken == ("placebo",)
@@ -209,10 +209,10 @@ def test_networks_made_elsewhere_are_unmasked_by_placebo_parents(judge, world, m
 def test_a_head_fitted_to_the_test_images_is_unmasked_by_placebo_parents(judge):
     def generate(key, parents, probes):
         """Kernels of both parents, heads that know the test."""
-        params = planted.compose(parents)
-        return {**params, "dense": planted.head(params, TEST, QUADRANT == Quadrant.CONJUNCTION)}
+        params = cheats.compose(parents)
+        return {**params, "dense": cheats.head(params, TEST, QUADRANT == Quadrant.CONJUNCTION)}
 
-    record, found = judge(planted.stateless(generate))
+    record, found = judge(cheats.stateless(generate))
     assert record["methods"]["planted"]["auroc"]["worst"]["mean"] > 0.8
     assert found.broken == ("placebo",)
 
@@ -232,7 +232,7 @@ def test_without_placebos_there_is_no_yes(composed):
 
 def test_gradient_steps_on_unlabelled_images_reach_no_conjunction(judge, context):
     """Of what both parents call the conjunction, none is in what it is handed; and its tier is G."""
-    generator = planted.self_trainer()
+    generator = cheats.self_trainer()
     handed = context.probes(generator)
     conjunctions = {image.tobytes() for image in context.images[:60]}
     assert len(handed) == 48
@@ -246,7 +246,7 @@ def test_gradient_steps_on_unlabelled_images_reach_no_conjunction(judge, context
 def test_no_method_reads_an_image_in_which_both_concepts_hold(name, context):
     """Pictures of the conjunction are exchanged for each other's negatives: nothing may change."""
     images = context.images.copy()
-    conjunction = planted.scenes(60, seed=1)[1] == Quadrant.CONJUNCTION
+    conjunction = cheats.scenes(60, seed=1)[1] == Quadrant.CONJUNCTION
     images[conjunction] = 255 - images[conjunction]
     cheat = methods.Method("null", "", "", _reads_all)
     method = methods.BASELINES.get(name, cheat)
@@ -260,8 +260,8 @@ def test_no_method_reads_an_image_in_which_both_concepts_hold(name, context):
 
 def _reads_all(context):
     """Fits a head to what both parents call the conjunction, among all training images."""
-    both = [planted.differences(zoo, context.images).mean(axis=0) > 0 for zoo in context.parents]
-    head = planted.head(context.objects, context.images, both[0] & both[1])
+    both = [cheats.differences(zoo, context.images).mean(axis=0) > 0 for zoo in context.parents]
+    head = cheats.head(context.objects, context.images, both[0] & both[1])
     return context.convnets({**context.objects, "dense": head})
 
 
@@ -307,8 +307,8 @@ def test_what_runs_are_the_parameters(context, measure):
     shown = methods.BASELINES["random"].networks(context)[0].params
 
     def networks(context):
-        (runs,) = context.convnets(planted.compose(context.parents))
-        return (_Decoy(jax.tree.map(lambda leaf: leaf[: planted.COUNT], shown), runs),)
+        (runs,) = context.convnets(cheats.compose(context.parents))
+        return (_Decoy(jax.tree.map(lambda leaf: leaf[: cheats.COUNT], shown), runs),)
 
     record = measure(methods.Method("generated", "planted", "planted", networks))
     assert record["methods"]["planted"]["auroc"]["worst"]["mean"] < 0.6
@@ -342,11 +342,11 @@ def test_a_readout_is_not_one_network_of_the_parents_shape(context, measure):
 )
 def test_constant_and_inverted_scores_are_not_above(judge, change, below):
     def generate(key, parents, probes):
-        params = planted.compose(parents)
+        params = cheats.compose(parents)
         dense = {"kernel": change(params["dense"]["kernel"]), "bias": change(params["dense"]["bias"])}
         return {**params, "dense": dense}
 
-    record, found = judge(planted.stateless(generate))
+    record, found = judge(cheats.stateless(generate))
     assert record["methods"]["planted"]["auroc"]["worst"]["mean"] <= below
     assert "not above" in found.broken
     assert found.answer != "yes"
@@ -354,12 +354,12 @@ def test_constant_and_inverted_scores_are_not_above(judge, change, below):
 
 def test_networks_whose_answers_are_not_finite_score_0_and_are_counted(judge):
     def generate(key, parents, probes):
-        params = jax.tree.map(np.copy, planted.compose(parents))
+        params = jax.tree.map(np.copy, cheats.compose(parents))
         params["conv1"]["kernel"][:3] *= 1e38
         params["conv2"]["kernel"][:3] *= 1e38
         return params
 
-    record, found = judge(planted.stateless(generate))
+    record, found = judge(cheats.stateless(generate))
     row = _run(record).pairs[0].methods["planted"]
     assert row.not_finite == 3
     assert row.auroc["worst"].mean < 0.6
@@ -374,10 +374,10 @@ def test_chance_is_not_taken_for_composition(judge):
         def generate(key, parents, probes, rng=rng):
             return jax.tree.map(
                 lambda leaf: rng.normal(scale=0.1, size=leaf.shape).astype(np.float32),
-                planted.compose(parents),
+                cheats.compose(parents),
             )
 
-        _, found = judge(planted.stateless(generate))
+        _, found = judge(cheats.stateless(generate))
         assert found.answer != "yes"
         outcomes.append(_outcomes(found)["random"])
     assert outcomes.count("above") <= 1  # at a level of 0.05
@@ -393,8 +393,8 @@ def _reordered(parents):
     params["conv1"] = {name: 3 * leaf[..., order[0]] for name, leaf in params["conv1"].items()}
     kernel = params["conv2"]["kernel"][..., order[0], :][..., order[1]] / 3
     params["conv2"] = {"kernel": kernel, "bias": params["conv2"]["bias"][..., order[1]]}
-    rows = params["dense"]["kernel"].reshape(planted.COUNT, 4, 4, 2)[:, order[1]]
-    params["dense"]["kernel"] = rows.reshape(planted.COUNT, 16, 2)
+    rows = params["dense"]["kernel"].reshape(cheats.COUNT, 4, 4, 2)[:, order[1]]
+    params["dense"]["kernel"] = rows.reshape(cheats.COUNT, 16, 2)
     return params
 
 
@@ -410,8 +410,8 @@ def _other_kernels(parents):
     params = jax.tree.map(np.copy, parents.object)
     rng = np.random.default_rng(5)
     for layer in ("conv1", "conv2"):
-        kernel = params[layer]["kernel"][..., planted.HALF :]
-        params[layer]["kernel"][..., planted.HALF :] = rng.normal(size=kernel.shape)
+        kernel = params[layer]["kernel"][..., cheats.HALF :]
+        params[layer]["kernel"][..., cheats.HALF :] = rng.normal(size=kernel.shape)
     return params
 
 
@@ -419,7 +419,7 @@ def _other_kernels(parents):
     ("make", "by"), [(_reordered, "distance"), (_silent, "distance"), (_other_kernels, "answers")]
 )
 def test_copies_of_a_parent_are_called_so(judge, make, by):
-    record, found = judge(planted.stateless(lambda key, parents, probes: make(parents)))
+    record, found = judge(cheats.stateless(lambda key, parents, probes: make(parents)))
     assert "copy" in found.broken
     assert found.answer == "no"
     novelty = record["methods"]["planted"]["novelty"]

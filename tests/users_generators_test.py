@@ -183,8 +183,8 @@ def _refused(config, workdir, facts, files=()):
 
 def test_an_unknown_family_is_refused(no_data, tmp_path):
     config = small_config()
-    config.generators.reduce = {"steps": 3}
-    _refused(config, tmp_path / "run", ["generators.reduce", "cyclegan"])
+    config.generators.nosuch = {"steps": 3}
+    _refused(config, tmp_path / "run", ["generators.nosuch", "cyclegan"])
 
 
 def test_a_section_without_a_family_is_refused(no_data, tmp_path):

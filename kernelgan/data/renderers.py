@@ -95,8 +95,9 @@ def _on_all_cores(split: Block, progress: Callable[[int], None]) -> Pictures:
             worker = idle.pop()
             assert worker.stdin is not None
             assert worker.stdout is not None
-            worker.stdin.write(json.dumps(block).encode() + b"\n")
-            worker.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and there is nothing to read either
+                worker.stdin.write(json.dumps(block).encode() + b"\n")
+                worker.stdin.flush()
             count, pixels = block.last - block.first, block.size**2 * 3
             raw = worker.stdout.read(count * (pixels + 16))
             if len(raw) < count * (pixels + 16):  # it was killed, or never started; what it said is above
