@@ -70,8 +70,14 @@ def join(
         with _giving_up_after(patience, coordinator or "the coordinator that Slurm or Open MPI names"):
             jax.distributed.initialize(**given, initialization_timeout=int(patience) + 60)
             _joined, _number = True, jax.process_index()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, AssertionError) or "initialize backend" in reason:  # no plugin, or no device
+            named = os.environ.get("JAX_PLATFORMS", "")
+            raise UserError(
+                f"JAX finds no device of JAX_PLATFORMS={named} here ({reason}). Expected a platform that "
+                "every machine of the run has; for GPUs install requirements-cuda12.txt, or unset it."
+            ) from error
         raise UserError(
             f"the other processes of this run cannot be reached ({reason}). Expected to be started by Slurm "
             "or Open MPI, or --coordinator=HOST:PORT --processes=N --process=I."

@@ -255,6 +255,25 @@ def test_a_port_that_cannot_be_is_refused():
         distributed.join("127.0.0.1:70000", 2, 0)
 
 
+@pytest.mark.parametrize(
+    ("error", "fact"),
+    [
+        (RuntimeError("Unable to initialize backend 'cuda': no such plugin"), "JAX_PLATFORMS=cuda"),
+        (AssertionError(), "JAX_PLATFORMS=cuda"),
+        (RuntimeError("DEADLINE_EXCEEDED: nobody came"), "cannot be reached"),
+    ],
+)
+def test_a_platform_that_is_not_there_is_told_from_processes_that_do_not_come(error, fact, monkeypatch):
+    def initialize(**_):
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(distributed.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", initialize)
+    with pytest.raises(UserError, match=fact):
+        distributed.join(f"127.0.0.1:{_free_port()}", 2, 0)
+
+
 @pytest.mark.parametrize(("processes", "process"), [(0, 0), (2, 2), (2, -1)])
 def test_a_place_among_the_processes_that_cannot_be_is_refused(processes, process):
     with pytest.raises(
