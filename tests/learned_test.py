@@ -13,7 +13,7 @@ SETTINGS = learned.Settings(patches=2)
 
 @pytest.fixture(scope="module")
 def valued(network):
-    """``valued(probes, attribute, object, images)``: the loss and its gradient by the probes, compiled once."""
+    """``valued(probes, attribute, object, images)``: the loss and its gradient by the probes."""
     return jax.jit(jax.value_and_grad(lambda probes, *given: learned.loss(network, probes, *given, SETTINGS)))
 
 

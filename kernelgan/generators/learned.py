@@ -2,8 +2,8 @@
 
 The images that the closed form looks at are parameters. They start as pictures that the package makes and
 are trained so that the reduced networks give their parents' answers on images of the training pairs. What is
-trained is used on parents that it never saw: weights in, weights out. Beside that, heads are shrunk towards
-the parents' own heads and refitted kernels towards the parents' own kernels, where `reduce` shrinks towards 0.
+trained is used on parents that it never saw: weights in, weights out. Heads are shrunk towards the parents'
+own heads, and refitted kernels towards the parents' own kernels, where `reduce` shrinks towards 0.
 """
 
 from __future__ import annotations
