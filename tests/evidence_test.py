@@ -227,6 +227,69 @@ def test_without_placebos_there_is_no_yes(composed):
         assert _judged(one_sided).broken == ("no placebo",)
 
 
+def test_a_mixture_is_judged_by_the_networks_that_it_is_made_of(judge, world):
+    """The first networks are of the parents and fall with placebos; the others were made elsewhere."""
+    elsewhere = cheats.compose(cheats.world(seed=20)[2])
+    rng = np.random.default_rng(0)
+
+    def generate(key, parents, probes):
+        mixed = [cheats.compose(parents)] + [
+            jax.tree.map(lambda leaf: leaf * rng.uniform(0.99, 1.01, leaf.shape), elsewhere) for _ in range(3)
+        ]
+        return jax.tree.map(lambda *leaves: np.float32(np.concatenate(leaves)), *mixed)
+
+    record, found = judge(cheats.stateless(generate))
+    assert record["methods"]["planted"]["networks"] == 4 * cheats.COUNT
+    assert found.broken == ("placebo",)
+
+
+def test_a_placebo_whose_answers_are_not_finite_supports_no_claim(judge, world):
+    others = [zoo["conv1"]["kernel"] for zoo in world[3].values()]
+
+    def generate(key, parents, probes):
+        params = jax.tree.map(np.copy, cheats.compose(parents))
+        if any(np.array_equal(zoo["conv1"]["kernel"], other) for zoo in parents for other in others):
+            params["conv1"]["kernel"] *= 1e38
+            params["conv2"]["kernel"] *= 1e38
+        return params
+
+    record, found = judge(cheats.stateless(generate))
+    assert found.broken == ("placebo",)
+    assert set(record["methods"]["planted"]["placebos"]) == set(cheats.placebo.NAMES)
+
+
+def test_a_rival_whose_answers_are_not_finite_was_not_beaten(composed):
+    record = copy.deepcopy(composed[0])
+    record["methods"]["average"]["not_finite"] = 1
+    found = _judged(record)
+    assert (found.answer, found.broken) == ("cannot tell", ("not above",))
+    assert _outcomes(found)["average"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("test", "broken"),
+    [
+        ({"a&o": 19, "a&!o": 50, "!a&o": 50, "!a&!o": 50}, ("few images",)),
+        ({"a&o": 20, "a&!o": 20, "!a&o": 20, "!a&!o": 20, "rest": 1}, ()),
+    ],
+)
+def test_a_handful_of_test_images_supports_no_claim(composed, test, broken):
+    record = copy.deepcopy(composed[0])
+    record["data"]["test"] = test
+    assert _judged(record).broken == broken
+
+
+@pytest.mark.parametrize("resamples", [2, 5, 200])
+def test_few_resamples_make_no_difference_clear_that_is_not(resamples):
+    """Two methods that do not differ, each with a standard error of 1."""
+    rng = np.random.default_rng(0)
+    p_values = [
+        comparison.difference(rng.normal(), rng.normal(), *rng.normal(size=(2, resamples)))["p_value"]
+        for _ in range(400)
+    ]
+    assert np.mean(np.array(p_values) < 0.05) < 0.08
+
+
 # What a generator is handed -------------------------------------------------------------------------------
 
 

@@ -173,6 +173,53 @@ def test_a_broken_generator_is_named_and_once_mended_the_same_command_ends_well(
 # What is refused before images are loaded ----------------------------------------------------------------
 
 
+CHANGING = """
+    import numpy as np
+    import jax
+    from kernelgan.generators import stateless
+    calls = []
+
+    def generate(key, parents, probes):
+        calls.append(1)
+        return jax.tree.map(lambda a, b: np.float32((a + len(calls) * b) / 2), *parents)
+
+    def make(network, config):
+        return stateless(generate)
+"""
+
+
+def test_a_generator_that_gives_other_networks_when_asked_again_is_refused(copied, write):
+    with pytest.raises(UserError, match=r"mine.*key"):
+        pipeline.run(small_config(), copied, generators=[write(CHANGING)], stage="generate")
+
+
+REMEMBERS = """
+    import jax
+    from kernelgan.generators import Generator
+
+    def make(network, config):
+        def generate(key, state, parents, probes):
+            return {"": jax.tree.map(lambda own, seen: 0 * own + 1 + own - seen, parents.object, state)}
+
+        return Generator(
+            view=lambda parents, probes: parents.object,
+            init=lambda key, view: view,
+            update=lambda key, state, view: (state, {}),
+            generate=generate,
+            steps=0,
+        )
+"""
+
+
+def test_without_steps_placebo_parents_are_viewed_too(copied, write):
+    """What it remembers of the true parents would make it fail with others, as if it had composed."""
+    pipeline.run(small_config(), copied, generators=[write(REMEMBERS)], stage="generate")
+    found = read_result(place(copied, "placebos/mine"))["0"]["mine"]
+    assert set(found) == {"attribute_random", "object_random"}
+    for params in found.values():
+        assert all(np.allclose(leaf, 1) for leaf in jax.tree.leaves(params))
+
+
 def _refused(config, workdir, facts, files=()):
     with pytest.raises(UserError) as error:
         pipeline.run(config, workdir, generators=files)
@@ -198,6 +245,7 @@ def test_a_section_without_a_family_is_refused(no_data, tmp_path):
     [
         (("mine.py", "other/mine.py"), MEAN, ["mine"]),
         (("cyclegan.py",), MEAN, ["cyclegan"]),
+        (("reduce_noise.py",), MEAN, ["reduce_noise"]),
         (("mine.py",), "import there_is_no_such_module", ["mine.py", "there_is_no_such_module"]),
         (("mine.py",), "def make(network, config:", ["mine.py"]),
     ],

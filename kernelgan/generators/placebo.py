@@ -11,13 +11,13 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from kernelgan import models
+from kernelgan import keys, models
 from kernelgan.baselines import nulls
 from kernelgan.generators.base import Parents
 from kernelgan.types import Key, Params
 
 NETWORKS = 8
-"""Placebo networks that are kept and measured, the first of each row."""
+"""Placebo networks that are kept and measured, see `some`."""
 
 RANDOM, OTHER = "random", "other"
 """What stands in: untrained networks of the parents' scale, or the zoo of another concept of that kind."""
@@ -56,6 +56,20 @@ def exchanged(
         for name, zoo in stand_ins.items():
             made[f"{side}_{name}"] = parents._replace(**{side: zoo})
     return made
+
+
+def some(params: Params) -> Params:
+    """`NETWORKS` of stacked networks ``(M, ...)``, or all where there are no more.
+
+    They are drawn by what they hold, for a method's first networks may be made otherwise than its others.
+    """
+    count = len(params["dense"]["bias"])
+    params = jax.tree.map(np.asarray, params)
+    if count <= NETWORKS:
+        return params
+    rng = np.random.default_rng(int(keys.of_arrays(params), 16))
+    drawn = np.sort(rng.choice(count, NETWORKS, replace=False))
+    return jax.tree.map(lambda leaf: leaf[drawn], params)
 
 
 def _scaled(drawn: np.ndarray, own: np.ndarray) -> np.ndarray:
