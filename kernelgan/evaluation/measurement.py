@@ -27,6 +27,7 @@ from kernelgan.evaluation import (
     similarity,
 )
 from kernelgan.evaluation import novelty as novelty_lib
+from kernelgan.generators import placebo
 from kernelgan.keys import StageKey, kept
 from kernelgan.types import Params, Quadrant
 
@@ -585,7 +586,7 @@ class _Pair:
         gain = own["mean"] - 0.5
         found = {}
         for name, networks in placebos.items():
-            parents = self.context.stand_ins.get(name, "random networks")
+            parents = self.context.stand_ins.get(name) or placebo.WORDS[name.partition("_")[2]]
             streams = [
                 population.outputs(self.images, chunk_size=self.settings.chunk_size)
                 for population in networks
