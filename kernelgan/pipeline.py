@@ -140,7 +140,7 @@ def _until(stage: str, of: Run) -> None:
         return
     if "generate" in wanted:
         generated, made = training.generate(of, plan, zoos, fitted)
-        placebos = training.generate_placebos(of, plan, zoos, fitted)
+        placebos = training.generate_placebos(of, plan, zoos, fitted, generated)
     if "evaluate" in wanted:
         networks = evidence.Networks(zoos, fitted, opponents, halves, generated, made, placebos)
         evidence.evaluate(of, plan, networks)

@@ -42,13 +42,13 @@ class Made:
       tier: what they rest on: what the generator is handed, or "G" where it takes gradient steps on images.
       images: that it is handed for a pair.
       steps: of its training.
-      gradients: whether it differentiates something when it makes networks.
+      watched: what it was seen to do, from the import of its file to its networks.
     """
 
     tier: str
     images: int
     steps: int
-    gradients: bool
+    watched: check.Watched
 
 
 def train_zoos(of: Run, plan: Plan) -> Zoos:
@@ -291,14 +291,9 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
     """Every generator's state, stacked along the pairs."""
     fitted = {}
     for loaded in of.generators:
-        generator, probes = loaded.generator, _probes(of, plan, loaded.generator)
-        folds = folds_of(plan, loaded)
-        task = base.Task(
-            loaded.name,
-            generator,
-            base.views(loaded.name, generator, _parents(plan, zoos), probes, _weights(plan, folds)),
-            tuple(fold.name for fold in folds) or tuple(pair.split.name for pair in plan.pairs),
-        )
+        probes, folds = _probes(of, plan, loaded.generator), folds_of(plan, loaded)
+        with check.watched() as watched:
+            task = _task(plan, loaded, _parents(plan, zoos), probes, folds)
 
         def work(saver: Saver, progress: Progress, task: base.Task = task, loaded: Any = loaded) -> Params:  # noqa: ANN401
             made = base.fit(
@@ -314,7 +309,9 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
             return {"state": serialization.to_state_dict(made.state), "history": made.history}
 
         if task.steps == 0:
-            state, history = base.fit(task, seed=of.settings.seed)
+            with check.watched() as watched_again:
+                state, history, _ = base.fit(task, seed=of.settings.seed)
+            watched |= watched_again
         else:
             key = _generator_key(of, plan, loaded, probes)
             key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
@@ -325,8 +322,22 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
                 next(n for n, fold in enumerate(folds) if pair.names in fold.held_out) for pair in plan.pairs
             ]
             state, history = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], (state, history))
-        fitted[loaded.name] = base.Fitted(state, history)
+        fitted[loaded.name] = base.Fitted(state, history, watched)
     return fitted
+
+
+def _task(
+    plan: Plan,
+    loaded: loading.Loaded,
+    parents: list[Parents],
+    probes: list[base.Probes],
+    folds: Sequence[leakage.Fold] = (),
+) -> base.Task:
+    """What is fitted, for every pair or fold."""
+    weights = [np.array([fold.weights[pair.names] for pair in plan.pairs], np.float32) for fold in folds]
+    names = tuple(fold.name for fold in folds) or tuple(pair.split.name for pair in plan.pairs)
+    views = base.views(loaded.name, loaded.generator, parents, probes, weights)
+    return base.Task(loaded.name, loaded.generator, views, names)
 
 
 def folds_of(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
@@ -337,10 +348,6 @@ def folds_of(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
     """
     generator = loaded.generator
     return plan.folds(loaded.name, probes=generator.reads == "U") if generator.joint else ()
-
-
-def _weights(plan: Plan, folds: Sequence[leakage.Fold]) -> list[np.ndarray]:
-    return [np.array([fold.weights[pair.names] for pair in plan.pairs], np.float32) for fold in folds]
 
 
 def _shown(progress: Progress, metric: str) -> Callable[[int, int, dict[str, float]], None]:
@@ -384,14 +391,14 @@ def generate(
                     )
             progress(len(by_pair), len(by_pair))
             rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
-            return {**rows, "history": {"gradients": np.array(watched.gradients)}}
+            seen = {name: np.array(value) for name, value in dataclasses.asdict(watched).items()}
+            return {**rows, "history": seen}
 
         stage = f"generate/{loaded.name}"
         found = of.stages.once(stage, key, work, timing=stage)
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
-        how[loaded.name] = _made(
-            loaded.generator, probes, fitted[loaded.name], bool(found["history"]["gradients"])
-        )
+        seen = check.Watched(**{name: bool(value) for name, value in found["history"].items()})
+        how[loaded.name] = _made(loaded, probes, fitted[loaded.name], seen)
     digests = {
         pair.split.name: {
             row: keys.of_arrays(params)
@@ -426,21 +433,37 @@ def _by_row(name: str, networks: base.Networks) -> dict[str, Params]:
     return {base.row_name(name, key): params for key, params in networks.items()}
 
 
-def _made(generator: base.Generator, probes: list[base.Probes], fitted: base.Fitted, gradients: bool) -> Made:
+def _made(
+    loaded: loading.Loaded, probes: list[base.Probes], fitted: base.Fitted, watched: check.Watched
+) -> Made:
     """How a generator made its networks, as the table says it.
 
-    A joint generator's steps are on other pairs: it may take them and stay in its tier.
+    A joint generator's steps are on other pairs: it may take them and stay in its tier. One that asks the
+    package for images reads more than the parents, whatever it says.
     """
+    generator = loaded.generator
+    watched |= loaded.watched | (fitted.watched or check.Watched())
     steps = max((np.shape(leaf)[-1] for leaf in jax.tree.leaves(fitted.history)), default=0)
     own = steps > 0 and generator.reads != "W" and not generator.joint
     images = max((len(given) for given in probes if given is not None), default=0)
-    return Made("G" if gradients or own else generator.reads, images, steps, gradients)
+    tier = "S" if watched.images and generator.reads == "W" else generator.reads
+    return Made("G" if watched.gradients or own else tier, images, steps, watched)
 
 
 def generate_placebos(
-    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
+    of: Run,
+    plan: Plan,
+    zoos: Zoos,
+    fitted: dict[str, base.Fitted],
+    generated: dict[str, list[dict[str, Params]]],
 ) -> dict[str, list[dict[str, dict[str, Params]]]]:
-    """By generator, for each pair, by row and placebo: networks made from placebo parents."""
+    """By generator, for each pair, by row and placebo: networks made from placebo parents.
+
+    A generator that takes no steps views them and begins anew; one that was trained is not trained again.
+
+    Raises:
+      UserError: asked again for the networks of the true parents, a generator gives others.
+    """
     made: dict[str, list[dict[str, dict[str, Params]]]] = {}
     for loaded in of.generators:
         probes = _probes(of, plan, loaded.generator)
@@ -458,17 +481,37 @@ def generate_placebos(
             rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
             for done, name in enumerate(exchanged[0]):
                 parents = [of_pair[name] for of_pair in exchanged]
-                for number, networks in enumerate(_generated(of, plan, loaded, fitted, parents, probes)):
+                own = _begun_anew(of, plan, loaded, fitted, parents, probes)
+                for number, networks in enumerate(_generated(of, plan, loaded, own, parents, probes)):
                     for row, params in _by_row(loaded.name, networks).items():
-                        few = jax.tree.map(lambda leaf: leaf[: placebo.NETWORKS], params)
-                        rows[str(number)].setdefault(row, {})[name] = few
+                        rows[str(number)].setdefault(row, {})[name] = placebo.some(params)
                 progress(done + 1, len(exchanged[0]))
+            again = _generated(of, plan, loaded, fitted, _parents(plan, zoos), probes)
+            for networks, before in zip(again, generated[loaded.name], strict=True):
+                check.check_same(_by_row(loaded.name, networks), before, loaded.name)
             return rows
 
         stage = f"placebos/{loaded.name}"
         found = of.stages.once(stage, key, work, timing="placebos")
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
     return made
+
+
+def _begun_anew(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    fitted: dict[str, base.Fitted],
+    parents: list[Parents],
+    probes: list[base.Probes],
+) -> dict[str, base.Fitted]:
+    """The states of generators, that of one that takes no steps made from these parents."""
+    if loaded.generator.joint or jax.tree.leaves(fitted[loaded.name].history):
+        return fitted
+    task = _task(plan, loaded, parents, probes)
+    if task.steps > 0:
+        return fitted
+    return {**fitted, loaded.name: base.fit(task, seed=of.settings.seed)}
 
 
 def _placebo_parents(of: Run, plan: Plan, zoos: Zoos) -> list[dict[str, Parents]]:

@@ -154,7 +154,8 @@ def test_a_run_measures_every_method(finished):
     assert list(timings) == ["data", "zoo", "fit", "baselines", *made, "evaluate"]
     generated = pair.of_kind("generated")
     assert all(row.digest and row.steps and row.images == 0 for row in generated)
-    assert all(set(row.placebos) == {"attribute_random", "object_random"} for row in generated)
+    placebos = {f"{side}_{word}" for side in ("attribute", "object") for word in ("random", "opposite")}
+    assert all(set(row.placebos) == placebos for row in generated)
     assert all(seconds > 0 for seconds in timings.values())
 
 

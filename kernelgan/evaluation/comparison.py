@@ -37,6 +37,9 @@ BESIDE = (scores.WORST_OF_MEANS, "worst_calibrated")
 FEW = 8
 """With fewer networks than these of either method, a difference on a pair is tested by Student's t."""
 
+FEW_RESAMPLES = 200
+"""With fewer, a standard error has no more degrees of freedom than resamples, less one."""
+
 POWER = 0.8
 """With which a difference of the size `Test.detectable` is found."""
 
@@ -73,7 +76,7 @@ def difference(
             f"need as many resamples of both, at least 2, got {replicates.shape} and {others.shape}"
         )
     found, error = mean - other, float(np.std(replicates - others, ddof=1))
-    freedom = _freedom(error, networks)
+    freedom = min(_freedom(error, networks), _of_resamples(replicates.size))
     reach = float(stats.t.ppf(0.975, freedom)) * error
     certain = 1.0 if found == 0 else 0.0
     p_value = float(2 * stats.t.sf(abs(found) / error, freedom)) if error > 0 else certain
@@ -97,6 +100,11 @@ def _freedom(error: float, networks: Sequence[np.ndarray]) -> float:
     spread = sum(variance**2 / freedom for variance, freedom in shares)
     fewest = float(min(freedom for _, freedom in shares))
     return max(fewest, error**4 / spread) if spread > 0 else fewest
+
+
+def _of_resamples(count: int) -> float:
+    """Degrees of freedom of a standard deviation over so many resamples; infinite for many."""
+    return math.inf if count >= FEW_RESAMPLES else count - 1
 
 
 def detectable(error: float, freedom: float, times: float) -> float:
@@ -287,7 +295,8 @@ class Drawings:
     def freedom(self, values: np.ndarray) -> float:
         """Degrees of freedom of the mean of values ``(P,)``: of the concepts of the pairs that have one."""
         levels = [len(np.unique(side[np.isfinite(values)])) for side in self._sides]
-        return float(min((count for count in levels if count > 1), default=2) - 1)
+        of_concepts = min((count for count in levels if count > 1), default=2) - 1
+        return float(min(of_concepts, _of_resamples(len(self._shares))))
 
     def statistic(self, values: np.ndarray) -> Record:
         """The mean of values ``(P,)`` with its interval, Student's as the test is."""

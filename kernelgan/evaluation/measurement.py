@@ -27,6 +27,7 @@ from kernelgan.evaluation import (
     similarity,
 )
 from kernelgan.evaluation import novelty as novelty_lib
+from kernelgan.generators import placebo
 from kernelgan.keys import StageKey, kept
 from kernelgan.types import Params, Quadrant
 
@@ -579,11 +580,13 @@ class _Pair:
     def _placebos(self, placebos: Mapping[str, Networks], record: Record, arrays: Arrays) -> Record:
         """Figures of merit with placebo parents, tested against half of the method's gain over 0.5.
 
-        A placebo with answers that are not finite is left out: it supports no claim.
+        A placebo with answers that are not finite supports no claim: it counts as keeping the whole gain.
         """
-        gain = record["auroc"][merit_of(record)]["mean"] - 0.5
+        own = record["auroc"][merit_of(record)]
+        gain = own["mean"] - 0.5
         found = {}
         for name, networks in placebos.items():
+            parents = self.context.stand_ins.get(name) or placebo.WORDS[name.partition("_")[2]]
             streams = [
                 population.outputs(self.images, chunk_size=self.settings.chunk_size)
                 for population in networks
@@ -591,13 +594,15 @@ class _Pair:
             logits = [_side_by_side([part[1] for part in parts]) for parts in zip(*streams, strict=True)]
             answers, _ = features.score(np.concatenate(logits))
             if not np.isfinite(answers).all():
+                kept = {"difference": {"mean": -abs(gain) / 2}, "p_value": 1.0}
+                found[name] = {"parents": parents, "auroc": {"mean": own["mean"]}, "test": kept}
                 continue
             each = worst(answers, self.quadrant)
             drawn = bootstrap.resampled_auroc(answers, self.quadrant, self.weights)["worst"]
             replicates = bootstrap.resampled_mean(drawn, seed=self.settings.seed)
             figure = bootstrap.interval(each, drawn, seed=self.settings.seed)
             found[name] = {
-                "parents": self.context.stand_ins.get(name, "random networks"),
+                "parents": parents,
                 "auroc": figure,
                 "test": comparison.difference(
                     gain / 2,

@@ -16,12 +16,16 @@ from collections.abc import Iterator
 
 from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK
 from kernelgan.results import NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Test, Verdict
+from kernelgan.types import Quadrant
 
 SIGNIFICANCE = 0.05
 COPY = 0.25
 """Networks nearer to a parent than this are copies; 1 is the distance of a parent to its nearest fellow."""
 COPIED_ANSWERS = 0.5
 """The same for answers; 1 is how far those of both parents together are from the nearer of them, or less."""
+
+FEW_IMAGES = 20
+"""With fewer test images of a quadrant, resampling them says little of others."""
 
 TIERS = ("", "W", "S", "U", "G")
 """What a method reads, the least first; nothing is known of "", which every tier is compared with."""
@@ -32,6 +36,7 @@ _REQUIRED = (FLOOR, *PARENTS)
 RULES = {
     "leak": "no image of the conjunction was read in training",
     "copy": "the networks are not copies of a parent, by weights or by answers, on any pair",
+    "few images": f"there are at least {FEW_IMAGES} test images of each quadrant",
     "shape": "each is one network of the parents' shape",
     "size": "it is no larger than one network with two heads, on any pair",
     "one network": "at least two of the networks differ",
@@ -131,7 +136,8 @@ def _compared(record: Measured, best: Row, rival: str) -> Comparison:
     required = rival in _REQUIRED or (row is not None and _must_beat(best, row))
     test = record.tests.get(best.name, {}).get(rival, Test())
     p_value = test.p_adjusted
-    if not (record.figure(rival).known and test.difference.known and math.isfinite(p_value)):
+    broke = required and row is not None and row.not_finite  # answers that are not finite score 0
+    if broke or not (record.figure(rival).known and test.difference.known and math.isfinite(p_value)):
         outcome = "not measured"
     elif not p_value < SIGNIFICANCE:
         outcome = "cannot tell"
@@ -173,6 +179,8 @@ def _broken(record: Measured, best: Row, comparisons: tuple[Comparison, ...]) ->
         yield "leak"
     if is_copy(distance.mean, answers.mean) or best.copies:
         yield "copy"
+    if isinstance(record, Pair) and min(_test_images(record), default=FEW_IMAGES) < FEW_IMAGES:
+        yield "few images"
     if not distance.known:
         yield "shape"
     if floor and best.parameters is not None and floor.parameters and best.parameters > floor.parameters:
@@ -190,6 +198,14 @@ def _broken(record: Measured, best: Row, comparisons: tuple[Comparison, ...]) ->
             yield f"no {kind}"
     if any(one.required and one.outcome != "above" for one in comparisons):
         yield "not above"
+
+
+def _test_images(pair: Pair) -> list[int]:
+    """How many there are of each quadrant that is told from the others; none where that is not known."""
+    known = {label: count for label, count in pair.data.test.items() if count}
+    if len(known) > 2:
+        known.pop(Quadrant.REST.label, 0)  # in no figure of merit
+    return list(known.values())
 
 
 def falls(test: Test) -> bool:

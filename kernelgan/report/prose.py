@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from kernelgan.baselines import PARENTS
 from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, falls
@@ -68,7 +69,8 @@ def merit_title(record: Measured) -> str:
 def summary(run: Run) -> list[str]:
     """The verdict on the whole run, the answer first: that on its only pair, or over its pairs."""
     if len(run.pairs) == 1:
-        return verdict(run.pairs[0])
+        first, *rest = verdict(run.pairs[0])
+        return [first, *_given(run), *rest]
     lines = verdict(run.overall) if run.overall else [
         f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit, so they were "
         "not compared together."
@@ -79,6 +81,7 @@ def summary(run: Run) -> list[str]:
             f"Cannot tell: images of the conjunction were read in training on {joined(leaky)}, so no figure "
             "over all pairs counts. Mend the data first."
         )
+    lines[1:1] = _given(run)
     titles = {
         answer: [pair.title for pair in run.pairs if pair.verdict.answer == answer] for answer in ANSWERS
     }
@@ -86,6 +89,18 @@ def summary(run: Run) -> list[str]:
     lines.append(f"Pair by pair, of {len(run.pairs)}: {counts} (p-values corrected over pairs, Holm).")
     lines += [f"Yes: {', '.join(titles['yes'])}."] if titles["yes"] else []
     return [*lines, *_free_concepts(run.pairs)]
+
+
+def _given(run: Run) -> list[str]:
+    """On what a "yes" rests where the parents were trained elsewhere."""
+    zoo = run.config.get("zoo") or {}
+    files = [zoo[field] for field in ("attribute_file", "object_file") if zoo.get(field)]
+    if run.verdict.answer != "yes" or not files:
+        return []
+    names = joined([Path(file).name for file in files])
+    return [
+        f"That holds only if the parents in {names} never saw the conjunction, which no gate could check."
+    ]
 
 
 def verdict(record: Measured) -> list[str]:
@@ -258,6 +273,7 @@ def _broken(record: Measured) -> str:
     words = {
         "leak": "images of the conjunction were read in training",
         "shape": "it is not one network of the parents' shape, so whether it copies them cannot be said",
+        "few images": "there are too few test images of a quadrant",
         "size": f"it has more parameters ({best and best.parameters}) than one network with two heads "
         f"({floor and floor.parameters})",
         "one network": "its networks are all the same",
