@@ -23,10 +23,7 @@ from typing import Any
 import numpy as np
 
 from kernelgan.files import given_path, write_atomically
-from kernelgan.types import Config, UserError
-
-PairName = tuple[str, str]
-"""An attribute and an object."""
+from kernelgan.types import Config, PairName, UserError
 
 USES = ("all", "development", "sealed")
 """Which folds a run takes its pairs from."""
