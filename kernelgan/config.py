@@ -234,6 +234,11 @@ class Settings:
         "a CSV file in which every run on sealed test images is registered, such as docs/attempts.csv; "
         "p-values count the attempts; '': the test images are not sealed",
     )
+    trainings: int = setting(
+        1,
+        fields.whole(1),
+        "times that each generator with steps is trained, from other starts; a claim needs 3",
+    )
     pairs: Pairs = section(Pairs)
     data: Data = section(Data)
     model: Model = section(Model)

@@ -43,12 +43,18 @@ class Made:
       images: that it is handed for a pair.
       steps: of its training.
       gradients: whether it differentiates something when it makes networks.
+      trainings: how often it was trained; its networks are those of the first training, then the second, ...
     """
 
     tier: str
     images: int
     steps: int
     gradients: bool
+    trainings: int
+
+
+Trained = list[base.Fitted]
+"""A generator's state and metrics after each of its trainings, stacked along the pairs."""
 
 
 def train_zoos(of: Run, plan: Plan) -> Zoos:
@@ -287,8 +293,8 @@ def _generator_key(of: Run, plan: Plan, loaded: loading.Loaded, probes: list[bas
     }
 
 
-def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
-    """Every generator's state, stacked along the pairs."""
+def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, Trained]:
+    """Every generator's states; one that has steps is trained ``config.trainings`` times."""
     fitted = {}
     for loaded in of.generators:
         generator, probes = loaded.generator, _probes(of, plan, loaded.generator)
@@ -299,34 +305,43 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
             base.views(loaded.name, generator, _parents(plan, zoos), probes, _weights(plan, folds)),
             tuple(fold.name for fold in folds) or tuple(pair.split.name for pair in plan.pairs),
         )
-
-        def work(saver: Saver, progress: Progress, task: base.Task = task, loaded: Any = loaded) -> Params:  # noqa: ANN401
-            made = base.fit(
-                task,
-                seed=of.settings.seed,
-                steps_per_call=of.settings.checkpoint.steps,
-                remedy=(
-                    f"A smaller generators.{loaded.name}.learning_rate usually helps; the zoos are kept."
-                ),
-                saver=saver,
-                progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
-            )
-            return {"state": serialization.to_state_dict(made.state), "history": made.history}
-
-        if task.steps == 0:
-            state, history = base.fit(task, seed=of.settings.seed)
-        else:
-            key = _generator_key(of, plan, loaded, probes)
-            key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
-            found = of.stages.once(f"fit/{loaded.name}", key, work, timing="fit")
-            state, history = base.from_dict(task, found["state"]), found["history"]
+        key = _generator_key(of, plan, loaded, probes)
+        key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
+        times = of.settings.trainings if task.steps else 1
+        trained = [_fitted(of, loaded, task, key, number) for number in range(1, times + 1)]
         if folds:  # each pair is judged by the fold that holds it out
             of_pair = [
                 next(n for n, fold in enumerate(folds) if pair.names in fold.held_out) for pair in plan.pairs
             ]
-            state, history = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], (state, history))
-        fitted[loaded.name] = base.Fitted(state, history)
+            trained = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], trained)
+        fitted[loaded.name] = trained
     return fitted
+
+
+def _fitted(
+    of: Run, loaded: loading.Loaded, task: base.Task, key: dict[str, str], number: int
+) -> base.Fitted:
+    """A generator after one of its trainings, from 1; each is a stage, and has its own random numbers."""
+    stage = f"fit/{loaded.name}"
+    if number > 1:
+        stage, key = f"{stage}-{number}", {**key, "training": str(number)}
+        task = task._replace(names=tuple(f"{name}, training {number}" for name in task.names))
+
+    def work(saver: Saver, progress: Progress) -> Params:
+        made = base.fit(
+            task,
+            seed=of.settings.seed,
+            steps_per_call=of.settings.checkpoint.steps,
+            remedy=f"A smaller generators.{loaded.name}.learning_rate usually helps; the zoos are kept.",
+            saver=saver,
+            progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
+        )
+        return {"state": serialization.to_state_dict(made.state), "history": made.history}
+
+    if task.steps == 0:
+        return base.fit(task, seed=of.settings.seed)
+    found = of.stages.once(stage, key, work, timing="fit")
+    return base.Fitted(base.from_dict(task, found["state"]), found["history"])
 
 
 def folds_of(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
@@ -354,7 +369,7 @@ def _shown(progress: Progress, metric: str) -> Callable[[int, int, dict[str, flo
 
 
 def generate(
-    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
+    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, Trained]
 ) -> tuple[dict[str, list[dict[str, Params]]], dict[str, Made]]:
     """By generator, for each pair the networks by row, and how they were made; a stage for each generator.
 
@@ -374,7 +389,11 @@ def generate(
         ) -> dict[str, Any]:
             del saver
             with check.watched() as watched:
-                by_pair = _generated(of, plan, loaded, fitted, _parents(plan, zoos), probes)
+                parts = [
+                    _generated(of, plan, loaded, one, _parents(plan, zoos), probes)
+                    for one in fitted[loaded.name]
+                ]
+            by_pair = [_together(made) for made in zip(*parts, strict=True)]
             for networks in by_pair:
                 check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
                 if networks.keys() != by_pair[0].keys():
@@ -408,13 +427,13 @@ def _generated(
     of: Run,
     plan: Plan,
     loaded: loading.Loaded,
-    fitted: dict[str, base.Fitted],
+    fitted: base.Fitted,
     parents: list[Parents],
     probes: list[base.Probes],
 ) -> list[base.Networks]:
     return base.generate(
         loaded.generator,
-        fitted[loaded.name].state,
+        fitted.state,
         parents,
         probes,
         [pair_key(of, pair.split.name) for pair in plan.pairs],
@@ -422,25 +441,30 @@ def _generated(
     )
 
 
+def _together(parts: Sequence[base.Networks]) -> base.Networks:
+    """The networks of several trainings, one training after the other."""
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
 def _by_row(name: str, networks: base.Networks) -> dict[str, Params]:
     return {base.row_name(name, key): params for key, params in networks.items()}
 
 
-def _made(generator: base.Generator, probes: list[base.Probes], fitted: base.Fitted, gradients: bool) -> Made:
+def _made(generator: base.Generator, probes: list[base.Probes], trained: Trained, gradients: bool) -> Made:
     """How a generator made its networks, as the table says it.
 
     A joint generator's steps are on other pairs: it may take them and stay in its tier.
     """
-    steps = max((np.shape(leaf)[-1] for leaf in jax.tree.leaves(fitted.history)), default=0)
+    steps = max((np.shape(leaf)[-1] for leaf in jax.tree.leaves(trained[0].history)), default=0)
     own = steps > 0 and generator.reads != "W" and not generator.joint
     images = max((len(given) for given in probes if given is not None), default=0)
-    return Made("G" if gradients or own else generator.reads, images, steps, gradients)
+    return Made("G" if gradients or own else generator.reads, images, steps, gradients, len(trained))
 
 
 def generate_placebos(
-    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
+    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, Trained]
 ) -> dict[str, list[dict[str, dict[str, Params]]]]:
-    """By generator, for each pair, by row and placebo: networks made from placebo parents."""
+    """By generator, for each pair, by row and placebo: networks that the first training makes of them."""
     made: dict[str, list[dict[str, dict[str, Params]]]] = {}
     for loaded in of.generators:
         probes = _probes(of, plan, loaded.generator)
@@ -454,11 +478,11 @@ def generate_placebos(
             probes: list[base.Probes] = probes,
         ) -> dict[str, Any]:
             del saver
-            exchanged = _placebo_parents(of, plan, zoos)
+            exchanged, first = _placebo_parents(of, plan, zoos), fitted[loaded.name][0]
             rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
             for done, name in enumerate(exchanged[0]):
                 parents = [of_pair[name] for of_pair in exchanged]
-                for number, networks in enumerate(_generated(of, plan, loaded, fitted, parents, probes)):
+                for number, networks in enumerate(_generated(of, plan, loaded, first, parents, probes)):
                     for row, params in _by_row(loaded.name, networks).items():
                         few = jax.tree.map(lambda leaf: leaf[: placebo.NETWORKS], params)
                         rows[str(number)].setdefault(row, {})[name] = few
