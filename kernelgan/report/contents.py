@@ -152,8 +152,9 @@ def making(rows: Sequence[Row], seconds: Mapping[str, float]) -> Table | None:
     caption = (
         "Tier: W reads weights, S also images that the package makes, U also unlabelled images without the "
         "conjunction, G takes gradient steps on images. Images behind are those of every zoo and probe that "
-        "the networks rest on, checked by content against all that is held out. Seconds are those of the generator's networks on all "
-        "pairs, compilation included. The digest of the networks was kept before they were scored."
+        "the networks rest on, checked by content against all that is held out. Seconds are those of the "
+        "generator's networks on all pairs, compilation included. The digest of the networks was kept before "
+        "they were scored."
     )
     return table(head, lines, "How the networks were made", caption) if lines else None
 
