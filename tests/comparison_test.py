@@ -314,12 +314,12 @@ def test_trainings_that_do_not_differ_change_no_test(trainings):
     assert pair == expected
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("spread", [0.1])
 def test_a_training_is_a_random_unit(spread):
     """Generators of which each training draws an offset: no more than the level is called different."""
     rng = np.random.default_rng(1)
     found = []
-    for _ in range(1500):
+    for _ in range(1000):
         offsets = spread * rng.normal(size=3)
         pair = _pair_of(offsets.mean() + 0.02 * rng.normal(), 0.02, tuple(0.7 + offsets))
         comparison.add_trainings(pair)
