@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kernelgan import assemble, fields
+from kernelgan import splits as splits_lib
 from kernelgan.fields import flatten, section, setting
 from kernelgan.files import given_path
 from kernelgan.generators import FAMILIES
@@ -54,6 +55,15 @@ class Pairs:
         False,
         fields.truth,
         "leave out a pair with fewer images than data.minimum_train or data.minimum_test; False: refuse it",
+    )
+    splits: str = setting(
+        "",
+        fields.text,
+        "a file that says which folds of pairs are sealed, such as configs/splits/cifar10.json; a run on "
+        "sealed pairs needs a registry; '': no pair is sealed",
+    )
+    folds: str = setting(
+        "all", fields.one_of(*splits_lib.USES), "which folds of pairs.splits the run takes its pairs from"
     )
 
 
@@ -224,6 +234,11 @@ class Settings:
         "a CSV file in which every run on sealed test images is registered, such as docs/attempts.csv; "
         "p-values count the attempts; '': the test images are not sealed",
     )
+    trainings: int = setting(
+        1,
+        fields.whole(1),
+        "times that each generator with steps is trained, from other starts; a claim needs 3",
+    )
     pairs: Pairs = section(Pairs)
     data: Data = section(Data)
     model: Model = section(Model)
@@ -323,6 +338,7 @@ def _disagreements(config: Settings) -> Iterator[str]:
     pairs = [f"{a}_{o}" for a in config.pairs.attributes for o in config.pairs.objects]
     if len(set(pairs)) < len(pairs):
         yield "pairs.attributes and pairs.objects join to the same name twice; expected names that do not"
+    yield from splits_lib.problems(config)
     fewest = min(*images_per_epoch(config), config.baselines.images_per_epoch)
     if config.zoo.batch_size > fewest:
         yield (

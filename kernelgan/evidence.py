@@ -17,8 +17,8 @@ from kernelgan import environment, fields, keys, models, report, results, stages
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, readouts
 from kernelgan.config import Settings
-from kernelgan.data import quadrants, sources
-from kernelgan.generators import base, placebo
+from kernelgan.data import leakage, quadrants, sources
+from kernelgan.generators import placebo
 from kernelgan.plan import PairTask, Plan
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
@@ -35,7 +35,7 @@ class Networks:
 
     Attributes:
       zoos: the parents.
-      fitted: by generator, for the histories of its training.
+      fitted: by generator, for the histories of its trainings.
       trained: by pair number, networks trained by gradient.
       halves: the zoos at half width.
       generated: by generator, for each pair the networks by row.
@@ -44,7 +44,7 @@ class Networks:
     """
 
     zoos: Zoos
-    fitted: dict[str, base.Fitted]
+    fitted: dict[str, training.Trained]
     trained: dict[int, dict[str, Params]]
     halves: Zoos
     generated: dict[str, list[dict[str, Params]]]
@@ -82,12 +82,13 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     )
 
     _check_digests(of, plan, networks)
+    behind = _behind(of, plan)
     attempts = _register(of, networks, {})
     rows = methods.table(_generated_rows(of, networks))
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
-        work = functools.partial(_measured, of, plan, networks, rows, readouts.Fits())
+        work = functools.partial(_measured, of, plan, networks, behind, rows, readouts.Fits())
         evaluated = measurement.evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
@@ -122,6 +123,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "data": {
             "source": plan.source.name,
             "notes": [*plan.source.notes, *stages.notes_on_zoos(of.settings)],
+            "splits": plan.splits,
             "contact_sheet": {"rows": list(shown), "columns": list(columns)},
         },
         "timings": workdir_lib.timings(of.stages.workdir),
@@ -143,13 +145,14 @@ def _measured(
     of: Run,
     plan: Plan,
     networks: Networks,
+    behind: dict[str, list[leakage.Behind]],
     rows: dict[str, methods.Method],
     fits: readouts.Fits,
     pair: PairTask,
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The record of one pair, and its arrays."""
-    from kernelgan.evaluation import measurement
+    from kernelgan.evaluation import comparison, measurement
 
     record, arrays = measurement.evaluate_pair(
         _context(of, plan, pair, networks, fits),
@@ -166,6 +169,10 @@ def _measured(
         made = networks.made.get(row.get("family", "")) if row["kind"] == "generated" else None
         if made:
             row |= {"images": made.images, "steps": made.steps, "digest": digests.get(name, "")}
+            row["trainings"] = _by_training(arrays[f"worst/{name}"], row, made)
+            if row["family"] in behind:
+                row["behind"] = dataclasses.asdict(behind[row["family"]][pair.number])
+    comparison.add_trainings(record)
     data = {
         "source": plan.source.name,
         "train": quadrants.counts(pair.split.train),
@@ -175,7 +182,26 @@ def _measured(
     }
     zoos = _zoo_record(networks.zoos[pair.attribute_zoo], networks.zoos[pair.object_zoo])
     names = dict(zip(("attribute", "object"), pair.names, strict=True))
-    return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
+    of_splits = {"fold": pair.fold or None, "sealed": pair.sealed}
+    return {"pair": names, "data": data, **record, "zoo": zoos, **of_splits}, arrays
+
+
+def _behind(of: Run, plan: Plan) -> dict[str, list[leakage.Behind]]:
+    """By generator, what is behind its networks of each pair; nothing where a zoo was trained elsewhere."""
+    if of.settings.zoo.attribute_file or of.settings.zoo.object_file:
+        return {}
+    return {
+        loaded.name: plan.behind(training.folds_of(plan, loaded), probes=loaded.generator.reads == "U")
+        for loaded in of.generators
+    }
+
+
+def _by_training(worst: np.ndarray, row: dict[str, Any], made: training.Made) -> list[float]:
+    """The figure of merit of each training's networks ``(M,)``; of all where equal networks were left out."""
+    if not made.steps:
+        return []
+    count = made.trainings if row.get("made") is None else 1
+    return worst.reshape(count, -1).mean(axis=1).tolist()
 
 
 def _register(of: Run, networks: Networks, figures: dict[str, float]) -> dict[str, int]:
@@ -316,14 +342,14 @@ def _zoo_record(attribute: dict[str, Any], objects: dict[str, Any]) -> dict[str,
 
 
 def _histories(pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
-    """The curves of every training behind a pair."""
+    """The curves of every training behind a pair; of a generator, of its first."""
     curves = {
         f"history/zoo_{kind}/{name}": values
         for kind, number in (("attribute", pair.attribute_zoo), ("object", pair.object_zoo))
         for name, values in networks.zoos[number]["history"].items()
     }
-    for family, fitted in networks.fitted.items():
-        for path, values in jax.tree_util.tree_leaves_with_path(fitted.history):
+    for family, trained in networks.fitted.items():
+        for path, values in jax.tree_util.tree_leaves_with_path(trained[0].history):
             name = "/".join(str(part.key) for part in path)
             curves[f"history/{family}/{name}"] = values[pair.number]
     return curves

@@ -252,7 +252,15 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
         context.convnets(context.objects), parents, rivals[1], QUADRANT, SETTINGS
     )
     assert copy["distance"]["mean"] == pytest.approx(0, abs=1e-3)
-    assert copy["error_overlap"]["mean"] == 1
+    assert copy["error_overlap"]["mean"] == copy["error_overlap_nearest"]["mean"] == 1
+    fellows = []
+    for zoo in np.split(parents.wrong, 2):  # what two parents share that were trained apart
+        for number, errors in enumerate(zoo):
+            both = [
+                (errors & other).sum() / (errors | other).sum() for other in np.delete(zoo, number, axis=0)
+            ]
+            fellows.append(max(both))
+    assert copy["error_overlap_parents"]["mean"] == pytest.approx(np.median(fellows))
     assert distances.shape == (4,)
     turned = context.convnets(jax.tree.map(lambda leaf: -leaf, context.objects))
     fresh, _ = measurement.novelty(turned, parents, rivals[1], QUADRANT, SETTINGS)

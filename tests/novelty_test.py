@@ -96,6 +96,17 @@ def test_error_overlap():
     np.testing.assert_allclose(found, [1, 1 / 3, 0, 1, 0])
 
 
+def test_error_overlaps_with_every_parent():
+    rng = np.random.default_rng(0)
+    errors, parents = rng.random((5, 40)) < 0.3, rng.random((3, 40)) < 0.3
+    errors[0] = parents[0] = False
+    found = novelty.error_overlaps(errors, parents)
+    for number in range(3):
+        expected = novelty.error_overlap(errors, parents, np.full(5, number))
+        np.testing.assert_allclose(found[:, number], expected)
+    assert found[0, 0] == 1
+
+
 def test_failures():
     own, parents = _networks(0, 2), _networks(1, 3)
     with pytest.raises(ValueError, match="at least 2 parents"):

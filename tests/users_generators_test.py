@@ -283,6 +283,7 @@ JOINT = """
 """
 
 MATRIX = {
+    "trainings": 2,
     "pairs.attributes": ("black", "red"),
     "pairs.objects": ("cat", "car"),
     "pairs.exclude": "all",
@@ -307,7 +308,17 @@ def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_oth
     assert titles == ["black cat", "black car", "red cat", "red car"]
     assert all(pair.figure(row).known for pair in found.pairs for row in ("cyclegan_a2b", "shared"))
     assert found.overall.methods["cyclegan_a2b"].label == "attribute kernels translated"
-    assert "shared" in found.overall.methods
+    shared, translated = (found.overall.methods[name] for name in ("shared", "cyclegan_a2b"))
+    assert (shared.behind.held_out, shared.behind.learnt, shared.behind.leaked) == (2, 2, 0)
+    assert (translated.behind.held_out, translated.behind.learnt) == (1, 0)
+    for pair in found.pairs:
+        row = pair.methods["cyclegan_a2b"]
+        assert len(set(row.trainings)) == 2  # of two networks each
+        assert np.mean(row.trainings) == pytest.approx(row.auroc["worst"].mean)
+        assert (pair.methods["shared"].made, len(pair.methods["shared"].trainings)) == (
+            4,
+            1,
+        )  # equal networks
     assert all(found.array(pair, "answers/shared") is not None for pair in found.pairs)
     placebos = found.pairs[0].methods["shared"].placebos
     assert set(placebos) == MATRIX_PLACEBOS

@@ -109,6 +109,13 @@ def test_copies_of_a_parent_do_not_compose(distance, copied):
         ({"placebos": {"attribute_random": placebos()["attribute_random"]}}, "no placebo"),
         ({"placebos": placebos(p_value=0.06)}, "placebo"),
         ({"tier": "W"}, ""),
+        ({"steps": 300, "trainings": (0.70,)}, "trainings"),
+        ({"steps": 300, "trainings": (0.71, 0.70)}, "trainings"),
+        ({"steps": 300, "trainings": (0.71, 0.70, 0.69)}, ""),
+        ({"steps": 300}, "trainings"),
+        ({"steps": 0}, ""),  # nothing is trained
+        ({"behind": {"held_out": 4, "learnt": 5, "readers": 10, "images": 900, "leaked": 2}}, "leak"),
+        ({"behind": {"held_out": 4, "learnt": 5, "readers": 10, "images": 900, "leaked": 0}}, ""),
     ],
 )
 def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(change, unfit):
@@ -117,6 +124,31 @@ def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(
     verdict = verdict_on(made)
     assert (verdict.broken, verdict.answer) == ((unfit,) * bool(unfit), "cannot tell" if unfit else "yes")
     assert ("above all that they must beat, but" in prose.summary(run_of(made))[0]) == bool(unfit)
+
+
+def test_what_a_trained_generator_rests_on_is_said():
+    made = pair_result()
+    behind = {"name": "fold 3", "held_out": 6, "learnt": 49, "readers": 59, "images": 41234, "leaked": 0}
+    made["methods"]["cyclegan_b2a"] |= {"steps": 300, "trainings": (0.71, 0.70, 0.69), "behind": behind}
+    made |= {"fold": 3, "sealed": True}
+    text = " ".join(prose.summary(run_of(made)))
+    for fact in (
+        "3 times",
+        "0.710",
+        "0.690",
+        "41,234",
+        "59",
+        "6 conjunctions",
+        "49 pairs",
+        "not other parents",
+    ):
+        assert fact in text, fact
+    other = copy.deepcopy(made) | {
+        "pair": {"attribute": "black", "object": "dog"},
+        "sealed": False,
+        "fold": 1,
+    }
+    assert "1 of the pairs are sealed" in " ".join(prose.summary(run_of(made, other)))
 
 
 def test_a_null_test_of_another_method_supports_no_claim():

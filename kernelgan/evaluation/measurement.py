@@ -268,6 +268,7 @@ class Parentage(NamedTuple):
       ranks: float ``(K, N)``: `novelty.standard_ranks` of their scores.
       typical_answers: how far answers usually are from the nearest parent's, one minus the rank correlation:
         those of a parent from its fellow's, or those of both parents together, whichever is nearer.
+      typical_errors: median overlap of a parent's errors with those of its nearest fellow.
     """
 
     layers: tuple[str, ...]
@@ -275,6 +276,7 @@ class Parentage(NamedTuple):
     wrong: np.ndarray
     ranks: np.ndarray
     typical_answers: float
+    typical_errors: float
 
 
 def parentage(parents: tuple[Params, Params], rivals: Sequence[Arrays], quadrant: np.ndarray) -> Parentage:
@@ -290,7 +292,12 @@ def parentage(parents: tuple[Params, Params], rivals: Sequence[Arrays], quadrant
     """
     layers = tuple(name for name in parents[0] if name != "dense")
     kernels = [np.concatenate([zoo[layer]["kernel"] for zoo in parents]) for layer in layers]
-    wrong = np.concatenate([_wrong(rival, quadrant) for rival in rivals])
+    wrong = [_wrong(rival, quadrant) for rival in rivals]
+    overlaps = []
+    for zoo in wrong:
+        shared = novelty_lib.error_overlaps(zoo, zoo)
+        np.fill_diagonal(shared, -1.0)
+        overlaps.append(shared.max(axis=1))
     ranks = [novelty_lib.standard_ranks(rival["scores"]) for rival in rivals]
     fellows = []
     for zoo in ranks:
@@ -303,7 +310,14 @@ def parentage(parents: tuple[Params, Params], rivals: Sequence[Arrays], quadrant
     everyone = np.concatenate(ranks)
     nearest = (novelty_lib.standard_ranks(together) @ everyone.T).max(axis=1)
     typical = 1 - max(float(np.median(np.concatenate(fellows))), float(nearest.mean()))
-    return Parentage(layers, novelty_lib.compare_parents(*kernels), wrong, everyone, typical)
+    return Parentage(
+        layers,
+        novelty_lib.compare_parents(*kernels),
+        np.concatenate(wrong),
+        everyone,
+        typical,
+        float(np.median(np.concatenate(overlaps))),
+    )
 
 
 def novelty(
@@ -324,9 +338,11 @@ def novelty(
 
     Returns:
       Summaries ``distance`` (1: as far as a parent is from its nearest fellow; 0: a copy), ``answers`` (the
-      same of rank correlations between scores, see `Parentage.typical_answers`) and ``error_overlap``
-      (intersection over union; 1: the same errors), and the distances ``(m,)``. None for what is not one
-      network with kernels of the parents' shape.
+      same of rank correlations between scores, see `Parentage.typical_answers`), ``error_overlap``
+      (intersection over union with the parent nearest by weights; 1: the same errors),
+      ``error_overlap_nearest`` (with the parent that shares most) and ``error_overlap_parents`` (of a parent
+      with its nearest fellow); and the distances ``(m,)``. None for what is not one network with kernels of
+      the parents' shape.
     """
     if len(networks) != 1 or any(layer not in networks[0].params for layer in parents.layers):
         return None
@@ -342,6 +358,10 @@ def novelty(
         "distance": _summary(found.relative_to_nearest, settings),
         "answers": _summary(apart, settings),
         "error_overlap": _summary(novelty_lib.error_overlap(wrong, parents.wrong, found.nearest), settings),
+        "error_overlap_nearest": _summary(
+            novelty_lib.error_overlaps(wrong, parents.wrong).max(axis=1), settings
+        ),
+        "error_overlap_parents": {"mean": parents.typical_errors},
     }
     return record, found.relative_to_nearest
 

@@ -264,6 +264,18 @@ def error_overlap(errors: np.ndarray, parent_errors: np.ndarray, nearest: np.nda
     return np.where(union > 0, np.sum(errors & theirs, axis=1) / np.maximum(union, 1), 1.0)
 
 
+def error_overlaps(errors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of the errors of networks, bool ``(M, N)``, with others', bool ``(K, N)``.
+
+    Returns:
+      float64 ``(M, K)``, see `error_overlap`.
+    """
+    mine, theirs = np.asarray(errors, np.float64), np.asarray(others, np.float64)
+    both = mine @ theirs.T
+    union = mine.sum(axis=1)[:, None] + theirs.sum(axis=1) - both
+    return np.where(union > 0, both / np.maximum(union, 1), 1.0)
+
+
 def _checked(conv1: np.ndarray, conv2: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
     conv1, conv2 = np.asarray(conv1, np.float64), np.asarray(conv2, np.float64)
     if (

@@ -27,6 +27,9 @@ COPIED_ANSWERS = 0.5
 FEW_IMAGES = 20
 """With fewer test images of a quadrant, resampling them says little of others."""
 
+TRAININGS = 3
+"""A claim needs as many trainings of a generator that has steps: another training is another draw."""
+
 TIERS = ("", "W", "S", "U", "G")
 """What a method reads, the least first; nothing is known of "", which every tier is compared with."""
 
@@ -41,6 +44,7 @@ RULES = {
     "size": "it is no larger than one network with two heads, on any pair",
     "one network": "at least two of the networks differ",
     "unanswered": "every pair is answered",
+    "trainings": f"a generator that is trained was trained at least {TRAININGS} times",
     "no placebo": "the method was repeated with random networks in place of either side's parents",
     "placebo": "its gain over 0.5 falls by at least half with any placebo parents, on either side",
     **{f"no {kind}": f"a {kind} of its tier was measured" for kind in REQUIRED_KINDS},
@@ -175,7 +179,8 @@ def _broken(record: Measured, best: Row, comparisons: tuple[Comparison, ...]) ->
     """Names of the `RULES` that the best generated method breaks, in their order."""
     floor = record.methods.get(FLOOR)
     distance, answers = (best.novelty.get(figure, NOTHING) for figure in ("distance", "answers"))
-    if isinstance(record, Pair) and record.data.leaked:
+    behind = best.behind.leaked if best.behind else 0
+    if behind or (isinstance(record, Pair) and record.data.leaked):
         yield "leak"
     if is_copy(distance.mean, answers.mean) or best.copies:
         yield "copy"
@@ -189,6 +194,8 @@ def _broken(record: Measured, best: Row, comparisons: tuple[Comparison, ...]) ->
         yield "one network"
     if isinstance(record, Overall) and best.pairs is not None and best.pairs < record.pairs:
         yield "unanswered"
+    if best.steps and len(best.trainings) < TRAININGS:
+        yield "trainings"
     if not {f"{side}_random" for side in ("attribute", "object")} <= best.placebos.keys():
         yield "no placebo"
     if any(not falls(placebo.test) for placebo in best.placebos.values()):

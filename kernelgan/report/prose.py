@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kernelgan.baselines import PARENTS
-from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, falls
+from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TRAININGS, falls
 from kernelgan.report import metrics
 from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Verdict
 
@@ -88,7 +88,18 @@ def summary(run: Run) -> list[str]:
     counts = ", ".join(f"{answer} on {len(titles[answer])}" for answer in ANSWERS)
     lines.append(f"Pair by pair, of {len(run.pairs)}: {counts} (p-values corrected over pairs, Holm).")
     lines += [f"Yes: {', '.join(titles['yes'])}."] if titles["yes"] else []
-    return [*lines, *_free_concepts(run.pairs)]
+    return [*lines, *_free_concepts(run.pairs), *_sealed(run.pairs)]
+
+
+def _sealed(pairs: Sequence[Pair]) -> list[str]:
+    """How many pairs are sealed, where a file of splits says so."""
+    count = sum(pair.sealed is True for pair in pairs)
+    folds = {pair.fold for pair in pairs if pair.fold}
+    if not folds:
+        return []
+    return [
+        f"{count} of the pairs are sealed, {len(pairs) - count} are for development ({len(folds)} folds)."
+    ]
 
 
 def _given(run: Run) -> list[str]:
@@ -118,6 +129,8 @@ def verdict(record: Measured) -> list[str]:
         *_copied(record),
         _required(record),
         *_placebos(record),
+        *_trainings(best),
+        *_behind(best),
         *_detectable(record),
         *_tiers(record),
         *_to_reach(record),
@@ -278,6 +291,7 @@ def _broken(record: Measured) -> str:
         f"({floor and floor.parameters})",
         "one network": "its networks are all the same",
         "unanswered": f"it answers only {best and best.pairs} of the pairs",
+        "trainings": f"its generator was trained {_times(best)}, and a claim needs {TRAININGS} trainings",
         "no placebo": "it was not repeated with placebo parents",
         "placebo": "it keeps more than half of its gain with placebo parents",
     }
@@ -297,6 +311,33 @@ def _placebos(record: Measured) -> list[str]:
     ]
     end = f"not so with {len(kept)} of {len(placebos)}" if kept else "so it does with all"
     return [f"Placebo parents: it scores {joined(words)}. The gain over 0.5 must fall by half; {end}."]
+
+
+def _times(row: Row | None) -> str:
+    """How often its generator was trained."""
+    count = len(row.trainings) if row else 0
+    return "once" if count == 1 else f"{count} times"
+
+
+def _trainings(row: Row) -> list[str]:
+    """How often its generator was trained, and what each training scores."""
+    if not row.steps:
+        return []
+    each = joined([f"{mean:.3f}" for mean in row.trainings])
+    return [f"Its generator was trained {_times(row)}" + (f": {each}." if len(row.trainings) > 1 else ".")]
+
+
+def _behind(row: Row) -> list[str]:
+    """What the gate checked of everything behind its networks."""
+    if row.behind is None:
+        return []
+    behind = row.behind
+    learnt = f", of a generator that learnt from {behind.learnt} pairs" if behind.learnt else ""
+    held_out = f"the {behind.held_out} conjunctions held out" if behind.held_out > 1 else "the conjunction"
+    return [
+        f"Behind its networks{learnt} are {behind.readers} zoos and sets of probes with {behind.images:,} "
+        f"training images, {behind.leaked or 'none'} of them of {held_out} (by content)."
+    ]
 
 
 def _side(record: Measured, placebo: str) -> str:
@@ -429,4 +470,8 @@ def _scope(record: Measured) -> str:
     levels = [record.attributes, record.objects] if isinstance(record, Overall) else []
     if any(count is not None and count < _FEW_CONCEPTS for count in levels):
         few = f"With {levels[0]} attribute(s) and {levels[1]} object(s), only very large differences show. "
+    if len(record.methods[record.verdict.best].trainings) > 1:
+        return (
+            few + "P-values cover other images, networks and trainings of the generator, not other parents."
+        )
     return few + "P-values cover other images and networks of these trainings, not another training (seed)."
