@@ -83,7 +83,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
 
     _check_digests(of, plan, networks)
     attempts = _register(of, networks, {})
-    rows = methods.table(_generated_rows(of, networks))
+    every = methods.table(_generated_rows(of, networks))
+    rows = methods.chosen(every, of.settings.baselines.methods)
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
@@ -132,7 +133,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         ],
         "overall": overall,
     }
-    run = verdict.judged(results.from_document(document))
+    left_out = [method for name, method in every.items() if name not in rows]
+    run = verdict.judged(results.from_document(document), left_out)
     for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
         (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
@@ -239,9 +241,9 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         },
         trained=networks.trained[pair.number],
         half_width=(
-            of.half_network,
-            networks.halves[attribute]["params"],
-            networks.halves[objects]["params"],
+            (of.half_network, networks.halves[attribute]["params"], networks.halves[objects]["params"])
+            if networks.halves
+            else None
         ),
         images=plan.source.train.images,
         seen=quadrants.distilled_groups(pair.split),

@@ -83,7 +83,9 @@ def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
 
 
 def train_half_width(of: Run, plan: Plan) -> Zoos:
-    """The zoos at half width, as many networks of each as there are of a baseline."""
+    """The zoos at half width, as many networks of each as there are of a baseline; none if no row asks."""
+    if "half_width_pair" not in methods.chosen(methods.BASELINES, of.settings.baselines.methods):
+        return []
     tasks = [dataclasses.replace(task, models=of.settings.baselines.models) for task in plan.zoos]
     return _trained_zoos(of, plan, tasks, "half_width")
 
@@ -210,16 +212,17 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
     }
     made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
     validation = of.settings.zoo.validation_images
+    wanted = methods.chosen(methods.BASELINES, settings.methods)
 
     for name, loss in (("distilled", squared_error), ("trained_on_conjunction", cross_entropy)):
         pairs = plan.pairs if name == "distilled" else taught
-        if not pairs:
+        if not pairs or name not in wanted:
             continue
         key = {
             "config": keys.of_values(
                 [
                     [of.settings.seed, of.settings.model, of.settings.data.image_size, training, validation],
-                    stages.without_pace(settings, "random_networks", "random_bias"),
+                    stages.without_pace(settings, "methods", "random_networks", "random_bias"),
                 ]
             ),
             "images": keys.of_values([plan.digest, [lesson.groups.key for lesson in lessons[name]]]),

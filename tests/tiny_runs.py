@@ -13,7 +13,9 @@ SMALL = {
     "model.filters": (2, 2),
     "model.kernel_size": 3,
     "evaluate.bootstrap": 10,
+    "baselines.methods": ("average", "distilled", "trained_on_conjunction"),
 }
+"""With few rows; `pipeline_test` has a run with all."""
 
 
 def small_config(fields=None):

@@ -20,7 +20,7 @@ from kernelgan.ops.cpu.microkernels import WIDTH
 
 
 def _cache() -> Path | None:
-    digest = hashlib.sha256(f"{WIDTH}".encode())
+    digest = hashlib.sha256(f"{WIDTH} {numba.config.OPT}".encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return cache.directory(f"direct-{digest.hexdigest()[:16]}")
