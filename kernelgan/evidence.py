@@ -80,6 +80,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         measurement,
         verdict,
     )
+    from kernelgan.evaluation.pairs import evaluate_pairs
 
     _check_digests(of, plan, networks)
     attempts = _register(of, networks, {})
@@ -89,7 +90,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
         work = functools.partial(_measured, of, plan, networks, rows, readouts.Fits())
-        evaluated = measurement.evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
+        evaluated = evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
             found |= _histories(pair, networks) | _shown_kernels(of, pair, networks)
@@ -151,9 +152,9 @@ def _measured(
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The record of one pair, and its arrays."""
-    from kernelgan.evaluation import measurement
+    from kernelgan.evaluation.pairs import evaluate_pair
 
-    record, arrays = measurement.evaluate_pair(
+    record, arrays = evaluate_pair(
         _context(of, plan, pair, networks, fits),
         plan.source.test.images[pair.scored],
         pair.split.test[pair.scored],
@@ -294,7 +295,7 @@ def _measurement_key(
 def _evaluation_settings(of: Run, plan: Plan) -> measurement.Settings:
     from kernelgan.evaluation import features, measurement
 
-    calls = min(environment.cores(), len(plan.pairs))  # see `measurement.evaluate_pairs`
+    calls = min(environment.cores(), len(plan.pairs))  # see `evaluation_pairs.evaluate_pairs`
     fitting = features.networks_at_once(of.network, plan.source.test.images, calls=calls)
     return measurement.Settings(
         **fields.plain(of.settings.evaluate),

@@ -366,8 +366,7 @@ def generate(
     made: dict[str, list[dict[str, Params]]] = {}
     how: dict[str, Made] = {}
     for loaded in of.generators:
-        probes = _probes(of, plan, loaded.generator)
-        key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+        probes, key = _generating(of, plan, loaded)
 
         def work(
             saver: Saver,
@@ -405,6 +404,12 @@ def generate(
     }
     distributed.first(lambda: workdir_lib.write_networks(of.stages.workdir, digests))
     return made, how
+
+
+def _generating(of: Run, plan: Plan, loaded: loading.Loaded) -> tuple[list[base.Probes], dict[str, str]]:
+    """What a fitted generator is handed, and parts of the key of the networks that it makes."""
+    probes = _probes(of, plan, loaded.generator)
+    return probes, {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
 
 
 def _generated(
@@ -446,8 +451,7 @@ def generate_placebos(
     """By generator, for each pair, by row and placebo: networks made from placebo parents."""
     made: dict[str, list[dict[str, dict[str, Params]]]] = {}
     for loaded in of.generators:
-        probes = _probes(of, plan, loaded.generator)
-        key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+        probes, key = _generating(of, plan, loaded)
         key["placebos"] = keys.of_source(*CODE["placebos"])
 
         def work(
