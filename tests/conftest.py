@@ -29,6 +29,12 @@ from kernelgan.data import quadrants  # noqa: E402
 IMAGE_SIZE = 16
 
 
+def pytest_configure(config):
+    """On several processes each has half of the files, whose fixtures and programs it makes once."""
+    if getattr(config.option, "dist", "") == "load":
+        config.option.dist = "worksteal"
+
+
 class KilledError(Exception):
     """Stands for the end of the process."""
 

@@ -37,9 +37,11 @@ def result_of(workdir, stage):
 
 
 def document(workdir):
-    """`results.json` without what differs between two equal runs."""
+    """`results.json` without what may differ between two equal runs."""
     found = json.loads((workdir / "results.json").read_text())
-    return {name: value for name, value in found.items() if name not in ("timings", "command")}
+    return {
+        name: value for name, value in found.items() if name not in ("timings", "command", "commit", "clean")
+    }
 
 
 def assert_same_results(workdir, expected):
