@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from kernelgan import assemble, fields
 from kernelgan import splits as splits_lib
+from kernelgan.baselines.methods import BASELINES
 from kernelgan.fields import flatten, section, setting
 from kernelgan.files import given_path
 from kernelgan.generators import FAMILIES
@@ -174,6 +175,12 @@ class Zoo:
 class Baselines:
     """Random networks and networks trained by gradient, which generated networks are compared with."""
 
+    methods: tuple[str, ...] = setting(
+        (),
+        fields.some_of(*BASELINES),
+        "baselines that are measured beside `random` and both parents; (): all. Without a null or a merge "
+        "that the generated networks must beat there is no verdict",
+    )
     models: int = setting(8, fields.whole(1), "networks of each baseline that is trained by gradient")
     epochs: int = setting(24, fields.whole(1), "epochs of `distilled` and `trained_on_conjunction`")
     images_per_epoch: int = setting(2560, fields.whole(1), "images of an epoch of these two")

@@ -80,16 +80,18 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         measurement,
         verdict,
     )
+    from kernelgan.evaluation.pairs import evaluate_pairs
 
     _check_digests(of, plan, networks)
     behind = _behind(of, plan)
     attempts = _register(of, networks, {})
-    rows = methods.table(_generated_rows(of, networks))
+    every = methods.table(_generated_rows(of, networks))
+    rows = methods.chosen(every, of.settings.baselines.methods)
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
         work = functools.partial(_measured, of, plan, networks, behind, rows, readouts.Fits())
-        evaluated = measurement.evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
+        evaluated = evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
             found |= _histories(pair, networks) | _shown_kernels(of, pair, networks)
@@ -134,7 +136,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         ],
         "overall": overall,
     }
-    run = verdict.judged(results.from_document(document))
+    left_out = [method for name, method in every.items() if name not in rows]
+    run = verdict.judged(results.from_document(document), left_out)
     for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
         (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
@@ -152,9 +155,10 @@ def _measured(
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The record of one pair, and its arrays."""
-    from kernelgan.evaluation import comparison, measurement
+    from kernelgan.evaluation import comparison
+    from kernelgan.evaluation.pairs import evaluate_pair
 
-    record, arrays = measurement.evaluate_pair(
+    record, arrays = evaluate_pair(
         _context(of, plan, pair, networks, fits),
         plan.source.test.images[pair.scored],
         pair.split.test[pair.scored],
@@ -265,9 +269,9 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         },
         trained=networks.trained[pair.number],
         half_width=(
-            of.half_network,
-            networks.halves[attribute]["params"],
-            networks.halves[objects]["params"],
+            (of.half_network, networks.halves[attribute]["params"], networks.halves[objects]["params"])
+            if networks.halves
+            else None
         ),
         images=plan.source.train.images,
         seen=quadrants.distilled_groups(pair.split),
@@ -318,7 +322,7 @@ def _measurement_key(
 def _evaluation_settings(of: Run, plan: Plan) -> measurement.Settings:
     from kernelgan.evaluation import features, measurement
 
-    calls = min(environment.cores(), len(plan.pairs))  # see `measurement.evaluate_pairs`
+    calls = min(environment.cores(), len(plan.pairs))  # see `evaluation_pairs.evaluate_pairs`
     fitting = features.networks_at_once(of.network, plan.source.test.images, calls=calls)
     return measurement.Settings(
         **fields.plain(of.settings.evaluate),

@@ -89,7 +89,9 @@ def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
 
 
 def train_half_width(of: Run, plan: Plan) -> Zoos:
-    """The zoos at half width, as many networks of each as there are of a baseline."""
+    """The zoos at half width, as many networks of each as there are of a baseline; none if no row asks."""
+    if "half_width_pair" not in methods.chosen(methods.BASELINES, of.settings.baselines.methods):
+        return []
     tasks = [dataclasses.replace(task, models=of.settings.baselines.models) for task in plan.zoos]
     return _trained_zoos(of, plan, tasks, "half_width")
 
@@ -216,16 +218,17 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
     }
     made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
     validation = of.settings.zoo.validation_images
+    wanted = methods.chosen(methods.BASELINES, settings.methods)
 
     for name, loss in (("distilled", squared_error), ("trained_on_conjunction", cross_entropy)):
         pairs = plan.pairs if name == "distilled" else taught
-        if not pairs:
+        if not pairs or name not in wanted:
             continue
         key = {
             "config": keys.of_values(
                 [
                     [of.settings.seed, of.settings.model, of.settings.data.image_size, training, validation],
-                    stages.without_pace(settings, "random_networks", "random_bias"),
+                    stages.without_pace(settings, "methods", "random_networks", "random_bias"),
                 ]
             ),
             "images": keys.of_values([plan.digest, [lesson.groups.key for lesson in lessons[name]]]),
@@ -385,8 +388,7 @@ def generate(
     made: dict[str, list[dict[str, Params]]] = {}
     how: dict[str, Made] = {}
     for loaded in of.generators:
-        probes = _probes(of, plan, loaded.generator)
-        key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+        probes, key = _generating(of, plan, loaded)
 
         def work(
             saver: Saver,
@@ -426,6 +428,12 @@ def generate(
     }
     distributed.first(lambda: workdir_lib.write_networks(of.stages.workdir, digests))
     return made, how
+
+
+def _generating(of: Run, plan: Plan, loaded: loading.Loaded) -> tuple[list[base.Probes], dict[str, str]]:
+    """What a fitted generator is handed, and parts of the key of the networks that it makes."""
+    probes = _probes(of, plan, loaded.generator)
+    return probes, {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
 
 
 def _generated(
@@ -499,8 +507,7 @@ def generate_placebos(
     """
     made: dict[str, list[dict[str, dict[str, Params]]]] = {}
     for loaded in of.generators:
-        probes = _probes(of, plan, loaded.generator)
-        key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+        probes, key = _generating(of, plan, loaded)
         key["placebos"] = keys.of_source(*CODE["placebos"])
 
         def work(

@@ -17,6 +17,7 @@ from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
 from kernelgan.data.leakage import LeakageError
 from kernelgan.evaluation import comparison, features, measurement, verdict
+from kernelgan.evaluation.pairs import evaluate_pair
 from kernelgan.keys import StageKey
 from kernelgan.report import prose
 from kernelgan.types import Quadrant
@@ -73,7 +74,7 @@ def measure(context, tmp_path_factory):
         directory = tmp_path_factory.mktemp("planted")
         for file in kept.iterdir():
             (directory / file.name).hardlink_to(file)
-        found, _ = measurement.evaluate_pair(
+        found, _ = evaluate_pair(
             context,
             TEST,
             QUADRANT,

@@ -6,6 +6,8 @@ import pytest
 from synthetic_runs import many_pairs, pair_result, placebos, run_of, statistic, verdict_on
 
 from kernelgan import results
+from kernelgan.baselines.methods import BASELINES
+from kernelgan.evaluation.verdict import judged
 from kernelgan.report import prose
 
 
@@ -42,6 +44,20 @@ def test_the_answer_on_planted_numbers(made, expected):
     run = run_of(made)
     assert run.verdict.answer == expected
     assert prose.summary(run)[0].lower().startswith(expected)
+
+
+@pytest.mark.parametrize("made", [pair_result(), pair_result(average=0.8), pair_result(zipit=0.8)])
+@pytest.mark.parametrize(
+    ("row", "matters"),
+    [("gaussian", True), ("concatenate", True), ("zipit_refit", False), ("distilled", False)],
+)
+def test_a_row_left_out_that_must_be_beaten_leaves_no_verdict(made, row, matters):
+    """Neither a yes nor a no: with fewer rivals p-values are corrected less."""
+    of_tier_w = {name: row | {"tier": "W"} for name, row in made["methods"].items()}
+    run = run_of(made | {"methods": of_tier_w})
+    (pair,) = judged(run, [BASELINES[row]]).pairs
+    assert pair.verdict.answer == ("cannot tell" if matters else run.verdict.answer)
+    assert prose.headline(pair).startswith("No verdict") == matters
 
 
 @pytest.mark.parametrize(

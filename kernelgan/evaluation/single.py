@@ -15,6 +15,7 @@ from kernelgan.baselines import methods
 from kernelgan.data import quadrants
 from kernelgan.data.pairs import Pair
 from kernelgan.evaluation import comparison, measurement, verdict
+from kernelgan.evaluation.pairs import evaluate_pair
 from kernelgan.generators import check, placebo
 from kernelgan.generators.base import Parents
 from kernelgan.keys import StageKey
@@ -130,19 +131,9 @@ def evaluate(
         names=(pair.attribute.concept, pair.object.concept),
         ruled=pair.attribute.concept in pair.source.ruled,
     )
-    settings = measurement.Settings(
-        bootstrap=resamples,
-        umap_networks=0,
-        umap_images=16,
-        umap_neighbours=2,
-        dbscan_radius=1.0,
-        dbscan_minimum_samples=1,
-        svm_nu=0.5,
-        chunk_size=chunk_size,
-        seed=seed,
-    )
+    settings = measurement.Settings(bootstrap=resamples, chunk_size=chunk_size, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        record, arrays = measurement.evaluate_pair(
+        record, arrays = evaluate_pair(
             context,
             pair.test.images,
             pair.test.quadrant,

@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK
 from kernelgan.results import NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Test, Verdict
 from kernelgan.types import Quadrant
+
+if TYPE_CHECKING:
+    from kernelgan.baselines.methods import Method
 
 SIGNIFICANCE = 0.05
 COPY = 0.25
@@ -37,6 +41,7 @@ REQUIRED_KINDS = ("null", "parent", "merge")
 _REQUIRED = (FLOOR, *PARENTS)
 
 RULES = {
+    "left out": "no null or merge that it must be above was left out by the config",
     "leak": "no image of the conjunction was read in training",
     "copy": "the networks are not copies of a parent, by weights or by answers, on any pair",
     "few images": f"there are at least {FEW_IMAGES} test images of each quadrant",
@@ -53,32 +58,37 @@ RULES = {
 """By name, what must hold for a "yes"."""
 
 
-def judged(run: Run) -> Run:
-    """The run with the verdict on each pair and on all of them."""
-    pairs = tuple(dataclasses.replace(pair, verdict=judge(pair)) for pair in run.pairs)
+def judged(run: Run, left_out: Sequence[Method] = ()) -> Run:
+    """The run with the verdict on each pair and on all of them.
+
+    Args:
+      run: its results.
+      left_out: baselines that the config leaves out.
+    """
+    pairs = tuple(dataclasses.replace(pair, verdict=judge(pair, left_out)) for pair in run.pairs)
     overall = run.overall
     if overall is not None:
-        verdict = judge(overall)
+        verdict = judge(overall, left_out)
         if any(pair.data.leaked for pair in pairs):
             verdict = dataclasses.replace(verdict, answer="cannot tell")
         overall = dataclasses.replace(overall, verdict=verdict)
     return dataclasses.replace(run, pairs=pairs, overall=overall)
 
 
-def judge(record: Measured) -> Verdict:
-    """The verdict on one pair, or on all of them together."""
+def judge(record: Measured, left_out: Sequence[Method] = ()) -> Verdict:
+    """The verdict on one pair, or on all of them together; see `judged`."""
     scored = [row for row in record.of_kind("generated") if record.figure(row.name).known]
     if not scored:
         return Verdict(floor=FLOOR, yardstick=YARDSTICK, reference=REFERENCE)
     best = max(scored, key=lambda row: record.figure(row.name).mean)
-    verdict = _judge(record, best)
+    verdict = _judge(record, best, left_out)
     tiers = sorted({row.tier for row in scored}, key=_rank)
     if len(tiers) > 1:
         bests = [
             max((row for row in scored if row.tier == tier), key=lambda row: record.figure(row.name).mean)
             for tier in tiers
         ]
-        answers = {row.tier: _judge(record, row).answer for row in bests}
+        answers = {row.tier: _judge(record, row, left_out).answer for row in bests}
         verdict = dataclasses.replace(verdict, tiers=answers)
     return verdict
 
@@ -92,10 +102,12 @@ def _rank(tier: str) -> int:
     return TIERS.index(tier) if tier in TIERS else 0
 
 
-def _judge(record: Measured, best: Row) -> Verdict:
+def _judge(record: Measured, best: Row, left_out: Sequence[Method]) -> Verdict:
     comparisons = _comparisons(record, best)
     broken = tuple(_broken(record, best, comparisons))
-    if "leak" in broken:
+    if any(_must_beat(best, method) for method in left_out):
+        broken = ("left out", *broken)
+    if {"leak", "left out"} & {*broken}:
         answer = "cannot tell"
     elif "copy" in broken or any(one.required and one.outcome == "below" for one in comparisons):
         answer = "no"
@@ -154,7 +166,7 @@ def _compared(record: Measured, best: Row, rival: str) -> Comparison:
     return Comparison(rival, outcome, required, test.difference, p_value)
 
 
-def _must_beat(best: Row, rival: Row) -> bool:
+def _must_beat(best: Row, rival: Row | Method) -> bool:
     """Whether it is a null, parent or merge of the tier of the best or a poorer one."""
     within = not best.tier or _rank(rival.tier) <= _rank(best.tier)
     return rival.kind in REQUIRED_KINDS and within

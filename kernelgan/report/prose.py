@@ -169,6 +169,11 @@ def headline(record: Measured) -> str:
             f"Cannot tell: {record.data.leaked} images of the conjunction were read in training, so none of "
             "these figures counts. Mend the data first."
         )
+    if "left out" in record.verdict.broken:
+        return (
+            "No verdict: rows that the generated networks must beat were left out. Set "
+            "--config.baselines.methods='()' and run again; it measures these alone."
+        )
     does = f"compose, over {_subject(record)}"
     if isinstance(record, Pair):
         does = f"compose {record.pair.attribute} and {record.pair.object}"
