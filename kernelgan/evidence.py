@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from kernelgan import attempts as attempts_lib
 from kernelgan import config as config_lib
 from kernelgan import environment, fields, keys, models, report, results, stages, training
 from kernelgan import workdir as workdir_lib
-from kernelgan.baselines import methods, readouts
+from kernelgan.baselines import methods, nulls, readouts
 from kernelgan.config import Settings
 from kernelgan.data import quadrants, sources
 from kernelgan.generators import base, placebo
@@ -118,6 +119,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "command": of.command,
         "commit": checkout.commit,
         "clean": checkout.clean,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "attempts": attempts,
         "data": {
             "source": plan.source.name,
@@ -330,14 +332,17 @@ def _histories(pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
 
 
 def _shown_kernels(of: Run, pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
+    """Kernels of the first parents, of the first networks of each generator, and random kernels."""
     populations = {
         "attribute_parent": networks.zoos[pair.attribute_zoo]["params"],
         "object_parent": networks.zoos[pair.object_zoo]["params"],
     }
     for by_pair in networks.generated.values():
         populations |= by_pair[pair.number]
+    random = jax.random.split(pair_key(of, pair.split.name), _SHOWN_KERNELS)
+    populations["random"] = nulls.initialise(of.network, of.settings.data.image_size, random)
     return {
-        f"kernels/{layer}/{role}": params[layer]["kernel"][:_SHOWN_KERNELS]
+        f"kernels/{layer}/{role}": np.asarray(params[layer]["kernel"][:_SHOWN_KERNELS])
         for layer in models.layer_names(of.network.filters)
         for role, params in populations.items()
     }
