@@ -198,6 +198,8 @@ def kernels(run: Run, pair: Pair) -> Table | None:
     saved: dict[str, dict[str, np.ndarray]] = {}
     for name, values in run.arrays_under(pair, "kernels").items():
         layer, _, role = name.partition("/")
+        if values.ndim != 5:  # damaged
+            continue
         saved.setdefault(layer, {})[role] = values
     parents = {side: f"{side}_parent" for side in ("attribute", "object")}
     first = next(iter(saved.values()), {})
@@ -206,7 +208,8 @@ def kernels(run: Run, pair: Pair) -> Table | None:
     for layer, by_role in saved.items():
         columns += [Column("size", group=layer), Column("smoothness", group=layer)]
         for cells, role in zip(rows, first, strict=True):
-            cells += [tables.number(each, 2) for each in _size_and_smoothness(by_role[role])]
+            values = by_role.get(role, np.zeros((0, 1, 1, 1, 1)))
+            cells += [tables.number(each, 2) for each in _size_and_smoothness(values)]
         if by_role is first:
             columns += [Column(f"like {getattr(pair.pair, side)}", group=layer) for side in parents]
             for cells, role in zip(rows, first, strict=True):
@@ -226,7 +229,7 @@ def kernels(run: Run, pair: Pair) -> Table | None:
 def _size_and_smoothness(kernels: np.ndarray) -> tuple[float, float]:
     """Root mean square, and correlation of neighbours, of kernels ``(M, H, W, I, O)``."""
     kernels = kernels.astype(np.float64)
-    square = np.square(kernels).mean()
+    square = float(np.square(kernels).mean()) if kernels.size else math.nan
     neighbours = [
         (kernels[:, 1:] * kernels[:, :-1]).ravel(),
         (kernels[:, :, 1:] * kernels[:, :, :-1]).ravel(),

@@ -61,10 +61,10 @@ def answering(run: Run, pair: Pair) -> list[str]:
 
 def answers(run: Run, pair: Pair, columns: int = 12) -> Figure:
     """Test images, the first of each quadrant, and below each the answers of several methods."""
-    images, quadrants = run.arrays[f"{pair.key}/test_images"], run.arrays[f"{pair.key}/test_quadrant"]
     methods = answering(run, pair)
     if not methods:
         raise MissingError("arrays.npz has no answers")
+    images, quadrants = run.arrays[f"{pair.key}/test_images"], run.arrays[f"{pair.key}/test_quadrant"]
     rows = [number for number in range(len(QUADRANTS)) if (quadrants == number).any()]
     height = 0.86 + _ANSWER_HEIGHT * len(methods) + 0.25
     figure = new(WIDTH, 0.66 * height * len(rows) + 0.1)
@@ -78,15 +78,16 @@ def answers(run: Run, pair: Pair, columns: int = 12) -> Figure:
             scores = run.arrays[f"{pair.key}/answers/{method}"][members]
             right = (scores >= 0.5) == (number == 0)
             top = y + 0.9 + _ANSWER_HEIGHT * line
+            middle: dict[str, Any] = {"va": "center", "fontsize": 7}
             told = f"{method}: {right.sum()} of {right.size}"
-            axes.text(-0.12, top + _ANSWER_HEIGHT / 2, told, ha="right", va="center", fontsize=7.5)
-            for x, (score, good) in enumerate(zip(scores[:columns], right[:columns], strict=True)):
-                color, symbol = (BLUE, "✓") if good else (VERMILLION, "✗")
-                axes.fill_between([x, x + 0.96], top, top + 0.9 * _ANSWER_HEIGHT, color=color, lw=0)
-                middle = (x + 0.48, top + 0.45 * _ANSWER_HEIGHT)
-                axes.text(
-                    *middle, f"{symbol} {score:.2f}", color="white", fontsize=6.5, ha="center", va="center"
-                )
+            axes.text(-0.12, top + _ANSWER_HEIGHT / 2, told, ha="right", **middle)
+            for color, symbol, chosen in ((BLUE, "✓", right), (VERMILLION, "✗", ~right)):
+                places = np.flatnonzero(chosen[:columns])
+                spans = [(x, 0.96) for x in places]
+                axes.broken_barh(spans, (top, 0.9 * _ANSWER_HEIGHT), color=color, lw=0)
+                for x in places:
+                    place = (x + 0.48, top + 0.45 * _ANSWER_HEIGHT)
+                    axes.text(*place, f"{symbol} {scores[x]:.2f}", color="white", ha="center", **middle)
     axes.set(xlim=(-0.05, columns), ylim=(height * len(rows) - 0.2, -0.05), aspect="equal")
     axes.axis("off")
     return figure
@@ -454,8 +455,8 @@ OF_PAIR = {
     "kernels": Entry(
         kernels,
         "{part}: the first networks, not chosen, of the parents, of each generator, and random kernels. "
-        "Inside a panel a column is a filter; three input channels are shown as red, green and blue (grey is zero), "
-        "otherwise a row is an input channel. Each panel has its own scale.",
+        "Inside a panel a column is a filter; three input channels are shown as red, green and blue (grey is "
+        "zero), otherwise a row is an input channel. Each panel has its own scale.",
         layers,
     ),
     "zoo_curves": Entry(zoo_curves, "The parents' zoos: median network and middle 80%."),
