@@ -14,11 +14,12 @@ import numpy as np
 
 from kernelgan import attempts as attempts_lib
 from kernelgan import config as config_lib
-from kernelgan import environment, fields, keys, models, report, results, stages, training
+from kernelgan import environment, fields, interop, keys, models, report, results, stages, training, weights
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, nulls, readouts
 from kernelgan.config import Settings
 from kernelgan.data import quadrants, sources
+from kernelgan.evaluation.features import ConvNets
 from kernelgan.generators import base, placebo
 from kernelgan.plan import PairTask, Plan
 from kernelgan.stages import CODE, Run, Zoos, pair_key
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from kernelgan.evaluation import measurement
 
 _SHOWN_KERNELS = 4
+_WITHOUT_STAGE = ("null", "merge")
+"""Kinds of methods whose networks are made as they are measured."""
+KEPT = 16
+"""Most networks of such a method that are kept for export."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,15 +158,18 @@ def _measured(
     """The record of one pair, and its arrays."""
     from kernelgan.evaluation import measurement
 
+    directory = of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names)
     record, arrays = measurement.evaluate_pair(
         _context(of, plan, pair, networks, fits),
         plan.source.test.images[pair.scored],
         pair.split.test[pair.scored],
         _evaluation_settings(of, plan),
-        directory=of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names),
+        directory=directory,
         keys=functools.partial(_measurement_key, of, plan, pair, rows),
         progress=progress,
-        methods=rows,
+        methods={
+            name: _exportable(method, directory / f"{name}.safetensors") for name, method in rows.items()
+        },
     )
     digests = workdir_lib.read_networks(of.stages.workdir).get(pair.split.name, {})
     for name, row in record["methods"].items():
@@ -178,6 +186,21 @@ def _measured(
     zoos = _zoo_record(networks.zoos[pair.attribute_zoo], networks.zoos[pair.object_zoo])
     names = dict(zip(("attribute", "object"), pair.names, strict=True))
     return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
+
+
+def _exportable(method: methods.Method, file: Path) -> methods.Method:
+    """The method; of a baseline without a stage of its own, networks are kept for `kernelgan.export`."""
+    if method.kind not in _WITHOUT_STAGE:
+        return method
+
+    def networks(context: methods.Context) -> methods.Networks | None:
+        made = method.networks(context)
+        if made is not None and len(made) == 1 and isinstance(made[0], ConvNets):
+            first = jax.tree.map(lambda leaf: leaf[:KEPT], made[0].params)
+            weights.write_arrays(file, interop.to_torch(first))
+        return made
+
+    return dataclasses.replace(method, networks=networks)
 
 
 def _register(of: Run, networks: Networks, figures: dict[str, float]) -> dict[str, int]:
