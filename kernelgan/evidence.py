@@ -22,6 +22,7 @@ from kernelgan.data import quadrants, sources
 from kernelgan.evaluation.features import ConvNets
 from kernelgan.generators import base, placebo
 from kernelgan.plan import PairTask, Plan
+from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
 
@@ -93,7 +94,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
-        work = functools.partial(_measured, of, plan, networks, rows, readouts.Fits())
+        work = functools.partial(_measured, of, plan, networks, rows, readouts.Fits(), progress)
         evaluated = measurement.evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
@@ -152,11 +153,18 @@ def _measured(
     networks: Networks,
     rows: dict[str, methods.Method],
     fits: readouts.Fits,
+    shown: Progress,
     pair: PairTask,
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The record of one pair, and its arrays."""
+    """The record of one pair, and its arrays; `shown` names the method at work."""
     from kernelgan.evaluation import measurement
+
+    at_work = [f"{pair.split.name}: {name}" if len(plan.pairs) > 1 else name for name in [*rows, ""]]
+
+    def counted(done: int) -> None:
+        shown.doing = at_work[done]
+        progress(done)
 
     directory = of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names)
     record, arrays = measurement.evaluate_pair(
@@ -166,7 +174,7 @@ def _measured(
         _evaluation_settings(of, plan),
         directory=directory,
         keys=functools.partial(_measurement_key, of, plan, pair, rows),
-        progress=progress,
+        progress=counted,
         methods={
             name: _exportable(method, directory / f"{name}.safetensors") for name, method in rows.items()
         },
