@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,15 @@ import numpy as np
 
 from kernelgan import attempts as attempts_lib
 from kernelgan import config as config_lib
-from kernelgan import environment, fields, keys, models, report, results, stages, training
+from kernelgan import environment, fields, interop, keys, models, report, results, stages, training, weights
 from kernelgan import workdir as workdir_lib
-from kernelgan.baselines import methods, readouts
+from kernelgan.baselines import methods, nulls, readouts
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants, sources
+from kernelgan.evaluation.features import ConvNets
 from kernelgan.generators import placebo
 from kernelgan.plan import PairTask, Plan
+from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
 
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from kernelgan.evaluation import measurement
 
 _SHOWN_KERNELS = 4
+_WITHOUT_STAGE = ("null", "merge")
+"""Kinds of methods whose networks are made as they are measured."""
+KEPT = 16
+"""Most networks of such a method that are kept for export."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +97,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
-        work = functools.partial(_measured, of, plan, networks, behind, rows, readouts.Fits())
+        work = functools.partial(_measured, of, plan, networks, behind, rows, readouts.Fits(), progress)
         evaluated = evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
@@ -121,6 +128,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "command": of.command,
         "commit": checkout.commit,
         "clean": checkout.clean,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "attempts": attempts,
         "data": {
             "source": plan.source.name,
@@ -151,22 +159,32 @@ def _measured(
     behind: dict[str, list[leakage.Behind]],
     rows: dict[str, methods.Method],
     fits: readouts.Fits,
+    shown: Progress,
     pair: PairTask,
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The record of one pair, and its arrays."""
+    """The record of one pair, and its arrays; `shown` names the method at work."""
     from kernelgan.evaluation import comparison
     from kernelgan.evaluation.pairs import evaluate_pair
 
+    at_work = [f"{pair.split.name}: {name}" if len(plan.pairs) > 1 else name for name in [*rows, ""]]
+
+    def counted(done: int) -> None:
+        shown.doing = at_work[done]
+        progress(done)
+
+    directory = of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names)
     record, arrays = evaluate_pair(
         _context(of, plan, pair, networks, fits),
         plan.source.test.images[pair.scored],
         pair.split.test[pair.scored],
         _evaluation_settings(of, plan),
-        directory=of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names),
+        directory=directory,
         keys=functools.partial(_measurement_key, of, plan, pair, rows),
-        progress=progress,
-        methods=rows,
+        progress=counted,
+        methods={
+            name: _exportable(method, directory / f"{name}.safetensors") for name, method in rows.items()
+        },
     )
     digests = workdir_lib.read_networks(of.stages.workdir).get(pair.split.name, {})
     for name, row in record["methods"].items():
@@ -206,6 +224,21 @@ def _by_training(worst: np.ndarray, row: dict[str, Any], made: training.Made) ->
         return []
     count = made.trainings if row.get("made") is None else 1
     return worst.reshape(count, -1).mean(axis=1).tolist()
+
+
+def _exportable(method: methods.Method, file: Path) -> methods.Method:
+    """The method; of a baseline without a stage of its own, networks are kept for `kernelgan.export`."""
+    if method.kind not in _WITHOUT_STAGE:
+        return method
+
+    def networks(context: methods.Context) -> methods.Networks | None:
+        made = method.networks(context)
+        if made is not None and len(made) == 1 and isinstance(made[0], ConvNets):
+            first = jax.tree.map(lambda leaf: leaf[:KEPT], made[0].params)
+            weights.write_arrays(file, interop.to_torch(first))
+        return made
+
+    return dataclasses.replace(method, networks=networks)
 
 
 def _register(of: Run, networks: Networks, figures: dict[str, float]) -> dict[str, int]:
@@ -360,14 +393,17 @@ def _histories(pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
 
 
 def _shown_kernels(of: Run, pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
+    """Kernels of the first parents, of the first networks of each generator, and random kernels."""
     populations = {
         "attribute_parent": networks.zoos[pair.attribute_zoo]["params"],
         "object_parent": networks.zoos[pair.object_zoo]["params"],
     }
     for by_pair in networks.generated.values():
         populations |= by_pair[pair.number]
+    random = jax.random.split(pair_key(of, pair.split.name), _SHOWN_KERNELS)
+    populations["random"] = nulls.initialise(of.network, of.settings.data.image_size, random)
     return {
-        f"kernels/{layer}/{role}": params[layer]["kernel"][:_SHOWN_KERNELS]
+        f"kernels/{layer}/{role}": np.asarray(params[layer]["kernel"][:_SHOWN_KERNELS])
         for layer in models.layer_names(of.network.filters)
         for role, params in populations.items()
     }

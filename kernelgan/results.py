@@ -375,6 +375,7 @@ class Run:
     command: str = ""
     commit: str = ""  # of the package's git checkout; "" outside one
     clean: bool | None = None  # whether the checkout had no other changes
+    date: str = ""  # when the results were written, UTC, such as 2026-01-31T12:00:00+00:00
     attempts: dict[str, int] = field(default_factory=dict)  # by family, registered runs on sealed images
     data: Source = Source()
     timings: dict[str, float] = field(default_factory=dict)  # seconds by stage

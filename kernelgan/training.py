@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
 
+_LONGEST = 40  # characters of what a stage is shown to work on
 _NOT_OF_A_ZOO = (
     *("models", "object_models", "chunk_size"),
     *("attribute_file", "object_file", "attribute_positive", "object_positive"),
@@ -134,6 +136,8 @@ def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) 
             chosen: list[zoo.ZooTask] = chosen,
             training: Training = training,
         ) -> dict[str, Any]:
+            concepts = ", ".join(dict.fromkeys(task.concept for task in chosen))
+            progress.doing = textwrap.shorten(concepts, _LONGEST, placeholder=" ...")
             made = zoo.train_zoos(
                 network,
                 plan.source.train.images,

@@ -65,6 +65,7 @@ def said_of(text):
     words = {}
     for line in text.splitlines():
         stage, _, rest = line.partition(" ")
+        stage = stage.removeprefix("baselines/").removeprefix("generate/" if "placebos" in stage else "")
         for word in ("done before", "is made again", "done "):
             if rest.strip().startswith(word):
                 words.setdefault(stage, rest.strip() if word == "is made again" else word.strip())

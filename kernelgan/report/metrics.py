@@ -100,6 +100,10 @@ METRICS = {
 """By the path of the statistic in a `results.Row`."""
 
 
+PARTS = ("vs_attribute_only", "vs_object_only", "vs_neither")
+"""The AUROCs against one quadrant each, in the order of the quadrants."""
+
+
 def title(path: str) -> str:
     """The name of a metric; made of the path where it has none."""
     return METRICS[path].title if path in METRICS else path.replace(".", " ").replace("_", " ")
