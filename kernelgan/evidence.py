@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,15 @@ import numpy as np
 
 from kernelgan import attempts as attempts_lib
 from kernelgan import config as config_lib
-from kernelgan import environment, fields, keys, models, report, results, stages, training
+from kernelgan import environment, fields, interop, keys, models, report, results, stages, training, weights
 from kernelgan import workdir as workdir_lib
-from kernelgan.baselines import methods, readouts
+from kernelgan.baselines import methods, nulls, readouts
 from kernelgan.config import Settings
-from kernelgan.data import quadrants, sources
-from kernelgan.generators import base, placebo
+from kernelgan.data import leakage, quadrants, sources
+from kernelgan.evaluation.features import ConvNets
+from kernelgan.generators import placebo
 from kernelgan.plan import PairTask, Plan
+from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
 
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from kernelgan.evaluation import measurement
 
 _SHOWN_KERNELS = 4
+_WITHOUT_STAGE = ("null", "merge")
+"""Kinds of methods whose networks are made as they are measured."""
+KEPT = 16
+"""Most networks of such a method that are kept for export."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Networks:
 
     Attributes:
       zoos: the parents.
-      fitted: by generator, for the histories of its training.
+      fitted: by generator, for the histories of its trainings.
       trained: by pair number, networks trained by gradient.
       halves: the zoos at half width.
       generated: by generator, for each pair the networks by row.
@@ -44,7 +51,7 @@ class Networks:
     """
 
     zoos: Zoos
-    fitted: dict[str, base.Fitted]
+    fitted: dict[str, training.Trained]
     trained: dict[int, dict[str, Params]]
     halves: Zoos
     generated: dict[str, list[dict[str, Params]]]
@@ -80,15 +87,18 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         measurement,
         verdict,
     )
+    from kernelgan.evaluation.pairs import evaluate_pairs
 
     _check_digests(of, plan, networks)
+    behind = _behind(of, plan)
     attempts = _register(of, networks, {})
-    rows = methods.table(_generated_rows(of, networks))
+    every = methods.table(_generated_rows(of, networks))
+    rows = methods.chosen(every, of.settings.baselines.methods)
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
-        work = functools.partial(_measured, of, plan, networks, rows, readouts.Fits())
-        evaluated = measurement.evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
+        work = functools.partial(_measured, of, plan, networks, behind, rows, readouts.Fits(), progress)
+        evaluated = evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
             found |= _histories(pair, networks) | _shown_kernels(of, pair, networks)
@@ -118,10 +128,12 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "command": of.command,
         "commit": checkout.commit,
         "clean": checkout.clean,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "attempts": attempts,
         "data": {
             "source": plan.source.name,
             "notes": [*plan.source.notes, *stages.notes_on_zoos(of.settings)],
+            "splits": plan.splits,
             "contact_sheet": {"rows": list(shown), "columns": list(columns)},
         },
         "timings": workdir_lib.timings(of.stages.workdir),
@@ -132,7 +144,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         ],
         "overall": overall,
     }
-    run = verdict.judged(results.from_document(document))
+    left_out = [method for name, method in every.items() if name not in rows]
+    run = verdict.judged(results.from_document(document), left_out)
     for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
         (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
@@ -143,29 +156,45 @@ def _measured(
     of: Run,
     plan: Plan,
     networks: Networks,
+    behind: dict[str, list[leakage.Behind]],
     rows: dict[str, methods.Method],
     fits: readouts.Fits,
+    shown: Progress,
     pair: PairTask,
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The record of one pair, and its arrays."""
-    from kernelgan.evaluation import measurement
+    """The record of one pair, and its arrays; `shown` names the method at work."""
+    from kernelgan.evaluation import comparison
+    from kernelgan.evaluation.pairs import evaluate_pair
 
-    record, arrays = measurement.evaluate_pair(
+    at_work = [f"{pair.split.name}: {name}" if len(plan.pairs) > 1 else name for name in [*rows, ""]]
+
+    def counted(done: int) -> None:
+        shown.doing = at_work[done]
+        progress(done)
+
+    directory = of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names)
+    record, arrays = evaluate_pair(
         _context(of, plan, pair, networks, fits),
         plan.source.test.images[pair.scored],
         pair.split.test[pair.scored],
         _evaluation_settings(of, plan),
-        directory=of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names),
+        directory=directory,
         keys=functools.partial(_measurement_key, of, plan, pair, rows),
-        progress=progress,
-        methods=rows,
+        progress=counted,
+        methods={
+            name: _exportable(method, directory / f"{name}.safetensors") for name, method in rows.items()
+        },
     )
     digests = workdir_lib.read_networks(of.stages.workdir).get(pair.split.name, {})
     for name, row in record["methods"].items():
         made = networks.made.get(row.get("family", "")) if row["kind"] == "generated" else None
         if made:
             row |= {"images": made.images, "steps": made.steps, "digest": digests.get(name, "")}
+            row["trainings"] = _by_training(arrays[f"worst/{name}"], row, made)
+            if row["family"] in behind:
+                row["behind"] = dataclasses.asdict(behind[row["family"]][pair.number])
+    comparison.add_trainings(record)
     data = {
         "source": plan.source.name,
         "train": quadrants.counts(pair.split.train),
@@ -175,7 +204,41 @@ def _measured(
     }
     zoos = _zoo_record(networks.zoos[pair.attribute_zoo], networks.zoos[pair.object_zoo])
     names = dict(zip(("attribute", "object"), pair.names, strict=True))
-    return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
+    of_splits = {"fold": pair.fold or None, "sealed": pair.sealed}
+    return {"pair": names, "data": data, **record, "zoo": zoos, **of_splits}, arrays
+
+
+def _behind(of: Run, plan: Plan) -> dict[str, list[leakage.Behind]]:
+    """By generator, what is behind its networks of each pair; nothing where a zoo was trained elsewhere."""
+    if of.settings.zoo.attribute_file or of.settings.zoo.object_file:
+        return {}
+    return {
+        loaded.name: plan.behind(training.folds_of(plan, loaded), probes=loaded.generator.reads == "U")
+        for loaded in of.generators
+    }
+
+
+def _by_training(worst: np.ndarray, row: dict[str, Any], made: training.Made) -> list[float]:
+    """The figure of merit of each training's networks ``(M,)``; of all where equal networks were left out."""
+    if not made.steps:
+        return []
+    count = made.trainings if row.get("made") is None else 1
+    return worst.reshape(count, -1).mean(axis=1).tolist()
+
+
+def _exportable(method: methods.Method, file: Path) -> methods.Method:
+    """The method; of a baseline without a stage of its own, networks are kept for `kernelgan.export`."""
+    if method.kind not in _WITHOUT_STAGE:
+        return method
+
+    def networks(context: methods.Context) -> methods.Networks | None:
+        made = method.networks(context)
+        if made is not None and len(made) == 1 and isinstance(made[0], ConvNets):
+            first = jax.tree.map(lambda leaf: leaf[:KEPT], made[0].params)
+            weights.write_arrays(file, interop.to_torch(first))
+        return made
+
+    return dataclasses.replace(method, networks=networks)
 
 
 def _register(of: Run, networks: Networks, figures: dict[str, float]) -> dict[str, int]:
@@ -239,9 +302,9 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         },
         trained=networks.trained[pair.number],
         half_width=(
-            of.half_network,
-            networks.halves[attribute]["params"],
-            networks.halves[objects]["params"],
+            (of.half_network, networks.halves[attribute]["params"], networks.halves[objects]["params"])
+            if networks.halves
+            else None
         ),
         images=plan.source.train.images,
         seen=quadrants.distilled_groups(pair.split),
@@ -292,7 +355,7 @@ def _measurement_key(
 def _evaluation_settings(of: Run, plan: Plan) -> measurement.Settings:
     from kernelgan.evaluation import features, measurement
 
-    calls = min(environment.cores(), len(plan.pairs))  # see `measurement.evaluate_pairs`
+    calls = min(environment.cores(), len(plan.pairs))  # see `evaluation_pairs.evaluate_pairs`
     fitting = features.networks_at_once(of.network, plan.source.test.images, calls=calls)
     return measurement.Settings(
         **fields.plain(of.settings.evaluate),
@@ -316,28 +379,31 @@ def _zoo_record(attribute: dict[str, Any], objects: dict[str, Any]) -> dict[str,
 
 
 def _histories(pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
-    """The curves of every training behind a pair."""
+    """The curves of every training behind a pair; of a generator, of its first."""
     curves = {
         f"history/zoo_{kind}/{name}": values
         for kind, number in (("attribute", pair.attribute_zoo), ("object", pair.object_zoo))
         for name, values in networks.zoos[number]["history"].items()
     }
-    for family, fitted in networks.fitted.items():
-        for path, values in jax.tree_util.tree_leaves_with_path(fitted.history):
+    for family, trained in networks.fitted.items():
+        for path, values in jax.tree_util.tree_leaves_with_path(trained[0].history):
             name = "/".join(str(part.key) for part in path)
             curves[f"history/{family}/{name}"] = values[pair.number]
     return curves
 
 
 def _shown_kernels(of: Run, pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
+    """Kernels of the first parents, of the first networks of each generator, and random kernels."""
     populations = {
         "attribute_parent": networks.zoos[pair.attribute_zoo]["params"],
         "object_parent": networks.zoos[pair.object_zoo]["params"],
     }
     for by_pair in networks.generated.values():
         populations |= by_pair[pair.number]
+    random = jax.random.split(pair_key(of, pair.split.name), _SHOWN_KERNELS)
+    populations["random"] = nulls.initialise(of.network, of.settings.data.image_size, random)
     return {
-        f"kernels/{layer}/{role}": params[layer]["kernel"][:_SHOWN_KERNELS]
+        f"kernels/{layer}/{role}": np.asarray(params[layer]["kernel"][:_SHOWN_KERNELS])
         for layer in models.layer_names(of.network.filters)
         for role, params in populations.items()
     }

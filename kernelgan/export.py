@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from kernelgan import interop, weights, workdir
+from kernelgan import interop, release, weights, workdir
 from kernelgan.checkpoint import has_result, read_result
-from kernelgan.files import given_path
+from kernelgan.files import given_path, write_atomically
 from kernelgan.stopping import outlast_readers
 from kernelgan.types import Params, UserError
 
@@ -45,14 +45,20 @@ def networks(run: Path) -> dict[str, Params]:
     """Everything that can be taken out of a run as it is now; it may be unfinished, or at work.
 
     Returns:
-      By name, zoos first: a zoo's concept (``black``, ``black_half_width``); a row of the results
-      (``cyclegan_a2b``, ``distilled``); a fitted generator's parameters (``fit_cyclegan_conv1_a2b``). In
-      a run of several pairs the pair comes first, as in ``black_cat/distilled``. Networks are stacked. A
-      damaged stage is left out, with a warning.
+      By name, zoos first, merges and nulls (their first networks) last: a zoo's concept (``black``,
+        ``black_half_width``); a row of the results (``cyclegan_a2b``, ``distilled``, ``zipit``); a fitted
+        generator's parameters (``fit_cyclegan_conv1_a2b``). In a run of several pairs the pair comes first,
+        as in ``black_cat/distilled``. Networks are stacked. A damaged stage is left out, with a warning.
 
     Raises:
       UserError: it is not a run, or has not begun to train.
     """
+    zoos, rows = _read(run)
+    return {name: kept["params"] for name, (_, kept) in zoos.items()} | rows
+
+
+def _read(run: Path) -> tuple[dict[str, tuple[dict[str, Any], dict[str, Any]]], dict[str, Params]]:
+    """By name each zoo's record in the plan with what was kept of it, and everything else."""
     if not run.is_dir():
         raise UserError(f"{run} is not a directory; expected a run's work directory, such as runs/black_cat.")
     plan = workdir.read_plan(run)
@@ -70,13 +76,27 @@ def networks(run: Path) -> dict[str, Params]:
         for prefix, share in _by_pair(tree, plan["pairs"])
         for keys, params in _parts(share)
     }
-    zoos: dict[str, Params] = {}
+    rows |= _measured(run, plan["pairs"])
+    zoos: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for name, zoo in zip(_zoo_names(plan["zoos"], rows), plan["zoos"], strict=True):
         for kept, ending in _ZOOS.items():
             stage, key = zoo[kept]
             if key in results.get(stage, {}):
-                zoos[name + ending] = results[stage][key]["params"]
-    return zoos | rows
+                zoos[name + ending] = zoo, results[stage][key]
+    return zoos, rows
+
+
+def _measured(run: Path, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Params]:
+    """Merges and nulls, kept as they were measured, by name."""
+    found: dict[str, Params] = {}
+    for pair in pairs:
+        key = f"{pair['attribute']}_{pair['object']}"
+        for file in sorted((run / workdir.EVALUATION / key).glob("*.safetensors")):
+            try:
+                found[f"{key}/{file.stem}" if len(pairs) > 1 else file.stem] = interop.load_zoo(file).params
+            except UserError as error:
+                logging.warning("%s", error)
+    return found
 
 
 def _first_name(stage: str) -> list[str]:
@@ -135,7 +155,7 @@ def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, Any]) -> l
     return full
 
 
-def export(run: Path, out: Path, *, network: str, member: int | None = None) -> str:
+def export(run: Path, out: Path, *, network: str, member: int | None = None, released: bool = False) -> str:
     """Writes networks of a run's checkpoints in PyTorch's names and layout.
 
     Args:
@@ -144,6 +164,7 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None) -> 
         new or empty directory, which gets one ``.safetensors`` for each.
       network: a name of `networks`.
       member: the number of one network.
+      released: whether the directory is to be of the form of `release.write`.
 
     Returns:
       What was written, in one line.
@@ -156,7 +177,8 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None) -> 
         weights.check_suffix(out)
     elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out={out} is not empty; expected a new or empty directory, or a file's name.")
-    known = networks(run)
+    zoos, rows = _read(run)
+    known = {name: kept["params"] for name, (_, kept) in zoos.items()} | rows
     if network not in known:
         given = f"{run} has no {network!r}; it has" if network else f"--network is not given; {run} has"
         raise UserError(
@@ -171,18 +193,28 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None) -> 
         expected = "no number, for it is not a zoo" if count is None else f"a number from 0 to {count - 1}"
         raise UserError(f"--member={member} is not in {network!r}; expected {expected}.")
     arrays = interop.to_torch(params) if layered else params
+    zoo, kept = zoos.get(network, (None, {}))
+    said = release.card(run, network, zoo)
     stem, size = network.replace("/", "_"), sum(np.size(leaf) for leaf in arrays.values()) // (count or 1)
     if member is not None:
         arrays = {name: array[member] for name, array in arrays.items()}
-    if not to_directory:
-        weights.write_arrays(out, arrays)
+    if released:
+        if count is None or member is not None or not to_directory:
+            raise UserError(
+                f"--release of {network!r} to {out}; expected a zoo or a row of networks, no --member, and a "
+                "new or empty directory as --out."
+            )
+        release.write(out, arrays, said, kept.get("history") or release.merits(run, network, count))
+    elif not to_directory:
+        weights.write_arrays(out, arrays, said)
+        write_atomically(out.with_suffix(".card.md"), release.markdown(said).encode())
     elif count is None:
-        weights.write_arrays(out / f"{stem}.safetensors", arrays)
+        weights.write_arrays(out / f"{stem}.safetensors", arrays, said)
     else:
         width = max(4, len(str(count - 1)))
         for number in range(count) if member is None else [member]:
             single = arrays if member is not None else {name: a[number] for name, a in arrays.items()}
-            weights.write_arrays(out / f"{stem}_{number:0{width}d}.safetensors", single)
+            weights.write_arrays(out / f"{stem}_{number:0{width}d}.safetensors", single, said)
     written = count if member is None else 1
     what = "1 generator" if written is None else f"{written} network{'s' if written > 1 else ''}"
     return f"{out}: {network} of {run}, {what} of {size:,} parameters in {len(arrays)} arrays"
@@ -204,6 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--network", metavar="NAME", help="which; without it the names are listed")
     parser.add_argument("--member", type=int, metavar="I", help="only network number I, counted from 0")
+    parser.add_argument(
+        "--release", action="store_true", help="a directory with networks, index, splits, metrics and card"
+    )
     try:
         given = parser.parse_args(argv)
         run = given_path(given.run, "RUN")
@@ -213,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.out is None:
             raise UserError("--out is not given; expected a file or a directory to write.")
         out = given_path(given.out, "--out")
-        print(export(run, out, network=given.network or "", member=given.member))
+        print(export(run, out, network=given.network or "", member=given.member, released=given.release))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

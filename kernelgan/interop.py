@@ -27,6 +27,9 @@ from kernelgan.weights import SUFFIXES, read_arrays, some, write_arrays
 _LAYERS = {"dense": "fc1", "encode": "main.0", "decode": "main.2"}
 """PyTorch's names of our layers, where they differ."""
 
+RELEASED = "networks.safetensors"
+"""The file of the networks where a directory is of the form of `release.write`."""
+
 _Layers = dict[str, dict[str, np.ndarray]]
 """By layer ``weight``, in PyTorch's layout, and ``bias``."""
 
@@ -62,8 +65,9 @@ def load_zoo(
     ours (``kernel``). Files do not record strides, padding or activations: they must be `models.ConvNet`'s.
 
     Args:
-      path: a file of one network or of a zoo with a leading ``M`` axis; or a directory with one file for each
-        network, read in the order of their names. See `weights.read_arrays` for the formats.
+      path: a file of one network or of a zoo with a leading ``M`` axis; a directory with one file for each
+        network, read in the order of their names; or a directory that ``export --release`` wrote. See
+        `weights.read_arrays` for the formats.
       network: what the shapes must be; by default they are read off the (first) file.
       image_size: pixels a side, checked against the dense layer; by default any.
       name: of a file that holds several sets of networks, which to read, such as ``"a2b"``.
@@ -79,6 +83,7 @@ def load_zoo(
         not finite; or the directory is empty or mixed.
     """
     path = given_path(path, "the path of the networks")
+    path = path / RELEASED if (path / RELEASED).is_file() else path
     files = _network_files(path) if path.is_dir() else [path]
     loaded = []
     for done, file in enumerate(files, start=1):

@@ -10,25 +10,44 @@ from tqdm import tqdm
 STAGES = ("data", "zoo", "fit", "baselines", "generate", "evaluate", "report")
 """Of a run, in order."""
 
-WIDTH = len("trained_on_conjunction")
-"""Of a stage's name."""
+WIDTH = len("baselines/trained_on_conjunction")
+"""Of a stage's name and that of its part."""
 
 LOG_EVERY = 10.0
 """Seconds between two lines where the output is no terminal."""
 
 
+def named(part: str, stage: str = "") -> str:
+    """A part of a run as it is shown, after the stage as ``--stage`` calls it: ``baselines/distilled``.
+
+    Args:
+      part: its name among the checkpoints, such as ``fit/cyclegan``, ``distilled`` or ``placebos/reduce``.
+      stage: what its seconds are kept under; "": its name.
+    """
+    kept = {"placebos": "generate"}.get(stage.partition("/")[0], stage.partition("/")[0])
+    return part if part.startswith(kept) else f"{kept}/{part}"
+
+
 class Progress:
-    """One stage's progress; call it with what is done, what there is in all, and the latest figures."""
+    """One stage's progress; call it with what is done, what there is in all, and the latest figures.
+
+    Attributes:
+      doing: what is at work within the stage, such as a method; shown where it is not "".
+    """
 
     def __init__(self, stage: str) -> None:
         """Names the stage; nothing is shown before the first call."""
         self._stage = stage
         self._bar: tqdm | None = None
         self._start = self._last = time.monotonic()
+        self._first: tuple[int, float] | None = None
+        self.doing = ""
 
     def __call__(self, done: int, total: int, figures: dict[str, float] | None = None) -> None:
         """Shows that ``done`` of ``total`` are done."""
-        text = ", ".join(f"{name} {value:.3f}" for name, value in (figures or {}).items())
+        words = [self.doing] if self.doing and done < total else []
+        words += [f"{name} {value:.3f}" for name, value in (figures or {}).items()]
+        text = ", ".join(words)
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(
@@ -40,9 +59,20 @@ class Progress:
                 )
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
-        elif done == total or time.monotonic() - self._last >= LOG_EVERY:
-            self._last = time.monotonic()
-            print(f"{self._stage:{WIDTH}s} {done}/{total}  {text}", file=sys.stderr, flush=True)
+        else:
+            self._first = self._first or (done, time.monotonic())
+            if done == total or time.monotonic() - self._last >= LOG_EVERY:
+                self._last = time.monotonic()
+                parts = (f"{self._stage:{WIDTH}s} {done}/{total}", self._left(done, total), text)
+                print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    def _left(self, done: int, total: int) -> str:
+        """``1:05 left``, at the pace since the first call; "" where that is not known, or all is done."""
+        before, then = self._first or (done, 0.0)
+        if not before < done < total:
+            return ""
+        seconds = round((time.monotonic() - then) / (done - before) * (total - done))
+        return f"{seconds // 60}:{seconds % 60:02d} left"
 
     def close(self, outcome: str) -> float:
         """Ends the stage with one line, and gives the seconds that it took."""

@@ -22,7 +22,7 @@ from kernelgan.checkpoint import Stage
 from kernelgan.config import Settings
 from kernelgan.generators import loading
 from kernelgan.losses import Loss
-from kernelgan.progress import WIDTH, Progress
+from kernelgan.progress import WIDTH, Progress, named
 from kernelgan.types import Config, Key, Params
 
 Work = Callable[[engine.Saver, Progress], dict[str, Any]]
@@ -80,6 +80,7 @@ class Stages:
           work: makes the result; on several processes all of them call it.
           timing: what its seconds are kept under; "": its name.
         """
+        shown = named(name, timing)
         stage = Stage(
             self.workdir / workdir_lib.CHECKPOINTS / name, keys.StageKey(key), seconds=self._seconds
         )
@@ -87,12 +88,12 @@ class Stages:
         if result is None:
             why = distributed.first(stage.why)
             if why:
-                print(f"{name:{WIDTH}s} is made again: {why}", file=sys.stderr)
+                print(f"{shown:{WIDTH}s} is made again: {why}", file=sys.stderr)
             with self.timed(name, timing) as progress:
                 result = jax.device_get(work(stage, progress))
                 distributed.first(functools.partial(stage.finish, result))
         else:
-            print(f"{name:{WIDTH}s} done before", file=sys.stderr)
+            print(f"{shown:{WIDTH}s} done before", file=sys.stderr)
         self.digests[name] = distributed.first(lambda: stage.digest)
         return jax.tree.map(_read_only, result)
 

@@ -60,12 +60,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Array]) -> Path:
+def write_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> Path:
     """Writes named arrays as contiguous float32; the file appears complete or not at all.
 
     Args:
       path: as for `read_arrays`; missing directories are made. A ``.pth`` holds a plain ``state_dict``.
       arrays: by name.
+      metadata: for the header of a ``.safetensors`` file; the other formats have no place for it.
 
     Returns:
       The path.
@@ -76,7 +77,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> Path:
     suffix, file = check_suffix(path), io.BytesIO()
     contiguous = {name: np.asarray(value, np.float32, order="C") for name, value in arrays.items()}
     if suffix == ".safetensors":
-        file.write(safetensors.numpy.save(contiguous, metadata=_METADATA))
+        file.write(safetensors.numpy.save(contiguous, metadata={**_METADATA, **(metadata or {})}))
     elif suffix == ".npz":
         np.savez(file, allow_pickle=False, **contiguous)
     else:

@@ -17,7 +17,7 @@ from absl import logging
 from kernelgan import config as config_lib
 from kernelgan import distributed
 from kernelgan.files import write_atomically
-from kernelgan.progress import Progress
+from kernelgan.progress import Progress, named
 from kernelgan.types import Config, UserError
 
 CONFIG_FILE = "config.json"
@@ -223,10 +223,10 @@ def staged(workdir: Path, name: str, stage: str = "") -> Iterator[Progress]:
 
     Args:
       workdir: of the run.
-      name: as it is shown.
+      name: of the stage, or of a part of it.
       stage: what its seconds are kept under; "": its name.
     """
-    progress = Progress(name)
+    progress = Progress(named(name, stage))
     try:
         yield progress
     except BaseException:

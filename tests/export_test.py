@@ -1,5 +1,6 @@
 """Tests for kernelgan.export: what a run has, what is written of it, and what is refused."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 
-from kernelgan import export, interop, models, weights, workdir
+from kernelgan import export, interop, models, release, results, weights, workdir
 from kernelgan.checkpoint import Stage
 from kernelgan.keys import StageKey
 from kernelgan.types import UserError
@@ -97,6 +99,49 @@ def test_a_whole_zoo_is_exported_stacked(
     assert capsys.readouterr().out == f"{out}: cat of {run}, 4 networks of 139 parameters in 6 arrays\n"
     found = interop.load_zoo(out).params
     assert_trees_equal(found, make_parents(4, seed=1))
+
+
+def test_a_zoo_is_released_with_splits_metrics_and_a_card_and_read_again(
+    run, make_parents, tmp_path, assert_trees_equal
+):
+    export.export(run, tmp_path / "cats", network="cat", released=True)
+    names = {path.name for path in (tmp_path / "cats").iterdir()}
+    assert names == {"networks.safetensors", "index.csv", "metrics.csv", "README.md"}
+    assert_trees_equal(interop.load_zoo(tmp_path / "cats").params, make_parents(4, seed=1))
+    index = list(csv.DictReader((tmp_path / "cats/index.csv").open()))
+    assert [row["network"] for row in index] == list("0123")
+    assert {row["split"] for row in index} <= {"train", "validation", "test"}
+    assert len(list(csv.DictReader((tmp_path / "cats/metrics.csv").open()))) == 4 * 2  # epochs
+    assert "| networks trained on cat |" in (tmp_path / "cats/README.md").read_text().replace(
+        "what it is ", ""
+    )
+    with pytest.raises(UserError, match="--member"):
+        export.export(run, tmp_path / "one", network="cat", member=0, released=True)
+
+
+@pytest.mark.parametrize("count", [1, 7, 20, 100])
+def test_splits_are_disjoint_and_of_the_stated_shares(count):
+    splits = release.split(count)
+    assert len(splits) == count
+    assert abs(splits.count("train") - 0.7 * count) <= 1
+    assert abs(splits.count("test") - 0.15 * count) <= 1
+
+
+def test_a_merge_that_was_measured_is_exported_with_its_card(run, make_parents, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run/evaluation/black_cat/average.safetensors"
+    weights.write_arrays(file, interop.to_torch(make_parents(2, seed=7)))
+    row = {"kind": "merge", "label": "the mean", "tier": "W", "auroc": {"worst": {"mean": 0.61}}}
+    pair = {"pair": {"attribute": "black", "object": "cat"}, "methods": {"average": row}}
+    document = {"pairs": [pair], "commit": "abc", "command": "kernelgan"}
+    results.write_results(tmp_path / "run", results.from_document(document))
+    assert "average" in export.networks(tmp_path / "run")
+    export.export(tmp_path / "run", tmp_path / "average.safetensors", network="average")
+    with safetensors.safe_open(tmp_path / "average.safetensors", "numpy") as opened:
+        said = opened.metadata()
+    for name, text in {"worst-quadrant AUROC": "0.610", "commit": "abc", "reads": "tier W"}.items():
+        assert text in said[name]
+        assert text in (tmp_path / "average.card.md").read_text()
 
 
 def test_one_network_is_exported(run, make_parents, tmp_path, capsys):

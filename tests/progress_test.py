@@ -31,9 +31,32 @@ def test_a_log_gets_the_last_line_and_few_before_it(capsys, clock):
     show(5, 5, {"loss": 0.5, "auroc": 0.75})
     lines = capsys.readouterr().err.splitlines()
     assert [line.split() for line in lines] == [
-        ["zoo", "4/5", "loss", "0.400"],
+        ["zoo", "4/5", "0:03", "left", "loss", "0.400"],
         ["zoo", "5/5", "loss", "0.500,", "auroc", "0.750"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        (("zoo",), "zoo"),
+        (("zoo-1", "zoo"), "zoo-1"),
+        (("fit/mine", "fit"), "fit/mine"),
+        (("distilled", "baselines"), "baselines/distilled"),
+        (("generate/reduce", "generate/reduce"), "generate/reduce"),
+        (("placebos/reduce", "placebos"), "generate/placebos/reduce"),
+    ],
+)
+def test_a_part_is_called_after_its_stage(part, shown):
+    assert progress.named(*part) == shown
+
+
+def test_what_is_at_work_is_named(capsys, clock):
+    show = progress.Progress("evaluate")
+    show.doing = "zipit"
+    clock.now += progress.LOG_EVERY
+    show(1, 3)
+    assert capsys.readouterr().err.split() == ["evaluate", "1/3", "zipit"]
 
 
 def test_a_terminal_gets_a_bar(capsys, monkeypatch):

@@ -6,14 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from kernelgan import results
-from kernelgan.report import metrics, prose, tables
+from kernelgan.report import figures, metrics, prose, tables
 from kernelgan.report.metrics import METRICS
 from kernelgan.report.tables import Cell, Column, Line, Table, count, difference, p_cell, statistic, table
-from kernelgan.results import NOTHING, QUADRANTS, Against, Images, Measured, Overall, Pair, Row, Test
+from kernelgan.results import NOTHING, QUADRANTS, Against, Images, Measured, Overall, Pair, Row, Run, Test
 
 _BESIDE = ("worst_of_means", "worst_calibrated")
-_PARTS = ("vs_attribute_only", "vs_object_only", "vs_neither")
 _SCORES = ("balanced_accuracy", "recall", "average_precision")
 _CLUSTER_FIGURES = ("accuracy", "precision", "recall", "cluster_entropy", "cluster_purity")
 _QUADRANT_WORDS = ("both", "attribute only", "object only", "neither", "not the conjunction")
@@ -32,7 +33,7 @@ def methods(pair: Pair, brief: bool = False) -> Table:
       pair: with its verdict.
       brief: intervals of the figure of merit only, and no caption: for pages of many pairs.
     """
-    parts = [part for part in _PARTS if any(part in row.auroc for row in pair.methods.values())]
+    parts = [part for part in metrics.PARTS if any(part in row.auroc for row in pair.methods.values())]
     beside = _beside(pair)
     columns = [
         Column("method", "left"),
@@ -138,18 +139,23 @@ def placebos(record: Measured) -> Table | None:
 
 
 def making(rows: Sequence[Row], seconds: Mapping[str, float]) -> Table | None:
-    """How generated networks were made: tier, images, steps, seconds and digest."""
+    """How generated networks were made: tier, images, steps, trainings, seconds and digest."""
     generated = [row for row in rows if row.kind == "generated" and row.digest]
     lines = []
     for row in generated:
         time = seconds.get(f"generate/{row.family}", math.nan)
         cells = [Cell(row.name), Cell(row.tier or "-"), count(row.images), count(row.steps)]
+        behind = row.behind.images if row.behind else None
+        cells += [count(len(row.trainings) or None), count(behind)]
         lines.append([*cells, tables.number(time, 1), Cell(row.digest[:12])])
-    head = ["method", "tier", "images read", "training steps", "seconds to generate", "digest"]
+    head = ["method", "tier", "images read", "training steps", "trainings", "images behind"]
+    head += ["seconds to generate", "digest"]
     caption = (
         "Tier: W reads weights, S also images that the package makes, U also unlabelled images without the "
-        "conjunction, G takes gradient steps on images. Seconds are those of the generator's networks on all "
-        "pairs, compilation included. The digest of the networks was kept before they were scored."
+        "conjunction, G takes gradient steps on images. Images behind are those of every zoo and probe that "
+        "the networks rest on, checked by content against all that is held out. Seconds are those of the "
+        "generator's networks on all pairs, compilation included. The digest of the networks was kept before "
+        "they were scored."
     )
     return table(head, lines, "How the networks were made", caption) if lines else None
 
@@ -192,6 +198,62 @@ def zoos(pair: Pair) -> Table | None:
     )
 
 
+def kernels(run: Run, pair: Pair) -> Table | None:
+    """What each generator did to the kernels: size, smoothness and likeness to the parents' first layer."""
+    saved: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in run.arrays_under(pair, "kernels").items():
+        layer, _, role = name.partition("/")
+        if values.ndim != 5:  # damaged
+            continue
+        saved.setdefault(layer, {})[role] = values
+    parents = {side: f"{side}_parent" for side in ("attribute", "object")}
+    first = next(iter(saved.values()), {})
+    columns = [Column("kernels of", "left")]
+    rows = [[Cell(figures.role_in_words(pair, role))] for role in first]
+    for layer, by_role in saved.items():
+        columns += [Column("size", group=layer), Column("smoothness", group=layer)]
+        for cells, role in zip(rows, first, strict=True):
+            values = by_role.get(role, np.zeros((0, 1, 1, 1, 1)))
+            cells += [tables.number(each, 2) for each in _size_and_smoothness(values)]
+        if by_role is first:
+            columns += [Column(f"like {getattr(pair.pair, side)}", group=layer) for side in parents]
+            for cells, role in zip(rows, first, strict=True):
+                alike = [
+                    math.nan if name == role else _likeness(first, role, name) for name in parents.values()
+                ]
+                cells += [tables.number(each, 2) for each in alike]
+    caption = (
+        "Of the first networks. Size: root mean square of the weights. Smoothness: correlation of weights "
+        "with their right and lower neighbours; 0 in random kernels. Like: mean over the filters of the "
+        "highest cosine with any filter of the parent with the same number (first layer only; deeper "
+        "filters depend on the order of those before)."
+    )
+    return table(columns, rows, "The kernels in numbers", caption) if rows else None
+
+
+def _size_and_smoothness(kernels: np.ndarray) -> tuple[float, float]:
+    """Root mean square, and correlation of neighbours, of kernels ``(M, H, W, I, O)``."""
+    kernels = kernels.astype(np.float64)
+    square = float(np.square(kernels).mean()) if kernels.size else math.nan
+    neighbours = [
+        (kernels[:, 1:] * kernels[:, :-1]).ravel(),
+        (kernels[:, :, 1:] * kernels[:, :, :-1]).ravel(),
+    ]
+    products = np.concatenate(neighbours)
+    return math.sqrt(square), products.mean() / square if square > 0 and products.size else math.nan
+
+
+def _likeness(kernels: Mapping[str, np.ndarray], role: str, parents: str) -> float:
+    """Mean over filters of the highest cosine with a filter of the parent of the same number."""
+    own, theirs = kernels[role], kernels.get(parents)
+    if theirs is None or own.shape[1:4] != theirs.shape[1:4]:
+        return math.nan
+    count = min(len(own), len(theirs))
+    flat = [each[:count].reshape(count, -1, each.shape[-1]).astype(np.float64) for each in (own, theirs)]
+    units = [each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in flat]
+    return float(np.einsum("mfa,mfb->mab", *units).max(axis=2).mean())
+
+
 def features(pair: Pair) -> Table | None:
     """Cosine similarity and novelty; None where neither was saved."""
     known = {
@@ -208,7 +270,9 @@ def features(pair: Pair) -> Table | None:
         "Cosine similarity of features within the conjunction, across to the other quadrants, and the margin "
         f"between them. {metrics.explained('novelty.distance', {})} "
         f"{metrics.explained('novelty.answers', {})} "
-        f"{metrics.explained('novelty.error_overlap', {})}"
+        f"{metrics.explained('novelty.error_overlap', {})} "
+        f"{metrics.explained('novelty.error_overlap_nearest', {})} "
+        f"{metrics.explained('novelty.error_overlap_parents', {})}"
     )
     return table(["method", *map(metrics.title, paths)], rows, caption=caption) if rows else None
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kernelgan.report import drawing, prose
+from kernelgan.report import drawing, metrics, prose
 from kernelgan.report.drawing import BLUE, VERMILLION, WIDTH, MissingError, bare, finite, heat_maps, new
-from kernelgan.results import NOTHING, QUADRANTS, Measured, Pair, Run
+from kernelgan.results import NOTHING, QUADRANTS, Measured, Pair, Row, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _SHOWN_NETWORKS = 60
 _EMBEDDINGS = 4
+_COSINES = 8
+_ANSWERING_FAMILIES = 3
+_ANSWER_HEIGHT = 0.27  # of an image's width
 
 
 def distributions(run: Run, pair: Pair) -> Figure:
@@ -42,34 +45,75 @@ def novelty(run: Run, pair: Pair) -> Figure:
     return drawing.novelty_plot(pair, clouds)
 
 
-def answering_method(run: Run, pair: Pair) -> list[str]:
-    """The method whose answers are shown: the best generated, or the first that has any."""
+def answering(run: Run, pair: Pair) -> list[str]:
+    """The methods whose answers are shown: the best generated and its rivals, those with answers only."""
+    generated: list[Row] = []
+    merges: list[Row] = []
     saved = run.arrays_under(pair, "answers")
-    wanted = [pair.verdict.best, *(row.name for row in pair.of_kind("generated")), *saved]
-    return [name for name in wanted if name in saved][:1]
+    for row in pair.ranked():
+        if row.kind == "generated" and row.family not in [each.family for each in generated]:
+            generated.append(row)
+        elif row.kind == "merge":
+            merges.append(row)
+    rivals = [row.name for row in (*generated[:_ANSWERING_FAMILIES], *merges[:1])]
+    verdict = pair.verdict
+    wanted = dict.fromkeys([verdict.best, *rivals, verdict.floor, verdict.yardstick, verdict.reference])
+    return [name for name in wanted if name in saved] or list(saved)[:1]
 
 
-def answers(run: Run, pair: Pair, method: str, columns: int = 12) -> Figure:
-    """Test images with the answers of a method's FIRST network; which images: the first of each quadrant."""
+def answers(run: Run, pair: Pair, columns: int = 12) -> Figure:
+    """Test images, the first of each quadrant, and below each the answers of several methods."""
+    methods = answering(run, pair)
+    if not methods:
+        raise MissingError("arrays.npz has no answers")
     images, quadrants = run.arrays[f"{pair.key}/test_images"], run.arrays[f"{pair.key}/test_quadrant"]
-    scores = run.arrays[f"{pair.key}/answers/{method}"]
     rows = [number for number in range(len(QUADRANTS)) if (quadrants == number).any()]
-    figure = new(WIDTH, 0.93 * len(rows) + 0.25)
+    height = 0.86 + _ANSWER_HEIGHT * len(methods) + 0.25
+    figure = new(WIDTH, 0.66 * height * len(rows) + 0.1)
     axes = figure.add_subplot()
-    for y, number in enumerate(rows):
-        members = np.flatnonzero(quadrants == number)
-        right = (scores[members] >= 0.5) == (number == 0)
-        told = f"{_quadrant_names(pair)[number]}\n{right.sum()} of {right.size} right"
-        axes.text(-0.12, y + 0.42, told, ha="right", va="center", fontsize=8.5)
+    for row, number in enumerate(rows):
+        y, members = row * height, np.flatnonzero(quadrants == number)
+        axes.text(-0.12, y + 0.43, _quadrant_names(pair)[number], ha="right", va="center", weight="bold")
         for x, index in enumerate(members[:columns]):
-            color, symbol, dashes = (BLUE, "✓", "-") if right[x] else (VERMILLION, "✗", "--")
-            axes.imshow(images[index], extent=(x, x + 0.86, y + 0.86, y), interpolation="nearest")
-            axes.plot([x, x + 0.86, x + 0.86, x, x], [y, y, y + 0.86, y + 0.86, y], dashes, color=color, lw=2)
-            box = {"facecolor": color, "edgecolor": "none", "pad": 1.2}
-            text = f"{symbol} {scores[index]:.2f}"
-            axes.text(x + 0.05, y + 0.81, text, color="white", fontsize=7, va="bottom", bbox=box)
-    axes.set(xlim=(-0.05, columns), ylim=(len(rows), -0.05), aspect="equal")
+            axes.imshow(images[index], extent=(x, x + 0.96, y + 0.86, y), interpolation="nearest")
+        for line, method in enumerate(methods):
+            scores = run.arrays[f"{pair.key}/answers/{method}"][members]
+            right = (scores >= 0.5) == (number == 0)
+            top = y + 0.9 + _ANSWER_HEIGHT * line
+            middle: dict[str, Any] = {"va": "center", "fontsize": 7}
+            told = f"{method}: {right.sum()} of {right.size}"
+            axes.text(-0.12, top + _ANSWER_HEIGHT / 2, told, ha="right", **middle)
+            for color, symbol, chosen in ((BLUE, "✓", right), (VERMILLION, "✗", ~right)):
+                places = np.flatnonzero(chosen[:columns]).tolist()
+                spans = [(x, 0.96) for x in places]
+                axes.broken_barh(spans, (top, 0.9 * _ANSWER_HEIGHT), color=color, lw=0)
+                for x in places:
+                    place = (x + 0.48, top + 0.45 * _ANSWER_HEIGHT)
+                    axes.text(*place, f"{symbol} {scores[x]:.2f}", color="white", ha="center", **middle)
+    axes.set(xlim=(-0.05, columns), ylim=(height * len(rows) - 0.2, -0.05), aspect="equal")
     axes.axis("off")
+    return figure
+
+
+def quadrant_figures(run: Run, pair: Pair) -> Figure:
+    """AUROC of every method against each of the other quadrants, side by side."""
+    del run
+    shown = [key for key in metrics.PARTS if any(row.auroc.get(key, NOTHING).known for row in pair.ranked())]
+    if not shown:
+        raise MissingError("no method was scored against a single quadrant")
+    rows, names = pair.ranked(), dict(zip(metrics.PARTS, _quadrant_names(pair)[1:4], strict=True))
+    figure = new(WIDTH, 0.9 + 0.22 * len(rows))
+    for axes, key in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
+        axes.axvline(0.5, color=drawing.GREY, lw=1, ls="--", zorder=1)
+        for y, row in enumerate(rows):
+            against = row.auroc.get(key, NOTHING)
+            axes.plot([against.low, against.high], [y, y], color=drawing.INK, lw=1.6, zorder=4)
+            drawing.mark_mean(axes, against.mean, y, row.kind)
+        axes.set_title(f"against {names[key]}")
+        axes.set(xlabel="AUROC", xlim=(-0.02, 1.02), ylim=(len(rows) - 0.4, -0.6))
+        axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=7.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(zorder=0)
     return figure
 
 
@@ -98,10 +142,16 @@ def kernels(run: Run, pair: Pair, layer: str) -> Figure:
             axes.imshow(picture, cmap="cividis", vmin=-1, vmax=1, interpolation="nearest")
             axes.set_xlabel(f"|w| ≤ {largest:.2g}", fontsize=7.5, labelpad=2)
             if number == 0:
-                axes.set_title(role if role in pair.methods else role.replace("_", " "), fontsize=8.5)
+                axes.set_title(role_in_words(pair, role), fontsize=8.5)
             if place % columns == 0:
                 axes.set_ylabel(f"network {number}", fontsize=8)
     return figure
+
+
+def role_in_words(pair: Pair, role: str) -> str:
+    """``black parents``, or the name of a method."""
+    side = role.removesuffix("_parent")
+    return f"{getattr(pair.pair, side)} parents" if side != role else role
 
 
 def zoo_curves(run: Run, pair: Pair) -> Figure:
@@ -166,7 +216,10 @@ def generator_curves(run: Run, pair: Pair, family: str) -> Figure:
 def cosine(run: Run, pair: Pair) -> Figure:
     """Mean cosine similarity of features between quadrants, a heat map for each method."""
     saved = run.arrays_under(pair, "cosine")
-    maps = {name: saved[name] for name in pair.methods if name in saved}
+    wanted = [row.name for kind in ("generated", "parent") for row in pair.of_kind(kind)]
+    wanted += [pair.verdict.floor, pair.verdict.yardstick, pair.verdict.reference]
+    maps = {name: saved[name] for name in [*wanted, *saved] if name in saved}
+    maps = dict(list(maps.items())[:_COSINES])
     if not maps:
         raise MissingError("arrays.npz has no cosine")
     low = min(0.99, *(finite(values).min(initial=1.0) for values in maps.values()))
@@ -303,19 +356,20 @@ def contact_sheet(run: Run) -> Figure:
     if "contact_sheet" not in run.arrays:
         raise MissingError("arrays.npz has no contact_sheet")
     sheet = run.arrays["contact_sheet"]
-    rows, columns, height, width = sheet.shape[:4]
-    gap = max(1, height // 16)
+    rows, columns, tall, wide = sheet.shape[:4]
+    gap = max(1, tall // 16)
     padded = np.pad(sheet, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
-    canvas = padded.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap), 3)[:-gap, :-gap]
-    figure = new(WIDTH, min(12.0, WIDTH * canvas.shape[0] / canvas.shape[1]) + 0.3)
+    canvas = padded.swapaxes(1, 2).reshape(rows * (tall + gap), columns * (wide + gap), 3)[:-gap, :-gap]
+    width = 0.7 * WIDTH
+    figure = new(width, min(12.0, width * canvas.shape[0] / canvas.shape[1]) + 0.3)
     axes = figure.add_subplot()
     axes.imshow(canvas, interpolation="nearest")
     bare(axes)
     told = run.data.contact_sheet
     if told.get("rows"):
-        axes.set_yticks(np.arange(rows) * (height + gap) + height / 2, told["rows"])
+        axes.set_yticks(np.arange(rows) * (tall + gap) + tall / 2, told["rows"])
     if told.get("columns"):
-        axes.set_xticks(np.arange(columns) * (width + gap) + width / 2, told["columns"], rotation=40)
+        axes.set_xticks(np.arange(columns) * (wide + gap) + wide / 2, told["columns"], rotation=40)
         axes.xaxis.tick_top()
     axes.tick_params(length=0)
     return figure
@@ -389,18 +443,22 @@ OF_PAIR = {
         "with random kernels lie in the shaded band: a single network inside it shows nothing.",
     ),
     "novelty": Entry(novelty, _NOVELTY.format("network")),
+    "quadrants": Entry(
+        quadrant_figures,
+        "AUROC against each of the other quadrants, the best method at the top: mean and 95% interval. The "
+        "dashed line is chance. What knows only one of the two concepts fails in one of the panels.",
+    ),
     "answers": Entry(
         answers,
-        "Answers of {part}: its first network, not its best; the first images of each quadrant, not chosen. "
-        "The number is its probability of the conjunction; ✓ and a solid frame: right at threshold 1/2; ✗ "
-        "and a dashed frame: wrong.",
-        answering_method,
+        "The first images of each quadrant, not chosen, and the answers of each method's first network, not "
+        "its best. The number is its probability of the conjunction; ✓ on blue: right at threshold 1/2; ✗ on "
+        "orange: wrong. Right of all images shown is said beside the name.",
     ),
     "kernels": Entry(
         kernels,
-        "{part}: the first networks, not chosen; a column for each parent zoo and generated method. Inside a "
-        "panel a column is a filter; three input channels are shown as red, green and blue (grey is zero), "
-        "otherwise a row is an input channel. Each panel has its own scale.",
+        "{part}: the first networks, not chosen, of the parents, of each generator, and random kernels. "
+        "Inside a panel a column is a filter; three input channels are shown as red, green and blue (grey is "
+        "zero), otherwise a row is an input channel. Each panel has its own scale.",
         layers,
     ),
     "zoo_curves": Entry(zoo_curves, "The parents' zoos: median network and middle 80%."),

@@ -69,6 +69,11 @@ class Section:
     title: str
     blocks: Sequence[Block]
 
+    @property
+    def ident(self) -> str:
+        """Of its heading, for links: ``answers-on-test-images``."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
 
 class Gallery:
     """Draws figures, writes each to a folder, and embeds them in the page while there is room."""

@@ -38,7 +38,13 @@ def write_report(workdir: str | Path) -> Path:
     run = read_results(workdir)
     sections = run_sections(run, Gallery(workdir / FIGURES_FOLDER))
     title = run.pairs[0].title if len(run.pairs) == 1 else f"{len(run.pairs)} concept pairs"
-    facts = (f"run {run.name}" if run.name else "", f"seed {run.seed}", run.device)
+    facts = (
+        f"run {run.name}" if run.name else "",
+        f"seed {run.seed}",
+        run.date[:10],
+        f"commit {run.commit[:10]}" if run.commit else "",
+        run.device,
+    )
     text = page.render(title, sections, facts=facts, footer=_FOOTER)
     return write_atomically(workdir / REPORT_FILE, text.encode())
 
@@ -55,6 +61,7 @@ def run_sections(run: Run, gallery: Gallery) -> list[Section]:
         *body,
         Section("Data", _present(data)),
         Section("How it was made", how_it_was_made(run)),
+        *([_appendix(run, run.pairs[0], gallery)] if len(run.pairs) == 1 else []),
     ]
 
 
@@ -62,24 +69,31 @@ def _one_pair(run: Run, gallery: Gallery) -> list[Section]:
     pair = run.pairs[0]
     draw = functools.partial(_of_pair, run, pair, gallery)
     sections: dict[str, list[Block | None]] = {
-        "Methods, side by side": [contents.methods(pair), _described(list(pair.methods.values()))],
-        "Against the null and every other method": [
+        "Methods, side by side": [
+            contents.methods(pair),
             *draw("distributions"),
-            *_tests(pair),
-            contents.placebos(pair),
+            _described(list(pair.methods.values())),
         ],
-        "Utility and novelty": [*draw("novelty")],
+        "What each generator did to the kernels": [*draw("kernels"), contents.kernels(run, pair)],
         "Answers on test images": [*draw("answers")],
-        "Kernels of parents and generated networks": [*draw("kernels")],
-        "Training": [*draw("zoo_curves"), *draw("generator_curves"), contents.zoos(pair)],
-        "Feature space": [
-            *draw("cosine"),
-            *draw("embeddings"),
-            contents.features(pair),
-            contents.clustering(pair),
-        ],
+        "Quadrant by quadrant": [*draw("quadrants")],
+        "Do the parents matter?": [contents.placebos(pair)],
+        "Novelty": [*draw("novelty")],
+        "Tests": _tests(pair),
     }
-    return [Section(title, _present(blocks)) for title, blocks in sections.items()]
+    return [Section(title, _present(blocks)) for title, blocks in sections.items() if _present(blocks)]
+
+
+def _appendix(run: Run, pair: Pair, gallery: Gallery) -> Section:
+    """What few readers need, folded away."""
+    draw = functools.partial(_of_pair, run, pair, gallery)
+    folds = (
+        _fold("Training of the parents and generators", *draw("zoo_curves"), *draw("generator_curves")),
+        _fold("The parents on their own concepts", contents.zoos(pair)),
+        _fold("Features: cosine similarity and novelty", *draw("cosine"), contents.features(pair)),
+        _fold("Clusterings of the features", *draw("embeddings"), contents.clustering(pair)),
+    )
+    return Section("Appendix", _present(folds))
 
 
 def _several(run: Run, gallery: Gallery) -> list[Section]:
@@ -183,6 +197,7 @@ def how_it_was_made(run: Run) -> list[Block]:
         Text(f"Time: {sum(seconds.values()):.1f} s together: {stages}."),
         Text(f"Device: {run.device}. Versions: {versions}."),
         *_present([contents.making(list(run.pairs[0].methods.values()), run.timings)]),
+        *([Text(f"Written: {run.date}.")] if run.date else []),
         *([Text(_checkout(run))] if run.commit else []),
         Fold("Config", [Text(json.dumps(run.config, indent=2, ensure_ascii=False), "code")]),
     ]

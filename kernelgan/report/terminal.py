@@ -14,28 +14,25 @@ from kernelgan.results import Pair, Run
 
 WIDTH = 80
 _NAME_WIDTH = 24
-_SCREEN = 24  # lines
 
 
 def table(run: Run, color: bool = False) -> str:
     """The results as text: the answer in words, methods with 95% intervals, and what the answer rests on.
 
-    One pair has its methods by kind; several have a leaderboard over all and a line each. The answer comes
-    first and, where that has left the screen, again last.
+    One pair has its methods by kind; several have a leaderboard over all and a line each. The answer follows
+    the tables, where it stays on the screen.
 
     Args:
       run: with its verdicts.
       color: whether to use a terminal's bold and colours.
     """
-    first, *rest = prose.summary(run)
-    parts = [wrapped([first]), ""]
+    parts: list[str] = []
     if len(run.pairs) == 1:
         parts.append(text(_methods(run.pairs[0]), color))
     else:
         parts += [text(contents.leaderboard(run.overall), color), ""] if run.overall else []
         parts.append(text(contents.pairs(run.pairs), color))
-    lines = "\n".join(parts).splitlines()
-    lines += ["", *wrapped([first, *rest] if len(lines) > _SCREEN else rest).splitlines()]
+    lines = [*"\n".join(parts).splitlines(), "", *wrapped(prose.summary(run)).splitlines()]
     if run.skipped:
         lines.append(f"Skipped pairs: {len(run.skipped)}; the report has the reasons.")
     return "\n".join(lines)
