@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 
 from kernelgan import command, pipeline
@@ -24,41 +25,47 @@ def _launch(*flags, options=()):
     )
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "--config must have a value"),
-        (["--config=configs/nowhere.py"], "there is no config configs/nowhere.py; expected a file such as"),
-        (
-            ["--config=configs/tiny.py", "--config.zoo.modells=3"],
-            'Did you mean "models" instead of "modells"?',
-        ),
-        (
-            ["--config=configs/tiny.py", "--config.zoo.models=many"],
-            "--config.zoo.models=many: invalid literal",
-        ),
-        (["--config=configs/tiny.py", "--config.zoo.balanced=maybe"], "Non-boolean argument"),
-        (["--config=configs/tiny.py", "--config.zoo=3"], "`3` is not a dict"),
-        (["--config=configs/tiny.py", "--config.cyclegan.hidden=3"], "no such field: 'cyclegan'"),
-        (["--config=configs/tiny.py", "--config.generators.cyclegan.epochs[0]=7"], "epochs[0]"),
-        (["--config=configs/tiny.py", "--config.zoo.=7"], "no such field"),
-        (["--config=configs/tiny.py", "--stage=train"], "--stage=train: value should be one of <data|zoo|"),
-        (["--config=configs/tiny.py", "--folder=here"], "Unknown command line flag 'folder'"),
-        (
-            ["--config=configs/tiny.py", "zoo.models=3"],
-            "unexpected arguments zoo.models=3; fields are set like",
-        ),
-        (["--config=configs/tiny.py:large"], "this config has no variants"),
-        (
-            ["--config=configs/tiny.py", "--processes=2", "--process=0"],
-            "--processes and --process go with --coordinator=HOST:PORT, which was not given",
-        ),
-        (["--config=configs/black_cat.py:white"], "no variant 'white'; known are 'photos', 'folder', 'full'"),
-        (["--config=configs/pair_matrix.py:white"], "no variant 'white'; known are 'photos', 'photos_full'"),
-    ],
-)
-def test_flags_that_cannot_be_are_told_in_one_line(flags, message):
-    run = _launch(*flags)
+REFUSED = [
+    ([], "--config must have a value"),
+    (["--config=configs/nowhere.py"], "there is no config configs/nowhere.py; expected a file such as"),
+    (
+        ["--config=configs/tiny.py", "--config.zoo.modells=3"],
+        'Did you mean "models" instead of "modells"?',
+    ),
+    (
+        ["--config=configs/tiny.py", "--config.zoo.models=many"],
+        "--config.zoo.models=many: invalid literal",
+    ),
+    (["--config=configs/tiny.py", "--config.zoo.balanced=maybe"], "Non-boolean argument"),
+    (["--config=configs/tiny.py", "--config.zoo=3"], "`3` is not a dict"),
+    (["--config=configs/tiny.py", "--config.cyclegan.hidden=3"], "no such field: 'cyclegan'"),
+    (["--config=configs/tiny.py", "--config.generators.cyclegan.epochs[0]=7"], "epochs[0]"),
+    (["--config=configs/tiny.py", "--config.zoo.=7"], "no such field"),
+    (["--config=configs/tiny.py", "--stage=train"], "--stage=train: value should be one of <data|zoo|"),
+    (["--config=configs/tiny.py", "--folder=here"], "Unknown command line flag 'folder'"),
+    (
+        ["--config=configs/tiny.py", "zoo.models=3"],
+        "unexpected arguments zoo.models=3; fields are set like",
+    ),
+    (["--config=configs/tiny.py:large"], "this config has no variants"),
+    (
+        ["--config=configs/tiny.py", "--processes=2", "--process=0"],
+        "--processes and --process go with --coordinator=HOST:PORT, which was not given",
+    ),
+    (["--config=configs/black_cat.py:white"], "no variant 'white'; known are 'photos', 'folder', 'full'"),
+    (["--config=configs/pair_matrix.py:white"], "no variant 'white'; known are 'photos', 'photos_full'"),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """How each line of flags ended."""
+    return forks.run_all([("launch.py", *flags) for flags, _ in REFUSED], tmp_path_factory.mktemp("refused"))
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)), ids=[message for _, message in REFUSED])
+def test_flags_that_cannot_be_are_told_in_one_line(number, refused):
+    run, message = refused[number], REFUSED[number][1]
     assert run.returncode == 2
     assert run.stderr.startswith("error: ")
     assert run.stderr.count("\n") == 1

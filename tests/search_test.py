@@ -1,7 +1,6 @@
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 
@@ -111,25 +110,18 @@ def test_the_table_has_a_line_for_each_trial(trials):
     assert cells["object: auroc"] == f"{trials[0]['object: auroc']:.3f}"
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--learning_rates=0.1,fast", "--learning_rates is '0.1,fast'; expected numbers"),
-        ("--decay=maybe", "--decay is 'maybe'; expected yes and no"),
-        ("--config.zoo.modells=3", 'Did you mean "models"'),
-        ("--models=0", "--models=0"),
-    ],
-)
-def test_flags_that_cannot_be_are_told_in_one_line(flag, message):
-    run = subprocess.run(
-        [sys.executable, "-m", "kernelgan.search", "--config=configs/tiny.py", flag],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert run.returncode == 2
-    assert run.stderr.startswith("error: ")
-    assert run.stderr.count("\n") == 1
-    assert message in run.stderr
+REFUSED = {
+    "--learning_rates=0.1,fast": "--learning_rates is '0.1,fast'; expected numbers",
+    "--decay=maybe": "--decay is 'maybe'; expected yes and no",
+    "--config.zoo.modells=3": 'Did you mean "models"',
+    "--models=0": "--models=0",
+}
+
+
+def test_flags_that_cannot_be_are_told_in_one_line(tmp_path):
+    lines = [("kernelgan.search", "--config=configs/tiny.py", flag) for flag in REFUSED]
+    for run, message in zip(forks.run_all(lines, tmp_path), REFUSED.values(), strict=True):
+        assert run.returncode == 2
+        assert run.stderr.startswith("error: ")
+        assert run.stderr.count("\n") == 1
+        assert message in run.stderr
