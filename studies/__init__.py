@@ -1,1 +1,1 @@
-"""Studies: programs beside the library that repeat the work of others."""
+"""Studies: programs beside the library, such as one that repeats the work of others."""

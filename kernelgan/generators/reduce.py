@@ -141,10 +141,10 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
     # A united layer, as it reads what is kept of the layer before; the first reads the image.
     firsts = [parent[names[0]] for parent in group.params]
     layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *firsts)
-    maps = side_by_side(group, 0)
+    maps = _side_by_side(group, 0)
     for number, filters in enumerate(network.filters[:-1]):
-        found = of_layer(maps, group, number, names[number + 1], config)
-        weights = balanced(importance[number + 1], found.variance, len(group.params))
+        found = _of_layer(maps, group, number, names[number + 1], config)
+        weights = _balanced(importance[number + 1], found.variance, len(group.params))
         candidates = layer["kernel"].shape[-1]
         kept = exchange(found, weights, candidates, select(found, weights, candidates, filters))
         made[names[number]] = jax.tree.map(lambda leaf, kept=kept: leaf[..., kept], layer)
@@ -191,64 +191,30 @@ def importances(names: tuple[str, ...], group: Group) -> list[jax.Array]:
     return [jnp.concatenate(layer) for layer in zip(*by_parent, strict=True)]
 
 
-def balanced(importance: jax.Array, variance: jax.Array, parents: int) -> jax.Array:
-    """Weights of squared errors ``(t,)``, with which what is to be explained of each parent sums to 1.
-
-    Args:
-      importance: see `importances`, ``(t,)``.
-      variance: of the targets, ``(t,)``.
-      parents: how many; their targets follow each other.
-    """
+def _balanced(importance: jax.Array, variance: jax.Array, parents: int) -> jax.Array:
+    """Weights of squared errors ``(t,)``, with which what is to be explained of each parent sums to 1."""
     total = jnp.sum((importance * variance).reshape(parents, -1), axis=1)
     share = jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1), 0)
     return importance * jnp.repeat(share, len(importance) // parents)
 
 
-def side_by_side(group: Group, number: int) -> jax.Array:
-    """The maps that a layer of the united network gives, all parents' filters."""
+def _side_by_side(group: Group, number: int) -> jax.Array:
     return jnp.concatenate([maps[number] for maps in group.hidden], axis=-4)
 
 
-def of_layer(maps: jax.Array, group: Group, number: int, following: str, config: Config) -> refit.Moments:
-    """Moments of what the next layer reads of candidates, with the parents' pre-activations there.
-
-    Args:
-      maps: of the candidates.
-      group: the united network.
-      number: of the layer that gives the maps.
-      following: name of the next.
-      config: of the family.
-    """
+def _of_layer(maps: jax.Array, group: Group, number: int, following: str, config: Config) -> refit.Moments:
+    """Moments of what the next layer reads of candidates, with the parents' pre-activations there."""
     side = group.params[0][following]["kernel"].shape[0]
-    own = patches(side_by_side(group, number), side, config.patches)
-    wanted = _pre_activations(own, group, following)
-    read = own if number == 0 else patches(maps, side, config.patches)  # the first layer's are the parents'
-    return refit.moments(read, wanted, maps.shape[-4], config.ridge)
-
-
-def targets(group: Group, number: int, following: str, each: int) -> jax.Array:
-    """The parents' own pre-activations at the places of `patches`, ``(t, N * each)``.
-
-    Args:
-      group: the united network.
-      number: of the layer before.
-      following: name of the layer.
-      each: places of an image.
-    """
-    side = group.params[0][following]["kernel"].shape[0]
-    return _pre_activations(patches(side_by_side(group, number), side, each), group, following)
-
-
-def _pre_activations(own: jax.Array, group: Group, following: str) -> jax.Array:
-    """What each parent's next layer makes of its own part of what is read, ``(t, n)``."""
+    own = patches(_side_by_side(group, number), side, config.patches)
     each = len(own) // len(group.params)
-    wanted = []
+    targets = []
     for place, parent in enumerate(group.params):
         taps = parent[following]["kernel"].transpose(3, 2, 0, 1)
         read = own[place * each : (place + 1) * each]
         found = jnp.matmul(taps.reshape(len(taps), -1), read, precision=products.PRECISION)
-        wanted.append(found + parent[following]["bias"][:, None])
-    return jnp.concatenate(wanted)
+        targets.append(found + parent[following]["bias"][:, None])
+    read = own if number == 0 else patches(maps, side, config.patches)  # the first layer's are the parents'
+    return refit.moments(read, jnp.concatenate(targets), maps.shape[-4], config.ridge)
 
 
 def patches(hidden: jax.Array, side: int, each: int) -> jax.Array:

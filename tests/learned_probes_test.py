@@ -1,4 +1,4 @@
-"""Tests for kernelgan.generators.learned: the fit's reference, invariances, and gradients of the probes."""
+"""Tests for studies.learned_probes.learned: the fit's reference, invariances, and gradients of the probes."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernelgan import models
-from kernelgan.generators import learned
+from studies.learned_probes import learned
 
 SETTINGS = learned.Settings(patches=2)
 

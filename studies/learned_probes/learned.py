@@ -16,6 +16,7 @@ from jax import lax
 
 from kernelgan import models, refit
 from kernelgan.generators import reduce
+from kernelgan.ops import products
 from kernelgan.types import Array, Params
 
 
@@ -54,27 +55,26 @@ def compose(
     laid_out, count = network.lay_out(jnp.clip(probes, -1, 1)), len(probes)
     names = models.layer_names(network.filters)
     group = reduce.unite(network, [attribute, objects], laid_out, count)
-    fixed = lax.stop_gradient(group)
-    importance = reduce.importances(names, fixed)
-    config = reduce.Config(patches=settings.patches)
+    importance = reduce.importances(names, lax.stop_gradient(group))
     made: Params = {}
     firsts = [parent[names[0]] for parent in group.params]
     layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *firsts)
-    maps = reduce.side_by_side(group, 0)
+    maps = _side_by_side(group, 0)
     for number, filters in enumerate(network.filters[:-1]):
         following = names[number + 1]
-        found = reduce.of_layer(lax.stop_gradient(maps), fixed, number, following, config)
-        weights = reduce.balanced(importance[number + 1], found.variance, 2)
+        targets = _targets(group, number, following, settings.patches)
         candidates = layer["kernel"].shape[-1]
+        side = group.params[0][following]["kernel"].shape[0]
+        read = lax.stop_gradient(reduce.patches(maps, side, settings.patches))
+        found = refit.moments(read, lax.stop_gradient(targets), candidates, reduce.Config().ridge)
+        weights = _balanced(importance[number + 1], found.variance)
         kept = reduce.exchange(found, weights, candidates, reduce.select(found, weights, candidates, filters))
         made[names[number]] = jax.tree.map(lambda leaf, kept=kept: leaf[..., kept], layer)
         kernels = [parent[following]["kernel"].transpose(2, 0, 1, 3) for parent in group.params]
-        side = kernels[0].shape[1]
         own = [kernel.reshape(len(kernel), side * side, -1) for kernel in kernels]
         towards = _block_diagonal(own)[kept].reshape(filters * side * side, -1)
         maps = jnp.take(maps, kept, axis=-4)
         read = reduce.patches(maps, side, settings.patches)
-        targets = reduce.targets(group, number, following, settings.patches)
         fitted, intercepts = _fit(read, targets, filters, settings.ridge, towards)
         kernel = fitted.reshape(filters, side, side, -1).transpose(1, 2, 0, 3)
         layer = {"kernel": kernel, "bias": intercepts}
@@ -115,10 +115,10 @@ def loss(
       The mean over both concepts; what does not vary has no share.
     """
     made = compose(network, probes, attribute, objects, settings)
-    answers = models.run_convnet(network.clone(outputs=4), made, images)[0]
+    answers = models.run_convnet(network.clone(outputs=4), made, jnp.asarray(images))[0]
     shares = []
     for place, parent in enumerate((attribute, objects)):
-        wanted = models.run_convnet(network, parent, images)[0]
+        wanted = models.run_convnet(network, parent, jnp.asarray(images))[0]
         target = wanted[:, 1] - wanted[:, 0]
         given = answers[:, 2 * place + 1] - answers[:, 2 * place]
         variance = jnp.var(target)
@@ -136,10 +136,33 @@ def _fit(
     Features and targets are as in `refit.moments`. Shrinking towards ``W0`` is the regression of what
     ``W0`` leaves of the targets, plus ``W0``.
     """
-    rest = targets - refit.product(towards.T, features)
+    rest = targets - jnp.matmul(towards.T, features, precision=products.PRECISION)
     found = refit.moments(features, rest, groups, ridge)
     weights, intercepts = refit.solve(found, jnp.arange(groups), len(features) // groups)
     return weights + towards, intercepts
+
+
+def _side_by_side(group: reduce.Group, number: int) -> jax.Array:
+    """Maps that a layer of both parents gives, ``(F, ...)``."""
+    return jnp.concatenate([maps[number] for maps in group.hidden], axis=-4)
+
+
+def _targets(group: reduce.Group, number: int, following: str, each: int) -> jax.Array:
+    """Pre-activations ``(t, N * each)`` of the parents' next layer, at the places of `reduce.patches`."""
+    wanted = []
+    for parent, maps in zip(group.params, group.hidden, strict=True):
+        taps = parent[following]["kernel"].transpose(3, 2, 0, 1)
+        read = reduce.patches(maps[number], taps.shape[-1], each)
+        found = jnp.matmul(taps.reshape(len(taps), -1), read, precision=products.PRECISION)
+        wanted.append(found + parent[following]["bias"][:, None])
+    return jnp.concatenate(wanted)
+
+
+def _balanced(importance: jax.Array, variance: jax.Array) -> jax.Array:
+    """Weights of squared errors ``(t,)``, with which what is to be explained of each parent sums to 1."""
+    total = jnp.sum((importance * variance).reshape(2, -1), axis=1)
+    share = jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1), 0)
+    return importance * jnp.repeat(share, len(importance) // 2)
 
 
 def _block_diagonal(blocks: list[jax.Array]) -> jax.Array:
