@@ -4,7 +4,8 @@
         Rendered images, 2 x 2 pairs; small. About 6 minutes on 2 CPU cores.
     python launch.py --config=configs/pair_matrix.py:photos
         CIFAR-10 through TFDS, prepared beforehand: every colour with every class that has at least 30 test
-        photographs of the two together, 55 pairs. About an hour on 2 CPU cores.
+        photographs of the two together, 55 pairs. About an hour on 2 CPU cores. 26 of them are sealed: the
+        run is registered in runs/attempts.csv. --config.pairs.folds=development takes the 29 others.
     python launch.py --config=configs/pair_matrix.py:photos_full
         The same with populations of 64, for a GPU.
 
@@ -53,6 +54,8 @@ def _photos(config: ConfigDict, *, full: bool) -> ConfigDict:
     config.pairs.attributes = COLOURS
     config.pairs.objects = CLASSES
     config.pairs.skip_rare = True
+    config.pairs.splits = "configs/splits/cifar10.json"
+    config.registry = "runs/attempts.csv"  # half of the pairs are sealed: every attempt counts
     config.pairs.exclude = (
         "groups"  # of two: half as many zoos of twice the networks, for a tenth less images
     )

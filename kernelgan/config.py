@@ -14,6 +14,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kernelgan import assemble, fields
+from kernelgan import splits as splits_lib
+from kernelgan.baselines.methods import BASELINES
 from kernelgan.fields import flatten, section, setting
 from kernelgan.files import given_path
 from kernelgan.generators import FAMILIES
@@ -54,6 +56,15 @@ class Pairs:
         False,
         fields.truth,
         "leave out a pair with fewer images than data.minimum_train or data.minimum_test; False: refuse it",
+    )
+    splits: str = setting(
+        "",
+        fields.text,
+        "a file that says which folds of pairs are sealed, such as configs/splits/cifar10.json; a run on "
+        "sealed pairs needs a registry; '': no pair is sealed",
+    )
+    folds: str = setting(
+        "all", fields.one_of(*splits_lib.USES), "which folds of pairs.splits the run takes its pairs from"
     )
 
 
@@ -164,6 +175,12 @@ class Zoo:
 class Baselines:
     """Random networks and networks trained by gradient, which generated networks are compared with."""
 
+    methods: tuple[str, ...] = setting(
+        (),
+        fields.some_of(*BASELINES),
+        "baselines that are measured beside `random` and both parents; (): all. Without a null or a merge "
+        "that the generated networks must beat there is no verdict",
+    )
     models: int = setting(8, fields.whole(1), "networks of each baseline that is trained by gradient")
     epochs: int = setting(24, fields.whole(1), "epochs of `distilled` and `trained_on_conjunction`")
     images_per_epoch: int = setting(2560, fields.whole(1), "images of an epoch of these two")
@@ -223,6 +240,11 @@ class Settings:
         fields.text,
         "a CSV file in which every run on sealed test images is registered, such as docs/attempts.csv; "
         "p-values count the attempts; '': the test images are not sealed",
+    )
+    trainings: int = setting(
+        1,
+        fields.whole(1),
+        "times that each generator with steps is trained, from other starts; a claim needs 3",
     )
     pairs: Pairs = section(Pairs)
     data: Data = section(Data)
@@ -323,6 +345,7 @@ def _disagreements(config: Settings) -> Iterator[str]:
     pairs = [f"{a}_{o}" for a in config.pairs.attributes for o in config.pairs.objects]
     if len(set(pairs)) < len(pairs):
         yield "pairs.attributes and pairs.objects join to the same name twice; expected names that do not"
+    yield from splits_lib.problems(config)
     fewest = min(*images_per_epoch(config), config.baselines.images_per_epoch)
     if config.zoo.batch_size > fewest:
         yield (

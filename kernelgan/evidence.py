@@ -18,9 +18,9 @@ from kernelgan import environment, fields, interop, keys, models, report, result
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, nulls, readouts
 from kernelgan.config import Settings
-from kernelgan.data import quadrants, sources
+from kernelgan.data import leakage, quadrants, sources
 from kernelgan.evaluation.features import ConvNets
-from kernelgan.generators import base, placebo
+from kernelgan.generators import placebo
 from kernelgan.plan import PairTask, Plan
 from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
@@ -42,7 +42,7 @@ class Networks:
 
     Attributes:
       zoos: the parents.
-      fitted: by generator, for the histories of its training.
+      fitted: by generator, for the histories of its trainings.
       trained: by pair number, networks trained by gradient.
       halves: the zoos at half width.
       generated: by generator, for each pair the networks by row.
@@ -51,7 +51,7 @@ class Networks:
     """
 
     zoos: Zoos
-    fitted: dict[str, base.Fitted]
+    fitted: dict[str, training.Trained]
     trained: dict[int, dict[str, Params]]
     halves: Zoos
     generated: dict[str, list[dict[str, Params]]]
@@ -87,15 +87,18 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         measurement,
         verdict,
     )
+    from kernelgan.evaluation.pairs import evaluate_pairs
 
     _check_digests(of, plan, networks)
+    behind = _behind(of, plan)
     attempts = _register(of, networks, {})
-    rows = methods.table(_generated_rows(of, networks))
+    every = methods.table(_generated_rows(of, networks))
+    rows = methods.chosen(every, of.settings.baselines.methods)
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
-        work = functools.partial(_measured, of, plan, networks, rows, readouts.Fits(), progress)
-        evaluated = measurement.evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
+        work = functools.partial(_measured, of, plan, networks, behind, rows, readouts.Fits(), progress)
+        evaluated = evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
             found |= _histories(pair, networks) | _shown_kernels(of, pair, networks)
@@ -130,6 +133,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "data": {
             "source": plan.source.name,
             "notes": [*plan.source.notes, *stages.notes_on_zoos(of.settings)],
+            "splits": plan.splits,
             "contact_sheet": {"rows": list(shown), "columns": list(columns)},
         },
         "timings": workdir_lib.timings(of.stages.workdir),
@@ -140,7 +144,8 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         ],
         "overall": overall,
     }
-    run = verdict.judged(results.from_document(document))
+    left_out = [method for name, method in every.items() if name not in rows]
+    run = verdict.judged(results.from_document(document), left_out)
     for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
         (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
@@ -151,6 +156,7 @@ def _measured(
     of: Run,
     plan: Plan,
     networks: Networks,
+    behind: dict[str, list[leakage.Behind]],
     rows: dict[str, methods.Method],
     fits: readouts.Fits,
     shown: Progress,
@@ -158,7 +164,8 @@ def _measured(
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The record of one pair, and its arrays; `shown` names the method at work."""
-    from kernelgan.evaluation import measurement
+    from kernelgan.evaluation import comparison
+    from kernelgan.evaluation.pairs import evaluate_pair
 
     at_work = [f"{pair.split.name}: {name}" if len(plan.pairs) > 1 else name for name in [*rows, ""]]
 
@@ -167,7 +174,7 @@ def _measured(
         progress(done)
 
     directory = of.stages.workdir / workdir_lib.EVALUATION / "_".join(pair.names)
-    record, arrays = measurement.evaluate_pair(
+    record, arrays = evaluate_pair(
         _context(of, plan, pair, networks, fits),
         plan.source.test.images[pair.scored],
         pair.split.test[pair.scored],
@@ -184,6 +191,10 @@ def _measured(
         made = networks.made.get(row.get("family", "")) if row["kind"] == "generated" else None
         if made:
             row |= {"images": made.images, "steps": made.steps, "digest": digests.get(name, "")}
+            row["trainings"] = _by_training(arrays[f"worst/{name}"], row, made)
+            if row["family"] in behind:
+                row["behind"] = dataclasses.asdict(behind[row["family"]][pair.number])
+    comparison.add_trainings(record)
     data = {
         "source": plan.source.name,
         "train": quadrants.counts(pair.split.train),
@@ -193,7 +204,26 @@ def _measured(
     }
     zoos = _zoo_record(networks.zoos[pair.attribute_zoo], networks.zoos[pair.object_zoo])
     names = dict(zip(("attribute", "object"), pair.names, strict=True))
-    return {"pair": names, "data": data, **record, "zoo": zoos}, arrays
+    of_splits = {"fold": pair.fold or None, "sealed": pair.sealed}
+    return {"pair": names, "data": data, **record, "zoo": zoos, **of_splits}, arrays
+
+
+def _behind(of: Run, plan: Plan) -> dict[str, list[leakage.Behind]]:
+    """By generator, what is behind its networks of each pair; nothing where a zoo was trained elsewhere."""
+    if of.settings.zoo.attribute_file or of.settings.zoo.object_file:
+        return {}
+    return {
+        loaded.name: plan.behind(training.folds_of(plan, loaded), probes=loaded.generator.reads == "U")
+        for loaded in of.generators
+    }
+
+
+def _by_training(worst: np.ndarray, row: dict[str, Any], made: training.Made) -> list[float]:
+    """The figure of merit of each training's networks ``(M,)``; of all where equal networks were left out."""
+    if not made.steps:
+        return []
+    count = made.trainings if row.get("made") is None else 1
+    return worst.reshape(count, -1).mean(axis=1).tolist()
 
 
 def _exportable(method: methods.Method, file: Path) -> methods.Method:
@@ -272,9 +302,9 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         },
         trained=networks.trained[pair.number],
         half_width=(
-            of.half_network,
-            networks.halves[attribute]["params"],
-            networks.halves[objects]["params"],
+            (of.half_network, networks.halves[attribute]["params"], networks.halves[objects]["params"])
+            if networks.halves
+            else None
         ),
         images=plan.source.train.images,
         seen=quadrants.distilled_groups(pair.split),
@@ -325,7 +355,7 @@ def _measurement_key(
 def _evaluation_settings(of: Run, plan: Plan) -> measurement.Settings:
     from kernelgan.evaluation import features, measurement
 
-    calls = min(environment.cores(), len(plan.pairs))  # see `measurement.evaluate_pairs`
+    calls = min(environment.cores(), len(plan.pairs))  # see `evaluation_pairs.evaluate_pairs`
     fitting = features.networks_at_once(of.network, plan.source.test.images, calls=calls)
     return measurement.Settings(
         **fields.plain(of.settings.evaluate),
@@ -349,14 +379,14 @@ def _zoo_record(attribute: dict[str, Any], objects: dict[str, Any]) -> dict[str,
 
 
 def _histories(pair: PairTask, networks: Networks) -> dict[str, np.ndarray]:
-    """The curves of every training behind a pair."""
+    """The curves of every training behind a pair; of a generator, of its first."""
     curves = {
         f"history/zoo_{kind}/{name}": values
         for kind, number in (("attribute", pair.attribute_zoo), ("object", pair.object_zoo))
         for name, values in networks.zoos[number]["history"].items()
     }
-    for family, fitted in networks.fitted.items():
-        for path, values in jax.tree_util.tree_leaves_with_path(fitted.history):
+    for family, trained in networks.fitted.items():
+        for path, values in jax.tree_util.tree_leaves_with_path(trained[0].history):
             name = "/".join(str(part.key) for part in path)
             curves[f"history/{family}/{name}"] = values[pair.number]
     return curves

@@ -112,6 +112,19 @@ def each(rule: Rule) -> Rule:
     )
 
 
+def some_of(*known: str) -> Rule:
+    """A tuple of different strings of these; an empty tuple too."""
+    return Rule(
+        lambda values: (
+            isinstance(values, (tuple, list))
+            and all(isinstance(value, str) and value in known for value in values)
+            and len(set(values)) == len(values)
+        ),
+        f"a tuple of different names, each of {', '.join(known)}",
+        tuple,
+    )
+
+
 def per_layer(rule: Rule) -> Rule:
     """A number for all layers, or a tuple with a number for each layer."""
     tuples = each(rule)

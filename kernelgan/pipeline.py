@@ -140,7 +140,7 @@ def _until(stage: str, of: Run) -> None:
         return
     if "generate" in wanted:
         generated, made = training.generate(of, plan, zoos, fitted)
-        placebos = training.generate_placebos(of, plan, zoos, fitted)
+        placebos = training.generate_placebos(of, plan, zoos, fitted, generated)
     if "evaluate" in wanted:
         networks = evidence.Networks(zoos, fitted, opponents, halves, generated, made, placebos)
         evidence.evaluate(of, plan, networks)
@@ -169,7 +169,8 @@ def _bytes_needed(of: Run, plan: Plan) -> int:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     networks = sum(task.models for task in plan.zoos) + len(plan.zoos) * settings.baselines.models
     derived = len(plan.pairs) * (sum(config_lib.zoo_models(settings)) + 2 * settings.baselines.models)
-    weights = parameters * (networks * (1 + 2 * (1 + _ADAM_COPIES)) + derived * len(of.generators))
+    generated = derived * len(of.generators) * settings.trainings
+    weights = parameters * (networks * (1 + 2 * (1 + _ADAM_COPIES)) + generated)
     answers = sum(int((pair.split.test != LEFT_OUT).sum()) for pair in plan.pairs) * (
         _ROWS_OF_PARENTS * max(config_lib.zoo_models(settings)) + 2 * settings.baselines.random_networks
     )

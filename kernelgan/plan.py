@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from kernelgan import config as config_lib
+from kernelgan import splits as splits_lib
 from kernelgan import zoo
 from kernelgan.data import leakage as leakage_lib
 from kernelgan.data import quadrants
 from kernelgan.data.images import Source
 from kernelgan.population import Training
-from kernelgan.types import LEFT_OUT, Config, Quadrant, UserError
+from kernelgan.types import LEFT_OUT, Config, PairName, Quadrant, UserError
 
 _LISTED_PAIRS = 8
 
@@ -30,6 +30,8 @@ class PairTask:
       object_zoo: likewise.
       has_reference: whether the training images hold enough of the conjunction to train the reference on.
       leakage: what the gate found.
+      fold: number of the fold of ``pairs.splits`` that holds it out; 0 without such a file.
+      sealed: whether only registered runs may open its test images; None without such a file.
     """
 
     number: int
@@ -38,6 +40,8 @@ class PairTask:
     object_zoo: int
     has_reference: bool
     leakage: leakage_lib.LeakageReport
+    fold: int = 0
+    sealed: bool | None = None
 
     @property
     def names(self) -> tuple[str, str]:
@@ -61,6 +65,7 @@ class Plan:
       pairs: what is composed.
       part: the images by content, for the gate of joint generators.
       skipped: attribute, object and reason of each pair that has too few images.
+      splits: SHA-256 of the content of ``pairs.splits``; "" without such a file.
     """
 
     source: Source
@@ -69,9 +74,12 @@ class Plan:
     pairs: tuple[PairTask, ...]
     part: quadrants.Partition
     skipped: tuple[tuple[str, str, str], ...] = ()
+    splits: str = ""
 
     def folds(self, generator: str, *, probes: bool = False) -> tuple[leakage_lib.Fold, ...]:
-        """Folds for a joint generator: every pair is held out in exactly one, a diagonal of the matrix.
+        """Folds for a joint generator: those of ``pairs.splits``, else diagonals of the matrix.
+
+        Every pair is held out in exactly one.
 
         Args:
           generator: its name, for errors.
@@ -84,34 +92,70 @@ class Plan:
         attributes = list(dict.fromkeys(pair.names[0] for pair in self.pairs))
         objects = list(dict.fromkeys(pair.names[1] for pair in self.pairs))
         count = max(len(attributes), len(objects))
-
-        def fold_of(pair: PairTask) -> int:
-            return (attributes.index(pair.names[0]) + objects.index(pair.names[1])) % count
-
-        held_out = sorted({fold_of(pair) for pair in self.pairs})
+        fold_of = {
+            pair.names: pair.fold
+            or 1 + (attributes.index(pair.names[0]) + objects.index(pair.names[1])) % count
+            for pair in self.pairs
+        }
+        held_out = sorted(set(fold_of.values()))
         if len(held_out) < 2:
             raise UserError(
                 f"the generator {generator} is joint: it learns from some pairs and is judged on others, but "
-                f"this run has {len(self.pairs)} pair(s). Name more in pairs.attributes and pairs.objects."
+                f"this run has {len(self.pairs)} pair(s) of one fold. Name more in pairs.attributes and "
+                "pairs.objects."
             )
         folds = tuple(
             leakage_lib.Fold(
-                f"fold {number + 1}", {pair.names: float(fold_of(pair) != number) for pair in self.pairs}
+                f"fold {number}", {names: float(fold != number) for names, fold in fold_of.items()}
             )
             for number in held_out
         )
+        leakage_lib.check_folds(self.part, folds, *self._readers(probes=probes))
+        return folds
+
+    def behind(self, folds: Sequence[leakage_lib.Fold], *, probes: bool) -> list[leakage_lib.Behind]:
+        """What is behind a generator's networks of each pair, checked against all that is held out there.
+
+        Args:
+          folds: of a joint generator; none of another, whose networks rest on the pair's own parents.
+          probes: whether it is handed images of the seen quadrants.
+
+        Raises:
+          LeakageError: something reads a conjunction that is held out.
+        """
+        served, read = self._readers(probes=probes)
+        if not folds:
+            return [
+                leakage_lib.check_behind(
+                    self.part,
+                    pair.split.name,
+                    [pair.names],
+                    {name: read[name] for name in served[pair.names]},
+                )
+                for pair in self.pairs
+            ]
+        found = leakage_lib.check_folds(self.part, folds, served, read)
+        by_pair = {names: each for fold, each in zip(folds, found, strict=True) for names in fold.held_out}
+        return [by_pair[pair.names] for pair in self.pairs]
+
+    def zoos_without(self, held_out: Sequence[PairName]) -> tuple[int, ...]:
+        """Numbers of the zoos that read no image of these pairs' conjunctions, see `leakage.clean`."""
+        read = {str(number): task.groups.read() for number, task in enumerate(self.zoos)}
+        return tuple(map(int, leakage_lib.clean(self.part, held_out, read)))
+
+    def _readers(self, *, probes: bool) -> tuple[dict[PairName, list[str]], dict[str, np.ndarray]]:
+        """By pair, names of all that reads images for it; and by name, the images."""
         labels = [task.label.removeprefix("the ") for task in self.zoos]
-        served: dict[leakage_lib.PairName, list[str]] = {}
         names = [f"{label} ({number + 1})" for number, label in enumerate(labels)]
         read = {name: task.groups.read() for name, task in zip(names, self.zoos, strict=True)}
+        served: dict[PairName, list[str]] = {}
         for pair in self.pairs:
             served[pair.names] = [names[pair.attribute_zoo], names[pair.object_zoo]]
             if probes:
                 name = f"probes of {pair.split.name}"
                 served[pair.names].append(name)
                 read[name] = quadrants.distilled_groups(pair.split).read()
-        leakage_lib.check_folds(self.part, folds, served, read)
-        return folds
+        return served, read
 
     def words(self) -> list[str]:
         """The test images of each pair, or of many pairs how many there are; line by line, for a terminal."""
@@ -152,18 +196,24 @@ def make_plan(config: Config, source: Source) -> Plan:
     source = dataclasses.replace(source, notes=(*source.notes, *filter(None, caps)))
     leakage = leakage_lib.check_leakage(part, _readers(part, zoos, served, splits))
     quadrants.check_labels(part)
-    pairs = tuple(
-        PairTask(
-            number,
-            split,
-            served[2 * number],
-            served[2 * number + 1],
-            quadrants.has_reference(part, split),
-            leakage[split.attribute, split.object_name],
+    folds = splits_lib.of_config(config)
+    pairs = []
+    for number, split in enumerate(splits):
+        names = (split.attribute, split.object_name)
+        pairs.append(
+            PairTask(
+                number,
+                split,
+                served[2 * number],
+                served[2 * number + 1],
+                quadrants.has_reference(part, split),
+                leakage[names],
+                folds.fold(names) if folds else 0,
+                folds.is_sealed(names) if folds else None,
+            )
         )
-        for number, split in enumerate(splits)
-    )
-    return Plan(source, quadrants.digest(part), tuple(zoos), pairs, part, tuple(skipped))
+    digest = folds.sha256 if folds else ""
+    return Plan(source, quadrants.digest(part), tuple(zoos), tuple(pairs), part, tuple(skipped), digest)
 
 
 def _divided(
@@ -172,7 +222,7 @@ def _divided(
     """The pairs' quadrants, two zoos for each, and the pairs that are skipped, if that is asked for."""
     splits: list[quadrants.PairSplit] = []
     skipped = []
-    for attribute, object_name in itertools.product(config.pairs.attributes, config.pairs.objects):
+    for attribute, object_name in splits_lib.pairs_of(config):
         try:
             splits.append(quadrants.split(part, attribute, object_name))
         except quadrants.TooFewError as error:

@@ -8,21 +8,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kernelgan.data import complements
 from kernelgan.data import rendered as rendered_lib
 
 _NAMES = {"automobile": "car", "gray": "grey", "kitten": "cat", "lorry": "truck"}
 """What is rendered of a concept that data sets call otherwise."""
 
 
-def _rendered_names(pair: tuple[str, str]) -> tuple[str, str]:
-    """An attribute and an object by the renderer's names, as far as it has them."""
+def _rendered_pairs(pair: tuple[str, str]) -> set[tuple[str, str]]:
+    """An attribute and an object by the renderer's names, as far as known; of a complement all others."""
     known = (*rendered_lib.COLOURS, *rendered_lib.OBJECTS)
-    names = []
-    for name in pair:
-        name = name.strip().lower()
-        name = name.removesuffix("s") if name not in known else name
-        names.append(_NAMES.get(name, name))
-    return names[0], names[1]
+    choices: list[tuple[str, ...]] = []
+    for name, kind in zip(pair, (rendered_lib.COLOURS, rendered_lib.OBJECTS), strict=True):
+        own = complements.base(name).strip().lower()
+        own = own.removesuffix("s") if own not in known else own
+        own = _NAMES.get(own, own)
+        others = tuple(other for other in kind if other != own)
+        choices.append(others if complements.is_complement(name) else (own,))
+    return set(itertools.product(choices[0], choices[1]))
 
 
 @functools.lru_cache(maxsize=4)
@@ -53,7 +56,7 @@ def rendered(
     Returns:
       uint8 ``(N, size, size, 3)``.
     """
-    return _rendered(count, seed, size, frozenset(map(_rendered_names, exclude))).copy()
+    return _rendered(count, seed, size, frozenset().union(*map(_rendered_pairs, exclude))).copy()
 
 
 def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:

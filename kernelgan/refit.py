@@ -133,7 +133,13 @@ def eliminate(everything: jax.Array, chosen: jax.Array, each: int) -> jax.Array:
 
 
 def inverse_factor(blocks: jax.Array) -> jax.Array:
-    """The inverse of the Cholesky factor of each ``(..., q, q)``."""
+    """The inverse of the Cholesky factor of each ``(..., q, q)``.
+
+    On CPUs block after block: LAPACK's calls for several blocks wait for XLA's threads, and when the programs
+    of all devices wait, none goes on.
+    """
+    if blocks.ndim > 2 and jax.default_backend() == "cpu":
+        return lax.map(inverse_factor, blocks)
     eye = jnp.broadcast_to(jnp.eye(blocks.shape[-1]), blocks.shape)
     return solve_triangular(jnp.linalg.cholesky(blocks), eye, lower=True)
 

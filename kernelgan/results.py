@@ -157,6 +157,18 @@ class Placebo:
 
 
 @dataclass(frozen=True)
+class Behind:
+    """Everything behind a generator's networks, checked by content, see `data.leakage.Behind`."""
+
+    name: str = ""  # the fold, or the pair; "" over all pairs, where the numbers are the largest
+    held_out: int = 0  # pairs whose conjunctions nothing behind the networks read
+    learnt: int = 0  # pairs that the generator learnt from; 0: from the pair's own parents alone
+    readers: int = 0  # zoos and sets of probes
+    images: int = 0  # different training images that these read
+    leaked: int = 0  # conjunction images among them
+
+
+@dataclass(frozen=True)
 class Row:
     """One method's measurements, on one pair or over all."""
 
@@ -183,6 +195,8 @@ class Row:
     not_finite: int | None = None  # networks with answers that are not finite: they score 0
     images: int | None = None  # that its generator is handed for a pair
     steps: int | None = None  # of its generator's training
+    trainings: tuple[float, ...] = ()  # where it is trained, the figure of merit of each training's networks
+    behind: Behind | None = None  # of a generated method; None where zoos were trained elsewhere
     digest: str = ""  # of its networks, kept before they were measured
     placebos: dict[str, Placebo] = field(default_factory=dict)  # by a name of `placebo.NAMES`
     copies: int | None = None  # over all pairs, on how many its networks are copies of a parent
@@ -306,6 +320,8 @@ class Pair(Measured):
     zoo: dict[str, dict[str, Statistic]] = field(default_factory=dict)
     null_test: NullTest | None = None
     binding: Binding | None = None  # None where quadrants or the methods to judge by were not measured
+    fold: int | None = None  # of ``pairs.splits``, that holds the pair out; None without such a file
+    sealed: bool | None = None  # whether only registered runs open its test images
 
     @property
     def title(self) -> str:
@@ -333,6 +349,7 @@ class Source:
 
     source: str = ""
     notes: tuple[str, ...] = ()
+    splits: str = ""  # SHA-256 of the content of ``pairs.splits``; "" without such a file
     contact_sheet: dict[str, tuple[str, ...]] = field(default_factory=dict)  # labels of its rows and columns
 
 

@@ -44,13 +44,19 @@ class Made:
       tier: what they rest on: what the generator is handed, or "G" where it takes gradient steps on images.
       images: that it is handed for a pair.
       steps: of its training.
-      gradients: whether it differentiates something when it makes networks.
+      watched: what it was seen to do, from the import of its file to its networks.
+      trainings: how often it was trained; its networks are those of the first training, then the second, ...
     """
 
     tier: str
     images: int
     steps: int
-    gradients: bool
+    watched: check.Watched
+    trainings: int
+
+
+Trained = list[base.Fitted]
+"""A generator's state and metrics after each of its trainings, stacked along the pairs."""
 
 
 def train_zoos(of: Run, plan: Plan) -> Zoos:
@@ -85,7 +91,9 @@ def _read_zoo(of: Run, task: zoo.ZooTask) -> dict[str, Any]:
 
 
 def train_half_width(of: Run, plan: Plan) -> Zoos:
-    """The zoos at half width, as many networks of each as there are of a baseline."""
+    """The zoos at half width, as many networks of each as there are of a baseline; none if no row asks."""
+    if "half_width_pair" not in methods.chosen(methods.BASELINES, of.settings.baselines.methods):
+        return []
     tasks = [dataclasses.replace(task, models=of.settings.baselines.models) for task in plan.zoos]
     return _trained_zoos(of, plan, tasks, "half_width")
 
@@ -214,16 +222,17 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
     }
     made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
     validation = of.settings.zoo.validation_images
+    wanted = methods.chosen(methods.BASELINES, settings.methods)
 
     for name, loss in (("distilled", squared_error), ("trained_on_conjunction", cross_entropy)):
         pairs = plan.pairs if name == "distilled" else taught
-        if not pairs:
+        if not pairs or name not in wanted:
             continue
         key = {
             "config": keys.of_values(
                 [
                     [of.settings.seed, of.settings.model, of.settings.data.image_size, training, validation],
-                    stages.without_pace(settings, "random_networks", "random_bias"),
+                    stages.without_pace(settings, "methods", "random_networks", "random_bias"),
                 ]
             ),
             "images": keys.of_values([plan.digest, [lesson.groups.key for lesson in lessons[name]]]),
@@ -291,46 +300,66 @@ def _generator_key(of: Run, plan: Plan, loaded: loading.Loaded, probes: list[bas
     }
 
 
-def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, base.Fitted]:
-    """Every generator's state, stacked along the pairs."""
+def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, Trained]:
+    """Every generator's states; one that has steps is trained ``config.trainings`` times."""
     fitted = {}
     for loaded in of.generators:
-        generator, probes = loaded.generator, _probes(of, plan, loaded.generator)
-        folds = folds_of(plan, loaded)
-        task = base.Task(
-            loaded.name,
-            generator,
-            base.views(loaded.name, generator, _parents(plan, zoos), probes, _weights(plan, folds)),
-            tuple(fold.name for fold in folds) or tuple(pair.split.name for pair in plan.pairs),
-        )
-
-        def work(saver: Saver, progress: Progress, task: base.Task = task, loaded: Any = loaded) -> Params:  # noqa: ANN401
-            made = base.fit(
-                task,
-                seed=of.settings.seed,
-                steps_per_call=of.settings.checkpoint.steps,
-                remedy=(
-                    f"A smaller generators.{loaded.name}.learning_rate usually helps; the zoos are kept."
-                ),
-                saver=saver,
-                progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
-            )
-            return {"state": serialization.to_state_dict(made.state), "history": made.history}
-
-        if task.steps == 0:
-            state, history = base.fit(task, seed=of.settings.seed)
-        else:
-            key = _generator_key(of, plan, loaded, probes)
-            key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
-            found = of.stages.once(f"fit/{loaded.name}", key, work, timing="fit")
-            state, history = base.from_dict(task, found["state"]), found["history"]
+        probes, folds = _probes(of, plan, loaded.generator), folds_of(plan, loaded)
+        with check.watched() as watched:
+            task = _task(plan, loaded, _parents(plan, zoos), probes, folds)
+        key = _generator_key(of, plan, loaded, probes)
+        key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
+        times = of.settings.trainings if task.steps else 1
+        with check.watched() as at_once:  # a generator that takes no steps is begun here
+            trained = [_fitted(of, loaded, task, key, number) for number in range(1, times + 1)]
+        watched |= at_once if task.steps == 0 else check.Watched()
         if folds:  # each pair is judged by the fold that holds it out
             of_pair = [
                 next(n for n, fold in enumerate(folds) if pair.names in fold.held_out) for pair in plan.pairs
             ]
-            state, history = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], (state, history))
-        fitted[loaded.name] = base.Fitted(state, history)
+            trained = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], trained)
+        fitted[loaded.name] = [one._replace(watched=watched) for one in trained]
     return fitted
+
+
+def _task(
+    plan: Plan,
+    loaded: loading.Loaded,
+    parents: list[Parents],
+    probes: list[base.Probes],
+    folds: Sequence[leakage.Fold] = (),
+) -> base.Task:
+    """What is fitted, for every pair or fold."""
+    names = tuple(fold.name for fold in folds) or tuple(pair.split.name for pair in plan.pairs)
+    weights = [np.array([fold.weights[pair.names] for pair in plan.pairs], np.float32) for fold in folds]
+    views = base.views(loaded.name, loaded.generator, parents, probes, weights)
+    return base.Task(loaded.name, loaded.generator, views, names)
+
+
+def _fitted(
+    of: Run, loaded: loading.Loaded, task: base.Task, key: dict[str, str], number: int
+) -> base.Fitted:
+    """A generator after one of its trainings, from 1; each is a stage, and has its own random numbers."""
+    stage = f"fit/{loaded.name}"
+    if number > 1:
+        stage, key = f"{stage}-{number}", {**key, "training": str(number)}
+        task = task._replace(names=tuple(f"{name}, training {number}" for name in task.names))
+
+    def work(saver: Saver, progress: Progress) -> Params:
+        made = base.fit(
+            task,
+            seed=of.settings.seed,
+            steps_per_call=of.settings.checkpoint.steps,
+            remedy=f"A smaller generators.{loaded.name}.learning_rate usually helps; the zoos are kept.",
+            saver=saver,
+            progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
+        )
+        return {"state": serialization.to_state_dict(made.state), "history": made.history}
+
+    if task.steps == 0:
+        return base.fit(task, seed=of.settings.seed)
+    found = of.stages.once(stage, key, work, timing="fit")
+    return base.Fitted(base.from_dict(task, found["state"]), found["history"])
 
 
 def folds_of(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
@@ -341,10 +370,6 @@ def folds_of(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
     """
     generator = loaded.generator
     return plan.folds(loaded.name, probes=generator.reads == "U") if generator.joint else ()
-
-
-def _weights(plan: Plan, folds: Sequence[leakage.Fold]) -> list[np.ndarray]:
-    return [np.array([fold.weights[pair.names] for pair in plan.pairs], np.float32) for fold in folds]
 
 
 def _shown(progress: Progress, metric: str) -> Callable[[int, int, dict[str, float]], None]:
@@ -358,7 +383,7 @@ def _shown(progress: Progress, metric: str) -> Callable[[int, int, dict[str, flo
 
 
 def generate(
-    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
+    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, Trained]
 ) -> tuple[dict[str, list[dict[str, Params]]], dict[str, Made]]:
     """By generator, for each pair the networks by row, and how they were made; a stage for each generator.
 
@@ -367,8 +392,7 @@ def generate(
     made: dict[str, list[dict[str, Params]]] = {}
     how: dict[str, Made] = {}
     for loaded in of.generators:
-        probes = _probes(of, plan, loaded.generator)
-        key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+        probes, key = _generating(of, plan, loaded)
 
         def work(
             saver: Saver,
@@ -378,7 +402,9 @@ def generate(
         ) -> dict[str, Any]:
             del saver
             with check.watched() as watched:
-                by_pair = _generated(of, plan, loaded, fitted, _parents(plan, zoos), probes)
+                by_pair = _of_all_trainings(
+                    of, plan, loaded, fitted[loaded.name], _parents(plan, zoos), probes
+                )
             for networks in by_pair:
                 check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
                 if networks.keys() != by_pair[0].keys():
@@ -388,14 +414,14 @@ def generate(
                     )
             progress(len(by_pair), len(by_pair))
             rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
-            return {**rows, "history": {"gradients": np.array(watched.gradients)}}
+            seen = {name: np.array(value) for name, value in dataclasses.asdict(watched).items()}
+            return {**rows, "history": seen}
 
         stage = f"generate/{loaded.name}"
         found = of.stages.once(stage, key, work, timing=stage)
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
-        how[loaded.name] = _made(
-            loaded.generator, probes, fitted[loaded.name], bool(found["history"]["gradients"])
-        )
+        seen = check.Watched(**{name: bool(value) for name, value in found["history"].items()})
+        how[loaded.name] = _made(loaded, probes, fitted[loaded.name], seen)
     digests = {
         pair.split.name: {
             row: keys.of_arrays(params)
@@ -408,17 +434,23 @@ def generate(
     return made, how
 
 
+def _generating(of: Run, plan: Plan, loaded: loading.Loaded) -> tuple[list[base.Probes], dict[str, str]]:
+    """What a fitted generator is handed, and parts of the key of the networks that it makes."""
+    probes = _probes(of, plan, loaded.generator)
+    return probes, {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+
+
 def _generated(
     of: Run,
     plan: Plan,
     loaded: loading.Loaded,
-    fitted: dict[str, base.Fitted],
+    fitted: base.Fitted,
     parents: list[Parents],
     probes: list[base.Probes],
 ) -> list[base.Networks]:
     return base.generate(
         loaded.generator,
-        fitted[loaded.name].state,
+        fitted.state,
         parents,
         probes,
         [pair_key(of, pair.split.name) for pair in plan.pairs],
@@ -426,29 +458,60 @@ def _generated(
     )
 
 
+def _of_all_trainings(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    trained: Trained,
+    parents: list[Parents],
+    probes: list[base.Probes],
+) -> list[base.Networks]:
+    """Of each pair, the networks of one training after the other."""
+    parts = [_generated(of, plan, loaded, one, parents, probes) for one in trained]
+    return [
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *networks)
+        for networks in zip(*parts, strict=True)
+    ]
+
+
 def _by_row(name: str, networks: base.Networks) -> dict[str, Params]:
     return {base.row_name(name, key): params for key, params in networks.items()}
 
 
-def _made(generator: base.Generator, probes: list[base.Probes], fitted: base.Fitted, gradients: bool) -> Made:
+def _made(
+    loaded: loading.Loaded, probes: list[base.Probes], trained: Trained, watched: check.Watched
+) -> Made:
     """How a generator made its networks, as the table says it.
 
-    A joint generator's steps are on other pairs: it may take them and stay in its tier.
+    A joint generator's steps are on other pairs: it may take them and stay in its tier. One that asks the
+    package for images reads more than the parents, whatever it says.
     """
-    steps = max((np.shape(leaf)[-1] for leaf in jax.tree.leaves(fitted.history)), default=0)
+    generator, first = loaded.generator, trained[0]
+    watched |= loaded.watched | (first.watched or check.Watched())
+    steps = max((np.shape(leaf)[-1] for leaf in jax.tree.leaves(first.history)), default=0)
     own = steps > 0 and generator.reads != "W" and not generator.joint
     images = max((len(given) for given in probes if given is not None), default=0)
-    return Made("G" if gradients or own else generator.reads, images, steps, gradients)
+    tier = "S" if watched.images and generator.reads == "W" else generator.reads
+    return Made("G" if watched.gradients or own else tier, images, steps, watched, len(trained))
 
 
 def generate_placebos(
-    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, base.Fitted]
+    of: Run,
+    plan: Plan,
+    zoos: Zoos,
+    fitted: dict[str, Trained],
+    generated: dict[str, list[dict[str, Params]]],
 ) -> dict[str, list[dict[str, dict[str, Params]]]]:
-    """By generator, for each pair, by row and placebo: networks made from placebo parents."""
+    """By generator, for each pair, by row and placebo: networks that the first training makes of placebos.
+
+    A generator that takes no steps views them and begins anew; one that was trained is not trained again.
+
+    Raises:
+      UserError: asked again for the networks of the true parents, a generator gives others.
+    """
     made: dict[str, list[dict[str, dict[str, Params]]]] = {}
     for loaded in of.generators:
-        probes = _probes(of, plan, loaded.generator)
-        key = {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+        probes, key = _generating(of, plan, loaded)
         key["placebos"] = keys.of_source(*CODE["placebos"])
 
         def work(
@@ -458,21 +521,39 @@ def generate_placebos(
             probes: list[base.Probes] = probes,
         ) -> dict[str, Any]:
             del saver
-            exchanged = _placebo_parents(of, plan, zoos)
+            exchanged, first = _placebo_parents(of, plan, zoos), fitted[loaded.name][0]
             rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
             for done, name in enumerate(exchanged[0]):
                 parents = [of_pair[name] for of_pair in exchanged]
-                for number, networks in enumerate(_generated(of, plan, loaded, fitted, parents, probes)):
+                own = _begun_anew(of, plan, loaded, first, parents, probes)
+                for number, networks in enumerate(_generated(of, plan, loaded, own, parents, probes)):
                     for row, params in _by_row(loaded.name, networks).items():
-                        few = jax.tree.map(lambda leaf: leaf[: placebo.NETWORKS], params)
-                        rows[str(number)].setdefault(row, {})[name] = few
+                        rows[str(number)].setdefault(row, {})[name] = placebo.some(params)
                 progress(done + 1, len(exchanged[0]))
+            again = _of_all_trainings(of, plan, loaded, fitted[loaded.name], _parents(plan, zoos), probes)
+            for networks, before in zip(again, generated[loaded.name], strict=True):
+                check.check_same(_by_row(loaded.name, networks), before, loaded.name)
             return rows
 
         stage = f"placebos/{loaded.name}"
         found = of.stages.once(stage, key, work, timing="placebos")
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
     return made
+
+
+def _begun_anew(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    fitted: base.Fitted,
+    parents: list[Parents],
+    probes: list[base.Probes],
+) -> base.Fitted:
+    """A generator's state; of one that takes no steps it is made from these parents."""
+    if loaded.generator.joint or jax.tree.leaves(fitted.history):
+        return fitted
+    task = _task(plan, loaded, parents, probes)
+    return fitted if task.steps > 0 else base.fit(task, seed=of.settings.seed)
 
 
 def _placebo_parents(of: Run, plan: Plan, zoos: Zoos) -> list[dict[str, Parents]]:

@@ -28,6 +28,10 @@ Config = Any
 """Nested attribute access, as an ``ml_collections.ConfigDict`` from ``configs/`` gives."""
 
 
+PairName = tuple[str, str]
+"""An attribute and an object."""
+
+
 class Quadrant(enum.IntEnum):
     """Which of a pair's two concepts an image holds.
 

@@ -35,7 +35,7 @@ def test_another_zoo_in_place_of_a_damaged_one_remakes_all_that_was_made_from_it
     pipeline.run(small_config(), copied, stage="evaluate")
     said = _said(capsys)
     assert said.pop("zoo") == "is made again: it is damaged"
-    assert said.pop("trained_on_conjunction") == said.pop("half_width") == "done before"
+    assert said.pop("trained_on_conjunction") == "done before"
     for stage in ("generate/cyclegan", "placebos/cyclegan"):
         assert said.pop(stage) == "is made again: its input fit/cyclegan and its input zoo changed since"
     assert set(said) == {"fit/cyclegan", "distilled"}
@@ -94,16 +94,22 @@ def _folder_config(folder):
     return small_config(fields | {"data.source": "folder", "data.folder": str(folder)})
 
 
-def test_moved_images_change_nothing_and_other_images_everything(folder, tmp_path, capsys):
+def test_moved_images_change_nothing_and_other_images_everything(folder, tmp_path, capsys, monkeypatch):
     workdir = tmp_path / "run"
     pipeline.run(_folder_config(folder), workdir, stage="evaluate")
     before = measured(workdir)
+    (pair,) = results.read_results(workdir).pairs
+    assert pair.data.test == dict.fromkeys(("a&o", "a&!o", "!a&o", "!a&!o"), 5)  # as the csv file says
+    assert all(pair.figure(row).known for row in before)
     moved = folder.rename(tmp_path / "moved")
-    assert pipeline.run(_folder_config(folder), workdir, stage="data") is not None  # finished: shown without
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.report, "show", lambda workdir: workdir)
+        shown = pipeline.run(_folder_config(folder), workdir, stage="data")
+    assert shown == workdir  # finished: shown without the images
     capsys.readouterr()
     pipeline.run(_folder_config(moved), workdir, stage="evaluate")
     said = _said(capsys)
-    assert {"zoo", "fit/cyclegan", "distilled", "half_width", "generate/cyclegan"} <= set(said)
+    assert {"zoo", "fit/cyclegan", "distilled", "trained_on_conjunction", "generate/cyclegan"} <= set(said)
     assert set(said.values()) == {"done before"}
     assert measured(workdir) == before
 
@@ -111,7 +117,7 @@ def test_moved_images_change_nothing_and_other_images_everything(folder, tmp_pat
     Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
     pipeline.run(_folder_config(moved), workdir, stage="evaluate")
     said = _said(capsys)
-    assert said.pop("zoo") == said.pop("half_width") == "is made again: its images changed since"
+    assert said.pop("zoo") == said.pop("trained_on_conjunction") == "is made again: its images changed since"
     assert said.pop("fit/cyclegan") == "is made again: its input zoo changed since"
     assert all(words.startswith("is made again: ") for words in said.values())
     after = measured(workdir)
@@ -128,17 +134,16 @@ def test_a_zoo_that_is_taken_out_and_given_back_has_the_same_rows(finished, tmp_
         export.export(finished, file, network=name)
         given[f"zoo.{kind}_file"] = str(file)
     workdir = tmp_path / "run"
-    path = pipeline.run(small_config(given), workdir)
-    assert path.exists()
+    pipeline.run(small_config(given), workdir, stage="evaluate")
     assert not (workdir / "checkpoints/zoo").exists()
     expected, found = (results.read_results(run).pairs[0] for run in (finished, workdir))
     assert found.methods.keys() == expected.methods.keys()
     assert found.zoo == {}
-    for row in ("attribute_only", "object_only", "average", "distilled", "cyclegan_a2b", "half_width_pair"):
+    for row in ("attribute_only", "object_only", "average", "distilled", "cyclegan_a2b"):
         assert found.figure(row) == expected.figure(row)
     ours, theirs = export.networks(workdir), export.networks(finished)
     assert ours.keys() == theirs.keys()
-    for name in ("black", "cat", "black_half_width", "cat_half_width", "cyclegan_a2b"):
+    for name in ("black", "cat", "cyclegan_a2b"):
         jax.tree.map(np.testing.assert_array_equal, ours[name], theirs[name])
 
 

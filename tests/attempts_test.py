@@ -2,11 +2,13 @@
 
 import csv
 import subprocess
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tiny_runs import small_config
 
-from kernelgan import attempts, environment, pipeline, results
+from kernelgan import attempts, environment, evidence, keys, pipeline, results, workdir
 from kernelgan.evaluation import comparison
 from kernelgan.types import UserError
 
@@ -65,3 +67,15 @@ def test_the_commit_is_that_of_the_package():
     asked = subprocess.run(command, check=False, capture_output=True, text=True)
     assert found.commit == asked.stdout.strip()
     assert (found.clean is None) == (not found.commit)
+
+
+def test_networks_that_are_not_those_that_were_hashed_are_not_scored(tmp_path):
+    params = {"conv1": {"kernel": np.zeros((2, 3)), "bias": np.ones(2)}}
+    made = SimpleNamespace(generated={"mine": [{"mine": params}]})
+    plan = SimpleNamespace(pairs=[SimpleNamespace(number=0, split=SimpleNamespace(name="black cat"))])
+    run = SimpleNamespace(stages=SimpleNamespace(workdir=tmp_path))
+    workdir.write_networks(tmp_path, {"black cat": {"mine": keys.of_arrays(params)}})
+    evidence._check_digests(run, plan, made)
+    params["conv1"]["bias"][0] = 2
+    with pytest.raises(UserError, match=r"networks\.json.*mine of black cat"):
+        evidence._check_digests(run, plan, made)

@@ -1,3 +1,7 @@
+import copy
+import itertools
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -287,3 +291,59 @@ def test_one_attribute_with_several_objects_has_a_board_too():
 
 def test_one_pair_has_no_board(board):
     assert comparison.overall(board[0][:1], merit="worst", resamples=10, seed=0) is None
+
+
+# Trainings of a generator ---------------------------------------------------------------------------------
+
+
+def _pair_of(difference, error, trainings):
+    test = {
+        "difference": {"mean": difference, "ci95": [0.0, 0.0]},
+        "p_value": float(2 * stats.norm.sf(abs(difference) / error)),
+        "error": error,
+        "freedom": math.inf,
+    }
+    return {"methods": {"mine": {"trainings": trainings}}, "tests": {"mine": {"zipit": test}}}
+
+
+@pytest.mark.parametrize("trainings", [(), (0.75,), (0.75, 0.75, 0.75)])
+def test_trainings_that_do_not_differ_change_no_test(trainings):
+    pair = _pair_of(0.05, 0.01, trainings)
+    expected = copy.deepcopy(pair)
+    comparison.add_trainings(pair)
+    assert pair == expected
+
+
+@pytest.mark.parametrize("spread", [0.1])
+def test_a_training_is_a_random_unit(spread):
+    """Generators of which each training draws an offset: no more than the level is called different."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(1000):
+        offsets = spread * rng.normal(size=3)
+        pair = _pair_of(offsets.mean() + 0.02 * rng.normal(), 0.02, tuple(0.7 + offsets))
+        comparison.add_trainings(pair)
+        found.append(pair["tests"]["mine"]["zipit"]["p_value"] < 0.05)
+    assert np.mean(found) < 0.065
+
+
+def test_over_pairs_trainings_that_disagree_have_few_degrees_of_freedom():
+    pairs = []
+    for number, (attribute, thing) in enumerate(itertools.product("abcd", "wxyz")):
+        mean = 0.7 + 0.001 * number
+        methods = {
+            "mine": {"kind": "generated", "auroc": {"worst": {"mean": mean}}, "steps": 9},
+            "zipit": {"kind": "merge", "auroc": {"worst": {"mean": mean - 0.05 - 0.0001 * number}}},
+        }
+        pairs.append({"pair": {"attribute": attribute, "object": thing}, "methods": methods, "tests": {}})
+    settings = {"merit": "worst", "resamples": 200, "seed": 0}
+    surely = comparison.overall(pairs, **settings)["tests"]["mine"]["zipit"]
+    for pair in pairs:
+        mean = pair["methods"]["mine"]["auroc"]["worst"]["mean"]
+        pair["methods"]["mine"]["trainings"] = [mean - 0.04, mean, mean + 0.04]
+    record = comparison.overall(pairs, **settings)
+    found = record["tests"]["mine"]["zipit"]
+    assert np.diff(record["methods"]["mine"]["trainings"]) == pytest.approx([0.04, 0.04])
+    assert found["error"] == pytest.approx(math.hypot(surely["error"], 0.04 / math.sqrt(3)))
+    assert found["freedom"] == pytest.approx(2, abs=0.1)
+    assert surely["p_adjusted"] < 0.05 < found["p_adjusted"]

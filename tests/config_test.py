@@ -43,6 +43,8 @@ def _bad_values(field, default_value):
     """Values of another type, and of the same type out of range."""
     if field in ("pairs.attributes", "pairs.objects"):
         return ["black", (), ("black", "black"), ("",), (1,)]
+    if field == "baselines.methods":
+        return ["average", ("averages",), ("average", "average"), (1,), None]
     if isinstance(default_value, tuple):
         return [0, "3", (), (0, 0), ("a", "b"), (float("nan"), 1), None, True]
     if isinstance(default_value, bool):

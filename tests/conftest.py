@@ -1,14 +1,19 @@
 """What several test modules share: a very small network, images, and a saver that keeps states in memory."""
 
+import fcntl
+import importlib.metadata
 import os
 import shutil
 from pathlib import Path
 
-# Nearly all of these tests' time is XLA's: compile fast rather than well, and keep what was compiled. JAX
-# finds it again by the program, its options and versions; delete the directory as you like.
+# Nearly all of these tests' time is that of compilers: compile fast rather than well, and keep what was
+# compiled. JAX finds it again by the program, its options and versions; delete the directory as you like.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # where more are meant, the test says so
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("NUMBA_OPT", "1")
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # others may not know the flag
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # half the time
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -22,6 +27,12 @@ from kernelgan.baselines import methods  # noqa: E402
 from kernelgan.data import quadrants  # noqa: E402
 
 IMAGE_SIZE = 16
+
+
+def pytest_configure(config):
+    """On several processes each has half of the files, whose fixtures and programs it makes once."""
+    if getattr(config.option, "dist", "") == "load":
+        config.option.dist = "worksteal"
 
 
 class KilledError(Exception):
@@ -184,14 +195,22 @@ def make_context(network, make_parents, images):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The work directory of one uninterrupted small run; not to be written to."""
+    """The work directory of one uninterrupted small run without its report; not to be written to.
+
+    Several processes of pytest-xdist share it: the first that needs it makes it.
+    """
     import tiny_runs  # most tests need neither Orbax nor the stages
 
     from kernelgan import pipeline
 
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
-    pipeline.run(tiny_runs.small_config(), workdir)
-    return workdir
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "finished/recipe.sha256").exists():
+            pipeline.run(tiny_runs.small_config(), shared / "finished", stage="evaluate")
+    return shared / "finished"
 
 
 @pytest.fixture

@@ -112,21 +112,28 @@ import hashlib, sys, jax, jax.numpy as jnp, numpy as np
 from kernelgan import models
 from kernelgan.ops.cpu import microkernels
 images = jax.random.uniform(jax.random.key(1), (37, 14, 14, 3))
-def loss(params, form):
+volumes = jax.random.uniform(jax.random.key(2), (19, 3, 5, 5, 3), minval=-1)
+def layers(params, form):
     return jnp.sum(jnp.sin(models.run_convnet(models.ConvNet((6, 7), 3, form=form), params, images)[0]))
-params = models.initialise_convnet(models.ConvNet((6, 7), 3), 14, jax.random.key(0))
-ours, plain = (jax.tree.leaves(jax.grad(loss)(params, form)) for form in ("direct", "plain"))
-for a, b in zip(ours, plain):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
-print(microkernels.WIDTH, hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in ours)).hexdigest())
+def kernels(given, form):
+    return jnp.sum(jnp.sin(models.KernelGenerator(9, form).apply(*given)))
+network = models.initialise_convnet(models.ConvNet((6, 7), 3), 14, jax.random.key(0))
+generator = models.KernelGenerator(9, "plain").init(jax.random.key(0), volumes)
+found = b""
+for loss, given in ((layers, network), (kernels, (generator, volumes))):
+    ours, plain = (jax.tree.leaves(jax.grad(loss)(given, form)) for form in ("direct", "plain"))
+    for a, b in zip(ours, plain):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
+        found += np.asarray(a).tobytes()
+print(microkernels.WIDTH, hashlib.sha256(found).hexdigest())
 """
 
 
-def _in_another_process(cache, **environment):
+def _at_width(width, cache):
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
         cwd=ROOT,
-        env={**os.environ, "XDG_CACHE_HOME": str(cache), **environment},
+        env={**os.environ, "XDG_CACHE_HOME": str(cache), "KERNELGAN_VECTOR_WIDTH": width},
         capture_output=True,
         text=True,
         check=False,
@@ -136,10 +143,14 @@ def _in_another_process(cache, **environment):
 
 
 def test_another_vector_width_gives_the_same_and_code_found_on_disk_the_same_bits(tmp_path):
-    fresh = _in_another_process(tmp_path, KERNELGAN_VECTOR_WIDTH="4")
-    assert fresh[0] == "4"
+    """Of the networks' layers, and of the convolutions over kernels."""
+    from kernelgan.ops.cpu import microkernels
+
+    width = "8" if microkernels.WIDTH == 4 else "4"
+    fresh = _at_width(width, tmp_path)
+    assert fresh[0] == width
     assert any(tmp_path.rglob("*.nbc"))
-    assert _in_another_process(tmp_path, KERNELGAN_VECTOR_WIDTH="4") == fresh
+    assert _at_width(width, tmp_path) == fresh
 
 
 def test_a_form_that_is_asked_for_is_used():

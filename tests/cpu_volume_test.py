@@ -1,8 +1,5 @@
 """Tests for kernelgan.ops.cpu's volumes: against XLA's own convolution, in every shape and vector width."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -165,38 +162,3 @@ def test_what_is_not_a_number_is_not_hidden():
     found = network.apply(params, volumes.at[1, 1, 1, 1, 0].set(jnp.nan))
     assert np.isnan(found[1]).all()
     assert np.isfinite(found[jnp.array([0, 2])]).all()
-
-
-_PROGRAM = """
-import hashlib, jax, jax.numpy as jnp, numpy as np
-from kernelgan import models
-from kernelgan.ops.cpu import microkernels
-volumes = jax.random.uniform(jax.random.key(1), (19, 3, 5, 5, 3), minval=-1)
-params = models.KernelGenerator(9, "plain").init(jax.random.key(0), volumes)
-def loss(params, volumes, form):
-    return jnp.sum(jnp.sin(models.KernelGenerator(9, form).apply(params, volumes)))
-ours, plain = (jax.tree.leaves(jax.grad(loss, (0, 1))(params, volumes, form)) for form in ("direct", "plain"))
-for a, b in zip(ours, plain):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
-print(microkernels.WIDTH, hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in ours)).hexdigest())
-"""
-
-
-def _in_another_process(cache, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM],
-        cwd=ROOT,
-        env={**os.environ, "XDG_CACHE_HOME": str(cache), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
-def test_another_vector_width_gives_the_same_and_code_found_on_disk_the_same_bits(tmp_path):
-    fresh = _in_another_process(tmp_path, KERNELGAN_VECTOR_WIDTH="8")
-    assert fresh[0] == "8"
-    assert any(tmp_path.rglob("*.nbc"))
-    assert _in_another_process(tmp_path, KERNELGAN_VECTOR_WIDTH="8") == fresh

@@ -17,6 +17,7 @@ from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
 from kernelgan.data.leakage import LeakageError
 from kernelgan.evaluation import comparison, features, measurement, verdict
+from kernelgan.evaluation.pairs import evaluate_pair
 from kernelgan.keys import StageKey
 from kernelgan.report import prose
 from kernelgan.types import Quadrant
@@ -73,7 +74,7 @@ def measure(context, tmp_path_factory):
         directory = tmp_path_factory.mktemp("planted")
         for file in kept.iterdir():
             (directory / file.name).hardlink_to(file)
-        found, _ = measurement.evaluate_pair(
+        found, _ = evaluate_pair(
             context,
             TEST,
             QUADRANT,
@@ -95,11 +96,11 @@ def measure(context, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(context, world, measure):
-    """``judge(generator)``: the pair's record, and its verdict."""
+    """``judge(generator, others)``: the pair's record, and its verdict."""
 
-    def of(generator):
+    def of(generator, others=world[3]):
         probes = context.probes(generator)
-        made, placebos, tier = cheats.run(generator, context.parents, world[3], probes)
+        made, placebos, tier = cheats.run(generator, context.parents, others, probes)
         row = methods.Method(
             "generated",
             "planted",
@@ -225,6 +226,85 @@ def test_without_placebos_there_is_no_yes(composed):
         one_sided = copy.deepcopy(record)
         one_sided["methods"]["planted"]["placebos"] = kept
         assert _judged(one_sided).broken == ("no placebo",)
+
+
+def test_a_mixture_is_judged_by_the_networks_that_it_is_made_of(judge, world):
+    """The first networks are of the parents and fall with placebos; the others were made elsewhere."""
+    elsewhere = cheats.compose(cheats.world(seed=20)[2])
+    rng = np.random.default_rng(0)
+
+    def generate(key, parents, probes):
+        mixed = [cheats.compose(parents)] + [
+            jax.tree.map(lambda leaf: leaf * rng.uniform(0.99, 1.01, leaf.shape), elsewhere) for _ in range(3)
+        ]
+        return jax.tree.map(lambda *leaves: np.float32(np.concatenate(leaves)), *mixed)
+
+    record, found = judge(cheats.stateless(generate))
+    assert record["methods"]["planted"]["networks"] == 4 * cheats.COUNT
+    assert found.broken == ("placebo",)
+
+
+def test_who_knows_random_networks_by_their_weights_is_unmasked_by_opposite_parents(judge):
+    """On a pair without other concepts: it answers badly where the weights look untrained."""
+    elsewhere = cheats.compose(cheats.world(seed=20)[2])
+
+    def generate(key, parents, probes):
+        looks_trained = all((zoo["conv2"]["kernel"] == 0).any() for zoo in parents)
+        return elsewhere if looks_trained else jax.tree.map(np.zeros_like, elsewhere)
+
+    _, found = judge(cheats.stateless(generate), others=None)
+    assert found.broken == ("placebo",)
+    record, found = judge(cheats.composer(), others=None)
+    assert (found.answer, found.broken) == ("yes", ())
+    placebos = record["methods"]["planted"]["placebos"]
+    assert all(placebos[f"{side}_opposite"]["auroc"]["mean"] < 0.3 for side in ("attribute", "object"))
+
+
+def test_a_placebo_whose_answers_are_not_finite_supports_no_claim(judge, world):
+    others = [zoo["conv1"]["kernel"] for zoo in world[3].values()]
+
+    def generate(key, parents, probes):
+        params = jax.tree.map(np.copy, cheats.compose(parents))
+        if any(np.array_equal(zoo["conv1"]["kernel"], other) for zoo in parents for other in others):
+            params["conv1"]["kernel"] *= 1e38
+            params["conv2"]["kernel"] *= 1e38
+        return params
+
+    record, found = judge(cheats.stateless(generate))
+    assert found.broken == ("placebo",)
+    assert len(record["methods"]["planted"]["placebos"]) == 4
+
+
+def test_a_rival_whose_answers_are_not_finite_was_not_beaten(composed):
+    record = copy.deepcopy(composed[0])
+    record["methods"]["average"]["not_finite"] = 1
+    found = _judged(record)
+    assert (found.answer, found.broken) == ("cannot tell", ("not above",))
+    assert _outcomes(found)["average"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("test", "broken"),
+    [
+        ({"a&o": 19, "a&!o": 50, "!a&o": 50, "!a&!o": 50}, ("few images",)),
+        ({"a&o": 20, "a&!o": 20, "!a&o": 20, "!a&!o": 20, "rest": 1}, ()),
+    ],
+)
+def test_a_handful_of_test_images_supports_no_claim(composed, test, broken):
+    record = copy.deepcopy(composed[0])
+    record["data"]["test"] = test
+    assert _judged(record).broken == broken
+
+
+@pytest.mark.parametrize("resamples", [2, 5, 200])
+def test_few_resamples_make_no_difference_clear_that_is_not(resamples):
+    """Two methods that do not differ, each with a standard error of 1."""
+    rng = np.random.default_rng(0)
+    p_values = [
+        comparison.difference(rng.normal(), rng.normal(), *rng.normal(size=(2, resamples)))["p_value"]
+        for _ in range(400)
+    ]
+    assert np.mean(np.array(p_values) < 0.05) < 0.08
 
 
 # What a generator is handed -------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 import dataclasses
 import textwrap
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernelgan import models
+from kernelgan import models, probes
 from kernelgan.generators import FAMILIES, Generator, Parents, base, check, loading, stateless
 from kernelgan.types import UserError
 
@@ -402,7 +403,52 @@ def test_gradients_taken_while_networks_are_made_are_seen():
     def steps(values):
         return values - 0.1 * jax.grad(lambda x: jnp.sum(x**2))(values)
 
-    for work, expected in ((steps, True), (jax.jit(steps), True), (jnp.sum, False)):
+    def elsewhere(values):
+        thread = threading.Thread(target=steps, args=(values,))
+        thread.start()
+        thread.join()
+
+    for work, expected in ((steps, True), (jax.jit(steps), True), (elsewhere, True), (jnp.sum, False)):
         with check.watched() as watched:
             work(jnp.ones(3))
-        assert watched.gradients == expected
+        assert (watched.gradients, watched.images) == (expected, False)
+
+
+@pytest.mark.parametrize(("ask", "expected"), [(probes.noise, True), (np.ones, False)])
+def test_images_of_the_package_that_a_generator_asks_for_are_seen(ask, expected):
+    with check.watched() as watched:
+        ask(2)
+    assert (watched.gradients, watched.images) == (False, expected)
+
+
+def test_what_a_file_does_when_it_is_imported_is_seen(write, network):
+    file = write(textwrap.dedent(MEAN) + "import jax\njax.grad(lambda x: x * x)(1.0)\n", "eager.py")
+    (loaded,) = loading.load({}, [file], network)
+    assert loaded.watched.gradients
+    assert not loading.load({}, [write(MEAN, "mean.py")], network)[0].watched.gradients
+
+
+def test_a_generator_that_writes_into_its_parents_changes_no_others(parents):
+    before = jax.tree.map(np.copy, parents)
+
+    def generate(key, parents, probes):
+        for leaf in jax.tree.leaves(parents):
+            leaf.flags.writeable = True
+            leaf[...] = 0
+        return parents.attribute
+
+    _generate(stateless(generate), {}, parents)
+    jax.tree.map(np.testing.assert_array_equal, parents, before)
+
+
+def test_networks_given_again_may_differ_by_rounding_alone(parents):
+    before = {"row": parents[0].attribute}
+    rounded = jax.tree.map(lambda leaf: leaf * np.float32(1 + 1e-6), before)
+    check.check_same(rounded, before, "mine")
+    for other in (
+        {},
+        {"row": parents[0].object},
+        {"row": jax.tree.map(lambda leaf: leaf[:1], parents[0].attribute)},
+    ):
+        with pytest.raises(UserError, match="mine"):
+            check.check_same(other, before, "mine")

@@ -38,6 +38,7 @@ def _plane(values, seed):
 def in_this_process():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocol, "embed", _plane)
+        patch.setattr(populations, "IMAGES", 64)
         patch.setattr(measurements, "workers", lambda processes: contextlib.nullcontext(AtOnce()))
         yield
 
@@ -90,7 +91,8 @@ def test_the_results_hold_every_population_and_comparison(finished):
         for test in document["picked"][comparison].values():
             assert (test["candidates"], test["null_networks"], test["picked"]) == (*expected, 2)
     asked = {name: record["networks"] for name, record in document["asked"].items()}
-    assert asked == SIZES | {"black": 4, "cat": 4, "both": 4}  # the parents as trained: all pairs
+    made = dict.fromkeys(("composed_noise", "refit_noise", "composed_rendered", "refit_rendered"), 4)
+    assert asked == SIZES | {"black": 4, "cat": 4, "both": 4} | made  # the parents as trained: all pairs
     assert document["trivial"]["always_other"] == 0.6
 
 

@@ -1,5 +1,6 @@
 """Tests for kernelgan.data.leakage: what may read which image."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -214,6 +215,93 @@ def test_a_reader_that_is_not_accounted_for_does_not_pass(clean):
         leakage.check_folds(part, [_fold()], served, {})
     with pytest.raises(KeyError):
         leakage.check_folds(part, [_fold()], {}, read)
+
+
+# Blocks: a group of attributes by a group of objects -------------------------------------------------------
+
+BLOCK = [("black", "cat"), ("black", "dog"), ("red", "cat"), ("red", "dog")]
+
+
+def _grouped_zoos(part):
+    """A zoo of each concept without each group of two, and of the third alone, of the other kind."""
+    sides = {"attribute": ("black", "red", "blue"), "object": ("cat", "dog", "car")}
+    read = {}
+    for kind, other in (("attribute", "object"), ("object", "attribute")):
+        for concept in sides[kind]:
+            for group in (sides[other][:2], sides[other][2:]):
+                name = f"{concept} without {' '.join(group)}"
+                read[name] = quadrants.zoo_groups(part, kind, concept, group).read()
+    return read
+
+
+@pytest.fixture
+def three_by_three():
+    """A source of three colours and three objects, each image with one colour and one object."""
+
+    def labelled(images, seed):
+        colour, thing = np.random.default_rng(seed).integers(0, 3, (2, len(images)))
+        names = ("black", "red", "blue"), ("cat", "dog", "car")
+        labels = [
+            {name: (which == n).astype(np.int8) for n, name in enumerate(side)}
+            for side, which in zip(names, (colour, thing), strict=True)
+        ]
+        return ImageSet(images.images, *labels, images.names, images.rest)
+
+    train, test = noise_images(700, 0, "train"), noise_images(200, 1, "test")
+    return partition(Source("noise", labelled(train, 2), labelled(test, 3)))
+
+
+def test_zoos_that_left_out_the_blocks_other_group_are_clean(three_by_three):
+    """All zoos of attributes that left out the block's objects, all of objects that left out its attributes.
+
+    A zoo of an attribute outside the block counts too: it reads the block's colours, never its objects.
+    """
+    read = _grouped_zoos(three_by_three)
+    found = leakage.clean(three_by_three, BLOCK, read)
+    assert sorted(found) == sorted(
+        [f"{name} without cat dog" for name in ("black", "red", "blue")]
+        + [f"{name} without black red" for name in ("cat", "dog", "car")]
+    )
+    assert set(leakage.clean(three_by_three, BLOCK[:1], read)) >= set(found)
+
+
+def test_a_copy_of_an_image_of_the_block_spoils_a_zoo(three_by_three):
+    part = three_by_three
+    name = "blue without cat dog"
+    read = _grouped_zoos(part)
+    inside = quadrants.quadrant_of(part.source.test, "red", "dog") == Quadrant.CONJUNCTION
+    images = part.source.train.images.copy()
+    images[read[name][0]] = part.source.test.images[np.flatnonzero(inside)[0]]
+    train = dataclasses.replace(part.source.train, images=images)
+    planted = partition(dataclasses.replace(part.source, train=train))
+    assert name in leakage.clean(part, BLOCK, read)
+    assert name not in leakage.clean(planted, BLOCK, read)
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_the_gate_takes_the_union_of_all_that_is_behind_a_block(three_by_three, spoilt):
+    read = _grouped_zoos(three_by_three)
+    behind = {name: read[name] for name in leakage.clean(three_by_three, BLOCK, read)}
+    if spoilt:
+        behind["blue without car"] = read["blue without car"]
+        with pytest.raises(
+            LeakageError, match=r"block 1 holds out '(black|red) (cat|dog)', but blue without car"
+        ):
+            leakage.check_behind(three_by_three, "block 1", BLOCK, behind)
+        return
+    found = leakage.check_behind(three_by_three, "block 1", BLOCK, behind, learnt=5)
+    images = np.unique(np.concatenate(list(behind.values())))
+    assert found == leakage.Behind("block 1", held_out=4, learnt=5, readers=6, images=len(images), leaked=0)
+
+
+def test_what_is_behind_a_fold_is_counted_by_content(clean):
+    part, served, read = clean
+    (found,) = leakage.check_folds(part, [_fold()], served, read)
+    names = {name for pair in PAIRS for name in served[pair]}
+    images = np.unique(np.concatenate([read[name] for name in names]))
+    assert (found.name, found.held_out, found.learnt) == ("fold 1", len(DIAGONAL), len(PAIRS) - len(DIAGONAL))
+    assert (found.readers, found.leaked) == (len(names), 0)
+    assert found.images == len({part.train_hashes[index] for index in images})
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (0, 0), (1, -1), (float("nan"), 0)])

@@ -61,6 +61,13 @@ def test_every_row_is_measured_and_there_is_a_verdict(ran):
     assert pair.data.leaked == 0
 
 
+def test_networks_that_their_maker_does_not_give_again_are_refused(ran):
+    names = ran[0]
+    other = jax.tree.map(lambda leaf: 2 * leaf, names["networks"])
+    with pytest.raises(kg.UserError, match="again"):
+        kg.evaluate(names["pair"], names["parents"], other, again=names["generate"])
+
+
 def test_zoos_have_the_shapes_of_the_glossary(ran):
     black = ran[0]["black"]
     assert {len(leaf) for leaf in jax.tree.leaves(black.params)} == {3}  # M

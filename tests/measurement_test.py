@@ -9,7 +9,7 @@ import pytest
 from rows import ROWS
 
 from kernelgan import baselines, keys
-from kernelgan.evaluation import clustering, features, measurement, scores
+from kernelgan.evaluation import clustering, features, measurement, null_test, pairs, parentage, scores
 
 SETTINGS = measurement.Settings(
     bootstrap=20,
@@ -217,7 +217,7 @@ def _worst(a2b=0.0, b2a=0.0, seed=0):
 
 
 def test_better_networks_are_told_from_the_null():
-    found = measurement.matched_null(_worst(b2a=0.2), GENERATED, seed=0)
+    found = null_test.matched(_worst(b2a=0.2), GENERATED, seed=0)
     assert found["method"] == "cyclegan_b2a"
     assert found["statistic"] == "auroc.worst"
     assert found["candidates"] == 2
@@ -230,32 +230,40 @@ def test_better_networks_are_told_from_the_null():
 
 
 def test_networks_of_the_null_are_rarely_told_from_it():
-    found = [measurement.matched_null(_worst(seed=seed), GENERATED, seed=0)["p_value"] for seed in range(20)]
+    found = [null_test.matched(_worst(seed=seed), GENERATED, seed=0)["p_value"] for seed in range(20)]
     assert np.mean(np.array(found) < 0.05) <= 0.15
     assert max(found) == 1.0  # doubled, and no more than 1
 
 
 def test_worse_networks_are_no_finding():
-    assert measurement.matched_null(_worst(a2b=-0.2, b2a=-0.2), GENERATED, seed=0)["p_value"] > 0.9
+    assert null_test.matched(_worst(a2b=-0.2, b2a=-0.2), GENERATED, seed=0)["p_value"] > 0.9
 
 
 @pytest.mark.parametrize("missing", ["random", "cyclegan"])
 def test_there_is_no_null_test_without_both_sides(missing):
     worst = {name: values for name, values in _worst().items() if not name.startswith(missing)}
-    assert measurement.matched_null(worst, GENERATED, seed=0) is None
+    assert null_test.matched(worst, GENERATED, seed=0) is None
 
 
 def test_a_copy_of_a_parent_is_not_new(context, measure):
     rivals = [measure(name)[1] for name in baselines.PARENTS]
-    parents = measurement.parentage((context.attribute, context.objects), rivals, QUADRANT)
-    copy, distances = measurement.novelty(
+    parents = parentage.parentage((context.attribute, context.objects), rivals, QUADRANT)
+    copy, distances = parentage.novelty(
         context.convnets(context.objects), parents, rivals[1], QUADRANT, SETTINGS
     )
     assert copy["distance"]["mean"] == pytest.approx(0, abs=1e-3)
-    assert copy["error_overlap"]["mean"] == 1
+    assert copy["error_overlap"]["mean"] == copy["error_overlap_nearest"]["mean"] == 1
+    fellows = []
+    for zoo in np.split(parents.wrong, 2):  # what two parents share that were trained apart
+        for number, errors in enumerate(zoo):
+            both = [
+                (errors & other).sum() / (errors | other).sum() for other in np.delete(zoo, number, axis=0)
+            ]
+            fellows.append(max(both))
+    assert copy["error_overlap_parents"]["mean"] == pytest.approx(np.median(fellows))
     assert distances.shape == (4,)
     turned = context.convnets(jax.tree.map(lambda leaf: -leaf, context.objects))
-    fresh, _ = measurement.novelty(turned, parents, rivals[1], QUADRANT, SETTINGS)
+    fresh, _ = parentage.novelty(turned, parents, rivals[1], QUADRANT, SETTINGS)
     assert fresh["distance"]["mean"] > 0.5
 
 
@@ -263,8 +271,8 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
 def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure, name):
     networks = ROWS[name].networks(context)
     outcome = measure(name)[1]
-    parents = measurement.parentage((context.attribute, context.objects), [outcome] * 2, QUADRANT)
-    assert measurement.novelty(networks, parents, outcome, QUADRANT, SETTINGS) is None
+    parents = parentage.parentage((context.attribute, context.objects), [outcome] * 2, QUADRANT)
+    assert parentage.novelty(networks, parents, outcome, QUADRANT, SETTINGS) is None
 
 
 # One pair.
@@ -273,7 +281,7 @@ def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure
 @pytest.fixture(scope="module")
 def evaluate(context, pictures):
     def run(directory, progress=lambda done: None):
-        return measurement.evaluate_pair(
+        return pairs.evaluate_pair(
             context,
             pictures,
             QUADRANT,
@@ -346,7 +354,7 @@ def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypa
 
     monkeypatch.setattr(features, "population_outputs", count)
     chosen = {name: ROWS[name] for name in (*baselines.PARENTS, baselines.YARDSTICK, "average")}
-    found, _ = measurement.evaluate_pair(
+    found, _ = pairs.evaluate_pair(
         context,
         pictures,
         QUADRANT,
@@ -369,7 +377,7 @@ def test_pairs_come_in_order_and_progress_counts_all(context):
             progress(done)
         return pair.upper()
 
-    found = measurement.evaluate_pairs(
+    found = pairs.evaluate_pairs(
         work, "abc", progress=lambda done, total: seen.append((done, total)), methods=several
     )
     assert found == ["A", "B", "C"]
@@ -389,9 +397,9 @@ def test_an_error_in_one_pair_stops_the_others():
             time.sleep(0.001)
         failed.set()
 
-    pairs = ["bad", *["good"] * 50]
+    given = ["bad", *["good"] * 50]
     with pytest.raises(ValueError, match="of this pair"):
-        measurement.evaluate_pairs(work, pairs, progress=lambda done, total: None, methods={})
+        pairs.evaluate_pairs(work, given, progress=lambda done, total: None, methods={})
     assert not failed.is_set()
 
 

@@ -70,6 +70,13 @@ def test_a_generator_whose_row_has_the_name_of_a_baseline_is_refused():
         methods.table(methods.generated_rows("average", ("",), "W"))
 
 
+def test_rows_that_are_chosen_come_with_those_that_every_comparison_needs():
+    names = [name for name in ROWS if name in ("random", "attribute_only", "object_only", "zipit")]
+    generated = [name for name, row in ROWS.items() if row.family]
+    assert list(methods.chosen(ROWS, ("zipit",))) == [name for name in ROWS if name in (*names, *generated)]
+    assert methods.chosen(ROWS, ()) == ROWS
+
+
 def test_rows_of_a_family_without_labels_are_called_by_their_names():
     rows = methods.generated_rows("mine", ("", "b"), "U")
     assert list(rows) == ["mine", "mine_b"]

@@ -7,6 +7,7 @@ import pytest
 
 from configs import tiny
 from kernelgan import plan as plan_lib
+from kernelgan import splits
 from kernelgan.data.images import ImageSet, Source
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import Quadrant, UserError
@@ -220,3 +221,59 @@ def test_epochs_of_more_images_than_there_are_are_capped_and_noted(source, field
 def test_too_few_images_are_refused_with_the_field_to_change(source, field):
     with pytest.raises(UserError, match=rf"found \d+, needed 500.* lower {field.replace('__', '.')}"):
         plan_lib.make_plan(_config(**{field: 500}), source)
+
+
+# Folds and what is behind networks ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path):
+    made = splits.make(("black", "red"), ("cat", "car"), seed=0, sealed=1, seen=(("black", "car"),))
+    return splits.write(tmp_path / "splits.json", made)
+
+
+def test_pairs_are_of_the_folds_that_are_asked_for(source, file):
+    everything = plan_lib.make_plan(_matrix(pairs__splits=str(file)), source)
+    assert {pair.split.name: (pair.fold, pair.sealed) for pair in everything.pairs} == {
+        "black cat": (2, True),
+        "black car": (1, False),
+        "red cat": (1, False),
+        "red car": (2, True),
+    }
+    assert everything.splits == splits.read(file).sha256
+    for use, names in (("development", ["black car", "red cat"]), ("sealed", ["black cat", "red car"])):
+        plan = plan_lib.make_plan(_matrix(pairs__splits=str(file), pairs__folds=use), source)
+        assert [pair.split.name for pair in plan.pairs] == names
+        with pytest.raises(UserError, match="joint"):
+            plan.folds("mine")  # of one fold
+
+
+def test_a_joint_generators_folds_are_those_of_the_file(source, file):
+    plan = plan_lib.make_plan(_matrix(pairs__exclude="all", pairs__splits=str(file)), source)
+    folds = plan.folds("mine")
+    assert [fold.name for fold in folds] == ["fold 1", "fold 2"]
+    assert set(folds[0].held_out) == {("black", "car"), ("red", "cat")}
+    found = plan.behind(folds, probes=False)
+    assert [each.name for each in found] == [f"fold {pair.fold}" for pair in plan.pairs]
+    assert {(each.held_out, each.learnt, each.readers, each.leaked) for each in found} == {(2, 2, 4, 0)}
+
+
+@pytest.mark.parametrize("probes", [False, True])
+def test_behind_networks_of_one_pair_are_its_parents_and_probes(source, probes):
+    plan = plan_lib.make_plan(_matrix(pairs__exclude="own"), source)
+    found = plan.behind((), probes=probes)
+    assert [each.name for each in found] == [pair.split.name for pair in plan.pairs]
+    for pair, each in zip(plan.pairs, found, strict=True):
+        zoos = [plan.zoos[number].groups.read() for number in (pair.attribute_zoo, pair.object_zoo)]
+        assert (each.held_out, each.learnt, each.readers) == (1, 0, 3 if probes else 2)
+        assert each.images >= len(np.unique(np.concatenate(zoos)))
+
+
+def test_zoos_without_a_block_are_those_that_left_out_its_other_group(source):
+    names = {"pairs__attributes": ("black", "red", "blue"), "pairs__objects": ("cat", "car", "dog")}
+    plan = plan_lib.make_plan(_config(pairs__exclude="groups", pairs__group=2, **names), source)
+    block = [(attribute, thing) for attribute in ("black", "red") for thing in ("cat", "car")]
+    found = {plan.zoos[number].name for number in plan.zoos_without(block)}
+    expected = [f"attribute:{name} without cat, car" for name in names["pairs__attributes"]]
+    expected += [f"object:{name} without black, red" for name in names["pairs__objects"]]
+    assert found == set(expected)

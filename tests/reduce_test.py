@@ -372,3 +372,36 @@ def test_compose_refuses_networks_of_other_shapes(pair, make_parents):
         kernelgan.compose(pair.attribute, wider)
     with pytest.raises(UserError, match=r"reduce_noise\.images"):
         kernelgan.compose(*pair, images=0)
+
+
+def test_no_program_waits_for_threads_inside_lapack():
+    """Two devices that both solve several blocks in one LAPACK call wait for each other without end."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("accelerators solve blocks side by side")
+    network = models.ConvNet(filters=(2, 3))
+    zoo = jax.eval_shape(
+        jax.vmap(lambda key: models.initialise_convnet(network, 16, key)),
+        jax.random.split(jax.random.key(0), 2),
+    )
+    images = jax.ShapeDtypeStruct((8, 16, 16, 3), np.uint8)
+    generator = generators.make("reduce", network, images=8)
+    traced = jax.make_jaxpr(lambda parents, images: generator.generate(None, {}, parents, images))(
+        generators.Parents(zoo, zoo), images
+    )
+    calls = list(_calls(traced.jaxpr, ("cholesky", "triangular_solve")))
+    assert calls
+    assert all(variable.aval.ndim == 2 for call in calls for variable in call.invars)
+
+
+def _calls(jaxpr, names):
+    """Every equation of these primitives, at any depth."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in names:
+            yield equation
+        for parameter in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"),
+        ):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from _calls(inner, names)

@@ -10,8 +10,10 @@ from tiny_runs import measured, place, said_of, small_config
 from kernelgan import export, keys, pipeline, report, results
 from kernelgan.checkpoint import Stage, read_result
 from kernelgan.data.leakage import LeakageError
-from kernelgan.generators import placebo
 from kernelgan.types import UserError
+
+SINGLE = {f"{side}_{word}" for side in ("attribute", "object") for word in ("random", "opposite")}
+MATRIX_PLACEBOS = {f"{side}_{word}" for side in ("attribute", "object") for word in ("random", "other")}
 
 MEAN = """
     import jax
@@ -80,7 +82,7 @@ def no_data(monkeypatch):
 def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, capsys, monkeypatch):
     others = measured(copied)
     mine = write(MEAN)
-    path = pipeline.run(small_config(), copied, generators=[mine])
+    path = pipeline.run(small_config(), copied, generators=[mine])  # with its report
     said = said_of(capsys.readouterr().err)
     for stage in ("generate/mine", "placebos/mine", "evaluate", "data"):
         assert said.pop(stage) == "done"
@@ -91,7 +93,7 @@ def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, ca
     (pair,) = results.read_results(copied).pairs
     row = pair.methods["mine"]
     assert (row.kind, row.family, row.tier, row.networks) == ("generated", "mine", "W", 4)
-    assert set(row.placebos) == {"attribute_random", "object_random"}
+    assert set(row.placebos) == SINGLE
     assert row.digest == keys.of_arrays(export.networks(copied)["mine"])
     assert pair.figure("mine").known
     assert row.novelty["distance"].known
@@ -161,7 +163,8 @@ def test_a_broken_generator_is_named_and_once_mended_the_same_command_ends_well(
         assert "mine" in str(error.value)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "load_plan", None)
-        assert pipeline.run(small_config(), copied) == copied / report.REPORT_FILE  # as it was
+        patch.setattr(pipeline.report, "show", lambda workdir: workdir)
+        assert pipeline.run(small_config(), copied) == copied  # as it was
     capsys.readouterr()
     pipeline.run(small_config(), copied, generators=[write(MEAN)], stage="evaluate")
     said = said_of(capsys.readouterr().err)
@@ -171,6 +174,53 @@ def test_a_broken_generator_is_named_and_once_mended_the_same_command_ends_well(
 
 
 # What is refused before images are loaded ----------------------------------------------------------------
+
+
+CHANGING = """
+    import numpy as np
+    import jax
+    from kernelgan.generators import stateless
+    calls = []
+
+    def generate(key, parents, probes):
+        calls.append(1)
+        return jax.tree.map(lambda a, b: np.float32((a + len(calls) * b) / 2), *parents)
+
+    def make(network, config):
+        return stateless(generate)
+"""
+
+
+def test_a_generator_that_gives_other_networks_when_asked_again_is_refused(copied, write):
+    with pytest.raises(UserError, match=r"mine.*key"):
+        pipeline.run(small_config(), copied, generators=[write(CHANGING)], stage="generate")
+
+
+REMEMBERS = """
+    import jax
+    from kernelgan.generators import Generator
+
+    def make(network, config):
+        def generate(key, state, parents, probes):
+            return {"": jax.tree.map(lambda own, seen: 0 * own + 1 + own - seen, parents.object, state)}
+
+        return Generator(
+            view=lambda parents, probes: parents.object,
+            init=lambda key, view: view,
+            update=lambda key, state, view: (state, {}),
+            generate=generate,
+            steps=0,
+        )
+"""
+
+
+def test_without_steps_placebo_parents_are_viewed_too(copied, write):
+    """What it remembers of the true parents would make it fail with others, as if it had composed."""
+    pipeline.run(small_config(), copied, generators=[write(REMEMBERS)], stage="generate")
+    found = read_result(place(copied, "placebos/mine"))["0"]["mine"]
+    assert set(found) == SINGLE
+    for params in found.values():
+        assert all(np.allclose(leaf, 1) for leaf in jax.tree.leaves(params))
 
 
 def _refused(config, workdir, facts, files=()):
@@ -198,6 +248,7 @@ def test_a_section_without_a_family_is_refused(no_data, tmp_path):
     [
         (("mine.py", "other/mine.py"), MEAN, ["mine"]),
         (("cyclegan.py",), MEAN, ["cyclegan"]),
+        (("reduce_noise.py",), MEAN, ["reduce_noise"]),
         (("mine.py",), "import there_is_no_such_module", ["mine.py", "there_is_no_such_module"]),
         (("mine.py",), "def make(network, config:", ["mine.py"]),
     ],
@@ -233,6 +284,7 @@ JOINT = """
 """
 
 MATRIX = {
+    "trainings": 2,
     "pairs.attributes": ("black", "red"),
     "pairs.objects": ("cat", "car"),
     "pairs.exclude": "all",
@@ -246,6 +298,7 @@ MATRIX = {
     "baselines.models": 1,
     "generators.cyclegan.epochs": (1,),
     "baselines.random_networks": 2,
+    "baselines.methods": ("average",),
 }
 
 
@@ -257,12 +310,22 @@ def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_oth
     assert titles == ["black cat", "black car", "red cat", "red car"]
     assert all(pair.figure(row).known for pair in found.pairs for row in ("cyclegan_a2b", "shared"))
     assert found.overall.methods["cyclegan_a2b"].label == "attribute kernels translated"
-    assert "shared" in found.overall.methods
+    shared, translated = (found.overall.methods[name] for name in ("shared", "cyclegan_a2b"))
+    assert (shared.behind.held_out, shared.behind.learnt, shared.behind.leaked) == (2, 2, 0)
+    assert (translated.behind.held_out, translated.behind.learnt) == (1, 0)
+    for pair in found.pairs:
+        row = pair.methods["cyclegan_a2b"]
+        assert len(set(row.trainings)) == 2  # of two networks each
+        assert np.mean(row.trainings) == pytest.approx(row.auroc["worst"].mean)
+        assert (pair.methods["shared"].made, len(pair.methods["shared"].trainings)) == (
+            4,
+            1,
+        )  # equal networks
     assert all(found.array(pair, "answers/shared") is not None for pair in found.pairs)
     placebos = found.pairs[0].methods["shared"].placebos
-    assert set(placebos) == set(placebo.NAMES)
+    assert set(placebos) == MATRIX_PLACEBOS
     assert placebos["object_other"].parents == "the parents of car"
-    assert set(found.overall.methods["shared"].placebos) == set(placebo.NAMES)
+    assert set(found.overall.methods["shared"].placebos) == MATRIX_PLACEBOS
     page = path.read_text()
     assert all(title in page for title in titles)
     assert (workdir / "figures/matrix.png").exists()

@@ -6,6 +6,8 @@ import pytest
 from synthetic_runs import many_pairs, pair_result, placebos, run_of, statistic, verdict_on
 
 from kernelgan import results
+from kernelgan.baselines.methods import BASELINES
+from kernelgan.evaluation.verdict import judged
 from kernelgan.report import prose
 
 
@@ -42,6 +44,20 @@ def test_the_answer_on_planted_numbers(made, expected):
     run = run_of(made)
     assert run.verdict.answer == expected
     assert prose.summary(run)[0].lower().startswith(expected)
+
+
+@pytest.mark.parametrize("made", [pair_result(), pair_result(average=0.8), pair_result(zipit=0.8)])
+@pytest.mark.parametrize(
+    ("row", "matters"),
+    [("gaussian", True), ("concatenate", True), ("zipit_refit", False), ("distilled", False)],
+)
+def test_a_row_left_out_that_must_be_beaten_leaves_no_verdict(made, row, matters):
+    """Neither a yes nor a no: with fewer rivals p-values are corrected less."""
+    of_tier_w = {name: row | {"tier": "W"} for name, row in made["methods"].items()}
+    run = run_of(made | {"methods": of_tier_w})
+    (pair,) = judged(run, [BASELINES[row]]).pairs
+    assert pair.verdict.answer == ("cannot tell" if matters else run.verdict.answer)
+    assert prose.headline(pair).startswith("No verdict") == matters
 
 
 @pytest.mark.parametrize(
@@ -109,6 +125,13 @@ def test_copies_of_a_parent_do_not_compose(distance, copied):
         ({"placebos": {"attribute_random": placebos()["attribute_random"]}}, "no placebo"),
         ({"placebos": placebos(p_value=0.06)}, "placebo"),
         ({"tier": "W"}, ""),
+        ({"steps": 300, "trainings": (0.70,)}, "trainings"),
+        ({"steps": 300, "trainings": (0.71, 0.70)}, "trainings"),
+        ({"steps": 300, "trainings": (0.71, 0.70, 0.69)}, ""),
+        ({"steps": 300}, "trainings"),
+        ({"steps": 0}, ""),  # nothing is trained
+        ({"behind": {"held_out": 4, "learnt": 5, "readers": 10, "images": 900, "leaked": 2}}, "leak"),
+        ({"behind": {"held_out": 4, "learnt": 5, "readers": 10, "images": 900, "leaked": 0}}, ""),
     ],
 )
 def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(change, unfit):
@@ -117,6 +140,31 @@ def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(
     verdict = verdict_on(made)
     assert (verdict.broken, verdict.answer) == ((unfit,) * bool(unfit), "cannot tell" if unfit else "yes")
     assert ("above all that they must beat, but" in prose.summary(run_of(made))[0]) == bool(unfit)
+
+
+def test_what_a_trained_generator_rests_on_is_said():
+    made = pair_result()
+    behind = {"name": "fold 3", "held_out": 6, "learnt": 49, "readers": 59, "images": 41234, "leaked": 0}
+    made["methods"]["cyclegan_b2a"] |= {"steps": 300, "trainings": (0.71, 0.70, 0.69), "behind": behind}
+    made |= {"fold": 3, "sealed": True}
+    text = " ".join(prose.summary(run_of(made)))
+    for fact in (
+        "3 times",
+        "0.710",
+        "0.690",
+        "41,234",
+        "59",
+        "6 conjunctions",
+        "49 pairs",
+        "not other parents",
+    ):
+        assert fact in text, fact
+    other = copy.deepcopy(made) | {
+        "pair": {"attribute": "black", "object": "dog"},
+        "sealed": False,
+        "fold": 1,
+    }
+    assert "1 of the pairs are sealed" in " ".join(prose.summary(run_of(made, other)))
 
 
 def test_a_null_test_of_another_method_supports_no_claim():

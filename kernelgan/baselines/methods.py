@@ -469,6 +469,12 @@ def _noise(side: str, row: str) -> Callable[[Context], Networks | None]:
     return networks
 
 
+def chosen(rows: Mapping[str, Method], names: Sequence[str]) -> dict[str, Method]:
+    """The baselines of these names, those that every comparison needs, and other rows; without names all."""
+    kept = {*names, FLOOR, *PARENTS}
+    return {name: row for name, row in rows.items() if not names or name in kept or name not in BASELINES}
+
+
 def table(generated: Mapping[str, Method]) -> dict[str, Method]:
     """Every row of a run, those that others are measured against first.
 

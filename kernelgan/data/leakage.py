@@ -4,6 +4,8 @@ Images are compared by content, so a copy of a conjunction image under another i
 
     check_leakage(partition, readers)             zoos, distillation and references, each for its pairs
     check_folds(partition, folds, served, read)   generators of many pairs, against all pairs held out
+    check_behind(partition, name, pairs, read)    the same of any set of pairs held out, such as a block
+    clean(partition, pairs, read)                 who may stand behind networks judged on these pairs
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kernelgan.data.images import ImageSet
 from kernelgan.data.quadrants import (
     Groups,
     PairSplit,
@@ -24,7 +25,7 @@ from kernelgan.data.quadrants import (
     quadrant_of,
     reference_groups,
 )
-from kernelgan.types import LEFT_OUT, Quadrant, UserError
+from kernelgan.types import LEFT_OUT, PairName, Quadrant, UserError
 
 NEAR_DUPLICATE = 0.95
 """Correlation of mean-removed thumbnails over which two images count as near duplicates."""
@@ -35,9 +36,6 @@ _CANDIDATE = 0.9  # correlation of those over which a pair is looked at more clo
 _SHIFTS = tuple(itertools.product((0, -1, 1), (0, -1, 1)))  # pixels down and to the right
 _BLOCK = 4096
 _NAMED = 5
-
-PairName = tuple[str, str]
-"""An attribute and an object."""
 
 
 class LeakageError(UserError):
@@ -74,6 +72,27 @@ class LeakageReport:
     leaked: int
     duplicates: int
     near_duplicates: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Behind:
+    """Everything behind some networks, which passed the gate.
+
+    Attributes:
+      name: of the fold or block, or of the only pair.
+      held_out: pairs of whose conjunctions nothing behind the networks read an image.
+      learnt: pairs that the generator learnt from; 0 where it learns from the pair's own parents alone.
+      readers: zoos and sets of probes.
+      images: different training images that these read.
+      leaked: conjunction images among them; 0, or the gate raises.
+    """
+
+    name: str
+    held_out: int
+    learnt: int
+    readers: int
+    images: int
+    leaked: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +182,11 @@ def check_folds(
     folds: Sequence[Fold],
     served: Mapping[PairName, Sequence[str]],
     read: Mapping[str, np.ndarray],
-) -> None:
+) -> list[Behind]:
     """Refuse a fold if anything behind its networks has the content of a conjunction that it holds out.
 
     Behind a network of a joint generator are the images of every zoo that the generator learnt from, those
-    of the network's own parents, and its probes. None of them may hold a conjunction image, of the training
-    or the test set, of ANY pair that the fold holds out: a zoo of other concepts has usually read it as "not
-    a dog".
+    of the network's own parents, and its probes; see `check_behind`.
 
     Args:
       part: the source.
@@ -177,25 +194,78 @@ def check_folds(
       served: pair -> names of all that reads images for it: its two zoos, and probes if there are any.
       read: name -> indices into the training images that it trains or validates on, see `Groups.read`.
 
+    Returns:
+      What is behind the networks of each fold.
+
     Raises:
       LeakageError: naming the fold, who reads, the pair held out and the number of images.
       KeyError: a fold's pair is not in `served`, or a name of `served` is not in `read`.
     """
-    behind = {  # who reads images for a fold, and a pair that it serves there
-        fold.name: {name: pair for pair in fold.weights for name in served[pair]} for fold in folds
-    }
-    held_out = {pair for fold in folds for pair in fold.held_out}
-    copies = {pair: np.logical_or(*_copies(part, *pair)) for pair in held_out}
+    found = []
     for fold in folds:
-        for pair in fold.held_out:
-            for name, use in behind[fold.name].items():
-                leaks = np.unique(read[name][copies[pair][read[name]]])
-                if leaks.size:
-                    raise LeakageError(
-                        f"{fold.name} holds out {' '.join(pair)!r}, but {name}, which serves "
-                        f"{' '.join(use)!r} there, would read {_images(part, leaks)} with that content. "
-                        "Leave them out of everything that the fold reads, or hold out fewer pairs."
-                    )
+        behind = {name: read[name] for pair in fold.weights for name in served[pair]}
+        found.append(check_behind(part, fold.name, fold.held_out, behind, learnt=len(fold.learnt)))
+    return found
+
+
+def check_behind(
+    part: Partition,
+    name: str,
+    held_out: Sequence[PairName],
+    behind: Mapping[str, np.ndarray],
+    *,
+    learnt: int = 0,
+) -> Behind:
+    """Refuse networks if anything behind them has the content of a conjunction image of a held-out pair.
+
+    Conjunction images are those of the training and of the test set, of EVERY held-out pair: a zoo of other
+    concepts has usually read them as "not a dog".
+
+    Args:
+      part: the source.
+      name: of the fold or block, or of the pair that is judged.
+      held_out: the pairs that the networks are judged on.
+      behind: name -> indices into the training images that it reads: zoos and probes.
+      learnt: pairs that the generator learnt from, for the record.
+
+    Raises:
+      LeakageError: naming who reads, the pair held out and the number of images.
+    """
+    for pair in held_out:
+        copies = np.logical_or(*_copies(part, *pair))
+        for reader, indices in behind.items():
+            leaks = np.unique(indices[copies[indices]])
+            if leaks.size:
+                raise LeakageError(
+                    f"{name} holds out {' '.join(pair)!r}, but {reader} would read {_images(part, leaks)} "
+                    "with that content. Leave them out of everything that is behind these networks, or hold "
+                    "out fewer pairs."
+                )
+    is_read = np.zeros(len(part.train_hashes), bool)
+    for indices in behind.values():
+        is_read[indices] = True
+    images = len(np.unique(part.contents[0][is_read]))
+    return Behind(name, len(held_out), learnt, len(behind), images, leaked=0)
+
+
+def clean(part: Partition, held_out: Sequence[PairName], read: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Who read no image of any held-out conjunction, and so may stand behind networks judged on these pairs.
+
+    Of a block, a group of attributes by a group of objects, these are the zoos of attributes that left out
+    the block's objects and the zoos of objects that left out its attributes, whatever their own concept.
+
+    Args:
+      part: the source.
+      held_out: the pairs.
+      read: name -> indices into the training images that it trains or validates on.
+
+    Returns:
+      Names of `read`, in order. What learns from these alone passes `check_behind`.
+    """
+    copies = np.zeros(len(part.train_hashes), bool)
+    for pair in held_out:
+        copies |= np.logical_or(*_copies(part, *pair))
+    return tuple(name for name, indices in read.items() if not copies[indices].any())
 
 
 def near_duplicates(
@@ -243,13 +313,12 @@ def _copies(part: Partition, attribute: str, object_name: str) -> tuple[np.ndarr
     Returns:
       Two bool ``(N_train,)``.
     """
-
-    def copies_of(images: ImageSet, hashes: Sequence[str]) -> np.ndarray:
-        conjunctions = np.flatnonzero(quadrant_of(images, attribute, object_name) == Quadrant.CONJUNCTION)
-        contents = {hashes[index] for index in conjunctions.tolist()}
-        return np.fromiter((content in contents for content in part.train_hashes), bool)
-
-    return copies_of(part.source.train, part.train_hashes), copies_of(part.source.test, part.test_hashes)
+    marked = []
+    sides = zip((part.source.train, part.source.test), part.contents, strict=True)
+    for images, contents in sides:
+        conjunctions = quadrant_of(images, attribute, object_name) == Quadrant.CONJUNCTION
+        marked.append(np.isin(part.contents[0], contents[conjunctions]))
+    return marked[0], marked[1]
 
 
 def _refuse(part: Partition, reader: Reader, pair: PairSplit, forbidden: np.ndarray) -> None:

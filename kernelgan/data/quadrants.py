@@ -16,6 +16,7 @@ images: a zoo trained on one serves the other.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Literal
@@ -80,6 +81,12 @@ class Partition:
     validation: np.ndarray
     train_order: np.ndarray
     test_order: np.ndarray
+
+    @functools.cached_property
+    def contents(self) -> tuple[np.ndarray, np.ndarray]:
+        """A number for the content of each training and each test image: ``(N_train,)`` and ``(N_test,)``."""
+        _, numbers = np.unique([*self.train_hashes, *self.test_hashes], return_inverse=True)
+        return numbers[: len(self.train_hashes)], numbers[len(self.train_hashes) :]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kernelgan import files
-from kernelgan.data import folder, quadrants, rendered, tfds
+from kernelgan.data import complements, folder, quadrants, rendered, tfds
 from kernelgan.data.images import Progress, Source, silent
 from kernelgan.types import Config, Quadrant, UserError
 
@@ -31,7 +31,8 @@ def load(
 
     Args:
       source: ``rendered``, ``tfds`` or ``folder``.
-      attributes: names of the attributes that are composed, such as ``("black",)``.
+      attributes: names of the attributes that are composed, such as ``("black",)``; "not black" is the
+        complement, see `kernelgan.data.complements`.
       objects: names of the objects that they are composed with.
       seed: of the rendered images, and of the test images of a TFDS data set that has one split; unused for a
         folder.
@@ -54,8 +55,8 @@ def load(
         if isinstance(names, str):
             raise UserError(f"{kind} is the string {names!r}; expected a tuple of names: ({names!r},).")
     given: dict[str, Any] = {
-        "attributes": tuple(attributes),
-        "objects": tuple(objects),
+        "attributes": complements.bases(attributes),
+        "objects": complements.bases(objects),
         "image_size": image_size,
         "progress": progress,
     }
@@ -69,7 +70,7 @@ def load(
     if wrong or missing:
         problem = f"has no option {', '.join(wrong)}" if wrong else f"needs the option {', '.join(missing)}"
         raise UserError(f"The source {source!r} {problem}; its options are {', '.join(known)}.")
-    return loaders[source](**given, **options)
+    return complements.label(loaders[source](**given, **options), attributes, objects)
 
 
 def fingerprint(config: Config) -> str:

@@ -14,8 +14,9 @@ together are (Owen, 2007, again conservative), for pairs with a concept in commo
 that take them so are wrong up to a third of the time at a level of 0.05. A mean over pairs is tested by its
 standard error from these drawings and Student's t with the fewer concepts minus one degrees of freedom.
 
-All of this is given the networks' training. Those of a generated method come from one translator, so that
-another training of it is not covered; repeat a run with other seeds for that (`kernelgan.compare`).
+All of this is given the parents' training; repeat a run with other seeds for that (`kernelgan.compare`). The
+training of a generator is a random unit: where it was trained several times, the variance between trainings
+is added to that of a difference, with its own degrees of freedom. With one training it is not covered.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ BESIDE = (scores.WORST_OF_MEANS, "worst_calibrated")
 
 FEW = 8
 """With fewer networks than these of either method, a difference on a pair is tested by Student's t."""
+
+FEW_RESAMPLES = 200
+"""With fewer, a standard error has no more degrees of freedom than resamples, less one."""
 
 POWER = 0.8
 """With which a difference of the size `Test.detectable` is found."""
@@ -73,7 +77,7 @@ def difference(
             f"need as many resamples of both, at least 2, got {replicates.shape} and {others.shape}"
         )
     found, error = mean - other, float(np.std(replicates - others, ddof=1))
-    freedom = _freedom(error, networks)
+    freedom = min(_freedom(error, networks), _of_resamples(replicates.size))
     reach = float(stats.t.ppf(0.975, freedom)) * error
     certain = 1.0 if found == 0 else 0.0
     p_value = float(2 * stats.t.sf(abs(found) / error, freedom)) if error > 0 else certain
@@ -97,6 +101,11 @@ def _freedom(error: float, networks: Sequence[np.ndarray]) -> float:
     spread = sum(variance**2 / freedom for variance, freedom in shares)
     fewest = float(min(freedom for _, freedom in shares))
     return max(fewest, error**4 / spread) if spread > 0 else fewest
+
+
+def _of_resamples(count: int) -> float:
+    """Degrees of freedom of a standard deviation over so many resamples; infinite for many."""
+    return math.inf if count >= FEW_RESAMPLES else count - 1
 
 
 def detectable(error: float, freedom: float, times: float) -> float:
@@ -173,6 +182,39 @@ def adjust(pairs: Sequence[Record], attempts: Mapping[str, int] | None = None) -
                 test["detectable"] = detectable(test["error"], test["freedom"], times * len(family))
 
 
+def add_trainings(pair: Record) -> None:
+    """Adds the variance between trainings of a generator to the tests of a pair, in place.
+
+    Args:
+      pair: its record; generated methods may have ``trainings``, the figure of merit of each.
+    """
+    for name, rivals in pair["tests"].items():
+        for test in rivals.values():
+            _retrained(test, pair["methods"][name].get("trainings") or ())
+
+
+def _retrained(test: Record, trainings: Sequence[float]) -> Record:
+    """A test with the variance between trainings in its error, freedom, p-value and interval.
+
+    The p-value is the mean of Student's with either variance's freedom, weighted by the variances, and so is
+    the interval's t (Cochran, "Approximate significance levels of the Behrens-Fisher test", 1964):
+    Satterthwaite's freedom, which ``detectable`` uses, finds 7.5% at 5% with three trainings.
+    """
+    between = float(np.var(trainings, ddof=1)) / len(trainings) if len(trainings) > 1 else 0.0
+    if between > 0:
+        within, mean, freedoms = test["error"] ** 2, test["difference"]["mean"], len(trainings) - 1
+        total = within + between
+        error = math.sqrt(total)
+        share = between / total
+        sides = ((1 - share, test["freedom"]), (share, freedoms))
+        p_value = sum(part * 2 * stats.t.sf(abs(mean) / error, freedom) for part, freedom in sides)
+        reach = error * sum(part * stats.t.ppf(0.975, freedom) for part, freedom in sides)
+        freedom = total**2 / (within**2 / test["freedom"] + between**2 / freedoms)
+        test |= {"p_value": max(test["p_value"], float(p_value)), "error": error, "freedom": freedom}
+        test["difference"]["ci95"] = [float(mean - reach), float(mean + reach)]
+    return test
+
+
 def _times(methods: Record, name: str, attempts: Mapping[str, int] | None) -> int:
     """How often the p-values of a method count: see `adjust`."""
     if methods[name]["kind"] != "generated":
@@ -219,6 +261,7 @@ def overall(
             if rival != name and (name in generated or rival == YARDSTICK):
                 test = board.test(name, rival)
                 if test is not None:
+                    test = _retrained(test, board.trainings(name))
                     tests.setdefault(name, {})[rival] = _corrected(test, times)
     methods = {
         name: board.row(name, tests.get(name, {}), _times(board.kinds, name, attempts))
@@ -287,7 +330,8 @@ class Drawings:
     def freedom(self, values: np.ndarray) -> float:
         """Degrees of freedom of the mean of values ``(P,)``: of the concepts of the pairs that have one."""
         levels = [len(np.unique(side[np.isfinite(values)])) for side in self._sides]
-        return float(min((count for count in levels if count > 1), default=2) - 1)
+        of_concepts = min((count for count in levels if count > 1), default=2) - 1
+        return float(min(of_concepts, _of_resamples(len(self._shares))))
 
     def statistic(self, values: np.ndarray) -> Record:
         """The mean of values ``(P,)`` with its interval, Student's as the test is."""
@@ -345,12 +389,28 @@ class _Board:
             "parameters": max(sizes, default=None),
             "not_finite": sum(not_finite) or None,
             "copies": sum(_copies(record) for record in records),
+            "trainings": self.trainings(name),
+            "behind": self._behind(name),
             "placebos": self._placebos(name, times),
             "auroc": {self.merit: self.drawings.statistic(means), **self._beside(name)},
             "recovered": self._recovered(name),
             "novelty": self._novelty(name),
             "against": self._against(name, tests.get(YARDSTICK)),
         }
+
+    def trainings(self, name: str) -> list[float]:
+        """The mean over pairs of the figure of merit of each training; of the fewest that a pair has."""
+        found = [record.get("trainings") or [] for record in self._records(name)]
+        fewest = min(map(len, found))
+        return [float(np.mean([each[number] for each in found])) for number in range(fewest)]
+
+    def _behind(self, name: str) -> Record | None:
+        """The largest numbers of any pair; None where a pair has none."""
+        records = self._records(name)
+        found = [record["behind"] for record in records if record.get("behind")]
+        if len(found) < len(records):
+            return None
+        return {key: max(each[key] for each in found) for key in found[0] if key != "name"}
 
     def _placebos(self, name: str, times: int) -> Record:
         """Each placebo over the pairs; one that was not measured on a pair keeps the method's whole gain."""

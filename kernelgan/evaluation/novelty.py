@@ -29,14 +29,12 @@ class Novelty:
     Attributes:
       distance: float64 ``(M,)``: L2 distance to the nearest parent.
       nearest: int64 ``(M,)``: which parent that is.
-      relative: float64 ``(M,)``: `distance` over the median distance between two parents; 0 is a copy.
       relative_to_nearest: float64 ``(M,)``: `distance` over the median distance of a parent to ITS nearest
         fellow parent, the fairer yardstick: both are nearest of many. 1 is as new as a new parent would be.
     """
 
     distance: np.ndarray
     nearest: np.ndarray
-    relative: np.ndarray
     relative_to_nearest: np.ndarray
 
 
@@ -46,13 +44,11 @@ class Parents(NamedTuple):
     Attributes:
       conv1: float64 ``(K, H, W, I, O)``, of `unit_filters`.
       conv2: float64 ``(K, H, W, O, P)``, of `unit_filters`.
-      typical: median distance between two parents.
       typical_nearest: median distance of a parent to its nearest fellow parent.
     """
 
     conv1: np.ndarray
     conv2: np.ndarray
-    typical: float
     typical_nearest: float
 
 
@@ -156,12 +152,11 @@ def compare_parents(parents1: np.ndarray, parents2: np.ndarray) -> Parents:
     parents1, parents2 = unit_filters(*_checked(parents1, parents2, "parent"))
     some = np.linspace(0, len(parents1) - 1, min(len(parents1), _YARDSTICK_PARENTS)).astype(int)
     between = matched_distances(parents1[some], parents2[some], parents1[some], parents2[some]).round(_DIGITS)
-    typical = float(np.median(between[~np.eye(len(between), dtype=bool)]))
     np.fill_diagonal(between, np.inf)
     typical_nearest = float(np.median(between.min(axis=1)))
     if typical_nearest <= 0:
         raise ValueError("most parents are exact copies of another: there is no distance to compare with")
-    return Parents(parents1, parents2, typical, typical_nearest)
+    return Parents(parents1, parents2, typical_nearest)
 
 
 def novelty(conv1: np.ndarray, conv2: np.ndarray, parents: Parents) -> Novelty:
@@ -185,7 +180,6 @@ def novelty(conv1: np.ndarray, conv2: np.ndarray, parents: Parents) -> Novelty:
     return Novelty(
         distance=distance,
         nearest=distances.argmin(axis=1),
-        relative=distance / parents.typical,
         relative_to_nearest=distance / parents.typical_nearest,
     )
 
@@ -262,6 +256,18 @@ def error_overlap(errors: np.ndarray, parent_errors: np.ndarray, nearest: np.nda
     theirs = parent_errors[nearest]
     union = np.sum(errors | theirs, axis=1)
     return np.where(union > 0, np.sum(errors & theirs, axis=1) / np.maximum(union, 1), 1.0)
+
+
+def error_overlaps(errors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of the errors of networks, bool ``(M, N)``, with others', bool ``(K, N)``.
+
+    Returns:
+      float64 ``(M, K)``, see `error_overlap`.
+    """
+    mine, theirs = np.asarray(errors, np.float64), np.asarray(others, np.float64)
+    both = mine @ theirs.T
+    union = mine.sum(axis=1)[:, None] + theirs.sum(axis=1) - both
+    return np.where(union > 0, both / np.maximum(union, 1), 1.0)
 
 
 def _checked(conv1: np.ndarray, conv2: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
+from kernelgan.baselines import FLOOR
 from kernelgan.evaluation import scores as scores_lib
 
 _ROUNDING = 1e-12
@@ -245,3 +246,55 @@ def _checked(values: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name} must hold one value a network, got shape {values.shape}")
     scores_lib.check_finite(values, name)
     return values
+
+
+def matched(
+    worst_by_method: dict[str, np.ndarray],
+    generated: list[str],
+    seed: int,
+    *,
+    statistic: str = "auroc.worst",
+) -> dict[str, Any] | None:
+    """The generated networks against as carefully picked random ones.
+
+    The mean of each generated method is tested against random networks by permutation; reporting the best of
+    them is picking, and its p-value is multiplied by their number (Bonferroni). The best single network of
+    all is tested against the best of as many random ones.
+
+    Args:
+      worst_by_method: figure of merit ``(M,)`` of the random networks and of the generated ones.
+      generated: which methods are generated.
+      seed: of the permutations.
+      statistic: the figure's name.
+
+    Returns:
+      The record ``null_test``, or None if there are no generated networks.
+    """
+    candidates = [name for name in generated if name in worst_by_method]
+    if not candidates or FLOOR not in worst_by_method:
+        return None
+    null = worst_by_method[FLOOR]
+    by_method, means = {}, {}
+    for name in candidates:
+        of_mean = mean_test(worst_by_method[name], null, statistic=statistic, seed=seed)
+        of_best = best_of(worst_by_method[name], null, statistic=statistic)
+        means[name] = of_mean
+        by_method[name] = {
+            "mean_p_value": of_mean["p_value"],
+            "superiority": of_mean["superiority"],
+            "best_p_value": of_best["p_value"],
+            "smallest_best_p_value": of_best["smallest_p"],
+        }
+    method = max(candidates, key=lambda name: means[name]["mean"])
+    return {
+        "statistic": statistic,
+        "method": method,
+        "candidates": len(candidates),
+        "observed": means[method]["mean"],
+        "null_mean": means[method]["null_mean"],
+        "p_value": min(1.0, len(candidates) * by_method[method]["mean_p_value"]),
+        "by_method": by_method,
+        "best_network": best_of(
+            np.concatenate([worst_by_method[name] for name in candidates]), null, statistic=statistic
+        ),
+    }

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from kernelgan import models, results
 from kernelgan.baselines import methods
+from kernelgan.data import quadrants
 from kernelgan.data.pairs import Pair
 from kernelgan.evaluation import comparison, measurement, verdict
+from kernelgan.evaluation.pairs import evaluate_pair
 from kernelgan.generators import check, placebo
 from kernelgan.generators.base import Parents
 from kernelgan.keys import StageKey
@@ -66,10 +67,7 @@ def _placebos(
 ) -> dict[str, dict[str, Params]]:
     """By placebo and name, the first networks that are made from placebo parents."""
     return {
-        name: {
-            key or FAMILY: jax.tree.map(lambda leaf: np.asarray(leaf)[: placebo.NETWORKS], params)
-            for key, params in again(other).items()
-        }
+        name: {key or FAMILY: placebo.some(jax.device_get(params)) for key, params in again(other).items()}
         for name, other in placebo.exchanged(network, size, parents, jax.random.key(seed)).items()
     }
 
@@ -91,21 +89,25 @@ def evaluate(
       pair: from `kernelgan.split`; its test images are read here, and only here.
       parents: the two zoos.
       networks: by name (or ""), stacked parameters, as a generator's ``generate`` gives them.
-      again: makes such networks from other parents. It is called with random networks in place of one zoo;
-        without it the answer is never "yes".
+      again: makes such networks from other parents. It is called with these parents, of which it must give
+        these networks, and with random networks in place of one zoo; without it the answer is never "yes".
       seed: of random networks and of resamples.
       random_networks: how many.
       resamples: of images and networks behind each 95% interval.
       chunk_size: networks in memory at a time.
 
     Raises:
-      UserError: these are no networks, or one is called as a baseline is.
+      UserError: these are no networks, one is called as a baseline is, or ``again`` gives others.
     """
     network = models.network_of(parents.attribute)
     size = pair.test.images.shape[1]
     check.check_networks(networks, network, size, FAMILY)
     made = {key or FAMILY: jax.device_get(params) for key, params in networks.items()}
-    placebos = _placebos(again, network, size, parents, seed) if again else {}
+    placebos = {}
+    if again:
+        placebos = _placebos(again, network, size, parents, seed)
+        own = {key or FAMILY: jax.device_get(params) for key, params in again(parents).items()}
+        check.check_same(own, made, "again")
     rows = {name: _row(name, placebos) for name in made}
     clash = [name for name in rows if name in methods.BASELINES]
     if clash:
@@ -129,19 +131,9 @@ def evaluate(
         names=(pair.attribute.concept, pair.object.concept),
         ruled=pair.attribute.concept in pair.source.ruled,
     )
-    settings = measurement.Settings(
-        bootstrap=resamples,
-        umap_networks=0,
-        umap_images=16,
-        umap_neighbours=2,
-        dbscan_radius=1.0,
-        dbscan_minimum_samples=1,
-        svm_nu=0.5,
-        chunk_size=chunk_size,
-        seed=seed,
-    )
+    settings = measurement.Settings(bootstrap=resamples, chunk_size=chunk_size, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        record, arrays = measurement.evaluate_pair(
+        record, arrays = evaluate_pair(
             context,
             pair.test.images,
             pair.test.quadrant,
@@ -152,7 +144,8 @@ def evaluate(
             methods=methods.table(rows),
         )
     names = {"attribute": pair.attribute.concept, "object": pair.object.concept}
-    data = {"source": pair.source.name, **dataclasses.asdict(pair.leakage)}
+    counts = quadrants.counts(pair.test.quadrant)
+    data = {"source": pair.source.name, "test": counts, **dataclasses.asdict(pair.leakage)}
     records: list[dict[str, Any]] = [{"pair": names, "data": data, **record}]
     comparison.adjust(records)
     run = results.from_document({"name": "library", "seed": seed, "pairs": records})

@@ -12,16 +12,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK
 from kernelgan.results import NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Test, Verdict
+from kernelgan.types import Quadrant
+
+if TYPE_CHECKING:
+    from kernelgan.baselines.methods import Method
 
 SIGNIFICANCE = 0.05
 COPY = 0.25
 """Networks nearer to a parent than this are copies; 1 is the distance of a parent to its nearest fellow."""
 COPIED_ANSWERS = 0.5
 """The same for answers; 1 is how far those of both parents together are from the nearer of them, or less."""
+
+FEW_IMAGES = 20
+"""With fewer test images of a quadrant, resampling them says little of others."""
+
+TRAININGS = 3
+"""A claim needs as many trainings of a generator that has steps: another training is another draw."""
 
 TIERS = ("", "W", "S", "U", "G")
 """What a method reads, the least first; nothing is known of "", which every tier is compared with."""
@@ -30,12 +41,15 @@ REQUIRED_KINDS = ("null", "parent", "merge")
 _REQUIRED = (FLOOR, *PARENTS)
 
 RULES = {
+    "left out": "no null or merge that it must be above was left out by the config",
     "leak": "no image of the conjunction was read in training",
     "copy": "the networks are not copies of a parent, by weights or by answers, on any pair",
+    "few images": f"there are at least {FEW_IMAGES} test images of each quadrant",
     "shape": "each is one network of the parents' shape",
     "size": "it is no larger than one network with two heads, on any pair",
     "one network": "at least two of the networks differ",
     "unanswered": "every pair is answered",
+    "trainings": f"a generator that is trained was trained at least {TRAININGS} times",
     "no placebo": "the method was repeated with random networks in place of either side's parents",
     "placebo": "its gain over 0.5 falls by at least half with any placebo parents, on either side",
     **{f"no {kind}": f"a {kind} of its tier was measured" for kind in REQUIRED_KINDS},
@@ -44,32 +58,37 @@ RULES = {
 """By name, what must hold for a "yes"."""
 
 
-def judged(run: Run) -> Run:
-    """The run with the verdict on each pair and on all of them."""
-    pairs = tuple(dataclasses.replace(pair, verdict=judge(pair)) for pair in run.pairs)
+def judged(run: Run, left_out: Sequence[Method] = ()) -> Run:
+    """The run with the verdict on each pair and on all of them.
+
+    Args:
+      run: its results.
+      left_out: baselines that the config leaves out.
+    """
+    pairs = tuple(dataclasses.replace(pair, verdict=judge(pair, left_out)) for pair in run.pairs)
     overall = run.overall
     if overall is not None:
-        verdict = judge(overall)
+        verdict = judge(overall, left_out)
         if any(pair.data.leaked for pair in pairs):
             verdict = dataclasses.replace(verdict, answer="cannot tell")
         overall = dataclasses.replace(overall, verdict=verdict)
     return dataclasses.replace(run, pairs=pairs, overall=overall)
 
 
-def judge(record: Measured) -> Verdict:
-    """The verdict on one pair, or on all of them together."""
+def judge(record: Measured, left_out: Sequence[Method] = ()) -> Verdict:
+    """The verdict on one pair, or on all of them together; see `judged`."""
     scored = [row for row in record.of_kind("generated") if record.figure(row.name).known]
     if not scored:
         return Verdict(floor=FLOOR, yardstick=YARDSTICK, reference=REFERENCE)
     best = max(scored, key=lambda row: record.figure(row.name).mean)
-    verdict = _judge(record, best)
+    verdict = _judge(record, best, left_out)
     tiers = sorted({row.tier for row in scored}, key=_rank)
     if len(tiers) > 1:
         bests = [
             max((row for row in scored if row.tier == tier), key=lambda row: record.figure(row.name).mean)
             for tier in tiers
         ]
-        answers = {row.tier: _judge(record, row).answer for row in bests}
+        answers = {row.tier: _judge(record, row, left_out).answer for row in bests}
         verdict = dataclasses.replace(verdict, tiers=answers)
     return verdict
 
@@ -83,10 +102,12 @@ def _rank(tier: str) -> int:
     return TIERS.index(tier) if tier in TIERS else 0
 
 
-def _judge(record: Measured, best: Row) -> Verdict:
+def _judge(record: Measured, best: Row, left_out: Sequence[Method]) -> Verdict:
     comparisons = _comparisons(record, best)
     broken = tuple(_broken(record, best, comparisons))
-    if "leak" in broken:
+    if any(_must_beat(best, method) for method in left_out):
+        broken = ("left out", *broken)
+    if {"leak", "left out"} & {*broken}:
         answer = "cannot tell"
     elif "copy" in broken or any(one.required and one.outcome == "below" for one in comparisons):
         answer = "no"
@@ -131,7 +152,8 @@ def _compared(record: Measured, best: Row, rival: str) -> Comparison:
     required = rival in _REQUIRED or (row is not None and _must_beat(best, row))
     test = record.tests.get(best.name, {}).get(rival, Test())
     p_value = test.p_adjusted
-    if not (record.figure(rival).known and test.difference.known and math.isfinite(p_value)):
+    broke = required and row is not None and row.not_finite  # answers that are not finite score 0
+    if broke or not (record.figure(rival).known and test.difference.known and math.isfinite(p_value)):
         outcome = "not measured"
     elif not p_value < SIGNIFICANCE:
         outcome = "cannot tell"
@@ -144,7 +166,7 @@ def _compared(record: Measured, best: Row, rival: str) -> Comparison:
     return Comparison(rival, outcome, required, test.difference, p_value)
 
 
-def _must_beat(best: Row, rival: Row) -> bool:
+def _must_beat(best: Row, rival: Row | Method) -> bool:
     """Whether it is a null, parent or merge of the tier of the best or a poorer one."""
     within = not best.tier or _rank(rival.tier) <= _rank(best.tier)
     return rival.kind in REQUIRED_KINDS and within
@@ -169,10 +191,13 @@ def _broken(record: Measured, best: Row, comparisons: tuple[Comparison, ...]) ->
     """Names of the `RULES` that the best generated method breaks, in their order."""
     floor = record.methods.get(FLOOR)
     distance, answers = (best.novelty.get(figure, NOTHING) for figure in ("distance", "answers"))
-    if isinstance(record, Pair) and record.data.leaked:
+    behind = best.behind.leaked if best.behind else 0
+    if behind or (isinstance(record, Pair) and record.data.leaked):
         yield "leak"
     if is_copy(distance.mean, answers.mean) or best.copies:
         yield "copy"
+    if isinstance(record, Pair) and min(_test_images(record), default=FEW_IMAGES) < FEW_IMAGES:
+        yield "few images"
     if not distance.known:
         yield "shape"
     if floor and best.parameters is not None and floor.parameters and best.parameters > floor.parameters:
@@ -181,6 +206,8 @@ def _broken(record: Measured, best: Row, comparisons: tuple[Comparison, ...]) ->
         yield "one network"
     if isinstance(record, Overall) and best.pairs is not None and best.pairs < record.pairs:
         yield "unanswered"
+    if best.steps and len(best.trainings) < TRAININGS:
+        yield "trainings"
     if not {f"{side}_random" for side in ("attribute", "object")} <= best.placebos.keys():
         yield "no placebo"
     if any(not falls(placebo.test) for placebo in best.placebos.values()):
@@ -190,6 +217,14 @@ def _broken(record: Measured, best: Row, comparisons: tuple[Comparison, ...]) ->
             yield f"no {kind}"
     if any(one.required and one.outcome != "above" for one in comparisons):
         yield "not above"
+
+
+def _test_images(pair: Pair) -> list[int]:
+    """How many there are of each quadrant that is told from the others; none where that is not known."""
+    known = {label: count for label, count in pair.data.test.items() if count}
+    if len(known) > 2:
+        known.pop(Quadrant.REST.label, 0)  # in no figure of merit
+    return list(known.values())
 
 
 def falls(test: Test) -> bool:

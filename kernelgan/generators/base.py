@@ -100,10 +100,12 @@ class Fitted(NamedTuple):
     Attributes:
       state: what ``generate`` needs, stacked along ``P`` pairs (or, if joint, folds).
       history: metrics ``(P, S)``, nested as the generator's.
+      watched: what it was seen to do before its first step.
     """
 
     state: State
     history: Metrics
+    watched: check.Watched | None = None
 
 
 def stateless(
@@ -254,7 +256,7 @@ def views(
       UserError: the generator is joint and there are no folds, or its ``view`` raises.
     """
     with check.named(name, "view"):
-        of_pairs = [generator.view(*both) for both in zip(parents, probes, strict=True)]
+        of_pairs = [generator.view(*_copied(both)) for both in zip(parents, probes, strict=True)]
     if not generator.joint:
         return of_pairs
     if not len(folds):
@@ -350,7 +352,7 @@ def fit_pair(
     given = None if generator.reads == "W" else probes
     task = Task("generator", generator, views("generator", generator, [parents], [given]), (name,))
     fitted = fit(task, seed=seed, steps_per_call=steps_per_call, saver=saver, progress=progress)
-    state, history = jax.tree.map(lambda leaf: leaf[0], tuple(fitted))
+    state, history = jax.tree.map(lambda leaf: leaf[0], (fitted.state, fitted.history))
     return Fitted(state, history)
 
 
@@ -401,10 +403,21 @@ def generate(
     with check.named(name, "generate"):
         if generator.host:
             return [
-                jax.device_get(generator.generate(*given))
-                for given in zip(keys, states, parents, probes, strict=True)
+                jax.device_get(generator.generate(key, *_copied(given)))
+                for key, *given in zip(keys, states, parents, probes, strict=True)
             ]
         return _generate_together(generator, fitted, parents, probes, keys)
+
+
+def _copied(given: Any) -> Any:  # noqa: ANN401
+    """Read-only copies of arrays: whoever writes into them all the same changes no parents."""
+
+    def copied(leaf: Array) -> np.ndarray:
+        own = np.array(leaf)
+        own.flags.writeable = False
+        return own
+
+    return jax.tree.map(copied, given)
 
 
 def _generate_together(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kernelgan import models
-from kernelgan.types import UserError
+from kernelgan.types import Array, Params, UserError
 
 _PACKAGE = Path(__file__).parents[1]
+_SAME = 1e-3
+"""How far parameters of equal networks may differ, relative to the largest: GPUs sum in any order."""
 
 
 @contextlib.contextmanager
@@ -43,14 +47,21 @@ def named(name: str, part: str) -> Iterator[None]:
         ) from error
 
 
+@dataclasses.dataclass
 class Watched:
     """What a generator was seen to do; see `watched`.
 
     Attributes:
       gradients: whether something was differentiated.
+      images: whether the package was asked for images.
     """
 
-    gradients = False
+    gradients: bool = False
+    images: bool = False
+
+    def __or__(self, other: Watched) -> Watched:
+        """What was seen at either time."""
+        return Watched(self.gradients or other.gradients, self.images or other.images)
 
 
 _DIFFERENTIATE = {
@@ -59,29 +70,40 @@ _DIFFERENTIATE = {
 }
 """By the end of a file's path, the functions that everything differentiated passes through."""
 
+_GIVE_IMAGES = {
+    "kernelgan/probes.py": {"rendered", "noise"},
+    "kernelgan/data/rendered.py": {"render"},
+    "kernelgan/data/sources.py": {"load_source"},
+}
+"""The same for images that the package makes or reads."""
+
 
 @contextlib.contextmanager
 def watched() -> Iterator[Watched]:
-    """Notes whether JAX or PyTorch differentiates anything in this thread.
+    """Notes whether JAX or PyTorch differentiates anything in this thread or in those that it starts.
 
-    A derivative that is written out by hand is not seen, nor a program that was traced before.
+    And whether the package's images are asked for. A derivative that is written out by hand is not seen, nor
+    a program that was traced before, nor another process.
     """
-    seen, before = Watched(), sys.getprofile()
+    seen, before, of_threads = Watched(), sys.getprofile(), threading.getprofile()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
         del argument
-        code = frame.f_code
-        if event == "call" and not seen.gradients:
-            seen.gradients = any(
-                code.co_name in names and code.co_filename.endswith(end)
-                for end, names in _DIFFERENTIATE.items()
-            )
+        if event == "call":
+            seen.gradients = seen.gradients or _is_of(frame.f_code, _DIFFERENTIATE)
+            seen.images = seen.images or _is_of(frame.f_code, _GIVE_IMAGES)
 
     sys.setprofile(note)
+    threading.setprofile(note)
     try:
         yield seen
     finally:
         sys.setprofile(before)
+        threading.setprofile(of_threads)  # type: ignore[arg-type]
+
+
+def _is_of(code: CodeType, functions: Mapping[str, set[str]]) -> bool:
+    return any(code.co_name in names and code.co_filename.endswith(end) for end, names in functions.items())
 
 
 def check_update(made: object, state: object) -> None:
@@ -125,6 +147,37 @@ def check_networks(networks: object, network: models.ConvNet, image_size: int, n
         )
     for key, params in networks.items():
         _check_population(params, network, image_size, f"the generator {name}" + (f" ({key})" if key else ""))
+
+
+def check_same(networks: Mapping[str, Params], before: Mapping[str, Params], name: str) -> None:
+    """Refuses networks of which most are not what the same generator gave before from the same input.
+
+    Args:
+      networks: by row, stacked parameters.
+      before: the same, given before.
+      name: of the generator.
+
+    Raises:
+      UserError: naming the generator and the row.
+    """
+    for row, params in before.items():
+        given = networks.get(row)
+        if given is not None and jax.tree.map(np.shape, given) == jax.tree.map(np.shape, params):
+            off = np.max(
+                [_differs(*both) for both in zip(*map(jax.tree.leaves, (given, params)), strict=True)], axis=0
+            )
+            if np.median(off) <= _SAME:
+                continue
+        raise UserError(
+            f"the generator {name} gives other networks ({row}) when it is asked again with the same key and "
+            "parents. Draw random numbers from the key alone, and keep nothing between calls."
+        )
+
+
+def _differs(leaf: Array, before: Array) -> np.ndarray:
+    """Of each network the largest difference, relative to its largest number."""
+    leaf, before = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (leaf, before))
+    return np.abs(leaf - before).max(axis=1) / np.maximum(np.abs(before).max(axis=1), 1e-30)
 
 
 def _check_population(params: object, network: models.ConvNet, image_size: int, where: str) -> None:

@@ -28,6 +28,7 @@ class Loaded:
       config: its settings.
       generator: for the run's networks.
       code: digest of the code that is its own.
+      watched: what its file was seen to do when it was imported.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Loaded:
     config: Any
     generator: Generator
     code: str
+    watched: check.Watched = dataclasses.field(default_factory=check.Watched)
 
 
 def load(configs: Mapping[str, Any], files: Sequence[str], network: models.ConvNet) -> tuple[Loaded, ...]:
@@ -87,6 +89,8 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
             f"{flag}: there is no such file; expected a Python file with make(network, config), or one of "
             f"the families {', '.join(FAMILIES)}."
         )
+    if path.stem in FAMILIES:
+        raise UserError(f"{flag}: {path.stem} is a family of the package; rename the file.")
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise UserError(
             f"{flag}: the file's name becomes the name of its rows; expected letters, digits and "
@@ -98,13 +102,13 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
-    with check.named(path.name, "its import"):
+    with check.named(path.name, "its import"), check.watched() as watched:
         spec.loader.exec_module(module)
     if not callable(getattr(module, "make", None)):
         raise UserError(
             f"{flag} defines no function make(network, config); expected one that gives a Generator."
         )
-    with check.named(path.name, "make"):
+    with check.named(path.name, "make"), check.watched() as watched_again:
         kind = getattr(module, "Config", None)
         config = kind() if kind is not None else None
         generator = module.make(network, config)
@@ -114,7 +118,7 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
             "such as kernelgan.generators.stateless(generate)."
         )
     _check(generator, path.name)
-    return Loaded(path.stem, module, config, generator, code)
+    return Loaded(path.stem, module, config, generator, code, watched | watched_again)
 
 
 def _check(generator: Generator, name: str) -> None:

@@ -11,19 +11,27 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from kernelgan import models
+from kernelgan import keys, models
 from kernelgan.baselines import nulls
 from kernelgan.generators.base import Parents
 from kernelgan.types import Key, Params
 
 NETWORKS = 8
-"""Placebo networks that are kept and measured, the first of each row."""
+"""Placebo networks that are kept and measured, see `some`."""
 
-RANDOM, OTHER = "random", "other"
-"""What stands in: untrained networks of the parents' scale, or the zoo of another concept of that kind."""
+RANDOM, OTHER, OPPOSITE = "random", "other", "opposite"
+"""What stands in: untrained networks of the parents' scale; the zoo of another concept of that kind; where
+there is none, the parents with yes and no exchanged, whose weights are as those of trained networks."""
 
-NAMES = tuple(f"{side}_{stand_in}" for side in Parents._fields for stand_in in (RANDOM, OTHER))
+NAMES = tuple(f"{side}_{stand_in}" for side in Parents._fields for stand_in in (RANDOM, OTHER, OPPOSITE))
 """Every placebo, such as ``attribute_random``: the attribute's zoo is exchanged for untrained networks."""
+
+WORDS = {
+    RANDOM: "random networks",
+    OTHER: "those of another concept",
+    OPPOSITE: "networks that answer the opposite",
+}
+"""What stands in, for a reader."""
 
 
 def exchanged(
@@ -43,7 +51,7 @@ def exchanged(
       others: by side ("attribute", "object"), the zoo of another concept; of the same shapes.
 
     Returns:
-      By a name of `NAMES`, in that order; without ``others`` only the random ones.
+      By a name of `NAMES`: two a side, the random and one of the others.
     """
     made: dict[str, Parents] = {}
     for number, side in enumerate(Parents._fields):
@@ -53,9 +61,30 @@ def exchanged(
         stand_ins = {RANDOM: jax.tree.map(_scaled, drawn, getattr(parents, side))}
         if others and side in others:
             stand_ins[OTHER] = others[side]
+        else:
+            stand_ins[OPPOSITE] = _opposite(getattr(parents, side))
         for name, zoo in stand_ins.items():
             made[f"{side}_{name}"] = parents._replace(**{side: zoo})
     return made
+
+
+def some(params: Params) -> Params:
+    """`NETWORKS` of stacked networks ``(M, ...)``, or all where there are no more.
+
+    They are drawn by what they hold, for a method's first networks may be made otherwise than its others.
+    """
+    count = len(params["dense"]["bias"])
+    params = jax.tree.map(np.asarray, params)
+    if count <= NETWORKS:
+        return params
+    rng = np.random.default_rng(int(keys.of_arrays(params), 16))
+    drawn = np.sort(rng.choice(count, NETWORKS, replace=False))
+    return jax.tree.map(lambda leaf: leaf[drawn], params)
+
+
+def _opposite(zoo: Params) -> Params:
+    """Networks that say no where these say yes."""
+    return {**zoo, "dense": {name: leaf[..., ::-1] for name, leaf in zoo["dense"].items()}}
 
 
 def _scaled(drawn: np.ndarray, own: np.ndarray) -> np.ndarray:

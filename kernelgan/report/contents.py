@@ -139,18 +139,23 @@ def placebos(record: Measured) -> Table | None:
 
 
 def making(rows: Sequence[Row], seconds: Mapping[str, float]) -> Table | None:
-    """How generated networks were made: tier, images, steps, seconds and digest."""
+    """How generated networks were made: tier, images, steps, trainings, seconds and digest."""
     generated = [row for row in rows if row.kind == "generated" and row.digest]
     lines = []
     for row in generated:
         time = seconds.get(f"generate/{row.family}", math.nan)
         cells = [Cell(row.name), Cell(row.tier or "-"), count(row.images), count(row.steps)]
+        behind = row.behind.images if row.behind else None
+        cells += [count(len(row.trainings) or None), count(behind)]
         lines.append([*cells, tables.number(time, 1), Cell(row.digest[:12])])
-    head = ["method", "tier", "images read", "training steps", "seconds to generate", "digest"]
+    head = ["method", "tier", "images read", "training steps", "trainings", "images behind"]
+    head += ["seconds to generate", "digest"]
     caption = (
         "Tier: W reads weights, S also images that the package makes, U also unlabelled images without the "
-        "conjunction, G takes gradient steps on images. Seconds are those of the generator's networks on all "
-        "pairs, compilation included. The digest of the networks was kept before they were scored."
+        "conjunction, G takes gradient steps on images. Images behind are those of every zoo and probe that "
+        "the networks rest on, checked by content against all that is held out. Seconds are those of the "
+        "generator's networks on all pairs, compilation included. The digest of the networks was kept before "
+        "they were scored."
     )
     return table(head, lines, "How the networks were made", caption) if lines else None
 
@@ -265,7 +270,9 @@ def features(pair: Pair) -> Table | None:
         "Cosine similarity of features within the conjunction, across to the other quadrants, and the margin "
         f"between them. {metrics.explained('novelty.distance', {})} "
         f"{metrics.explained('novelty.answers', {})} "
-        f"{metrics.explained('novelty.error_overlap', {})}"
+        f"{metrics.explained('novelty.error_overlap', {})} "
+        f"{metrics.explained('novelty.error_overlap_nearest', {})} "
+        f"{metrics.explained('novelty.error_overlap_parents', {})}"
     )
     return table(["method", *map(metrics.title, paths)], rows, caption=caption) if rows else None
 

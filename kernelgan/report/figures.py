@@ -15,7 +15,7 @@ import numpy as np
 
 from kernelgan.report import drawing, metrics, prose
 from kernelgan.report.drawing import BLUE, VERMILLION, WIDTH, MissingError, bare, finite, heat_maps, new
-from kernelgan.results import NOTHING, QUADRANTS, Measured, Pair, Run
+from kernelgan.results import NOTHING, QUADRANTS, Measured, Pair, Row, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,9 @@ def novelty(run: Run, pair: Pair) -> Figure:
 
 def answering(run: Run, pair: Pair) -> list[str]:
     """The methods whose answers are shown: the best generated and its rivals, those with answers only."""
-    generated, merges, saved = [], [], run.arrays_under(pair, "answers")
+    generated: list[Row] = []
+    merges: list[Row] = []
+    saved = run.arrays_under(pair, "answers")
     for row in pair.ranked():
         if row.kind == "generated" and row.family not in [each.family for each in generated]:
             generated.append(row)
@@ -82,7 +84,7 @@ def answers(run: Run, pair: Pair, columns: int = 12) -> Figure:
             told = f"{method}: {right.sum()} of {right.size}"
             axes.text(-0.12, top + _ANSWER_HEIGHT / 2, told, ha="right", **middle)
             for color, symbol, chosen in ((BLUE, "✓", right), (VERMILLION, "✗", ~right)):
-                places = np.flatnonzero(chosen[:columns])
+                places = np.flatnonzero(chosen[:columns]).tolist()
                 spans = [(x, 0.96) for x in places]
                 axes.broken_barh(spans, (top, 0.9 * _ANSWER_HEIGHT), color=color, lw=0)
                 for x in places:

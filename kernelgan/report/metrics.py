@@ -85,6 +85,17 @@ METRICS = {
         "shared",
         "Errors shared: of the images that it or that parent gets wrong, the share that both do.",
     ),
+    "novelty.error_overlap_nearest": Metric(
+        "errors shared, most",
+        "most",
+        "The same with the parent of either zoo that shares most errors.",
+    ),
+    "novelty.error_overlap_parents": Metric(
+        "errors shared, parents",
+        "parents",
+        "The same of a parent with its nearest fellow: what two networks have in common that were trained "
+        "apart.",
+    ),
 }
 """By the path of the statistic in a `results.Row`."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from kernelgan.baselines import PARENTS
-from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, falls
+from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TRAININGS, falls
 from kernelgan.report import metrics
 from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Verdict
 
@@ -68,7 +69,8 @@ def merit_title(record: Measured) -> str:
 def summary(run: Run) -> list[str]:
     """The verdict on the whole run, the answer first: that on its only pair, or over its pairs."""
     if len(run.pairs) == 1:
-        return verdict(run.pairs[0])
+        first, *rest = verdict(run.pairs[0])
+        return [first, *_given(run), *rest]
     lines = verdict(run.overall) if run.overall else [
         f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit, so they were "
         "not compared together."
@@ -79,13 +81,37 @@ def summary(run: Run) -> list[str]:
             f"Cannot tell: images of the conjunction were read in training on {joined(leaky)}, so no figure "
             "over all pairs counts. Mend the data first."
         )
+    lines[1:1] = _given(run)
     titles = {
         answer: [pair.title for pair in run.pairs if pair.verdict.answer == answer] for answer in ANSWERS
     }
     counts = ", ".join(f"{answer} on {len(titles[answer])}" for answer in ANSWERS)
     lines.append(f"Pair by pair, of {len(run.pairs)}: {counts} (p-values corrected over pairs, Holm).")
     lines += [f"Yes: {', '.join(titles['yes'])}."] if titles["yes"] else []
-    return [*lines, *_free_concepts(run.pairs)]
+    return [*lines, *_free_concepts(run.pairs), *_sealed(run.pairs)]
+
+
+def _sealed(pairs: Sequence[Pair]) -> list[str]:
+    """How many pairs are sealed, where a file of splits says so."""
+    count = sum(pair.sealed is True for pair in pairs)
+    folds = {pair.fold for pair in pairs if pair.fold}
+    if not folds:
+        return []
+    return [
+        f"{count} of the pairs are sealed, {len(pairs) - count} are for development ({len(folds)} folds)."
+    ]
+
+
+def _given(run: Run) -> list[str]:
+    """On what a "yes" rests where the parents were trained elsewhere."""
+    zoo = run.config.get("zoo") or {}
+    files = [zoo[field] for field in ("attribute_file", "object_file") if zoo.get(field)]
+    if run.verdict.answer != "yes" or not files:
+        return []
+    names = joined([Path(file).name for file in files])
+    return [
+        f"That holds only if the parents in {names} never saw the conjunction, which no gate could check."
+    ]
 
 
 def verdict(record: Measured) -> list[str]:
@@ -103,6 +129,8 @@ def verdict(record: Measured) -> list[str]:
         *_copied(record),
         _required(record),
         *_placebos(record),
+        *_trainings(best),
+        *_behind(best),
         *_detectable(record),
         *_tiers(record),
         *_to_reach(record),
@@ -140,6 +168,11 @@ def headline(record: Measured) -> str:
         return (
             f"Cannot tell: {record.data.leaked} images of the conjunction were read in training, so none of "
             "these figures counts. Mend the data first."
+        )
+    if "left out" in record.verdict.broken:
+        return (
+            "No verdict: rows that the generated networks must beat were left out. Set "
+            "--config.baselines.methods='()' and run again; it measures these alone."
         )
     does = f"compose, over {_subject(record)}"
     if isinstance(record, Pair):
@@ -258,10 +291,12 @@ def _broken(record: Measured) -> str:
     words = {
         "leak": "images of the conjunction were read in training",
         "shape": "it is not one network of the parents' shape, so whether it copies them cannot be said",
+        "few images": "there are too few test images of a quadrant",
         "size": f"it has more parameters ({best and best.parameters}) than one network with two heads "
         f"({floor and floor.parameters})",
         "one network": "its networks are all the same",
         "unanswered": f"it answers only {best and best.pairs} of the pairs",
+        "trainings": f"its generator was trained {_times(best)}, and a claim needs {TRAININGS} trainings",
         "no placebo": "it was not repeated with placebo parents",
         "placebo": "it keeps more than half of its gain with placebo parents",
     }
@@ -281,6 +316,33 @@ def _placebos(record: Measured) -> list[str]:
     ]
     end = f"not so with {len(kept)} of {len(placebos)}" if kept else "so it does with all"
     return [f"Placebo parents: it scores {joined(words)}. The gain over 0.5 must fall by half; {end}."]
+
+
+def _times(row: Row | None) -> str:
+    """How often its generator was trained."""
+    count = len(row.trainings) if row else 0
+    return "once" if count == 1 else f"{count} times"
+
+
+def _trainings(row: Row) -> list[str]:
+    """How often its generator was trained, and what each training scores."""
+    if not row.steps:
+        return []
+    each = joined([f"{mean:.3f}" for mean in row.trainings])
+    return [f"Its generator was trained {_times(row)}" + (f": {each}." if len(row.trainings) > 1 else ".")]
+
+
+def _behind(row: Row) -> list[str]:
+    """What the gate checked of everything behind its networks."""
+    if row.behind is None:
+        return []
+    behind = row.behind
+    learnt = f", of a generator that learnt from {behind.learnt} pairs" if behind.learnt else ""
+    held_out = f"the {behind.held_out} conjunctions held out" if behind.held_out > 1 else "the conjunction"
+    return [
+        f"Behind its networks{learnt} are {behind.readers} zoos and sets of probes with {behind.images:,} "
+        f"training images, {behind.leaked or 'none'} of them of {held_out} (by content)."
+    ]
 
 
 def _side(record: Measured, placebo: str) -> str:
@@ -413,4 +475,8 @@ def _scope(record: Measured) -> str:
     levels = [record.attributes, record.objects] if isinstance(record, Overall) else []
     if any(count is not None and count < _FEW_CONCEPTS for count in levels):
         few = f"With {levels[0]} attribute(s) and {levels[1]} object(s), only very large differences show. "
+    if len(record.methods[record.verdict.best].trainings) > 1:
+        return (
+            few + "P-values cover other images, networks and trainings of the generator, not other parents."
+        )
     return few + "P-values cover other images and networks of these trainings, not another training (seed)."

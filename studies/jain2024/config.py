@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.device = "auto"  # "auto", "cpu" or "gpu"
     config.networks = 0  # generated networks in each direction; 0: all, 1,749 of the published weights
     config.random_networks = 0  # networks of random kernels; 0: as many as generated in both directions
+    config.composed = 64  # networks composed of a black and a cat network in closed form
     config.gaussian_networks = 500  # kernels drawn with each parameter's mean and spread in a zoo
     # UMAP seeds; the first is the notebook's and the only one of the fixed protocol.
     config.seeds = (47, 0, 1, 2, 3, 4, 5, 6, 7, 8)
@@ -41,6 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "quick":
         config.networks = 175
         config.gaussian_networks = 50
+        config.composed = 16
         config.seeds = (47, 0, 1)
         config.picked = 5
     return config
@@ -48,7 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 _LEAST = {
     **dict.fromkeys(("seed", "networks", "random_networks", "seeds", "kmeans_seeds"), 0),
-    **dict.fromkeys(("tuning_seeds", "minimum_samples", "picked", "draws", "chunk_size"), 1),
+    **dict.fromkeys(("tuning_seeds", "minimum_samples", "picked", "draws", "chunk_size", "composed"), 1),
     "gaussian_networks": 2,
 }
 """The least of every whole number, and of each in a tuple."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from kernelgan import assemble, kernels, models
+from kernelgan import assemble, generators, kernels, models, probes, refit
 from kernelgan.generators import Parents, cyclegan
 from kernelgan.types import Key, Params
 from studies.jain2024.data import DOMAINS, HIDDEN, IMAGE_SIZE, LAYERS, NETWORK, Reference
@@ -22,6 +22,31 @@ def generate(reference: Reference, domain: str, count: int) -> Params:
     zoos = (assemble.take_members(zoo, np.arange(count)) for zoo in (reference.black, reference.cat))
     networks = cyclegan.translate(DOMAINS[domain], reference.generators, Parents(*zoos), _CONFIG)
     return jax.device_get(networks)
+
+
+PROBES = {"noise": "pink noise", "rendered": "rendered images without a black cat"}
+"""Images that networks are composed with; the package makes them."""
+IMAGES = 1536
+"""How many."""
+
+
+def composed(reference: Reference, count: int, made: str, trunks: Params | None = None) -> Params:
+    """Network ``i`` for black cats, of black network ``i`` and cat network ``i``, in closed form.
+
+    Args:
+      reference: the original's data, whose photographs are not read.
+      count: networks.
+      made: probe images, of `PROBES`.
+      trunks: None, or networks that only get heads by the same least squares: the null.
+    """
+    black, cat = (assemble.take_members(zoo, np.arange(count)) for zoo in (reference.black, reference.cat))
+    if made == "noise":
+        images = probes.noise(IMAGES, size=IMAGE_SIZE)
+    else:
+        images = probes.rendered(IMAGES, size=IMAGE_SIZE, exclude=(("black", "cat"),))
+    if trunks is not None:
+        return refit.refit_heads(assemble.take_members(trunks, np.arange(count)), black, cat, images)
+    return jax.device_get(generators.compose(black, cat, probes=images))
 
 
 def untranslated(reference: Reference, domain: str, count: int) -> Params:

@@ -299,6 +299,7 @@ def _asked(study: Study) -> Record:
     """The photographs by the networks' own answers: no cluster, no test label, nothing chosen.
 
     Generated and random networks have both parents' heads; the parents are as trained, biases and all.
+    Composed networks, and random kernels with heads fitted alike, read images that the package makes.
     """
     parents = {"black": study.reference.black, "cat": study.reference.cat}
     logits: dict[str, np.ndarray] = {}
@@ -309,6 +310,13 @@ def _asked(study: Study) -> Record:
             data.NETWORK, chosen, study.reference.images, chunk_size=study.config.chunk_size
         )
     logits["both"] = np.concatenate([logits[name] for name in parents], axis=-1)
+    count = min(study.config.composed, study.reference.pairs, study.sizes["random"])
+    for made in populations.PROBES:
+        for name, trunks in ((f"composed_{made}", None), (f"refit_{made}", study.params["random"])):
+            networks = populations.composed(study.reference, count, made, trunks)
+            logits[name] = features.population_logits(
+                data.NETWORK, networks, study.reference.images, chunk_size=study.config.chunk_size
+            )
     record = {}
     for name, values in logits.items():
         answers, threshold = features.score(values)

@@ -9,6 +9,7 @@ its functions call nothing compiled outside of their own file, whose changes num
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from kernelgan.ops.cpu.microkernels import WIDTH
 
 
 def _cache() -> Path | None:
-    digest = hashlib.sha256(f"{WIDTH}".encode())
+    digest = hashlib.sha256(f"{WIDTH} {os.environ.get('NUMBA_OPT', '')}".encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return cache.directory(f"direct-{digest.hexdigest()[:16]}")
