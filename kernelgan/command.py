@@ -46,6 +46,11 @@ def _define_flags() -> None:
         [],
         "A generator beside the config's: your own .py file, or a family. May be repeated.",
     )
+    flags.DEFINE_list(
+        "seeds",
+        [],
+        "Several runs, one for each of these seeds, such as 0,1,2; then their table side by side.",
+    )
     flags.DEFINE_bool(
         "distributed", False, "This is one of several processes that Slurm or Open MPI started for one run."
     )
@@ -69,7 +74,8 @@ def _run(argv: list[str]) -> int:
     from kernelgan.types import UserError
 
     program = ["python", argv[0]] if argv[0].endswith(".py") else [Path(argv[0]).name]
-    workdir = Path(given.workdir or Path("runs") / str(given.config.name))
+    name = f"{given.config.name}_seeds" if given.seeds else str(given.config.name)
+    workdir = Path(given.workdir or Path("runs") / name)
     try:
         workdir = files.given_path(workdir if given.workdir is None else given.workdir, "--workdir")
         if not given.coordinator and (given.processes or given.process >= 0):
@@ -80,7 +86,10 @@ def _run(argv: list[str]) -> int:
         stopping.listen()
         command = shlex.join([*program, *sys.argv[1:]])
         with distributed.silent_unless_first():
-            run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
+            if given.seeds:
+                _sweep(given, workdir, program)
+            else:
+                run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
         status = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -102,6 +111,36 @@ def _run(argv: list[str]) -> int:
         status = 1
     distributed.abandon(status)
     return status
+
+
+def _sweep(given: flags.FlagValues, workdir: Path, program: list[str]) -> None:
+    """A run for each seed, in directories of their own, and how they compare.
+
+    Raises:
+      UserError: the seeds are not different whole numbers, or several processes were asked for.
+    """
+    from kernelgan import compare
+    from kernelgan.pipeline import run
+    from kernelgan.types import UserError
+
+    words = [word.strip() for word in given.seeds]
+    if not all(word.isdecimal() for word in words) or not 1 < len({*map(int, words)}) == len(words):
+        raise UserError(
+            f"--seeds={','.join(words)} given; expected two or more different whole numbers, such as 0,1,2."
+        )
+    if given.distributed or given.coordinator:
+        raise UserError("--seeds runs in one process; with several give --config.seed, seed by seed.")
+    swept = ("--seeds", "-seeds", "--workdir", "-workdir")
+    pairs = zip(["", *sys.argv[1:]], sys.argv[1:], strict=False)
+    rest = [word for before, word in pairs if word.partition("=")[0] not in swept and before not in swept]
+    folders = [workdir / f"seed{int(word)}" for word in words]
+    for word, folder in zip(words, folders, strict=True):
+        own = given.config.copy_and_resolve_references()
+        own.seed = int(word)
+        command = shlex.join([*program, *rest, f"--config.seed={int(word)}", f"--workdir={folder}"])
+        run(own, folder, stage=given.stage, command=command, generators=given.generator)
+    if given.stage == "report":
+        print("\n" + compare.text(compare.read(folders)))
 
 
 def _with_installed_configs(argv: list[str]) -> list[str]:

@@ -28,7 +28,7 @@ def _rendered_pairs(pair: tuple[str, str]) -> set[tuple[str, str]]:
     return set(itertools.product(choices[0], choices[1]))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=128)  # the pairs of a matrix; 5 MB each of 1,536 images
 def _rendered(count: int, seed: int, size: int, exclude: frozenset[tuple[str, str]]) -> np.ndarray:
     rng = np.random.default_rng([seed, 1])
     every = itertools.product(rendered_lib.COLOURS, rendered_lib.OBJECTS)

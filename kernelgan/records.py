@@ -104,3 +104,42 @@ def _fields(kind: type) -> tuple[dict[str, Any], set[str]]:
 
 def _is_record(kind: Any) -> bool:  # noqa: ANN401
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def json_schema(kind: Any, description: str = "") -> dict[str, Any]:  # noqa: ANN401
+    """The JSON Schema (draft 2020-12) of what `from_json` reads for a type; records are under ``$defs``."""
+    records: dict[str, Any] = {}
+    schema = _schema(kind, records)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "description": description}
+    return {**head, **schema, "$defs": dict(sorted(records.items()))}
+
+
+def _schema(kind: Any, records: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Of one type; a record is added to the records. The name of a record may be its key instead."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    plain = {str: "string", bool: "boolean", int: "integer"}
+    if kind is Any:
+        return {}
+    if kind is float:
+        return {"type": ["number", "null"]}
+    if kind in plain:
+        return {"type": plain[kind]}
+    if origin is types.UnionType:
+        return {"anyOf": [_schema(inner[0], records), {"type": "null"}]}
+    if origin is dict:
+        return {"type": ["object", "null"], "additionalProperties": _schema(inner[1], records)}
+    if origin is tuple:
+        ends = {} if inner[-1] is ... else {"minItems": len(inner), "maxItems": len(inner)}
+        return {"type": ["array", "null"], "items": _schema(inner[0], records), **ends}
+    hints, required = _fields(kind)
+    if kind.__name__ not in records:
+        records[kind.__name__] = {}  # it may hold itself
+        stored = [field.name for field in dataclasses.fields(kind) if field.metadata.get("stored", True)]
+        records[kind.__name__] = {
+            "description": (kind.__doc__ or "").partition("\n")[0],
+            "type": ["object", "null"],
+            "properties": {name: _schema(hints[name], records) for name in stored},
+            "required": sorted(required - {"name"}),
+            "additionalProperties": False,
+        }
+    return {"$ref": f"#/$defs/{kind.__name__}"}

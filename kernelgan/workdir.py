@@ -54,6 +54,7 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir={workdir} is a file; expected a directory, or a name that is free.")
         theirs = _last_config(workdir)
+        made = [path for path in (workdir, *workdir.parents) if not path.exists()]
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / LOCK_FILE).open("w")
     except OSError as error:
@@ -71,7 +72,23 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
                 write_atomically(workdir / CONFIG_FILE, json.dumps(ours, indent=1).encode())
             except OSError as error:
                 raise _unwritable(workdir, error) from error
-        yield
+        try:
+            yield
+        except UserError:
+            if made:
+                _clear_failed_start(made)
+            raise
+
+
+def _clear_failed_start(made: list[Path]) -> None:
+    """Removes directories that this process made, the work directory first, where nothing was finished."""
+    workdir = made[0]
+    if {path.name for path in workdir.iterdir()} <= {CONFIG_FILE, LOCK_FILE, TIMINGS_FILE}:
+        for path in workdir.iterdir():
+            path.unlink()
+        for folder in made:
+            with contextlib.suppress(OSError):  # others are at work there
+                folder.rmdir()
 
 
 def _unwritable(workdir: Path, error: OSError) -> UserError:

@@ -1,6 +1,7 @@
 """What README.md, CONTRIBUTING.md and docs/ show: code that runs, links that lead somewhere."""
 
 import re
+import runpy
 from pathlib import Path
 
 import jax
@@ -41,6 +42,19 @@ def parents():
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_schema_of_results_is_that_of_the_dataclasses():
+    script = runpy.run_path(str(ROOT / "docs" / "results_schema.py"))
+    assert script["FILE"].read_text() == script["text"](), "run python docs/results_schema.py"
+
+
+def test_the_readme_is_short_and_its_sample_report_is_small_and_of_no_machine():
+    words = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL).split()
+    assert len(words) <= 1500
+    sample = (ROOT / "docs" / "sample_report.html").read_bytes()
+    assert len(sample) < 1_000_000
+    assert not re.search(rb"/(tmp|work|home|root|Users)/", sample)
 
 
 def test_the_readme_quotes_the_library_in_full():

@@ -38,6 +38,18 @@ def test_a_new_directory_remembers_the_config(claimed):
     assert found["generators"]["cyclegan"]["epochs"] == [3, 2]
 
 
+def test_a_failed_start_leaves_nothing_and_a_finished_stage_is_kept(config, tmp_path):
+    workdir = tmp_path / "runs/first/run"
+    with pytest.raises(UserError), workdir_lib.claimed(workdir, config):
+        raise UserError("no such images")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").mkdir()
+    kept = workdir / "checkpoints"
+    with pytest.raises(UserError), workdir_lib.claimed(workdir, config):
+        raise UserError(f"the disk is full after {kept.mkdir()}")
+    assert (workdir / "config.json").exists()
+
+
 def test_the_same_config_may_come_back(claimed, config, capsys):
     with workdir_lib.claimed(claimed, config):
         pass
