@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants, sources
 from kernelgan.evaluation import features, scores
-from kernelgan.files import write_atomically
+from kernelgan.files import given_path, write_atomically
 from kernelgan.generators import base, reduce
 from kernelgan.progress import Progress
 from kernelgan.types import LEFT_OUT, PairName, Params, Quadrant, UserError
@@ -193,7 +194,7 @@ def train(block: Block, count: int, steps: int, seed: int, state_file: Path) -> 
                         saved["losses"],
                         int(saved["done"]),
                     )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"{state_file} cannot be read ({error}); move it away to begin anew.") from error
     state = jax.tree.map(jnp.float32, state)
     network = models.network_of(next(iter(zoos.values())))
@@ -283,7 +284,7 @@ def evaluate(block: Block, made: np.ndarray, settings: Settings, run: str, netwo
             f"learned_probes/{row}": keys.of_arrays(dict(zip(names, rows[row], strict=True)))
             for row in ("learned", "start")
         }
-        attempts.register(Path(settings.registry), run, digests, {})
+        attempts.register(given_path(settings.registry, "registry"), run, digests, {})
     network = models.network_of(parents[0].attribute)
     found: dict[str, Any] = {row: {} for row in (*rows, "and_ensemble")}
     progress = Progress("evaluation")
