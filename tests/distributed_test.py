@@ -86,7 +86,8 @@ def _start(program, *arguments, devices=1, place=("", 1, 0)):
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, (*place, *arguments))],
         env=os.environ
-        | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        | {"XLA_FLAGS": ""},  # the same bits on any number of devices are promised of XLA as it comes
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

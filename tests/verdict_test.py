@@ -294,3 +294,15 @@ def test_the_gain_that_would_be_found_is_that_over_the_hardest_rival():
     tests = made["tests"]["cyclegan_b2a"]
     assert found.detectable == max(tests[name]["detectable"] for name in required)
     assert f"A gain of {found.detectable:.3f}" in " ".join(prose.summary(run_of(made)))
+
+
+@pytest.mark.parametrize(
+    ("own", "corrected", "p_value"), [(0.004, None, 0.012), (0.004, 0.06, 0.072), (0.5, None, 1.0)]
+)
+def test_a_generated_method_that_is_not_the_best_has_a_null_test_of_its_own(own, corrected, p_value):
+    made = pair_result()
+    best = verdict_on(made).best
+    by_method = {best: {"mean_p_value": own}, "other": {"mean_p_value": 0.001}}
+    made["null_test"] |= {"method": "other", "candidates": 3, "p_value": 0.01, "by_method": by_method}
+    made["null_test"]["p_adjusted"] = corrected
+    assert verdict_on(made).null_p_value == pytest.approx(p_value)

@@ -129,11 +129,18 @@ def _judge(record: Measured, best: Row, left_out: Sequence[Method]) -> Verdict:
 
 
 def _null_p_value(record: Measured, best: str) -> float:
-    """The p-value of the matched null test, corrected over pairs; NaN where it is missing or of another."""
+    """The p-value of a generated method in the matched null test, corrected over pairs; NaN without one.
+
+    The test is corrected for the best of all generated methods; another gets the same correction.
+    """
     test = record.null_test if isinstance(record, Pair) else None
-    if test is None or test.method not in ("", best):
+    if test is None:
         return math.nan
-    return test.p_adjusted if math.isfinite(test.p_adjusted) else test.p_value
+    whole = test.p_adjusted if math.isfinite(test.p_adjusted) else test.p_value
+    if test.method in ("", best) or best not in test.by_method:
+        return whole if test.method in ("", best) else math.nan
+    own = test.by_method[best]["mean_p_value"] * (test.candidates or 1)
+    return min(1.0, own * max(1.0, whole / test.p_value))
 
 
 def _comparisons(record: Measured, best: Row) -> tuple[Comparison, ...]:
