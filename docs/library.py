@@ -10,7 +10,7 @@ import kernelgan as kg
 source = kg.data.load("rendered", attributes=("black",), objects=("cat",), seed=0, train=12000, test=600)
 pair = kg.split(source, "black", "cat", seed=0)  # quadrants; refuses a leak
 network = kg.ConvNet(filters=(6, 16))
-training = {"epochs": 24, "images_per_epoch": 2560, "batch_size": 64, "learning_rate": 0.004, "decay": True}
+training = {"epochs": 16, "images_per_epoch": 2560, "batch_size": 64, "learning_rate": 0.004, "decay": True}
 black = kg.train_zoo(network, pair.attribute, models=8, seed=0, **training)
 cat = kg.train_zoo(network, pair.object, models=8, seed=0, **training)
 parents = kg.Parents(black.params, cat.params)  # or kg.load_zoo("zoo.safetensors").params

@@ -16,7 +16,7 @@ SMALLER = {
     "train=12000": "train=320",
     "test=600": "test=160",
     "models=8": "models=3",
-    '"epochs": 24': '"epochs": 1',
+    '"epochs": 16': '"epochs": 1',
     '"images_per_epoch": 2560, "batch_size": 64': '"images_per_epoch": 32, "batch_size": 16',
     "random_networks=64": "random_networks=8, resamples=20",
 }
