@@ -36,12 +36,13 @@ def result_of(workdir, stage):
     return read_result(place(workdir, stage))
 
 
+_OF_A_RUN = ("timings", "command", "commit", "clean", "date")
+
+
 def document(workdir):
     """`results.json` without what may differ between two equal runs."""
     found = json.loads((workdir / "results.json").read_text())
-    return {
-        name: value for name, value in found.items() if name not in ("timings", "command", "commit", "clean")
-    }
+    return {name: value for name, value in found.items() if name not in _OF_A_RUN}
 
 
 def assert_same_results(workdir, expected):
