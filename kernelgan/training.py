@@ -403,7 +403,7 @@ def generate(
             del saver
             with check.watched() as watched:
                 by_pair = _of_all_trainings(
-                    of, plan, loaded, fitted[loaded.name], _parents(plan, zoos), probes
+                    of, plan, loaded, fitted[loaded.name], _parents(plan, zoos), probes, progress
                 )
             for networks in by_pair:
                 check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
@@ -412,7 +412,6 @@ def generate(
                         f"the generator {loaded.name} gives {sorted(networks)} for one pair and "
                         f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
                     )
-            progress(len(by_pair), len(by_pair))
             rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
             seen = {name: np.array(value) for name, value in dataclasses.asdict(watched).items()}
             return {**rows, "history": seen}
@@ -447,6 +446,7 @@ def _generated(
     fitted: base.Fitted,
     parents: list[Parents],
     probes: list[base.Probes],
+    progress: Callable[[int, int], None] = base.untold,
 ) -> list[base.Networks]:
     return base.generate(
         loaded.generator,
@@ -455,6 +455,7 @@ def _generated(
         probes,
         [pair_key(of, pair.split.name) for pair in plan.pairs],
         name=loaded.name,
+        progress=progress,
     )
 
 
@@ -465,13 +466,22 @@ def _of_all_trainings(
     trained: Trained,
     parents: list[Parents],
     probes: list[base.Probes],
+    progress: Callable[[int, int], None] = base.untold,
 ) -> list[base.Networks]:
     """Of each pair, the networks of one training after the other."""
-    parts = [_generated(of, plan, loaded, one, parents, probes) for one in trained]
+    parts = []
+    for number, one in enumerate(trained):
+        part = _part(progress, number, len(trained))
+        parts.append(_generated(of, plan, loaded, one, parents, probes, part))
     return [
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *networks)
         for networks in zip(*parts, strict=True)
     ]
+
+
+def _part(progress: Callable[[int, int], None], number: int, parts: int) -> Callable[[int, int], None]:
+    """Progress of one of several equal parts, as that of the whole."""
+    return lambda done, total: progress(number * total + done, parts * total)
 
 
 def _by_row(name: str, networks: base.Networks) -> dict[str, Params]:
@@ -529,10 +539,10 @@ def generate_placebos(
                 if chosen:
                     parents = list(map(_taken, parents, chosen))
                 own = _begun_anew(of, plan, loaded, first, parents, probes)
-                for number, networks in enumerate(_generated(of, plan, loaded, own, parents, probes)):
+                part = _part(progress, done, len(exchanged[0]))
+                for number, networks in enumerate(_generated(of, plan, loaded, own, parents, probes, part)):
                     for row, params in _by_row(loaded.name, networks).items():
                         rows[str(number)].setdefault(row, {})[name] = placebo.some(params)
-                progress(done + 1, len(exchanged[0]))
             return rows
 
         stage = f"placebos/{loaded.name}"
