@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in VARIANTS:
         known = ", ".join(repr(name) for name in VARIANTS[1:])
         raise ValueError(f"pair_matrix.py has no variant {variant!r}; known are {known}, or none")
-    config = default.get_config("cyclegan", "reduce", "reduce_noise")
+    config = default.get_config("cyclegan", "reduce")
     config.name = "pair_matrix" + (f"_{variant}" if variant else "")
     if variant:
         return _photos(config, full=variant == "photos_full")

@@ -18,6 +18,7 @@ from jax import lax
 from kernelgan import refit
 from kernelgan.ops import products
 
+_SAMPLES = 1536  # at least so many serve the rounds, where there are as many
 _DAMPING = 6.0  # of the coefficients' fit, times their number over that of the equations
 
 
@@ -85,21 +86,27 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
     start = jnp.zeros((filters, candidates)).at[jnp.arange(filters), chosen].set(1)
     prior = (target.prior * spread[:, None, None])[chosen].reshape(-1, len(target.values))
 
-    def fit(mixture: jax.Array) -> _Fitted:
-        maps = maps_of(_mixed(mixture, scaled)).reshape(len(prior), -1)
-        found = refit.moments(maps, target.values, filters, target.ridge)
+    def fit(mixture: jax.Array, windows: jax.Array, values: jax.Array) -> _Fitted:
+        maps = maps_of(_mixed(mixture, windows)).reshape(len(prior), -1)
+        found = refit.moments(maps, values, filters, target.ridge)
         weights, intercepts = refit.solve(found, jnp.arange(filters), len(prior) // filters, prior)
-        left = target.values - _product(weights.T, maps) - intercepts[:, None]
+        left = values - _product(weights.T, maps) - intercepts[:, None]
         return _Fitted(weights, intercepts, left, jnp.sum(target.weights * jnp.square(left).mean(axis=1)))
+
+    stride = max(1, windows.shape[-1] // _SAMPLES)
+    few = scaled[..., ::stride], target.values[:, ::stride]
 
     def step(state: tuple[jax.Array, _Fitted], _: None) -> tuple[tuple[jax.Array, _Fitted], None]:
         mixture, now = state
-        tried = mixture + _change(mixture, scaled, now, target.weights)
-        then = fit(tried)
+        tried = mixture + _change(mixture, few[0], now, target.weights)
+        then = fit(tried, *few)
         better = then.loss < now.loss
         return jax.tree.map(lambda new, old: jnp.where(better, new, old), (tried, then), state), None
 
-    mixture, last = lax.scan(step, (start, fit(start)), None, length=rounds)[0]
+    mixture = start
+    if rounds:
+        mixture = lax.scan(step, (start, fit(start, *few)), None, length=rounds)[0][0]
+    last = fit(mixture, scaled, target.values)
     return Mixed(mixture * scale, last.weights, last.intercepts, jnp.square(last.left).mean(axis=1))
 
 
