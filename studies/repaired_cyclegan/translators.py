@@ -59,7 +59,7 @@ class Training:
     """
 
     steps: int = 300
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     batch: int = 8
     hidden: int = 16
     units: int = 64
