@@ -26,7 +26,7 @@ from studies import finished
 from studies.repaired_cyclegan import translators
 from studies.repaired_cyclegan.translators import Ingredients, Training
 
-FUNCTION = 10.0
+FUNCTION = 100.0
 """Weight of the function loss, chosen on validation images."""
 
 TRAINED = {
