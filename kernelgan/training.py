@@ -584,8 +584,9 @@ def _asked_again(
         return _by_row(loaded.name, made)
 
     first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
-    chosen = list(map(placebo.measured, generated, parents))
-    if not _takes_steps(loaded, trained[0]) and all(members is not None for members in chosen):
+    found = list(map(placebo.measured, generated, parents))
+    chosen = [members for members in found if members is not None]
+    if len(chosen) == len(found) and not _takes_steps(loaded, trained[0]):
         few = _taken(parents[0], chosen[0])
         begun = _begun_anew(of, one_pair, loaded, first[0], [few], probes[:1])
         if check.other(again(few, [begun]), _taken(generated[0], chosen[0])) is None:

@@ -11,6 +11,8 @@ from kernelgan import assemble, models
 from kernelgan.generators.base import Generator, Parents, Probes, stateless
 from kernelgan.types import Key, Params
 
+_AT_ONCE = 8
+
 
 def random(network: models.ConvNet, image_size: int, *, count: int, bias: str) -> Generator:
     """Kernels drawn from the initialiser.
@@ -25,7 +27,7 @@ def random(network: models.ConvNet, image_size: int, *, count: int, bias: str) -
 
     def generate(key: Key, parents: Parents, probes: Probes) -> Params:
         del probes
-        drawn = jax.device_get(initialise(network, image_size, jax.random.split(key, count)))
+        drawn = initialise(network, image_size, jax.random.split(key, count))
         volumes = {name: drawn[name]["kernel"] for name in layers}
         made = {}
         for name in layers:
@@ -36,9 +38,19 @@ def random(network: models.ConvNet, image_size: int, *, count: int, bias: str) -
     return stateless(generate)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def initialise(network: models.ConvNet, image_size: int, keys: Key) -> Params:
-    """Untrained networks, one for each key."""
+    """Untrained networks, one for each key, numpy.
+
+    They are drawn a few at a time: XLA takes ten seconds to compile the program for each number of keys.
+    """
+    count = len(keys)
+    places = np.minimum(np.arange(-(-count // _AT_ONCE) * _AT_ONCE), count - 1).reshape(-1, _AT_ONCE)
+    parts = [jax.device_get(_initialise(network, image_size, keys[rows])) for rows in places]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initialise(network: models.ConvNet, image_size: int, keys: Key) -> Params:
     return jax.vmap(lambda key: models.initialise_convnet(network, image_size, key))(keys)
 
 

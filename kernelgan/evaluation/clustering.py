@@ -328,7 +328,8 @@ def _first_import() -> ModuleType:
     packages = [importlib.metadata.version(name) for name in ("umap-learn", "pynndescent", "numba")]
     key = keys.of_values([*packages, os.environ.get("NUMBA_OPT", "")])[:16]
     ours = str(cache.directory(f"umap-{key}") or _scratch())
-    njit, elsewhere = numba.njit, settings.CACHE_DIR
+    njit: Any = numba.njit
+    elsewhere = settings.CACHE_DIR
 
     def here(decorate: Callable[..., Any]) -> Callable[..., Any]:
         def decorator(*arguments: object, **options: object) -> Any:  # noqa: ANN401

@@ -57,7 +57,7 @@ def exchanged(
     for number, side in enumerate(Parents._fields):
         count = len(getattr(parents, side)["dense"]["bias"])
         keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 4), number), count)
-        drawn = jax.device_get(nulls.initialise(network, image_size, keys))
+        drawn = nulls.initialise(network, image_size, keys)
         stand_ins = {RANDOM: jax.tree.map(_scaled, drawn, getattr(parents, side))}
         if others and side in others:
             stand_ins[OTHER] = others[side]
