@@ -65,9 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if run.resolve() in out.resolve().parents:
             raise UserError(f"--out={out} is in the run, which is only read; expected another place.")
         environment.configure("auto")
+        from studies import finished
         from studies.learned_probes import study
 
-        settings, plan = study.read_run(run)
+        settings, plan = finished.read_run(run)
         environment.select_device(settings.device)
         block = study.load(run, settings, plan, given.block, given.networks)
         learned_from = [" ".join(block.zoos[number][:2]) for number in block.learned_from]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernelgan import attempts, keys, models, probes, splits, workdir
-from kernelgan import config as config_lib
 from kernelgan.baselines import methods
 from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
-from kernelgan.data import leakage, quadrants, sources
+from kernelgan.data import leakage, quadrants
 from kernelgan.evaluation import features, scores
 from kernelgan.files import given_path, write_atomically
 from kernelgan.generators import base, reduce
 from kernelgan.progress import Progress
 from kernelgan.types import LEFT_OUT, PairName, Params, Quadrant, UserError
+from studies import finished
 from studies.learned_probes import learned
 
 EACH_STEP = 384
@@ -90,19 +89,6 @@ def named_block(text: str, plan: dict[str, Any]) -> tuple[set[str], list[dict[st
     return {*attributes, *objects}, pairs
 
 
-def read_run(run: Path) -> tuple[Settings, dict[str, Any]]:
-    """The config and the plan of a run.
-
-    Raises:
-      UserError: it is not the directory of a run that has trained.
-    """
-    plan = workdir.read_plan(run)
-    try:
-        return config_lib.parse(json.loads((run / workdir.CONFIG_FILE).read_text())), plan
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run / workdir.CONFIG_FILE} cannot be read ({error}); expected a run's.") from error
-
-
 def load(run: Path, settings: Settings, plan: dict[str, Any], text: str, networks: int) -> Block:
     """Reads the zoos and the images, and works out what the block's probes may learn from.
 
@@ -122,16 +108,7 @@ def load(run: Path, settings: Settings, plan: dict[str, Any], text: str, network
     serving = {name: (p["attribute_zoo"], p["object_zoo"]) for name, p in zip(pairs, chosen, strict=True)}
     stages = {zoo["checkpoint"][0] for zoo in plan["zoos"]}
     results = {stage: read_result(run / workdir.CHECKPOINTS / stage) for stage in stages}
-    data = settings.data
-    limits = quadrants.Limits(data.minimum_train, data.minimum_test, data.maximum_train, data.maximum_test)
-    progress = Progress("data")
-    part = quadrants.partition(
-        sources.load_source(settings, progress),
-        validation_share=data.validation_share,
-        limits=limits,
-        seed=settings.seed,
-    )
-    progress.close("done")
+    part = finished.read_images(settings)
     groups = [quadrants.zoo_groups(part, z["kind"], z["concept"], z["excluded"]) for z in plan["zoos"]]
     read = {str(number): group.read() for number, group in enumerate(groups)}
     clean = [int(number) for number in leakage.clean(part, pairs, read)]
@@ -291,10 +268,9 @@ def evaluate(block: Block, made: np.ndarray, settings: Settings, run: str, netwo
     for number, pair in enumerate(block.pairs):
         split = quadrants.split(block.part, *pair)
         scored = np.flatnonzero(split.test != LEFT_OUT)
-        groups = quadrants.distilled_groups(split).validation
-        seen = np.concatenate([group[: _VALIDATION // len(groups)] for group in groups])
         answers = functools.partial(features.population_logits, network)
-        tested, validated = block.part.source.test.images[scored], block.part.source.train.images[seen]
+        tested = block.part.source.test.images[scored]
+        validated = finished.validation_images(block.part, split, _VALIDATION)
         wanted, on_test = (
             np.concatenate([answers(zoo, images) for zoo in parents[number]], axis=-1)
             for images in (validated, tested)
@@ -304,7 +280,8 @@ def evaluate(block: Block, made: np.ndarray, settings: Settings, run: str, netwo
             logits = on_test if own else answers(rows[row][number], tested)
             worst = scores.auroc_by_quadrant(features.score(logits)[0], split.test[scored])["worst"]
             given = wanted if own else answers(rows[row][number], validated)
-            found[row][" ".join(pair)] = {"worst": worst.tolist(), "correlation": _correlation(given, wanted)}
+            correlation = float(np.mean(finished.correlations(given, wanted)))
+            found[row][" ".join(pair)] = {"worst": worst.tolist(), "correlation": correlation}
         progress(number + 1, len(block.pairs))
     progress.close("done")
     return found
@@ -348,11 +325,3 @@ def _made(
         found = base.generate(generator, {}, parents, same, [key] * len(parents), name=name)
         rows[name] = [networks[""] for networks in found]
     return rows
-
-
-def _correlation(given: np.ndarray, wanted: np.ndarray) -> float:
-    """Of logit differences ``(M, N, 4)``, the mean over networks and both concepts."""
-    both = [logits[..., 1::2] - logits[..., 0::2] for logits in (given, wanted)]
-    x, y = (values - values.mean(axis=1, keepdims=True) for values in both)
-    scale = np.sqrt(np.sum(x * x, axis=1) * np.sum(y * y, axis=1))
-    return float(np.mean(np.sum(x * y, axis=1) / np.maximum(scale, 1e-12)))

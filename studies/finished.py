@@ -1,0 +1,63 @@
+"""What studies read of a finished run: its config, its plan and its images; and how they compare answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernelgan import config as config_lib
+from kernelgan import workdir
+from kernelgan.config import Settings
+from kernelgan.data import quadrants, sources
+from kernelgan.progress import Progress
+from kernelgan.types import UserError
+
+
+def read_run(run: Path) -> tuple[Settings, dict[str, Any]]:
+    """The config and the plan of a run.
+
+    Raises:
+      UserError: it is not the directory of a run that has trained.
+    """
+    plan = workdir.read_plan(run)
+    try:
+        return config_lib.parse(json.loads((run / workdir.CONFIG_FILE).read_text())), plan
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run / workdir.CONFIG_FILE} cannot be read ({error}); expected a run's.") from error
+
+
+def read_images(settings: Settings) -> quadrants.Partition:
+    """A run's images, partitioned as the run did."""
+    data = settings.data
+    limits = quadrants.Limits(data.minimum_train, data.minimum_test, data.maximum_train, data.maximum_test)
+    progress = Progress("data")
+    part = quadrants.partition(
+        sources.load_source(settings, progress),
+        validation_share=data.validation_share,
+        limits=limits,
+        seed=settings.seed,
+    )
+    progress.close("done")
+    return part
+
+
+def validation_images(part: quadrants.Partition, pair: quadrants.PairSplit, count: int) -> np.ndarray:
+    """Validation images of a pair, equally many of each seen quadrant where there are as many."""
+    groups = quadrants.distilled_groups(pair).validation
+    return part.source.train.images[np.concatenate([group[: count // len(groups)] for group in groups])]
+
+
+def correlations(given: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Of logit differences, by network ``(M,)``, the mean over both concepts.
+
+    Args:
+      given: two-concept logits ``(M, N, 4)``.
+      wanted: of the parents, the same.
+    """
+    both = [logits[..., 1::2] - logits[..., 0::2] for logits in (given, wanted)]
+    x, y = (values - values.mean(axis=1, keepdims=True) for values in both)
+    scale = np.sqrt(np.sum(x * x, axis=1) * np.sum(y * y, axis=1))
+    return np.mean(np.sum(x * y, axis=1) / np.maximum(scale, 1e-12), axis=1)

@@ -1,0 +1,1 @@
+"""CycleGANs in kernel space, repaired one ingredient after another: which was missing?"""
