@@ -3,10 +3,9 @@
 import csv
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -332,8 +331,7 @@ def test_every_pair_family_and_generator_has_its_name(tmp_path):
 
 def test_the_command_runs_in_a_process_of_its_own(run, tmp_path):
     out = tmp_path / "black.safetensors"
-    command = [sys.executable, "-m", "kernelgan.export", str(run), "--network=black", f"--out={out}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = forks.run("kernelgan.export", run, "--network=black", f"--out={out}")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
     assert len(weights.read_arrays(out)["conv1.bias"]) == 4

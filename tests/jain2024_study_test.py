@@ -7,13 +7,12 @@ import contextlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
-from jain2024_archive import ROOT, AtOnce, edit_array, write_archive
+from jain2024_archive import AtOnce, edit_array, write_archive
 
 from kernelgan import assemble
 from kernelgan.evaluation import features
@@ -265,8 +264,7 @@ def test_results_that_cannot_be_read_are_made_again_and_a_wrong_table_is_refused
     ],
 )
 def test_the_command_refuses_in_one_line(tmp_path, flags, message):
-    command = [sys.executable, "-m", "studies.jain2024", f"--workdir={tmp_path / 'run'}", *flags]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    run = forks.run("studies.jain2024", f"--workdir={tmp_path / 'run'}", *flags)
     assert run.returncode == 2, run.stderr
     assert run.stderr.startswith("error: ")
     assert message in run.stderr

@@ -1,7 +1,4 @@
-import os
-import subprocess
-import sys
-
+import forks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,10 +115,7 @@ assert collective.findall(total)
 
 
 def test_a_population_is_spread_over_four_devices_which_exchange_nothing():
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", _ON_FOUR_DEVICES], env=environment, capture_output=True, text=True, check=False
-    )
+    done = forks.run("-c", _ON_FOUR_DEVICES, JAX_NUM_CPU_DEVICES="4")
     assert done.returncode == 0, done.stderr
     assert len(jax.devices()) == 1  # here, all the while
 
