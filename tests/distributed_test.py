@@ -50,7 +50,7 @@ rest = (np.arange(32, 40, dtype=np.int32), np.arange(40, 48, dtype=np.int32))
 zeros = np.zeros(5, np.int32)
 people = population.Population(("x",) * 5, np.arange(5, dtype=np.int32), zeros, zeros, (halves,), (rest,),
                                (np.arange(48)[None] % 2).astype(np.int8))
-network = models.ConvNet((2, 3), 3)
+network = models.ConvNet((3,), 3)
 try:
     params, history = population.train(
         network, images, people, population.Training(2, 16, 8, 0.01, (1.0, 1.0)),
@@ -58,7 +58,7 @@ try:
         saver=Saver(directory / "zoo", StageKey({}), seconds=0),
     )
     parents = base.Parents(params, params)
-    family = cyclegan.make(network, cyclegan.Config(hidden=4, epochs=(2, 2), batch_size=2))
+    family = cyclegan.make(network, cyclegan.Config(hidden=4, epochs=(2,), batch_size=(2,)))
     fitted = base.fit(
         base.Task("cyclegan", family, base.views("", family, [parents] * 3, [None] * 3), ("a", "b", "c")),
         steps_per_call=2, saver=Saver(directory / "cyclegan", StageKey({}), seconds=0),

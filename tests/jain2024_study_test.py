@@ -62,6 +62,12 @@ def finished(archive, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def without_page(monkeypatch):
+    """Runs make everything but the page."""
+    monkeypatch.setattr(report, "page", lambda document, arrays: "")
+
+
 def _document(folder):
     document = json.loads((folder / study.RESULTS_FILE).read_text())
     return {name: value for name, value in document.items() if name not in ("timings", "command")}
@@ -166,6 +172,7 @@ def test_a_run_without_the_report_s_table_or_a_limit(archive, tmp_path):
 
 
 @pytest.mark.parametrize("last", [4, 24])  # while screening, and while judging
+@pytest.mark.usefixtures("without_page")
 def test_a_killed_run_goes_on_to_equal_results(archive, finished, tmp_path, monkeypatch, killed, last):
     measure, done = protocol.measure, []
 
@@ -217,6 +224,7 @@ def test_numbers_that_do_not_fit_are_refused_before_any_work(archive, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("without_page")
 def test_other_data_and_settings_are_measured_apart_and_the_same_data_elsewhere_is_not(
     finished, archive, tmp_path, monkeypatch
 ):
@@ -240,6 +248,7 @@ def test_other_data_and_settings_are_measured_apart_and_the_same_data_elsewhere_
     assert made == [51, 50]
 
 
+@pytest.mark.usefixtures("without_page")
 def test_results_that_cannot_be_read_are_made_again_and_a_wrong_table_is_refused(finished, archive, tmp_path):
     own = Path(shutil.copytree(archive, tmp_path / "own"))
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
