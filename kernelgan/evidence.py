@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +80,31 @@ def rehearse(settings: Settings) -> None:
             f"the evaluation and the report of this run would fail here ({type(error).__name__}: {error}). "
             "Install the packages again: pip install -r requirements.txt."
         ) from error
+
+
+def compile_ahead(settings: Settings) -> None:
+    """Has numba compile what a run needs on a CPU, in another thread; it is read where it was kept before.
+
+    A minute of work where nothing is kept, in the time of images being rendered and networks trained.
+    """
+    from kernelgan.evaluation import clustering, loops
+    from kernelgan.ops import cpu
+
+    work: list[Callable[[], object]] = [loops.compile_all]
+    if settings.evaluate.umap_networks:
+        points = np.random.default_rng(0).normal(size=(32, 8)).astype(np.float32)
+        work.append(lambda: clustering.umap_plane(points, seed=0, neighbours=2))
+    if jax.default_backend() == "cpu" and cpu.is_available():
+        from kernelgan.ops.cpu import operation, volume_operation
+
+        work[:0] = [operation.register, volume_operation.register]  # the first that is needed
+
+    def run() -> None:
+        with contextlib.suppress(Exception):  # what fails here fails again where it is needed
+            for one in work:
+                one()
+
+    threading.Thread(target=run, daemon=True).start()  # the process may end meanwhile
 
 
 def evaluate(of: Run, plan: Plan, networks: Networks) -> None:

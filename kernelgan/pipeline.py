@@ -73,6 +73,7 @@ def run(
         environment.select_device(settings.device)
         if stage in ("evaluate", "report"):
             distributed.first(lambda: evidence.rehearse(settings))
+            evidence.compile_ahead(settings)
         kept = Stages(workdir, seconds=settings.checkpoint.seconds)
         _until(stage, Run(settings, kept, loaded, network, command))
         if stage not in ("evaluate", "report") or not distributed.is_first():

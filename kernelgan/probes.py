@@ -28,6 +28,10 @@ def _rendered_pairs(pair: tuple[str, str]) -> set[tuple[str, str]]:
     return set(itertools.product(choices[0], choices[1]))
 
 
+_LEAVES = 40  # shapes of an image of noise
+_TOGETHER = 64  # images of noise that are drawn at a time
+
+
 @functools.lru_cache(maxsize=128)  # the pairs of a matrix; 5 MB each of 1,536 images
 def _rendered(count: int, seed: int, size: int, exclude: frozenset[tuple[str, str]]) -> np.ndarray:
     rng = np.random.default_rng([seed, 1])
@@ -59,11 +63,67 @@ def rendered(
     return _rendered(count, seed, size, frozenset().union(*map(_rendered_pairs, exclude))).copy()
 
 
-def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:
-    """Pink noise with a colour cast: no picture of anything.
+@functools.lru_cache(maxsize=4)
+def _noise(count: int, seed: int, size: int) -> np.ndarray:
+    rng = np.random.default_rng([seed, 2])
+    images = np.empty((count, size, size, 3), np.uint8)
+    for start in range(0, count, _TOGETHER):
+        images[start : start + _TOGETHER] = _leaves(rng, _TOGETHER, size)[: count - start]
+    images.flags.writeable = False
+    return images
 
-    The amplitude of each spatial frequency ``f`` falls as ``1 / f``, as it does in photographs (Field, 1987);
-    each image has a mean colour, a contrast and a correlation between its channels of its own.
+
+def _leaves(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
+    """One batch of `noise`."""
+    mean = rng.uniform(30, 225, (count, 3))
+    contrast = rng.uniform(50, 110, (count, 1))
+    grey = rng.uniform(0.6, 1, (count, 1))  # how much the channels have in common
+    drawn = rng.standard_normal((_LEAVES, count, 3))
+    colours = mean + 1.2 * contrast * (np.sqrt(grey) * drawn[..., :1] + np.sqrt(1 - grey) * drawn)
+    # The density of radii falls as their third power, between 1 / 8 and 1 / 2 of a side: shapes of all sizes.
+    low, high = (size / 8) ** -2.0, (size / 2) ** -2.0
+    radii = (low - rng.uniform(size=(_LEAVES, count)) * (low - high)) ** -0.5
+    centres = rng.uniform(-size / 8, size * 9 / 8, (2, _LEAVES, count))
+    stretch = np.exp(rng.normal(0, 0.4, (_LEAVES, count)))
+    angles = rng.uniform(0, np.pi, (_LEAVES, count))
+    square = rng.uniform(size=(_LEAVES, count)) < 0.3
+    across, down = np.meshgrid(
+        np.arange(size, dtype=np.float32) + 0.5, np.arange(size, dtype=np.float32) + 0.5
+    )
+    images = np.repeat(mean.astype(np.float32), size * size, axis=1).reshape(count, 3, size, size)
+
+    def fit(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32)[:, None, None]
+
+    for leaf in range(_LEAVES):
+        x, y = across - fit(centres[0, leaf]), down - fit(centres[1, leaf])
+        cosine, sine = fit(np.cos(angles[leaf])), fit(np.sin(angles[leaf]))
+        along = (cosine * x + sine * y) / fit(radii[leaf] * stretch[leaf])
+        other = (cosine * y - sine * x) / fit(radii[leaf] / stretch[leaf])
+        far = np.where(fit(square[leaf]) > 0, np.maximum(abs(along), abs(other)), np.hypot(along, other))
+        cover = np.clip((1 - far) * fit(radii[leaf]) + 0.5, 0, 1)[:, None]
+        images += cover * (colours[leaf].astype(np.float32)[:, :, None, None] - images)
+    texture = rng.uniform(0, 0.6, (count, 1)) * contrast
+    images += texture[:, :, None, None] * _pink(rng, count, size)
+    return np.clip(np.rint(images), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _pink(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
+    """Noise ``(N, 3, H, W)`` of unit variance; the amplitude of a frequency ``f`` falls as ``1 / f``."""
+    frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    amplitude = 1 / np.maximum(frequencies, 1 / size)
+    amplitude[0, 0] = 0
+    spectrum = np.fft.rfft2(rng.standard_normal((count, 3, size, size))) * amplitude
+    pink = np.fft.irfft2(spectrum, s=(size, size))
+    return pink / pink.std(axis=(2, 3), keepdims=True)
+
+
+def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:
+    """Dead leaves: ellipses and rectangles that cover each other, under pink noise; no picture of anything.
+
+    They have the edges, corners and even regions of photographs (Lee, Mumford and Huang, 2001), and networks
+    that learn from them learn some of what photographs teach (Baradad et al., arXiv:2106.05963). Each image
+    has a mean colour, a contrast and a correlation between its channels of its own.
 
     Args:
       count: images ``N``.
@@ -73,19 +133,7 @@ def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:
     Returns:
       uint8 ``(N, size, size, 3)``.
     """
-    rng = np.random.default_rng([seed, 2])
-    frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
-    amplitude = 1 / np.maximum(frequencies, 1 / size)
-    amplitude[0, 0] = 0  # the mean is drawn below
-    spectrum = np.fft.rfft2(rng.standard_normal((count, 3, size, size))) * amplitude
-    pink = np.fft.irfft2(spectrum, s=(size, size))
-    pink /= pink.std(axis=(2, 3), keepdims=True)
-    shared = rng.uniform(0, 1, (count, 1, 1, 1))  # how much of the channels is grey
-    mixed = np.sqrt(shared) * pink[:, :1] + np.sqrt(1 - shared) * pink
-    mean = rng.uniform(30, 225, (count, 3, 1, 1))
-    contrast = rng.uniform(15, 70, (count, 1, 1, 1))
-    pixels = mean + contrast * mixed
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    return _noise(count, seed, size).copy()
 
 
 KINDS = ("rendered", "noise")

@@ -21,7 +21,7 @@ from kernelgan import models, parallel
 from kernelgan.ops import products
 from kernelgan.types import Params
 
-HEAD_RIDGE = 0.05
+HEAD_RIDGE = 0.2
 """Of a head's fit, in units of a group's mean variance."""
 
 _ROUNDING = 4 * float(jnp.finfo(jnp.float32).eps)  # of the Gram matrix's largest possible eigenvalue
@@ -38,6 +38,7 @@ class Moments(NamedTuple):
       scale: ``(d,)``, what the features are multiplied by; 0 in a group that does not vary.
       mean: ``(d,)`` of the features, unscaled.
       target_mean: ``(t,)``.
+      ridge: what was added to the diagonal.
     """
 
     gram: jax.Array
@@ -46,6 +47,7 @@ class Moments(NamedTuple):
     scale: jax.Array
     mean: jax.Array
     target_mean: jax.Array
+    ridge: float
 
 
 def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) -> Moments:
@@ -77,6 +79,7 @@ def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) 
         scale,
         mean,
         target_mean,
+        ridge,
     )
 
 
@@ -91,17 +94,24 @@ def _inverse_root(variance: jax.Array, power: jax.Array) -> jax.Array:
     return jnp.where(varies, lax.rsqrt(jnp.where(varies, variance, 1)), 0)
 
 
-def solve(found: Moments, chosen: jax.Array, each: int) -> tuple[jax.Array, jax.Array]:
+def solve(
+    found: Moments, chosen: jax.Array, each: int, prior: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Weights ``(s, t)`` and intercepts ``(t,)`` of the ridge regression on some groups.
 
     Args:
       found: from `moments`.
       chosen: numbers of the groups.
       each: features of a group; ``s`` is so many times the groups.
+      prior: ``(s, t)``, the weights towards which they are shrunk; without it 0.
     """
     features = (chosen[:, None] * each + jnp.arange(each)).reshape(-1)
-    gram = found.gram[features[:, None], features]
-    everything = jnp.concatenate([gram, found.cross[features]], axis=1)
+    gram, cross = found.gram[features[:, None], features], found.cross[features]
+    if prior is not None:
+        scale = found.scale[features][:, None]
+        known = (scale > 0) & (found.variance > 0)
+        cross += found.ridge * jnp.where(known, prior / jnp.where(scale > 0, scale, 1), 0)
+    everything = jnp.concatenate([gram, cross], axis=1)
     weights = eliminate(everything, jnp.arange(len(chosen)), each)[:, len(features) :]
     weights *= found.scale[features][:, None]
     read = jnp.matmul(found.mean[features], weights, precision=products.PRECISION)

@@ -309,10 +309,12 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, Trained]:
             task = _task(plan, loaded, _parents(plan, zoos), probes, folds)
         key = _generator_key(of, plan, loaded, probes)
         key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
-        times = of.settings.trainings if task.steps else 1
-        with check.watched() as at_once:  # a generator that takes no steps is begun here
-            trained = [_fitted(of, loaded, task, key, number) for number in range(1, times + 1)]
-        watched |= at_once if task.steps == 0 else check.Watched()
+        if task.steps:
+            trained = [_fitted(of, loaded, task, key, n + 1) for n in range(of.settings.trainings)]
+        else:  # it is begun at once; to watch a training would take longer than to compile it
+            with check.watched() as begun:
+                trained = [base.fit(task, seed=of.settings.seed)]
+            watched |= begun
         if folds:  # each pair is judged by the fold that holds it out
             of_pair = [
                 next(n for n, fold in enumerate(folds) if pair.names in fold.held_out) for pair in plan.pairs
@@ -356,8 +358,6 @@ def _fitted(
         )
         return {"state": serialization.to_state_dict(made.state), "history": made.history}
 
-    if task.steps == 0:
-        return base.fit(task, seed=of.settings.seed)
     found = of.stages.once(stage, key, work, timing="fit")
     return base.Fitted(base.from_dict(task, found["state"]), found["history"])
 
@@ -403,7 +403,7 @@ def generate(
             del saver
             with check.watched() as watched:
                 by_pair = _of_all_trainings(
-                    of, plan, loaded, fitted[loaded.name], _parents(plan, zoos), probes
+                    of, plan, loaded, fitted[loaded.name], _parents(plan, zoos), probes, progress
                 )
             for networks in by_pair:
                 check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
@@ -412,7 +412,6 @@ def generate(
                         f"the generator {loaded.name} gives {sorted(networks)} for one pair and "
                         f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
                     )
-            progress(len(by_pair), len(by_pair))
             rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
             seen = {name: np.array(value) for name, value in dataclasses.asdict(watched).items()}
             return {**rows, "history": seen}
@@ -447,6 +446,7 @@ def _generated(
     fitted: base.Fitted,
     parents: list[Parents],
     probes: list[base.Probes],
+    progress: Callable[[int, int], None] = base.untold,
 ) -> list[base.Networks]:
     return base.generate(
         loaded.generator,
@@ -455,6 +455,7 @@ def _generated(
         probes,
         [pair_key(of, pair.split.name) for pair in plan.pairs],
         name=loaded.name,
+        progress=progress,
     )
 
 
@@ -465,13 +466,22 @@ def _of_all_trainings(
     trained: Trained,
     parents: list[Parents],
     probes: list[base.Probes],
+    progress: Callable[[int, int], None] = base.untold,
 ) -> list[base.Networks]:
     """Of each pair, the networks of one training after the other."""
-    parts = [_generated(of, plan, loaded, one, parents, probes) for one in trained]
+    parts = []
+    for number, one in enumerate(trained):
+        part = _part(progress, number, len(trained))
+        parts.append(_generated(of, plan, loaded, one, parents, probes, part))
     return [
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *networks)
         for networks in zip(*parts, strict=True)
     ]
+
+
+def _part(progress: Callable[[int, int], None], number: int, parts: int) -> Callable[[int, int], None]:
+    """Progress of one of several equal parts, as that of the whole."""
+    return lambda done, total: progress(number * total + done, parts * total)
 
 
 def _by_row(name: str, networks: base.Networks) -> dict[str, Params]:
@@ -521,34 +531,71 @@ def generate_placebos(
             probes: list[base.Probes] = probes,
         ) -> dict[str, Any]:
             del saver
+            chosen = _asked_again(of, plan, loaded, zoos, fitted[loaded.name], probes, generated[loaded.name])
             exchanged, first = _placebo_parents(of, plan, zoos), fitted[loaded.name][0]
             rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
             for done, name in enumerate(exchanged[0]):
                 parents = [of_pair[name] for of_pair in exchanged]
+                if chosen:
+                    parents = list(map(_taken, parents, chosen))
                 own = _begun_anew(of, plan, loaded, first, parents, probes)
-                for number, networks in enumerate(_generated(of, plan, loaded, own, parents, probes)):
+                part = _part(progress, done, len(exchanged[0]))
+                for number, networks in enumerate(_generated(of, plan, loaded, own, parents, probes, part)):
                     for row, params in _by_row(loaded.name, networks).items():
                         rows[str(number)].setdefault(row, {})[name] = placebo.some(params)
-                progress(done + 1, len(exchanged[0]))
-            first_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])  # one is enough, and soon made
-            (again,) = _of_all_trainings(
-                of,
-                first_pair,
-                loaded,
-                [
-                    one._replace(state=jax.tree.map(lambda leaf: leaf[:1], one.state))
-                    for one in fitted[loaded.name]
-                ],
-                _parents(first_pair, zoos),
-                probes[:1],
-            )
-            check.check_same(_by_row(loaded.name, again), generated[loaded.name][0], loaded.name)
             return rows
 
         stage = f"placebos/{loaded.name}"
         found = of.stages.once(stage, key, work, timing="placebos")
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
     return made
+
+
+def _taken(networks: Any, members: np.ndarray) -> Any:  # noqa: ANN401
+    """Some of stacked networks, in any tree."""
+    return jax.tree.map(lambda leaf: leaf[members], networks)
+
+
+def _asked_again(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    zoos: Zoos,
+    trained: Trained,
+    probes: list[base.Probes],
+    generated: list[dict[str, Params]],
+) -> list[np.ndarray] | None:
+    """Asks a generator again for the networks of the first pair: one is enough, and soon made.
+
+    If it takes no steps, it is asked for those of a few parents. Where they are the same as among all, each
+    hangs on its own parents alone, and placebos need be made of no more parents than are measured.
+
+    Returns:
+      Of each pair, the numbers of these parents; None where placebos are made of all.
+
+    Raises:
+      UserError: it gives others.
+    """
+    one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
+    parents = _parents(plan, zoos)
+
+    def again(given: Parents, trained: Trained) -> dict[str, Params]:
+        (made,) = _of_all_trainings(of, one_pair, loaded, trained, [given], probes[:1])
+        return _by_row(loaded.name, made)
+
+    first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
+    chosen = list(map(placebo.measured, generated, parents))
+    if not _takes_steps(loaded, trained[0]) and all(members is not None for members in chosen):
+        few = _taken(parents[0], chosen[0])
+        begun = _begun_anew(of, one_pair, loaded, first[0], [few], probes[:1])
+        if check.other(again(few, [begun]), _taken(generated[0], chosen[0])) is None:
+            return chosen
+    check.check_same(again(parents[0], first), generated[0], loaded.name)
+    return None
+
+
+def _takes_steps(loaded: loading.Loaded, fitted: base.Fitted) -> bool:
+    return loaded.generator.joint or bool(jax.tree.leaves(fitted.history))
 
 
 def _begun_anew(
@@ -560,7 +607,7 @@ def _begun_anew(
     probes: list[base.Probes],
 ) -> base.Fitted:
     """A generator's state; of one that takes no steps it is made from these parents."""
-    if loaded.generator.joint or jax.tree.leaves(fitted.history):
+    if _takes_steps(loaded, fitted):
         return fitted
     task = _task(plan, loaded, parents, probes)
     return fitted if task.steps > 0 else base.fit(task, seed=of.settings.seed)

@@ -143,11 +143,14 @@ def test_the_conjunction_is_never_drawn_under_any_of_its_names(monkeypatch, name
     assert len(set(drawn)) == 8 * len(kg.probes.rendered_lib.OBJECTS) - 1
 
 
-def test_noise_is_pink_and_has_colour_casts():
+def test_noise_has_the_spectrum_of_photographs_edges_and_colour_casts():
     images = kg.probes.noise(200, seed=0, size=32).astype(np.float64)
     assert images.shape == (200, 32, 32, 3)
     power = np.abs(np.fft.rfft2(images - images.mean(axis=(1, 2), keepdims=True), axes=(1, 2))) ** 2
     mean = power.mean(axis=(0, 3))
     slope = np.log(mean[0, 8] / mean[0, 2]) / np.log(8 / 2)
-    assert -2.4 < slope < -1.6  # amplitude 1 / f
+    assert -2.8 < slope < -1.6  # amplitude about 1 / f
     assert images.mean(axis=(1, 2)).std(axis=0).min() > 30
+    steps = np.abs(np.diff(images.mean(axis=-1), axis=1)).reshape(200, -1)
+    edges = np.percentile(steps, 95, axis=1) / np.maximum(np.median(steps, axis=1), 0.5)
+    assert np.median(edges) > 5  # few large steps; of pink noise alone it is 2.9

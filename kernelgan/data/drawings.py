@@ -23,6 +23,8 @@ FIXED_PAINTS: dict[str, tuple[int, int, int]] = {
 """8-bit RGB of all paints but ``body``, the colour that names the picture, and ``accent``, any colour."""
 
 _CIRCLE = np.stack([np.cos(np.arange(20) * np.pi / 10), np.sin(np.arange(20) * np.pi / 10)], axis=1)
+_ALONG = np.linspace(0.0, 1.0, 7)[:, None]  # a curve
+_START, _BEND, _END = (1 - _ALONG) ** 2, 2 * _ALONG * (1 - _ALONG), _ALONG**2
 
 
 class Shape(NamedTuple):
@@ -70,7 +72,8 @@ def stroke(
     along[0], along[-1] = line[1] - line[0], line[-1] - line[-2]
     along[1:-1] = line[2:] - line[:-2]
     across = along[:, ::-1] * (-0.5, 0.5) * width / np.hypot(along[:, 0], along[:, 1])[:, None]
-    across *= np.linspace(1.0, taper, len(line))[:, None]
+    if taper != 1:
+        across *= np.linspace(1.0, taper, len(line))[:, None]
     return Shape(np.concatenate([line + across, (line - across)[::-1]]), paint, tone)
 
 
@@ -84,8 +87,7 @@ def _curve(
     taper: float = 1.0,
 ) -> Shape:
     """A stroke along a quadratic Bezier curve."""
-    t = np.linspace(0.0, 1.0, 7)[:, None]
-    line = (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(bend) + t**2 * np.array(end)
+    line = _START * np.array(start) + _BEND * np.array(bend) + _END * np.array(end)
     return stroke(line, width, paint, tone, taper)
 
 

@@ -27,15 +27,15 @@ _SUPERSAMPLING = 3  # samples a pixel, along each side
 _SPLITS = {"train": 0, "test": 1, "sheet": 2}
 
 # Two corners, in 8-bit RGB, that a colour is drawn between (both ends and the three channels' jitter).
-_COLOUR_RANGES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
-    "black": ((14, 14, 16), (76, 72, 70)),
-    "white": ((205, 205, 205), (250, 248, 244)),
-    "grey": ((78, 80, 84), (152, 150, 146)),
-    "red": ((88, 10, 14), (215, 48, 44)),
-    "orange": ((140, 66, 12), (240, 138, 42)),
-    "yellow": ((196, 168, 24), (248, 222, 74)),
-    "green": ((18, 68, 26), (84, 172, 74)),
-    "blue": ((18, 36, 96), (70, 112, 215)),
+_COLOUR_RANGES: dict[str, np.ndarray] = {
+    "black": np.array([(14, 14, 16), (76, 72, 70)]),
+    "white": np.array([(205, 205, 205), (250, 248, 244)]),
+    "grey": np.array([(78, 80, 84), (152, 150, 146)]),
+    "red": np.array([(88, 10, 14), (215, 48, 44)]),
+    "orange": np.array([(140, 66, 12), (240, 138, 42)]),
+    "yellow": np.array([(196, 168, 24), (248, 222, 74)]),
+    "green": np.array([(18, 68, 26), (84, 172, 74)]),
+    "blue": np.array([(18, 36, 96), (70, 112, 215)]),
 }
 
 
@@ -100,8 +100,8 @@ def _pixels(samples: np.ndarray, blur: float) -> np.ndarray:
     Returns:
       float32 ``(side // _SUPERSAMPLING, side // _SUPERSAMPLING, channels)``.
     """
-    rows = np.sum([samples[i::_SUPERSAMPLING] for i in range(_SUPERSAMPLING)], axis=0)
-    columns = np.sum([rows[:, i::_SUPERSAMPLING] for i in range(_SUPERSAMPLING)], axis=0)
+    rows = functools.reduce(np.add, (samples[i::_SUPERSAMPLING] for i in range(_SUPERSAMPLING)))
+    columns = functools.reduce(np.add, (rows[:, i::_SUPERSAMPLING] for i in range(_SUPERSAMPLING)))
     pixels = columns / np.float32(_SUPERSAMPLING**2)
     near = np.float32(blur / 2)
     padded = np.concatenate([pixels[:1], pixels, pixels[-1:]])
@@ -117,6 +117,12 @@ def _interpolation(size: int, knots: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(knots))).astype(np.float32)
 
 
+@functools.lru_cache(maxsize=64)
+def _grid(first: float, last: float, size: int) -> np.ndarray:
+    """float32 ``(2, size, size)``: y and x of each pixel."""
+    return np.mgrid[first : last : size * 1j, first : last : size * 1j].astype(np.float32)
+
+
 def _smooth_noise(rng: np.random.Generator, size: int, knots: int) -> np.ndarray:
     """float32 ``(size, size)``: Gaussian noise at `knots` x `knots` points, interpolated between them."""
     weights = _interpolation(size, knots)
@@ -129,8 +135,8 @@ def _smooth_noise(rng: np.random.Generator, size: int, knots: int) -> np.ndarray
 def _draw_colour(rng: np.random.Generator, name: str) -> np.ndarray:
     """float64 ``(3,)``: an 8-bit RGB colour that goes by this name."""
     low, high = _COLOUR_RANGES[name]
-    lightness = np.clip(rng.random() + rng.uniform(-0.2, 0.2, 3), 0, 1)
-    return np.array(low) + lightness * np.subtract(high, low)
+    lightness = np.minimum(np.maximum(rng.random() + rng.uniform(-0.2, 0.2, 3), 0), 1)
+    return low + lightness * (high - low)
 
 
 def _draw_other_colour(rng: np.random.Generator, avoid: frozenset[str] = frozenset()) -> np.ndarray:
@@ -200,10 +206,10 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """float32 ``(size, size, 3)``: two colours that meet at a soft, tilted edge, with blotches."""
     near, far = _draw_other_colour(rng), _draw_other_colour(rng)
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[-0.5 : 0.5 : size * 1j, -0.5 : 0.5 : size * 1j].astype(np.float32)
+    y, x = _grid(-0.5, 0.5, size)
     edge = np.cos(angle) * x + np.sin(angle) * y + rng.uniform(-0.4, 0.4)
     edge += 0.08 * _smooth_noise(rng, size, 5)
-    share = np.clip(edge * rng.uniform(2, 20) + 0.5, 0, 1)[..., None].astype(np.float32)
+    share = np.minimum(np.maximum(edge * rng.uniform(2, 20) + 0.5, 0), 1)[..., None].astype(np.float32)
     blotches = 1 + rng.uniform(0.05, 0.3) * _smooth_noise(rng, size, int(rng.integers(4, 16)))
     speckle = rng.uniform(0, 14) * rng.standard_normal((size, size), dtype=np.float32)
     colours = (share * near.astype(np.float32) + (1 - share) * far.astype(np.float32)) * blotches[..., None]
@@ -223,7 +229,7 @@ def _surface(rng: np.random.Generator, body: np.ndarray) -> tuple[np.ndarray, np
     size = len(body)
     texture = rng.uniform(0.05, 0.2) * _smooth_noise(rng, size, size // 2)
     if rng.random() < 0.3:
-        y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j].astype(np.float32)
+        y, x = _grid(0, 1, size)
         waves = rng.uniform(-30, 30) * x + rng.uniform(-30, 30) * y + rng.uniform(0, 2 * np.pi)
         texture += rng.uniform(0.05, 0.2) * np.sin(waves)
     rim = body - np.roll(body, (1, int(rng.integers(-1, 2))), axis=(0, 1))
@@ -278,7 +284,7 @@ def render(
     palette[1:, 3] = 1
     palette[1 + len(behind) :, 4][: len(shapes)] = [shape.paint == "body" for shape in shapes]
     labels = _rasterise([*behind, *outlines, *before], side)
-    layers = _pixels(palette[labels], blur=rng.uniform(0, 0.45))
+    layers = _pixels(palette.take(labels, axis=0), blur=rng.uniform(0, 0.45))
 
     factor, summand = _surface(rng, layers[..., 4])
     image = layers[..., :3] * factor[..., None] + summand[..., None]

@@ -23,7 +23,7 @@ from kernelgan import cache, keys
 from kernelgan.files import replacing
 from kernelgan.types import UserError
 
-_LARGE = 2000
+_LARGE = 1000
 """Pictures from which on a set is worth worker processes, and keeping."""
 
 _BLOCK = 250

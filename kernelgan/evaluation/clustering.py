@@ -4,7 +4,7 @@ Everything here reads the test labels: which cluster is called "conjunction" is 
 figures for parity with the reference, not the figure of merit (``PROTOCOL.md``).
 
 UMAP is McInnes, Healy and Melville (2018). umap-learn is imported when an embedding is asked for: that takes
-about 12 seconds, and its first fit about 8 more of compilation.
+two seconds, and its first fit some 15 of compilation where nothing is kept from an earlier process.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import importlib.metadata
 import itertools
+import os
 import shutil
+import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +31,7 @@ import threadpoolctl
 from sklearn import cluster as sklearn_cluster
 from sklearn import svm
 
-from kernelgan import cache
+from kernelgan import cache, keys
 from kernelgan.evaluation import scores as scores_lib
 from kernelgan.types import Quadrant, UserError
 
@@ -122,7 +125,7 @@ def cluster(
         with threadpoolctl.threadpool_limits(1):
             clusters = {"kmeans_raw": _two_means(features, np.random.default_rng(seed))}
             if embed:
-                embedding = _umap_plane(features, seed=seed, neighbours=neighbours)
+                embedding = umap_plane(features, seed=seed, neighbours=neighbours)
                 clusters["kmeans"] = _two_means(embedding, np.random.default_rng(seed))
                 clusters["dbscan"] = _dbscan(embedding, radius=radius, minimum_samples=minimum_samples)
                 clusters["one_class_svm"] = _one_class_svm(embedding, quadrant, nu=nu)
@@ -285,7 +288,7 @@ def _two_means(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (best != best[0]).astype(np.int64)
 
 
-def _umap_plane(features: np.ndarray, *, seed: int, neighbours: int) -> np.ndarray:
+def umap_plane(features: np.ndarray, *, seed: int, neighbours: int) -> np.ndarray:
     """UMAP embedding float32 ``(N, 2)`` of float32 features ``(N, F)``."""
     umap = imported_umap()
     reducer = umap.UMAP(
@@ -299,27 +302,59 @@ def _umap_plane(features: np.ndarray, *, seed: int, neighbours: int) -> np.ndarr
 
 
 def imported_umap() -> ModuleType:
-    """UMAP's module; slow, for it compiles. It keeps what it compiled in our cache if it has no place.
+    """UMAP's module; what it compiles is kept for the next process.
 
     Raises:
       UserError: it cannot be imported.
     """
     try:
-        try:
+        if "umap" in sys.modules:
             import umap
-        except RuntimeError as error:  # neither its folder nor a home can be written
-            if "cannot cache" not in str(error):
-                raise
-            import numba
-
-            settings: Any = numba.config
-            settings.CACHE_DIR = str(cache.directory("numba") or _scratch())
-            import umap
+        else:
+            umap = _first_import()
     except Exception as error:  # whatever a broken installation raises
         raise UserError(
             f"UMAP cannot be imported ({type(error).__name__}: {error}). Install umap-learn again (pip "
             "install -r requirements.txt), or leave it out: --config.evaluate.umap_networks=0."
         ) from error
+    return umap
+
+
+def _first_import() -> ModuleType:
+    """Most of UMAP's functions do not ask numba to keep their code, 15 s of compilation: here they do."""
+    import numba
+
+    settings: Any = numba.config
+    packages = [importlib.metadata.version(name) for name in ("umap-learn", "pynndescent", "numba")]
+    key = keys.of_values([*packages, os.environ.get("NUMBA_OPT", "")])[:16]
+    ours = str(cache.directory(f"umap-{key}") or _scratch())
+    njit, elsewhere = numba.njit, settings.CACHE_DIR
+
+    def here(decorate: Callable[..., Any]) -> Callable[..., Any]:
+        def decorator(*arguments: object, **options: object) -> Any:  # noqa: ANN401
+            settings.CACHE_DIR = ours
+            try:
+                made = decorate(*arguments, **options)
+            finally:
+                settings.CACHE_DIR = elsewhere
+            return made if hasattr(made, "py_func") else here(made)  # a decorator, if it had only options
+
+        return decorator
+
+    def keeping(*arguments: object, **options: Any) -> Any:  # noqa: ANN401
+        asks = "cache" in options  # numba has a place for it
+        return njit(*arguments, **options) if asks else here(njit)(*arguments, cache=True, **options)
+
+    numba.njit = keeping
+    try:
+        import umap
+    except RuntimeError as error:  # neither its folder nor a home can be written
+        if "cannot cache" not in str(error):
+            raise
+        settings.CACHE_DIR = elsewhere = ours
+        import umap
+    finally:
+        numba.njit = njit
     return umap
 
 

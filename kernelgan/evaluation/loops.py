@@ -210,3 +210,13 @@ def lloyd(points: np.ndarray, first: int, second: int, steps: int, side: np.ndar
     for f in range(dimensions):
         gain += sums[f] ** 2 / size + (total[f] - sums[f]) ** 2 / (count - size)
     return gain
+
+
+def compile_all() -> None:
+    """Compiles all of the above for the types that they are called with, or reads it where it is kept."""
+    points = np.eye(2, dtype=np.float32)
+    order, kind = np.array([[0, 1]]), np.array([POSITIVE, 0])
+    weights = in_lanes(np.ones((2, 1), np.float32))
+    lost_pairs(points[:1], order, kind, weights, np.zeros((1, 1, 1, LANES)))
+    summed_precisions(points[:1], order, kind, weights, np.zeros((1, 1, LANES)))
+    lloyd(points, np.int64(0), np.int64(1), 1, np.zeros(2, bool))

@@ -30,6 +30,8 @@ unlabelled training images of the three seen quadrants."""
 Probes = Array | None
 """Images uint8 ``(N, H, W, C)`` in random order, or None in tier W."""
 
+_TOGETHER = 8  # pairs on each accelerator
+
 View = Any
 State = Any
 Metrics = dict[str, Any]
@@ -375,6 +377,11 @@ def from_dict(task: Task, saved: Params) -> State:
     return serialization.from_state_dict(jax.eval_shape(first, task.views[0]), saved)
 
 
+def untold(done: int, total: int) -> None:
+    """Progress that nobody is told."""
+    del done, total
+
+
 def generate(
     generator: Generator,
     fitted: State,
@@ -383,8 +390,11 @@ def generate(
     keys: Sequence[Key],
     *,
     name: str,
+    progress: Callable[[int, int], None] = untold,
 ) -> list[Networks]:
-    """Networks of every pair, in one compiled call unless the generator runs on the host.
+    """Networks of every pair, by one compiled program unless the generator runs on the host.
+
+    Pairs are taken together: one a device on CPUs, `_TOGETHER` a device on accelerators.
 
     Args:
       generator: of a family.
@@ -393,6 +403,7 @@ def generate(
       probes: of each pair.
       keys: of each pair.
       name: of the generator, for errors.
+      progress: is told how many pairs are done, of how many.
 
     Returns:
       For each pair, networks by key; numpy.
@@ -400,14 +411,27 @@ def generate(
     Raises:
       UserError: the generator raises an exception.
     """
-    states = [jax.tree.map(lambda leaf, p=p: leaf[p], fitted) for p in range(len(parents))]
-    with check.named(name, "generate"):
-        if generator.host:
-            return [
-                jax.device_get(generator.generate(key, *_copied(given)))
-                for key, *given in zip(keys, states, parents, probes, strict=True)
-            ]
-        return _generate_together(generator, fitted, parents, probes, keys)
+    at_once = len(parallel.devices()) * (1 if jax.default_backend() == "cpu" else _TOGETHER)
+    made: dict[int, Networks] = {}
+    for chunk in parallel.chunks(len(parents), 1 if generator.host else at_once):
+        states = jax.tree.map(lambda leaf, chunk=chunk: np.asarray(leaf)[chunk], fitted)
+        given = [[of[number] for number in chunk] for of in (parents, probes, keys)]
+        with check.named(name, "generate"):
+            found = (_generate_one if generator.host else _generate_together)(generator, states, *given)
+        made |= dict(zip(chunk.tolist(), found, strict=True))
+        progress(len(made), len(parents))
+    return [made[number] for number in range(len(parents))]
+
+
+def _generate_one(
+    generator: Generator,
+    fitted: State,
+    parents: Sequence[Parents],
+    probes: Sequence[Probes],
+    keys: Sequence[Key],
+) -> list[Networks]:
+    state = jax.tree.map(lambda leaf: leaf[0], fitted)
+    return [jax.device_get(generator.generate(keys[0], *_copied((state, parents[0], probes[0]))))]
 
 
 def _copied(given: Any) -> Any:  # noqa: ANN401

@@ -77,6 +77,8 @@ _GIVE_IMAGES = {
 }
 """The same for images that the package makes or reads."""
 
+_LOOKED_AT = frozenset().union(*_DIFFERENTIATE.values(), *_GIVE_IMAGES.values())
+
 
 @contextlib.contextmanager
 def watched() -> Iterator[Watched]:
@@ -89,9 +91,10 @@ def watched() -> Iterator[Watched]:
 
     def note(frame: FrameType, event: str, argument: object) -> None:
         del argument
-        if event == "call":
-            seen.gradients = seen.gradients or _is_of(frame.f_code, _DIFFERENTIATE)
-            seen.images = seen.images or _is_of(frame.f_code, _GIVE_IMAGES)
+        code = frame.f_code
+        if code.co_name in _LOOKED_AT and event == "call":  # the name first: this runs at every call
+            seen.gradients = seen.gradients or _is_of(code, _DIFFERENTIATE)
+            seen.images = seen.images or _is_of(code, _GIVE_IMAGES)
 
     sys.setprofile(note)
     threading.setprofile(note)
@@ -160,18 +163,26 @@ def check_same(networks: Mapping[str, Params], before: Mapping[str, Params], nam
     Raises:
       UserError: naming the generator and the row.
     """
-    for row, params in before.items():
-        given = networks.get(row)
-        if given is not None and jax.tree.map(np.shape, given) == jax.tree.map(np.shape, params):
-            off = np.max(
-                [_differs(*both) for both in zip(*map(jax.tree.leaves, (given, params)), strict=True)], axis=0
-            )
-            if np.median(off) <= _SAME:
-                continue
+    row = other(networks, before)
+    if row is not None:
         raise UserError(
             f"the generator {name} gives other networks ({row}) when it is asked again with the same key and "
             "parents. Draw random numbers from the key alone, and keep nothing between calls."
         )
+
+
+def other(networks: Mapping[str, Params], before: Mapping[str, Params]) -> str | None:
+    """The first row of which most networks are not those given before; None where all rows are the same."""
+    for row, params in before.items():
+        given = networks.get(row)
+        if given is None or jax.tree.map(np.shape, given) != jax.tree.map(np.shape, params):
+            return row
+        off = np.max(
+            [_differs(*both) for both in zip(*map(jax.tree.leaves, (given, params)), strict=True)], axis=0
+        )
+        if not np.median(off) <= _SAME:
+            return row
+    return None
 
 
 def _differs(leaf: Array, before: Array) -> np.ndarray:

@@ -68,6 +68,25 @@ def exchanged(
     return made
 
 
+def measured(generated: Mapping[str, Params], parents: Parents) -> np.ndarray | None:
+    """Numbers of the parents whose placebo networks are measured, `NETWORKS` of each zoo.
+
+    They are drawn by what the generated networks hold, so that no generator knows them beforehand.
+
+    Args:
+      generated: by row, networks of these parents.
+      parents: of a pair.
+
+    Returns:
+      int64 ``(NETWORKS,)``, ascending; None where there are no more parents, or not one network for each.
+    """
+    count, *others = (len(params["dense"]["bias"]) for params in (*parents, *generated.values()))
+    if count <= NETWORKS or any(other != count for other in others):
+        return None
+    rng = np.random.default_rng(int(keys.of_arrays(dict(generated)), 16))
+    return np.sort(rng.choice(count, NETWORKS, replace=False))
+
+
 def some(params: Params) -> Params:
     """`NETWORKS` of stacked networks ``(M, ...)``, or all where there are no more.
 

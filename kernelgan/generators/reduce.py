@@ -1,17 +1,18 @@
-"""Unite both parents into one wide network, then reduce it to a parent's size in closed form.
+"""Unite both parents into one wide network, then reduce it to a parent's size by least squares.
 
 Side by side, the filters of two parents are one network of twice the width, and it answers both concepts. It
-is reduced layer by layer, without a gradient step. Of a layer's maps those are kept from which the next
-layer's pre-activations are recovered best by least squares, which gives the next layer's kernels and biases
-too; of the last layer's maps, those from which ridge regression recovers both parents' logit differences,
-which gives the heads. Selecting columns by what least squares recovers from them is orthogonal matching
-pursuit (Pati et al., 1993); for filters, with the next layer as the target, it is ThiNet (Luo et al.,
-arXiv:1707.06342).
+is reduced layer by layer, without a gradient step. Of a layer's candidates those are picked from whose maps
+the next layer's pre-activations are recovered best; then each is mixed with all others, to recover them
+better (`kernelgan.generators.mixing`). The same least squares gives the next layer's kernels and biases; of
+the last layer's maps, both parents' logit differences are recovered, which gives the heads. Picking columns
+by what least squares recovers from them is orthogonal matching pursuit (Pati et al., 1993); for filters, with
+the next layer as the target, it is ThiNet (Luo et al., arXiv:1707.06342).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from jax import lax
 
 from kernelgan import fields, models, refit
 from kernelgan.fields import setting
+from kernelgan.generators import mixing
 from kernelgan.generators.base import Generator, Parents, Tier, stateless
 from kernelgan.ops import products
 from kernelgan.types import Array, Key, Params
@@ -35,6 +37,7 @@ LABELS = {
 _Exchange = tuple[jax.Array, jax.Array, jax.Array]  # the chosen, whether it goes on, rounds
 _PLACES = 0  # seed of the places of patches
 _BLOCK = 64  # images
+_LEAST = 0.1  # of the other concept's cost, so that no concept is given up
 _GAIN = 1e-5  # of what is explained: less is rounding, no better exchange
 
 
@@ -43,9 +46,10 @@ class Config:
     """The fields of ``config.generators.reduce``, ``reduce_rendered`` and ``reduce_noise``."""
 
     images: int = setting(1536, fields.whole(2), "probe images")
-    patches: int = setting(8, fields.whole(1), "positions of each image that a convolution is fitted on")
+    patches: int = setting(4, fields.whole(1), "positions of each image that a convolution is fitted on")
     parents: int = setting(1, fields.whole(1), "parents of each concept behind a network")
-    ridge: float = setting(1e-3, fields.positive, "of a convolution's fit, in units of a filter's variance")
+    rounds: int = setting(3, fields.whole(0), "of mixing a layer's filters; 0 picks them only")
+    ridge: float = setting(1e-2, fields.positive, "of a convolution's fit, in units of a filter's variance")
     head_ridge: float = setting(
         refit.HEAD_RIDGE, fields.positive, "of the heads' fit, in units of a filter's mean variance"
     )
@@ -55,14 +59,32 @@ class Group(NamedTuple):
     """The united network: parents, the attribute's first.
 
     Attributes:
+      images: as `models.ConvNet.lay_out` lays them out.
       params: of each parent.
       hidden: for each parent, the maps that each layer gives, as the next layer reads them.
       difference: ``(2, N)``, the mean logit difference of each concept's parents.
     """
 
+    images: jax.Array
     params: list[Params]
     hidden: list[list[jax.Array]]
     difference: jax.Array
+
+
+class Reader(NamedTuple):
+    """What reads a layer's maps in all parents: the next layer's kernels at some places, or the heads.
+
+    Attributes:
+      cut: ``(C, H, W, N)`` maps to ``(C * q, n)``, what is read of them, map after map.
+      values: ``(t, n)``, what the parents make of their own: pre-activations or logit differences.
+      weights: ``(C, q, t)``, by which kernels or heads, of all parents side by side.
+      ridge: of a fit.
+    """
+
+    cut: Callable[[jax.Array], jax.Array]
+    values: jax.Array
+    weights: jax.Array
+    ridge: float
 
 
 def make(network: models.ConvNet, config: Config) -> Generator:
@@ -124,7 +146,7 @@ def unite(network: models.ConvNet, parents: list[Params], laid_out: jax.Array, c
             for parent, maps in zip(parents, hidden, strict=True)
         ]
     )
-    return Group(parents, hidden, answers.reshape(2, -1, count).mean(axis=1))
+    return Group(laid_out, parents, hidden, answers.reshape(2, -1, count).mean(axis=1))
 
 
 def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
@@ -136,31 +158,71 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
       group: the united network.
     """
     names = models.layer_names(network.filters)
-    importance = importances(names, group)
-    made: Params = {}
-    # A united layer, as it reads what is kept of the layer before; the first reads the image.
+    # Errors in what the heads read count by concept, in pre-activations by what they do to the logits.
+    important = [*importances(names, group)[1:], jnp.ones(2)]
+    # The united layer's filters are the candidates: at first the parents', then fitted to what was made of
+    # the layer before.
     firsts = [parent[names[0]] for parent in group.params]
     layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *firsts)
-    maps = _side_by_side(group, 0)
-    for number, filters in enumerate(network.filters[:-1]):
-        found = _of_layer(maps, group, number, names[number + 1], config)
-        weights = _balanced(importance[number + 1], found.variance, len(group.params))
-        candidates = layer["kernel"].shape[-1]
-        kept = exchange(found, weights, candidates, select(found, weights, candidates, filters))
-        made[names[number]] = jax.tree.map(lambda leaf, kept=kept: leaf[..., kept], layer)
-        side = group.params[0][names[number + 1]]["kernel"].shape[0]
-        fitted, intercepts = refit.solve(found, kept, side * side)
-        kernel = fitted.reshape(filters, side, side, -1).transpose(1, 2, 0, 3)
-        layer = {"kernel": kernel, "bias": intercepts}
-        maps = refit.run_layer(layer, jnp.take(maps, kept, axis=-4))
-    last = refit.batch_minor(maps, group.difference.shape[1])
-    features = last.reshape(-1, last.shape[-1])
-    found = refit.moments(features, group.difference, len(last), config.head_ridge)
-    weights = jnp.where(found.variance > 0, 1 / jnp.where(found.variance > 0, found.variance, 1), 0)
-    kept = select(found, weights, len(last), network.filters[-1])
-    made[names[-1]] = jax.tree.map(lambda leaf: leaf[..., kept], layer)
-    fitted, intercepts = refit.solve(found, kept, len(features) // len(last))
-    return {**made, "dense": refit.two_concept_head(fitted, intercepts)}
+    inputs, made = group.images, {}
+    for number, (name, filters) in enumerate(zip(names, network.filters, strict=True)):
+        reader, last = _reader(group, number, config), name == names[-1]
+        windows = _windows(refit.batch_minor(inputs, group.difference.shape[1]), layer, reader)
+        maps, candidates = mixing.maps_of(windows), windows.shape[1]
+        found = refit.moments(maps.reshape(-1, maps.shape[-1]), reader.values, candidates, reader.ridge)
+        weights = _balanced(important[number], found.variance, 2)
+        target = mixing.Target(reader.values, weights, reader.weights, reader.ridge)
+        chosen = select(found, weights, candidates, filters)
+        if not last:
+            chosen = exchange(found, weights, candidates, chosen)
+            picked = mixing.mix(windows, chosen, target, 0)
+            target = target._replace(weights=weights * _cost(group, number, inputs, layer, picked, weights))
+            chosen = exchange(found, target.weights, candidates, chosen)
+        mixed = mixing.mix(windows, chosen, target, config.rounds)
+        made[name] = _mixture(layer, mixed)
+        inputs = refit.run_layer(made[name], inputs)
+        if not last:
+            layer = _following(group, number, mixed)
+    return {**made, "dense": refit.two_concept_head(mixed.weights, mixed.intercepts)}
+
+
+def _mixture(layer: Params, mixed: mixing.Mixed) -> Params:
+    return jax.tree.map(lambda leaf: _product(leaf, mixed.mixture.T), layer)
+
+
+def _following(group: Group, number: int, mixed: mixing.Mixed) -> Params:
+    """The next layer of all parents, fitted to the mixed filters' maps."""
+    height, width, *_ = group.params[0][f"conv{number + 2}"]["kernel"].shape
+    kernel = mixed.weights.reshape(len(mixed.mixture), height, width, -1).transpose(1, 2, 0, 3)
+    return {"kernel": kernel, "bias": mixed.intercepts}
+
+
+def _cost(
+    group: Group, number: int, inputs: jax.Array, layer: Params, mixed: mixing.Mixed, weights: jax.Array
+) -> jax.Array:
+    """What a unit of the weighted error costs each concept's logits, ``(t,)``.
+
+    The next layer of each parent is exchanged for its fit; the share of the logit differences' variance that
+    is lost thereby is divided by the concept's weighted error, 0 where nothing is lost.
+    """
+    count = group.difference.shape[1]
+    maps = refit.run_layer(_mixture(layer, mixed), inputs)
+    following, parents = _following(group, number, mixed), len(group.params)
+    answers = []
+    for place, parent in enumerate(group.params):
+        own = jax.tree.map(lambda leaf, place=place: jnp.split(leaf, parents, axis=-1)[place], following)
+        hidden = refit.run_layer(own, maps)
+        for name in models.layer_names(range(len(group.hidden[0])))[number + 2 :]:
+            hidden = refit.run_layer(parent[name], hidden)
+        answers.append(refit.difference(parent["dense"], refit.batch_minor(hidden, count)))
+    answer = jnp.stack(answers).reshape(2, -1, count).mean(axis=1)
+    lost, error = (
+        jnp.square(answer - group.difference).mean(axis=1),
+        (weights * mixed.left).reshape(2, -1).sum(axis=1),
+    )
+    scale = group.difference.var(axis=1) * error
+    cost = jnp.where(scale > 0, lost / jnp.where(scale > 0, scale, 1), 0)
+    return jnp.repeat(jnp.maximum(cost, _LEAST * cost.max()), len(weights) // 2)
 
 
 def importances(names: tuple[str, ...], group: Group) -> list[jax.Array]:
@@ -191,30 +253,56 @@ def importances(names: tuple[str, ...], group: Group) -> list[jax.Array]:
     return [jnp.concatenate(layer) for layer in zip(*by_parent, strict=True)]
 
 
-def _balanced(importance: jax.Array, variance: jax.Array, parents: int) -> jax.Array:
-    """Weights of squared errors ``(t,)``, with which what is to be explained of each parent sums to 1."""
-    total = jnp.sum((importance * variance).reshape(parents, -1), axis=1)
+def _balanced(importance: jax.Array, variance: jax.Array, concepts: int) -> jax.Array:
+    """Weights of squared errors ``(t,)``, with which what is to be explained of each concept sums to 1."""
+    total = jnp.sum((importance * variance).reshape(concepts, -1), axis=1)
     share = jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1), 0)
-    return importance * jnp.repeat(share, len(importance) // parents)
+    return importance * jnp.repeat(share, len(importance) // concepts)
 
 
-def _side_by_side(group: Group, number: int) -> jax.Array:
-    return jnp.concatenate([maps[number] for maps in group.hidden], axis=-4)
+def _reader(group: Group, number: int, config: Config) -> Reader:
+    """What reads the maps of layer ``number``, from 0."""
+    parents, count = group.params, group.difference.shape[1]
+    if number + 1 == len(group.hidden[0]):
+        each = len(parents) // 2
+        heads = [parent["dense"]["kernel"] for parent in parents]
+        rows = [(head[:, 1] - head[:, 0])[:, None] / each for head in heads]
+        filters = group.hidden[0][-1].shape[-4]
+        blocks = [
+            jnp.zeros((filters, len(head) // filters, 2))
+            .at[..., place // each]
+            .set(head.reshape(filters, -1))
+            for place, head in enumerate(rows)
+        ]
+        return Reader(
+            lambda maps: maps.reshape(-1, maps.shape[-1]),
+            group.difference,
+            jnp.concatenate(blocks),
+            config.head_ridge,
+        )
+    layers = [parent[f"conv{number + 2}"] for parent in parents]
+    side = layers[0]["kernel"].shape[0]
+
+    def cut(maps: jax.Array) -> jax.Array:
+        return patches(maps, side, config.patches)
+
+    values, blocks = [], []
+    for place, (layer, hidden) in enumerate(zip(layers, group.hidden, strict=True)):
+        taps = layer["kernel"].transpose(2, 0, 1, 3)
+        filters, *_, targets = taps.shape
+        taps = taps.reshape(filters, -1, targets)
+        read = cut(refit.batch_minor(hidden[number], count))
+        values.append(_product(taps.reshape(-1, targets).T, read) + layer["bias"][:, None])
+        own = slice(place * targets, (place + 1) * targets)
+        blocks.append(jnp.zeros((*taps.shape[:2], targets * len(parents))).at[..., own].set(taps))
+    return Reader(cut, jnp.concatenate(values), jnp.concatenate(blocks), config.ridge)
 
 
-def _of_layer(maps: jax.Array, group: Group, number: int, following: str, config: Config) -> refit.Moments:
-    """Moments of what the next layer reads of candidates, with the parents' pre-activations there."""
-    side = group.params[0][following]["kernel"].shape[0]
-    own = patches(_side_by_side(group, number), side, config.patches)
-    each = len(own) // len(group.params)
-    targets = []
-    for place, parent in enumerate(group.params):
-        taps = parent[following]["kernel"].transpose(3, 2, 0, 1)
-        read = own[place * each : (place + 1) * each]
-        found = jnp.matmul(taps.reshape(len(taps), -1), read, precision=products.PRECISION)
-        targets.append(found + parent[following]["bias"][:, None])
-    read = own if number == 0 else patches(maps, side, config.patches)  # the first layer's are the parents'
-    return refit.moments(read, jnp.concatenate(targets), maps.shape[-4], config.ridge)
+def _windows(images: jax.Array, layer: Params, reader: Reader) -> jax.Array:
+    """Candidates' pre-activations ``(4, C, q, n)``, four of each pooling window, where they are read."""
+    found = products.convolve_windows(images, layer["kernel"]) + layer["bias"][:, None, None, None]
+    read = reader.cut(found.reshape(-1, *found.shape[2:]))
+    return read.reshape(*found.shape[:2], -1, read.shape[-1])
 
 
 def patches(hidden: jax.Array, side: int, each: int) -> jax.Array:
@@ -223,25 +311,24 @@ def patches(hidden: jax.Array, side: int, each: int) -> jax.Array:
     Places are drawn for every `_BLOCK` images.
 
     Args:
-      hidden: maps as a layer gives them.
+      hidden: maps ``(C, H, W, N)``, ``N`` a multiple of `_BLOCK`.
       side: of the kernels.
       each: places of an image.
 
     Returns:
       ``(C * side * side, N * each)``, map after map.
     """
-    if hidden.ndim == 4:
-        hidden = hidden.reshape(*hidden.shape[:3], -1, _BLOCK).transpose(3, 0, 1, 2, 4)
-    blocks, channels, height, width, images = hidden.shape
+    blocks = hidden.reshape(*hidden.shape[:3], -1, _BLOCK).transpose(3, 0, 1, 2, 4)
+    count, channels, height, width, images = blocks.shape
     rng = np.random.default_rng(_PLACES)
     rows, columns = (
-        rng.integers((length - side + 1) // 2 * 2, size=(blocks, each)) for length in (height, width)
+        rng.integers((length - side + 1) // 2 * 2, size=(count, each)) for length in (height, width)
     )
 
     def cut(maps: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
         return lax.dynamic_slice(maps, (0, row, column, 0), (channels, side, side, images))
 
-    found = jax.vmap(jax.vmap(cut, in_axes=(None, 0, 0)))(hidden, jnp.asarray(rows), jnp.asarray(columns))
+    found = jax.vmap(jax.vmap(cut, in_axes=(None, 0, 0)))(blocks, jnp.asarray(rows), jnp.asarray(columns))
     return found.transpose(2, 3, 4, 0, 1, 5).reshape(channels * side * side, -1)
 
 
@@ -319,3 +406,7 @@ def _gains(left: jax.Array, taken: jax.Array) -> jax.Array:
     cross = left[:, len(left) :].reshape(groups, each, -1)
     explained = jnp.matmul(refit.inverse_factor(blocks), cross, precision=products.PRECISION)
     return jnp.where(taken, -jnp.inf, jnp.sum(jnp.square(explained), axis=(1, 2)))
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.matmul(left, right, precision=products.PRECISION)

@@ -32,6 +32,20 @@ def convolve_and_pool(images: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       ``(O, (H - h + 1) // 2, (W - w + 1) // 2, B)``; an odd last row or column is not computed.
     """
+    tiles = _tiles(images, kernel)
+    pooled = jnp.maximum(tiles[0::2], tiles[1::2])
+    pooled = jnp.maximum(pooled[:, 0::2], pooled[:, 1::2])
+    return _untiled(pooled)
+
+
+def convolve_windows(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """What `convolve_and_pool` takes the maximum of: ``(4, O, (H - h + 1) // 2, (W - w + 1) // 2, B)``."""
+    tiles = _tiles(images, kernel)
+    return jnp.stack([_untiled(tiles[row::2, column::2]) for row in (0, 1) for column in (0, 1)])
+
+
+def _tiles(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The product: outputs ``(tall, wide, O, down, across, B)`` of tiles ``tall`` by ``wide``."""
     h, w, inputs, outputs = kernel.shape
     _, height, width, batch = images.shape
     rows, columns = (height - h + 1) // 2 * 2, (width - w + 1) // 2 * 2
@@ -49,10 +63,13 @@ def convolve_and_pool(images: jax.Array, kernel: jax.Array) -> jax.Array:
     # The gathering order: columns of the neighbourhood, then rows, then input channels.
     taps = jnp.stack(placed).transpose(0, 4, 2, 1, 3).reshape(tall * wide * outputs, -1)
     product = jnp.matmul(taps, gathered.reshape(taps.shape[1], -1), precision=PRECISION)
-    tiles = product.reshape(tall, wide, outputs, down, across, batch)
-    pooled = jnp.maximum(tiles[0::2], tiles[1::2])
-    pooled = jnp.maximum(pooled[:, 0::2], pooled[:, 1::2])
-    return pooled.transpose(2, 3, 0, 4, 1, 5).reshape(outputs, rows // 2, columns // 2, batch)
+    return product.reshape(tall, wide, outputs, down, across, batch)
+
+
+def _untiled(tiles: jax.Array) -> jax.Array:
+    """``(tall, wide, O, down, across, B)`` as ``(O, down * tall, across * wide, B)``."""
+    tall, wide, outputs, down, across, batch = tiles.shape
+    return tiles.transpose(2, 3, 0, 4, 1, 5).reshape(outputs, down * tall, across * wide, batch)
 
 
 def floats_on_the_way(size: int, inputs: int, kernel_size: int, filters: int) -> int:

@@ -8,7 +8,9 @@ interpreter lock.
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,17 @@ def data(buffer: int) -> int:
 def size(buffer: int, axis: int) -> int:
     """Length of a buffer's axis."""
     return _read_word(_read_word(buffer + _DIMENSIONS) + _WORD * axis)
+
+
+def once(work: Callable[[], None]) -> Callable[[], None]:
+    """``work`` at the first call; other threads wait for it."""
+    lock, cached = threading.Lock(), functools.cache(work)
+
+    def locked() -> None:
+        with lock:
+            cached()
+
+    return locked
 
 
 def register(name: str, handler: Callable[[int], int]) -> None:
