@@ -81,7 +81,7 @@ class Running:
     def send_signal(self, number):
         os.kill(self._process, number)
 
-    def wait(self, timeout=300):
+    def wait(self, timeout=600):
         """How it ended."""
         try:
             status = self._server.status(self._process, timeout)
