@@ -200,6 +200,16 @@ class _Compiled(NamedTuple):
 
 
 def _compile(program: Program, length: int, shared: Tree) -> _Compiled:
+    spread, init, step = _mapped(program, length, tuple(parallel.devices()))
+    return _Compiled(spread, init, step, spread.share(shared))
+
+
+@functools.lru_cache(maxsize=16)
+def _mapped(
+    program: Program, length: int, devices: tuple[jax.Device, ...]
+) -> tuple[parallel.Spread, Callable[..., Any], Callable[..., Any]]:
+    """Fitted again in the same process, a program is not compiled again."""
+    del devices  # those that `Spread` takes
     spread = parallel.Spread(length)
 
     def advance(state: Tree, member: Tree, both: tuple[Tree, jax.Array]) -> tuple[Tree, Tree]:
@@ -214,7 +224,7 @@ def _compile(program: Program, length: int, shared: Tree) -> _Compiled:
         if program.advance_many is None
         else spread.map_parts(advance_many, donate_first=True)
     )
-    return _Compiled(spread, spread.map(program.init), step, spread.share(shared))
+    return spread, spread.map(program.init), step
 
 
 class _Form(NamedTuple):

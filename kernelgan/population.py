@@ -189,6 +189,7 @@ def loss_metrics(logits: jax.Array, losses: jax.Array, targets: jax.Array, weigh
     return {"loss": jnp.sum(weights * losses) / jnp.sum(weights)}
 
 
+@functools.lru_cache(maxsize=16)  # equal programs are one: the engine compiles it once
 def program(
     network: models.ConvNet,
     training: Training,

@@ -132,6 +132,7 @@ def compose(parents):
     return {**made, "dense": {"kernel": kernel, "bias": both["bias"]}}
 
 
+@functools.cache
 def world(seed=1, each=60):
     """Training pictures, their quadrants, the pair's parents, and by side the zoo of another concept."""
     pictures, quadrant = scenes(each, seed)

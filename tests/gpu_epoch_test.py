@@ -87,7 +87,7 @@ def _problem(size, kernel, filters, outputs, loss, models_count=2, steps=3, batc
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (23, size, size, 3), dtype=np.uint8)
     keys = jax.random.split(jax.random.key(seed), models_count)
-    params = jax.vmap(lambda key: models.initialise_convnet(network, size, key))(keys)
+    params = jax.jit(jax.vmap(lambda key: models.initialise_convnet(network, size, key)))(keys)
     state = {"params": params, "optimizer": jax.vmap(optax.adam(RATE).init)(params)}
     index = rng.integers(0, len(images), (models_count, steps, batch), dtype=np.int32)
     shape = (models_count, steps, batch)

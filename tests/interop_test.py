@@ -131,7 +131,7 @@ def test_our_own_layout_is_read(separator, make_parents, tmp_path, assert_trees_
 def test_networks_of_any_depth_go_both_ways(filters, tmp_path, assert_trees_equal):
     network = models.ConvNet(filters=filters, kernel_size=3, outputs=4)
     keys = jax.random.split(jax.random.key(0), 2)
-    params = jax.device_get(jax.vmap(lambda key: models.initialise_convnet(network, 32, key))(keys))
+    params = jax.device_get(jax.jit(jax.vmap(lambda key: models.initialise_convnet(network, 32, key)))(keys))
     loaded = interop.load_zoo(interop.save(params, tmp_path / "deep.npz"), image_size=32)
     assert loaded.network == network
     assert_trees_equal(loaded.params, params)
@@ -318,7 +318,9 @@ def test_directories_that_are_not_of_networks_are_refused(files, message, arrays
 def test_the_snippets_of_the_documentation_run(torch, tmp_path, monkeypatch):
     out_of, into = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "weights.md").read_text(), re.DOTALL)
     keys = jax.random.split(jax.random.key(0), 3)
-    params = jax.device_get(jax.vmap(lambda key: models.initialise_convnet(models.ConvNet(), 32, key))(keys))
+    params = jax.device_get(
+        jax.jit(jax.vmap(lambda key: models.initialise_convnet(models.ConvNet(), 32, key)))(keys)
+    )
     monkeypatch.chdir(tmp_path)
     weights.write_arrays(Path("black.safetensors"), interop.to_torch(params))
     found = {}

@@ -14,7 +14,7 @@ LAYERS = ("conv1", "conv2")
 
 def _made(network, count, seed, size=IMAGE_SIZE):
     keys = jax.random.split(jax.random.key(seed), count)
-    return jax.device_get(jax.vmap(lambda key: models.initialise_convnet(network, size, key))(keys))
+    return jax.device_get(jax.jit(jax.vmap(lambda key: models.initialise_convnet(network, size, key)))(keys))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,9 @@ def parents(network):
 
     def made(seed):
         keys = jax.random.split(jax.random.key(seed), 3)
-        return jax.device_get(jax.vmap(lambda key: models.initialise_convnet(network, 16, key))(keys))
+        return jax.device_get(
+            jax.jit(jax.vmap(lambda key: models.initialise_convnet(network, 16, key)))(keys)
+        )
 
     return made(1), made(2)
 

@@ -184,7 +184,7 @@ def test_a_parent_whose_answer_is_constant_leaves_the_other_its_network(network,
 def test_any_number_of_layers(filters):
     network, size = models.ConvNet(filters=filters, kernel_size=3), 26
     keys = jax.random.split(jax.random.key(0), 2)
-    init = jax.vmap(lambda key: models.initialise_convnet(network, size, key))
+    init = jax.jit(jax.vmap(lambda key: models.initialise_convnet(network, size, key)))
     first, second = (jax.device_get(init(key[None])) for key in keys)
     pair = Parents(first, {**first, "dense": second["dense"]})  # one trunk: what both need is there
     generator = generators.make("reduce", network, patches=4, ridge=1e-5, head_ridge=1e-5)

@@ -161,6 +161,7 @@ def pair_key(seed: int | Array, number: int | Array) -> Key:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), number)
 
 
+@functools.lru_cache(maxsize=16)  # equal programs are one: the engine compiles it once
 def program(generator: Generator, name: str, steps: int, steps_per_call: int) -> engine.Program:
     """How one pair's (or fold's) generator is trained; a member is ``{"number": int32, "view": view}``.
 

@@ -8,6 +8,7 @@ the attribute's zoo, domain B the object's. Layers, whose shapes differ, are tra
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -71,6 +72,7 @@ class Config:
     )
 
 
+@functools.lru_cache(maxsize=16)
 def make(network: models.ConvNet, config: Config) -> Generator:
     """CycleGANs of every convolutional layer of such networks."""
     layers = models.layer_names(network.filters)

@@ -202,7 +202,11 @@ def backward(
     sums = np.zeros((outputs, len(offsets), WIDTH), np.float32)
     across = 2 * columns
     g = np.empty((rows if wants_images else 1, outputs, 2, across, LANES), np.float32)
-    turned = np.ascontiguousarray(w.transpose(0, 1, 3, 2))
+    turned = np.empty((tall, wide, outputs, inputs), np.float32)
+    for tap in range(tall * wide):
+        for i in range(inputs):
+            for o in range(outputs):
+                turned[tap // wide, tap % wide, o, i] = w[tap // wide, tap % wide, i, o]
     back = np.empty(wide * outputs, np.int64)
     for right in range(wide):
         for o in range(outputs):

@@ -276,7 +276,16 @@ def _pad_rows(few: np.ndarray, margin: int) -> np.ndarray:
     across = wide + 2 * margin
     padded = _aligned(blocks * deep * high * across * WIDTH).reshape(blocks, 1, deep, high, across, 1, WIDTH)
     padded[:] = _ZERO
-    padded[:, :, :, :, margin : margin + wide] = few
+    for block in range(
+        blocks
+    ):  # assigned to a slice, arrays bring numba's messages, which take 4 s to compile
+        for down in range(deep):
+            for row in range(high):
+                for column in range(wide):
+                    for lane in range(WIDTH):
+                        padded[block, 0, down, row, margin + column, 0, lane] = few[
+                            block, 0, down, row, column, 0, lane
+                        ]
     return padded
 
 
