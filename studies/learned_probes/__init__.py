@@ -1,1 +1,0 @@
-"""Probe images of `reduce`, trained through its closed form and evaluated on a held-out block of pairs."""
