@@ -1,11 +1,13 @@
 """One run on other numbers of devices and processes: the same to the bit, and resumed across them."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-import forks
 import numpy as np
 import pytest
 from tiny_runs import SMALL
@@ -50,7 +52,7 @@ rest = (np.arange(32, 40, dtype=np.int32), np.arange(40, 48, dtype=np.int32))
 zeros = np.zeros(5, np.int32)
 people = population.Population(("x",) * 5, np.arange(5, dtype=np.int32), zeros, zeros, (halves,), (rest,),
                                (np.arange(48)[None] % 2).astype(np.int8))
-network = models.ConvNet((3,), 3)
+network = models.ConvNet((2, 3), 3)
 try:
     params, history = population.train(
         network, images, people, population.Training(2, 16, 8, 0.01, (1.0, 1.0)),
@@ -58,7 +60,7 @@ try:
         saver=Saver(directory / "zoo", StageKey({}), seconds=0),
     )
     parents = base.Parents(params, params)
-    family = cyclegan.make(network, cyclegan.Config(hidden=4, epochs=(2,), batch_size=(2,)))
+    family = cyclegan.make(network, cyclegan.Config(hidden=4, epochs=(2, 2), batch_size=2))
     fitted = base.fit(
         base.Task("cyclegan", family, base.views("", family, [parents] * 3, [None] * 3), ("a", "b", "c")),
         steps_per_call=2, saver=Saver(directory / "cyclegan", StageKey({}), seconds=0),
@@ -81,18 +83,21 @@ def _free_port():
 
 
 def _start(program, *arguments, devices=1, place=("", 1, 0)):
-    return forks.start(
-        *("-c", program, *place, *arguments),
-        together=True,
-        JAX_NUM_CPU_DEVICES=str(devices),
-        XLA_FLAGS="",  # the same bits on any number of devices are promised of XLA as it comes
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, (*place, *arguments))],
+        env=os.environ
+        | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        | {"XLA_FLAGS": ""},  # the same bits on any number of devices are promised of XLA as it comes
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
 def _ended(running):
     """The exit statuses, and what was said."""
-    ended = [one.wait() for one in running]
-    return [one.returncode for one in ended], [one.stdout for one in ended]
+    said = [one.communicate(timeout=300)[0] for one in running]
+    return [one.returncode for one in running], said
 
 
 def _run(program, *arguments, devices=1, processes=1):
@@ -277,9 +282,21 @@ def test_a_place_among_the_processes_that_cannot_be_is_refused(processes, proces
 
 
 def _launch(workdir, *flags, place=(), cwd=ROOT):
-    given = (f"--config.{name}={value}" for name, value in SMALL.items())
-    line = (ROOT / "launch.py", f"--config={ROOT}/configs/tiny.py", f"--workdir={workdir}", *given, *place)
-    return forks.start(*line, *flags, folder=cwd, together=True)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "launch.py"),
+            f"--config={ROOT}/configs/tiny.py",
+            f"--workdir={workdir}",
+            *(f"--config.{name}={value}" for name, value in SMALL.items()),
+            *place,
+            *flags,
+        ],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def _both(workdir, *flags, folders=(ROOT, ROOT)):
@@ -324,7 +341,7 @@ def test_a_file_that_one_process_lacks_ends_both_with_one_line(tmp_path):
 
 def test_a_whole_run_on_two_processes_ends_in_the_same_results(finished, tmp_path):
     """Interrupted on the way to its zoos, and continued to its end; a finished run is shown again."""
-    running = _both(tmp_path / "two", "--stage=zoo", "--config.checkpoint.seconds=0")
+    running = _both(tmp_path / "two", "--stage=zoo")
     state = tmp_path / "two" / "checkpoints" / "zoo"
     until = time.monotonic() + 200
     while not list(state.glob("*/state/sha256-*")) and time.monotonic() < until:

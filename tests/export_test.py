@@ -3,9 +3,10 @@
 import csv
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import forks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,7 +176,7 @@ def test_a_generator_is_exported(run, generator, tmp_path, assert_trees_equal):
 def test_a_zoo_at_half_width_is_exported(run, network, tmp_path, assert_trees_equal):
     half = network.clone(filters=(1, 1))
     keys = jax.random.split(jax.random.key(5), 3)
-    zoo = jax.device_get(jax.jit(jax.vmap(lambda key: models.initialise_convnet(half, SIZE, key)))(keys))
+    zoo = jax.device_get(jax.vmap(lambda key: models.initialise_convnet(half, SIZE, key))(keys))
     shutil.copytree(run, tmp_path / "run")
     _finish(tmp_path / "run", "half_width", {f"{n:04d}": {"params": zoo} for n in range(2)})
     names = list(export.networks(tmp_path / "run"))
@@ -331,7 +332,8 @@ def test_every_pair_family_and_generator_has_its_name(tmp_path):
 
 def test_the_command_runs_in_a_process_of_its_own(run, tmp_path):
     out = tmp_path / "black.safetensors"
-    done = forks.run("kernelgan.export", run, "--network=black", f"--out={out}")
+    command = [sys.executable, "-m", "kernelgan.export", str(run), "--network=black", f"--out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
     assert len(weights.read_arrays(out)["conv1.bias"]) == 4

@@ -325,6 +325,22 @@ def test_networks_of_another_width_are_allowed(network, parents):
     check.check_networks({"": jax.device_get(params)}, network, IMAGE_SIZE, "wide")
 
 
+def test_a_generator_that_cannot_be_hashed_is_trained(network, parents):
+    @dataclasses.dataclass
+    class Keep:
+        inner: list
+
+        def __call__(self, state):
+            return self.inner[0](state)
+
+    family = FAMILIES["linear"]
+    made = family.make(network, family.Config(steps=2))
+    fitted = [
+        base.fit(_task("mine", made._replace(keep=keep), parents)) for keep in (made.keep, Keep([made.keep]))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, fitted[0].state, fitted[1].state)
+
+
 @pytest.mark.parametrize("part", ["view", "init", "update", "generate"])
 def test_an_exception_names_the_generator_the_function_and_the_line(network, parents, part):
     def fails(*arguments):

@@ -14,6 +14,17 @@ from kernelgan import command, pipeline
 ROOT = Path(__file__).parents[1]
 
 
+def _launch(*flags, options=()):
+    return subprocess.run(
+        [sys.executable, *options, "launch.py", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 REFUSED = [
     ([], "--config must have a value"),
     (["--config=configs/nowhere.py"], "there is no config configs/nowhere.py; expected a file such as"),
@@ -47,9 +58,9 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def refused():
+def refused(tmp_path_factory):
     """How each line of flags ended."""
-    return [forks.run("launch.py", *flags) for flags, _ in REFUSED]
+    return forks.run_all([("launch.py", *flags) for flags, _ in REFUSED], tmp_path_factory.mktemp("refused"))
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)), ids=[message for _, message in REFUSED])
@@ -64,7 +75,7 @@ def test_flags_that_cannot_be_are_told_in_one_line(number, refused):
 
 def test_an_error_of_the_run_is_told_without_a_traceback(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    run = forks.run("launch.py", "--config=configs/tiny.py", f"--workdir={tmp_path}")
+    run = _launch("--config=configs/tiny.py", f"--workdir={tmp_path}")
     assert run.returncode == 2
     assert run.stderr.startswith(f"error: --workdir={tmp_path} holds files that are not of a kernelgan run")
     assert "Traceback" not in run.stderr
@@ -73,8 +84,7 @@ def test_an_error_of_the_run_is_told_without_a_traceback(tmp_path):
 
 def test_help_answers_at_once_and_without_jax():
     start = time.monotonic()
-    command = [sys.executable, "-X", "importtime", "launch.py", "--help"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    run = _launch("--help", options=("-X", "importtime"))
     assert time.monotonic() - start < 2
     for flag in ("--config", "--workdir", "--stage"):
         assert flag in run.stdout

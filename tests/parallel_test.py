@@ -1,4 +1,7 @@
-import forks
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +91,7 @@ def text_of(program, members, shared):
     given = run.init(mine, run.shared), mine, (run.shared, run.spread.share(np.int32(0)))
     return run.advance.lower(*given).compile().as_text()
 
-network, zeros = models.ConvNet((3,), 3), np.zeros(4, np.int32)
+network, zeros = models.ConvNet((2, 3), 3), np.zeros(4, np.int32)
 halves = (np.arange(8, dtype=np.int32), np.arange(8, 16, dtype=np.int32))
 people = population.Population(("x",) * 4, np.arange(4, dtype=np.int32), zeros, zeros, (halves,), (halves,),
                                np.zeros((1, 16), np.int8))
@@ -98,9 +101,9 @@ zoo = population.program(
 )
 images = np.zeros((16, 12, 12, 3), np.uint8)
 texts = [text_of(zoo, population.members_of(people), population.shared_arrays(images, people, 0))]
-params = jax.jit(lambda: models.initialise_convnet(network, 12, jax.random.key(0)))()
+params = models.initialise_convnet(network, 12, jax.random.key(0))
 parents = jax.tree.map(lambda leaf: np.stack([leaf] * 3), params)
-family = cyclegan.make(network, cyclegan.Config(hidden=2, epochs=(1,), batch_size=(2,)))
+family = cyclegan.make(network, cyclegan.Config(hidden=2, epochs=(1, 1), batch_size=2))
 view = family.view(base.Parents(parents, parents), None)
 members = {"number": zeros, "view": jax.tree.map(lambda leaf: np.stack([leaf] * 4), view)}
 texts.append(text_of(base.program(family, "cyclegan", 2, 2), members, {"seed": np.int32(0)}))
@@ -115,7 +118,10 @@ assert collective.findall(total)
 
 
 def test_a_population_is_spread_over_four_devices_which_exchange_nothing():
-    done = forks.run("-c", _ON_FOUR_DEVICES, JAX_NUM_CPU_DEVICES="4")
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_FOUR_DEVICES], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(jax.devices()) == 1  # here, all the while
 

@@ -118,9 +118,9 @@ REFUSED = {
 }
 
 
-def test_flags_that_cannot_be_are_told_in_one_line():
-    for flag, message in REFUSED.items():
-        run = forks.run("kernelgan.search", "--config=configs/tiny.py", flag)
+def test_flags_that_cannot_be_are_told_in_one_line(tmp_path):
+    lines = [("kernelgan.search", "--config=configs/tiny.py", flag) for flag in REFUSED]
+    for run, message in zip(forks.run_all(lines, tmp_path), REFUSED.values(), strict=True):
         assert run.returncode == 2
         assert run.stderr.startswith("error: ")
         assert run.stderr.count("\n") == 1

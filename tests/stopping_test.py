@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 
-import forks
 import numpy as np
 import pytest
 from conftest import MemorySaver
@@ -75,7 +74,7 @@ def test_a_run_that_is_terminated_says_how_to_go_on_and_gives_the_status_of_shel
         f"sys.argv = ['launch.py', '--config=configs/tiny.py', '--workdir={tmp_path}/run']\n"
         "command.main()"
     )
-    done = forks.run("-c", program)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 143
     assert done.stderr == f"terminated; the same command continues the run ({tmp_path}/run)\n"
     assert command.stopping.STATUS == 143

@@ -5,7 +5,7 @@ import textwrap
 import jax
 import numpy as np
 import pytest
-from tiny_runs import SAVING, measured, place, said_of, small_config
+from tiny_runs import measured, place, said_of, small_config
 
 from kernelgan import export, keys, pipeline, report, results
 from kernelgan.checkpoint import Stage, read_result
@@ -133,7 +133,7 @@ def test_a_trained_generator_goes_on_where_it_was_cut_off(copied, write, capsys,
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "save", save_once)
         with pytest.raises(KeyboardInterrupt):
-            pipeline.run(small_config(SAVING), copied, generators=[mine], stage="fit")
+            pipeline.run(small_config(), copied, generators=[mine], stage="fit")
     kept = place(copied, "fit/mine")
     capsys.readouterr()
     pipeline.run(small_config(), copied, generators=[mine], stage="fit")

@@ -161,7 +161,6 @@ def pair_key(seed: int | Array, number: int | Array) -> Key:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), number)
 
 
-@functools.lru_cache(maxsize=16)  # equal programs are one: the engine compiles it once
 def program(generator: Generator, name: str, steps: int, steps_per_call: int) -> engine.Program:
     """How one pair's (or fold's) generator is trained; a member is ``{"number": int32, "view": view}``.
 
@@ -171,7 +170,15 @@ def program(generator: Generator, name: str, steps: int, steps_per_call: int) ->
       steps: updates in all; in the last call what is over them changes nothing.
       steps_per_call: updates in a call.
     """
+    try:
+        hash(generator)
+    except TypeError:  # a user's may hold anything that can be called
+        return _program.__wrapped__(generator, name, steps, steps_per_call)
+    return _program(generator, name, steps, steps_per_call)
 
+
+@functools.lru_cache(maxsize=16)  # equal programs are one: the engine compiles it once
+def _program(generator: Generator, name: str, steps: int, steps_per_call: int) -> engine.Program:
     def updated(key: Key, state: State, view: View) -> tuple[State, Metrics]:
         with check.named(name, "update"):
             made = generator.update(key, state, view)
