@@ -81,7 +81,7 @@ GOALS: dict[str, list[tuple[str, Figure, str, float, str]]] = {
         ("zoo over a PyTorch loop", _engine_on[ONE_CORE]("x PyTorch"), "at least", 2.8, "x"),
         ("a CycleGAN pair over a PyTorch loop", _pair, "at least", 2.4, "x"),
         ("a composed network, learned", _learned, "at most", 10, "ms"),
-        ("a composed network, closed form", _closed_form, "at most", 100, "ms"),
+        ("a composed network", _closed_form, "at most", 100, "ms"),
         *_of_any(ALL_CORES),
     ],
     "gpu": [

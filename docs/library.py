@@ -1,4 +1,4 @@
-"""The library in twenty lines: two zoos of small CNNs, composed in closed form, and the result evaluated.
+"""The library in twenty lines: two zoos of small CNNs, composed by least squares, and the result evaluated.
 
     pip install . && python docs/library.py
 

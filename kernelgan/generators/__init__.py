@@ -59,13 +59,13 @@ def compose(
 ) -> Params:
     """Composes networks for two concepts into networks for both, from weights alone; nothing is trained.
 
-    `reduce` with pink noise, or with images of your own. They need no labels, but must not show the
+    `reduce` with dead leaves (`probes.noise`), or with images of your own. They need no labels, but must not show the
     conjunction if that is to be tested. The first call takes some seconds to compile.
 
     Args:
       attribute: parameters of one network that knows the attribute, or stacked ones, ``(M, ...)``.
       objects: the same for the object.
-      probes: uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: pink noise, of
+      probes: uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: dead leaves, of
         the smallest size that fits.
       **settings: fields of `reduce.Config`.
 

@@ -1,4 +1,4 @@
-"""`reduce` with probes that the package makes: pink noise: no picture of anything (tier S)."""
+"""`reduce` with probes that the package makes: dead leaves, no picture of anything (tier S)."""
 
 from kernelgan import models
 from kernelgan.generators import reduce
@@ -15,5 +15,5 @@ LABELS = {
 
 
 def make(network: models.ConvNet, config: reduce.Config) -> Generator:
-    """Reduces with pink noise: no picture of anything."""
+    """Reduces with dead leaves, see `probes.noise`: no picture of anything."""
     return reduce.reducer(network, config, "S", "noise")

@@ -24,14 +24,14 @@ def generate(reference: Reference, domain: str, count: int) -> Params:
     return jax.device_get(networks)
 
 
-PROBES = {"noise": "pink noise", "rendered": "rendered images without a black cat"}
+PROBES = {"noise": "dead leaves, no picture of anything", "rendered": "rendered images without a black cat"}
 """Images that networks are composed with; the package makes them."""
 IMAGES = 1536
 """How many."""
 
 
 def composed(reference: Reference, count: int, made: str, trunks: Params | None = None) -> Params:
-    """Network ``i`` for black cats, of black network ``i`` and cat network ``i``, in closed form.
+    """Network ``i`` for black cats, of black network ``i`` and cat network ``i``, by least squares.
 
     Args:
       reference: the original's data, whose photographs are not read.

@@ -31,9 +31,9 @@ ASKED = POPULATIONS | {
     "black": "the black zoo as trained",
     "cat": "the cat zoo as trained",
     "both": "both parents side by side",
-    "composed_noise": "one network composed of both parents, with pink noise",
+    "composed_noise": "one network composed of both parents, with dead leaves",
     "composed_rendered": "one network composed of both parents, with rendered images",
-    "refit_noise": "random kernels with heads fitted alike, with pink noise",
+    "refit_noise": "random kernels with heads fitted alike, with dead leaves",
     "refit_rendered": "random kernels with heads fitted alike, with rendered images",
 }
 SIDES = {  # of each of `COMPARISONS`
