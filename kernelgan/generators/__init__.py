@@ -59,8 +59,8 @@ def compose(
 ) -> Params:
     """Composes networks for two concepts into networks for both, from weights alone; nothing is trained.
 
-    `reduce` with dead leaves (`probes.noise`), or with images of your own. They need no labels, but must not show the
-    conjunction if that is to be tested. The first call takes some seconds to compile.
+    `reduce` with dead leaves (`probes.noise`), or with images of your own. They need no labels, but must not
+    show the conjunction if that is to be tested. The first call takes some seconds to compile.
 
     Args:
       attribute: parameters of one network that knows the attribute, or stacked ones, ``(M, ...)``.
