@@ -76,10 +76,10 @@ def _noise(count: int, seed: int, size: int) -> np.ndarray:
 def _leaves(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
     """One batch of `noise`."""
     mean = rng.uniform(30, 225, (count, 3))
-    contrast = rng.uniform(50, 110, (count, 1))
+    contrast = rng.uniform(60, 130, (count, 1))
     grey = rng.uniform(0.6, 1, (count, 1))  # how much the channels have in common
-    drawn = rng.standard_normal((_LEAVES, count, 3))
-    colours = mean + 1.2 * contrast * (np.sqrt(grey) * drawn[..., :1] + np.sqrt(1 - grey) * drawn)
+    drawn = rng.standard_normal((_LEAVES, count, 4))
+    colours = mean + contrast * (np.sqrt(grey) * drawn[..., :1] + np.sqrt(1 - grey) * drawn[..., 1:])
     # The density of radii falls as their third power, between 1 / 8 and 1 / 2 of a side: shapes of all sizes.
     low, high = (size / 8) ** -2.0, (size / 2) ** -2.0
     radii = (low - rng.uniform(size=(_LEAVES, count)) * (low - high)) ** -0.5
@@ -103,7 +103,7 @@ def _leaves(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
         far = np.where(fit(square[leaf]) > 0, np.maximum(abs(along), abs(other)), np.hypot(along, other))
         cover = np.clip((1 - far) * fit(radii[leaf]) + 0.5, 0, 1)[:, None]
         images += cover * (colours[leaf].astype(np.float32)[:, :, None, None] - images)
-    texture = rng.uniform(0, 0.6, (count, 1)) * contrast
+    texture = rng.uniform(0, 0.5, (count, 1)) * contrast
     images += texture[:, :, None, None] * _pink(rng, count, size)
     return np.clip(np.rint(images), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
 

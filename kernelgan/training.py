@@ -565,10 +565,11 @@ def _asked_again(
     probes: list[base.Probes],
     generated: list[dict[str, Params]],
 ) -> list[np.ndarray] | None:
-    """Asks a generator again for the networks of the first pair: one is enough, and soon made.
+    """Asks a generator again for networks that it has made.
 
-    If it takes no steps, it is asked for those of a few parents. Where they are the same as among all, each
-    hangs on its own parents alone, and placebos need be made of no more parents than are measured.
+    If it takes no steps, it is asked for those of a few parents, of every pair. Where all are the same as
+    among all parents, placebos are made of no more parents than are measured. Otherwise it is asked for those
+    of the first pair.
 
     Returns:
       Of each pair, the numbers of these parents; None where placebos are made of all.
@@ -576,22 +577,21 @@ def _asked_again(
     Raises:
       UserError: it gives others.
     """
-    one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
     parents = _parents(plan, zoos)
-
-    def again(given: Parents, trained: Trained) -> dict[str, Params]:
-        (made,) = _of_all_trainings(of, one_pair, loaded, trained, [given], probes[:1])
-        return _by_row(loaded.name, made)
-
-    first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
     found = list(map(placebo.measured, generated, parents))
     chosen = [members for members in found if members is not None]
     if len(chosen) == len(found) and not _takes_steps(loaded, trained[0]):
-        few = _taken(parents[0], chosen[0])
-        begun = _begun_anew(of, one_pair, loaded, first[0], [few], probes[:1])
-        if check.other(again(few, [begun]), _taken(generated[0], chosen[0])) is None:
+        few = list(map(_taken, parents, chosen))
+        begun = _begun_anew(of, plan, loaded, trained[0], few, probes)
+        again = [
+            _by_row(loaded.name, made) for made in _of_all_trainings(of, plan, loaded, [begun], few, probes)
+        ]
+        if not any(map(functools.partial(check.other, every=True), again, map(_taken, generated, chosen))):
             return chosen
-    check.check_same(again(parents[0], first), generated[0], loaded.name)
+    one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
+    first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
+    (made,) = _of_all_trainings(of, one_pair, loaded, first, parents[:1], probes[:1])
+    check.check_same(_by_row(loaded.name, made), generated[0], loaded.name)
     return None
 
 

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import math
 import sys
+import types
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from kernelgan import keys
+from kernelgan import generators, keys, stages
 from kernelgan.keys import StageKey
 from kernelgan.types import UserError
 
@@ -314,3 +315,24 @@ def test_the_key_is_in_the_file(keep, file):
     keep()
     with np.load(file) as saved:
         assert json.loads(str(saved["key"]))["parts"] == KEY.parts
+
+
+def _read(module, seen):
+    """Modules of the package that a module uses, and that they use among generators."""
+    for value in vars(module).values():
+        name = value.__name__ if isinstance(value, types.ModuleType) else ""
+        if name.startswith("kernelgan.") and name not in seen:
+            seen.add(name)
+            if name.startswith("kernelgan.generators"):
+                _read(value, seen)
+    return seen
+
+
+def test_what_families_are_made_of_is_in_their_keys():
+    used = set().union(*(_read(family, set()) for family in generators.FAMILIES.values()))
+    covered = {*stages.CODE["generator"], *(family.__name__ for family in generators.FAMILIES.values())}
+    harmless = {"kernelgan.fields", "kernelgan.config", "kernelgan.generators.check", "kernelgan.probes"}
+    missing = {
+        name for name in used - harmless if not any(f"{name}.".startswith(f"{one}.") for one in covered)
+    }
+    assert not missing

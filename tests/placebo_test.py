@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from kernelgan import training
@@ -31,6 +32,22 @@ def _by_number(key, parents, probes):
     return jax.tree.map(lambda leaf: leaf + few, _average(parents))
 
 
+def _by_number_of_one_pair(make_parents):
+    """Gives other networks of few parents, but not of the first pair; and of one network in four only."""
+    first = make_parents(COUNT, seed=0)["conv1"]["kernel"]
+
+    def generate(key, parents, probes):
+        kernel = parents.attribute["conv1"]["kernel"]
+        is_first = (kernel[0] == first).all(axis=tuple(range(1, first.ndim))).any()
+        off = np.arange(len(kernel)) % 4 == 0
+        few = len(kernel) <= placebo.NETWORKS and not is_first
+        return jax.tree.map(
+            lambda leaf: leaf + few * off.reshape(-1, *[1] * (leaf.ndim - 1)), _average(parents)
+        )
+
+    return generate
+
+
 @dataclasses.dataclass
 class _Plan:
     pairs: list[Any]
@@ -38,23 +55,32 @@ class _Plan:
 
 def _again(make_parents, generate, spoilt=0.0):
     zoos = [{"params": make_parents(COUNT, seed=seed)} for seed in (0, 1)]
-    pair = SimpleNamespace(attribute_zoo=0, object_zoo=1, split=SimpleNamespace(name="black cat"))
+    pairs = [
+        SimpleNamespace(attribute_zoo=one, object_zoo=1 - one, split=SimpleNamespace(name=f"pair {one}"))
+        for one in (0, 1)
+    ]
     of = SimpleNamespace(settings=SimpleNamespace(seed=0))
     loaded = SimpleNamespace(name="mine", generator=stateless(generate))
-    parents = Parents(*(zoo["params"] for zoo in zoos))
-    made = {"mine": jax.tree.map(lambda leaf: leaf + spoilt, generate(None, parents, None))}
-    return training._asked_again(of, _Plan([pair]), loaded, zoos, [base.Fitted({}, {})], [None], [made])
+    made = [
+        {"mine": jax.tree.map(lambda leaf: leaf + spoilt, generate(None, parents, None))}
+        for parents in training._parents(_Plan(pairs), zoos)
+    ]
+    return training._asked_again(of, _Plan(pairs), loaded, zoos, [base.Fitted({}, {})], [None] * 2, made)
 
 
 def test_placebos_are_made_of_the_measured_parents_where_each_network_hangs_on_its_own(make_parents):
-    (chosen,) = _again(make_parents, _of_own)
-    assert len(set(chosen)) == placebo.NETWORKS
-    assert set(chosen) < set(range(COUNT))
+    for chosen in _again(make_parents, _of_own):
+        assert len(set(chosen)) == placebo.NETWORKS
+        assert set(chosen) < set(range(COUNT))
 
 
 @pytest.mark.parametrize("generate", [_of_zoo, _by_number])
 def test_placebos_are_made_of_whole_zoos_where_a_network_hangs_on_more(generate, make_parents):
     assert _again(make_parents, generate) is None
+
+
+def test_every_pair_and_every_network_is_compared(make_parents):
+    assert _again(make_parents, _by_number_of_one_pair(make_parents)) is None
 
 
 def test_other_networks_than_before_are_refused(make_parents):

@@ -301,6 +301,9 @@ def umap_plane(features: np.ndarray, *, seed: int, neighbours: int) -> np.ndarra
         return np.asarray(reducer.fit_transform(features), np.float32)
 
 
+_IMPORTING = threading.Lock()  # numba's settings are changed on the way
+
+
 def imported_umap() -> ModuleType:
     """UMAP's module; what it compiles is kept for the next process.
 
@@ -308,10 +311,11 @@ def imported_umap() -> ModuleType:
       UserError: it cannot be imported.
     """
     try:
-        if "umap" in sys.modules:
-            import umap
-        else:
-            umap = _first_import()
+        with _IMPORTING:
+            if "umap" in sys.modules:
+                import umap
+            else:
+                umap = _first_import()
     except Exception as error:  # whatever a broken installation raises
         raise UserError(
             f"UMAP cannot be imported ({type(error).__name__}: {error}). Install umap-learn again (pip "

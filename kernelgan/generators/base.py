@@ -421,7 +421,7 @@ def generate(
     at_once = len(parallel.devices()) * (1 if jax.default_backend() == "cpu" else _TOGETHER)
     made: dict[int, Networks] = {}
     for chunk in parallel.chunks(len(parents), 1 if generator.host else at_once):
-        states = jax.tree.map(lambda leaf, chunk=chunk: np.asarray(leaf)[chunk], fitted)
+        states = jax.tree.map(lambda leaf, chunk=chunk: leaf[chunk], fitted)
         given = [[of[number] for number in chunk] for of in (parents, probes, keys)]
         with check.named(name, "generate"):
             found = (_generate_one if generator.host else _generate_together)(generator, states, *given)

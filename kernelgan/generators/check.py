@@ -171,8 +171,14 @@ def check_same(networks: Mapping[str, Params], before: Mapping[str, Params], nam
         )
 
 
-def other(networks: Mapping[str, Params], before: Mapping[str, Params]) -> str | None:
-    """The first row of which most networks are not those given before; None where all rows are the same."""
+def other(networks: Mapping[str, Params], before: Mapping[str, Params], *, every: bool = False) -> str | None:
+    """The first row whose networks are not those given before; None where all rows are the same.
+
+    Args:
+      networks: by row.
+      before: by row.
+      every: whether each network must be the same, or most of them (rounding may change a choice).
+    """
     for row, params in before.items():
         given = networks.get(row)
         if given is None or jax.tree.map(np.shape, given) != jax.tree.map(np.shape, params):
@@ -180,7 +186,7 @@ def other(networks: Mapping[str, Params], before: Mapping[str, Params]) -> str |
         off = np.max(
             [_differs(*both) for both in zip(*map(jax.tree.leaves, (given, params)), strict=True)], axis=0
         )
-        if not np.median(off) <= _SAME:
+        if not (np.max if every else np.median)(off) <= _SAME:
             return row
     return None
 

@@ -3,8 +3,8 @@
 A filter's map is the maximum over a pooling window of its pre-activations, where that is positive. A mixture
 of candidates has the same mixture of their pre-activations; while the place of each maximum and the sign stay
 as they are, the map is linear in the mixture's coefficients. So least squares gives in turn what the next
-layer does with the maps, and the coefficients of all filters at once. This is the Gauss-Newton method on a
-piecewise linear function: no automatic differentiation, no step size to choose.
+layer does with the maps, and the change of all filters' coefficients at once. Nothing is differentiated, and
+there is no step size; the change is that of the damped Gauss-Newton method on a piecewise linear function.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def exchanged(
 def measured(generated: Mapping[str, Params], parents: Parents) -> np.ndarray | None:
     """Numbers of the parents whose placebo networks are measured, `NETWORKS` of each zoo.
 
-    They are drawn by what the generated networks hold, so that no generator knows them beforehand.
+    They are drawn by what the generated networks hold: known only once these are made.
 
     Args:
       generated: by row, networks of these parents.

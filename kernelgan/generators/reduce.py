@@ -1,7 +1,7 @@
 """Unite both parents into one wide network, then reduce it to a parent's size by least squares.
 
 Side by side, the filters of two parents are one network of twice the width, and it answers both concepts. It
-is reduced layer by layer, without a gradient step. Of a layer's candidates those are picked from whose maps
+is reduced layer by layer. Of a layer's candidates those are picked from whose maps
 the next layer's pre-activations are recovered best; then each is mixed with all others, to recover them
 better (`kernelgan.generators.mixing`). The same least squares gives the next layer's kernels and biases; of
 the last layer's maps, both parents' logit differences are recovered, which gives the heads. Picking columns

@@ -235,7 +235,7 @@ def lost(
     """The function loss: what a network loses of both parents' answers, as a share of their variance.
 
     The head is fitted in closed form on the first images and compared on the others. It is held fixed where
-    the gradient is taken: the gradient of a best fit by the head is 0.
+    the gradient is taken, an approximation.
 
     Args:
       network: the parents' module.
