@@ -77,7 +77,7 @@ def _leaves(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
     """One batch of `noise`."""
     mean = rng.uniform(30, 225, (count, 3))
     contrast = rng.uniform(60, 130, (count, 1))
-    grey = rng.uniform(0.6, 1, (count, 1))  # how much the channels have in common
+    grey = rng.uniform(0.8, 1, (count, 1))  # how much the channels have in common
     drawn = rng.standard_normal((_LEAVES, count, 4))
     colours = mean + contrast * (np.sqrt(grey) * drawn[..., :1] + np.sqrt(1 - grey) * drawn[..., 1:])
     # The density of radii falls as their third power, between 1 / 8 and 1 / 2 of a side: shapes of all sizes.
