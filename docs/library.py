@@ -2,7 +2,7 @@
 
     pip install . && python docs/library.py
 
-Rendered images, no download; under two minutes on two CPU cores.
+Rendered images, no download; about two minutes on two CPU cores.
 """
 
 import kernelgan as kg
