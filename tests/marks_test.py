@@ -35,7 +35,7 @@ def test_a_trained_reference_below_a_merge_is_said_beside_its_figure(name):
     assert cells[1].small.endswith("below a merge")
     assert "below a merge" in terminal.table(run_of(pair_result(**{name: 0.55, "average": 0.62})))
     said = " ".join(prose.verdict(pair))
-    assert f"Beware: {name} should be goals and are below a merge" in said
+    assert f"Beware: a merge that was not trained is above {name}." in said
 
 
 @pytest.mark.parametrize(("name", "part"), [("object_only", "vs_neither"), ("cyclegan_a2b", "vs_neither")])

@@ -461,12 +461,14 @@ def _marked(record: Measured) -> list[str]:
     found = marks(record)
     names = {word: [name for name, mark in found.items() if mark == word] for word in found.values()}
     sentences = {
-        "inverted": "say the opposite: they score images of neither concept above those of both. Check which "
-        "logit says yes (zoo.attribute_positive, zoo.object_positive) and the labels",
-        "below a merge": "should be goals and are below a merge that was not trained. Check for how long and "
-        "on how many images they were trained; shares recovered mean little",
+        "inverted": "{} say the opposite: they score images of neither concept above those of both. Check "
+        "which logit says yes (zoo.attribute_positive, zoo.object_positive) and the labels",
+        "below a merge": "a merge that was not trained is above {}. If these were trained, check for "
+        "how long and on how many images; shares recovered mean little",
     }
-    return [f"Beware: {joined(names[word])} {text}." for word, text in sentences.items() if word in names]
+    return [
+        f"Beware: {text.format(joined(names[word]))}." for word, text in sentences.items() if word in names
+    ]
 
 
 def _scope(record: Measured) -> str:
