@@ -136,8 +136,8 @@ def eliminate(everything: jax.Array, chosen: jax.Array, each: int) -> jax.Array:
         rows = lax.dynamic_slice_in_dim(left, start, each)
         column = lax.dynamic_slice_in_dim(left, start, each, axis=1)
         factor = inverse_factor(lax.dynamic_slice_in_dim(rows, start, each, axis=1))
-        rows = _product(factor.T, _product(factor, rows))
-        return lax.dynamic_update_slice_in_dim(left - _product(column, rows), rows, start, axis=0)
+        rows = product(factor.T, product(factor, rows))
+        return lax.dynamic_update_slice_in_dim(left - product(column, rows), rows, start, axis=0)
 
     return lax.fori_loop(0, len(chosen), step, everything)
 
@@ -154,7 +154,8 @@ def inverse_factor(blocks: jax.Array) -> jax.Array:
     return solve_triangular(jnp.linalg.cholesky(blocks), eye, lower=True)
 
 
-def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+def product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """A matrix product in float32 on every device."""
     return jnp.matmul(left, right, precision=products.PRECISION)
 
 
@@ -186,7 +187,7 @@ def batch_minor(hidden: jax.Array, count: int) -> jax.Array:
 def difference(head: Params, maps: jax.Array) -> jax.Array:
     """A concept's logit difference ``(N,)``, yes minus no, of last maps ``(C, H, W, N)``."""
     kernel, bias = head["kernel"], head["bias"]
-    return _product(kernel[:, 1] - kernel[:, 0], maps.reshape(len(kernel), -1)) + bias[1] - bias[0]
+    return product(kernel[:, 1] - kernel[:, 0], maps.reshape(len(kernel), -1)) + bias[1] - bias[0]
 
 
 def refit_heads(

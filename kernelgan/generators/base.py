@@ -424,21 +424,15 @@ def generate(
         states = jax.tree.map(lambda leaf, chunk=chunk: leaf[chunk], fitted)
         given = [[of[number] for number in chunk] for of in (parents, probes, keys)]
         with check.named(name, "generate"):
-            found = (_generate_one if generator.host else _generate_together)(generator, states, *given)
+            if generator.host:
+                state = jax.tree.map(lambda leaf: leaf[0], states)
+                copied = _copied((state, given[0][0], given[1][0]))
+                found = [jax.device_get(generator.generate(given[2][0], *copied))]
+            else:
+                found = _generate_together(generator, states, *given)
         made |= dict(zip(chunk.tolist(), found, strict=True))
         progress(len(made), len(parents))
     return [made[number] for number in range(len(parents))]
-
-
-def _generate_one(
-    generator: Generator,
-    fitted: State,
-    parents: Sequence[Parents],
-    probes: Sequence[Probes],
-    keys: Sequence[Key],
-) -> list[Networks]:
-    state = jax.tree.map(lambda leaf: leaf[0], fitted)
-    return [jax.device_get(generator.generate(keys[0], *_copied((state, parents[0], probes[0]))))]
 
 
 def _copied(given: Any) -> Any:  # noqa: ANN401

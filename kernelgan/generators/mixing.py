@@ -90,7 +90,7 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
         maps = maps_of(_mixed(mixture, windows)).reshape(len(prior), -1)
         found = refit.moments(maps, values, filters, target.ridge)
         weights, intercepts = refit.solve(found, jnp.arange(filters), len(prior) // filters, prior)
-        left = values - _product(weights.T, maps) - intercepts[:, None]
+        left = values - refit.product(weights.T, maps) - intercepts[:, None]
         return _Fitted(weights, intercepts, left, jnp.sum(target.weights * jnp.square(left).mean(axis=1)))
 
     stride = max(1, windows.shape[-1] // _SAMPLES)
@@ -111,7 +111,7 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
 
 
 def _mixed(mixture: jax.Array, windows: jax.Array) -> jax.Array:
-    of_each = _product(mixture, windows.reshape(*windows.shape[:2], -1))
+    of_each = refit.product(mixture, windows.reshape(*windows.shape[:2], -1))
     return of_each.reshape(4, len(mixture), *windows.shape[2:])
 
 
@@ -135,13 +135,9 @@ def _change(mixture: jax.Array, windows: jax.Array, now: _Fitted, weights: jax.A
     added = lax.map(slopes, jnp.arange(filters)).reshape(unknowns, len(root), -1)
     mean = added.mean(axis=-1)  # the intercepts take it up; what is left has none
     added = added.reshape(unknowns, -1)
-    gram = _product(added, added.T) - _product(mean, mean.T) * now.left.shape[1]
-    cross = _product(added, (now.left * root[:, None]).reshape(-1, 1))
+    gram = refit.product(added, added.T) - refit.product(mean, mean.T) * now.left.shape[1]
+    cross = refit.product(added, (now.left * root[:, None]).reshape(-1, 1))
     size = jnp.trace(gram) / unknowns
     damping = _DAMPING * unknowns / added.shape[1] * size + (size <= 0)
     system = jnp.concatenate([gram + damping * jnp.eye(unknowns), cross], axis=1)
     return refit.eliminate(system, jnp.arange(filters), candidates)[:, -1].reshape(filters, candidates)
-
-
-def _product(left: jax.Array, right: jax.Array) -> jax.Array:
-    return jnp.matmul(left, right, precision=products.PRECISION)

@@ -187,7 +187,7 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
 
 
 def _mixture(layer: Params, mixed: mixing.Mixed) -> Params:
-    return jax.tree.map(lambda leaf: _product(leaf, mixed.mixture.T), layer)
+    return jax.tree.map(lambda leaf: refit.product(leaf, mixed.mixture.T), layer)
 
 
 def _following(group: Group, number: int, mixed: mixing.Mixed) -> Params:
@@ -292,7 +292,7 @@ def _reader(group: Group, number: int, config: Config) -> Reader:
         filters, *_, targets = taps.shape
         taps = taps.reshape(filters, -1, targets)
         read = cut(refit.batch_minor(hidden[number], count))
-        values.append(_product(taps.reshape(-1, targets).T, read) + layer["bias"][:, None])
+        values.append(refit.product(taps.reshape(-1, targets).T, read) + layer["bias"][:, None])
         own = slice(place * targets, (place + 1) * targets)
         blocks.append(jnp.zeros((*taps.shape[:2], targets * len(parents))).at[..., own].set(taps))
     return Reader(cut, jnp.concatenate(values), jnp.concatenate(blocks), config.ridge)
@@ -406,7 +406,3 @@ def _gains(left: jax.Array, taken: jax.Array) -> jax.Array:
     cross = left[:, len(left) :].reshape(groups, each, -1)
     explained = jnp.matmul(refit.inverse_factor(blocks), cross, precision=products.PRECISION)
     return jnp.where(taken, -jnp.inf, jnp.sum(jnp.square(explained), axis=(1, 2)))
-
-
-def _product(left: jax.Array, right: jax.Array) -> jax.Array:
-    return jnp.matmul(left, right, precision=products.PRECISION)

@@ -276,9 +276,8 @@ def _pad_rows(few: np.ndarray, margin: int) -> np.ndarray:
     across = wide + 2 * margin
     padded = _aligned(blocks * deep * high * across * WIDTH).reshape(blocks, 1, deep, high, across, 1, WIDTH)
     padded[:] = _ZERO
-    for block in range(
-        blocks
-    ):  # assigned to a slice, arrays bring numba's messages, which take 4 s to compile
+    # Assigned to a slice, arrays bring numba's messages, which take 4 s to compile.
+    for block in range(blocks):
         for down in range(deep):
             for row in range(high):
                 for column in range(wide):
