@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernelgan import refit
-from kernelgan.ops import products
 
-_SAMPLES = 1536  # at least so many serve the rounds, where there are as many
+_SAMPLES = 1536  # about so many serve the rounds, where there are as many
+_BLOCK = 128  # samples whose slopes are in memory at once
 _DAMPING = 6.0  # of the coefficients' fit, times their number over that of the equations
 
 
@@ -55,12 +55,21 @@ class Mixed(NamedTuple):
 
 
 class _Fitted(NamedTuple):
-    """A fit: see `Mixed`; but ``left`` is ``(t, n)``, and ``loss`` its weighted mean square."""
+    """A fit.
+
+    Attributes:
+      weights: see `Mixed`.
+      intercepts: see `Mixed`.
+      left: what it leaves of the targets, ``(t, n)``.
+      loss: its weighted mean square.
+      gates: bool ``(4, F, q, n)``, which pre-activation of each pooling window is the filter's map.
+    """
 
     weights: jax.Array
     intercepts: jax.Array
     left: jax.Array
     loss: jax.Array
+    gates: jax.Array
 
 
 def maps_of(windows: jax.Array) -> jax.Array:
@@ -82,62 +91,85 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
     candidates, filters = windows.shape[1], len(chosen)
     spread = maps_of(windows).std(axis=2).mean(axis=1)
     scale = jnp.where(spread > 0, 1 / jnp.where(spread > 0, spread, 1), 0)
-    scaled = windows * scale[:, None, None]
     start = jnp.zeros((filters, candidates)).at[jnp.arange(filters), chosen].set(1)
     prior = (target.prior * spread[:, None, None])[chosen].reshape(-1, len(target.values))
 
     def fit(mixture: jax.Array, windows: jax.Array, values: jax.Array) -> _Fitted:
-        maps = maps_of(_mixed(mixture, windows)).reshape(len(prior), -1)
+        mixed = refit.product(mixture, windows.reshape(*windows.shape[:2], -1))
+        mixed = mixed.reshape(4, filters, *windows.shape[2:])
+        top = maps_of(mixed)
+        maps = top.reshape(len(prior), -1)
         found = refit.moments(maps, values, filters, target.ridge)
         weights, intercepts = refit.solve(found, jnp.arange(filters), len(prior) // filters, prior)
         left = values - refit.product(weights.T, maps) - intercepts[:, None]
-        return _Fitted(weights, intercepts, left, jnp.sum(target.weights * jnp.square(left).mean(axis=1)))
-
-    stride = max(1, windows.shape[-1] // _SAMPLES)
-    few = scaled[..., ::stride], target.values[:, ::stride]
+        loss = jnp.sum(target.weights * jnp.square(left).mean(axis=1))
+        return _Fitted(weights, intercepts, left, loss, (mixed == top) & (top > 0))
 
     def step(state: tuple[jax.Array, _Fitted], _: None) -> tuple[tuple[jax.Array, _Fitted], None]:
         mixture, now = state
-        tried = mixture + _change(mixture, few[0], now, target.weights)
-        then = fit(tried, *few)
+        tried = mixture + _change(blocks, now, target.weights)
+        then = fit(tried, few, few_values)
         better = then.loss < now.loss
         return jax.tree.map(lambda new, old: jnp.where(better, new, old), (tried, then), state), None
 
     mixture = start
     if rounds:
-        mixture = lax.scan(step, (start, fit(start, *few)), None, length=rounds)[0][0]
-    last = fit(mixture, scaled, target.values)
-    return Mixed(mixture * scale, last.weights, last.intercepts, jnp.square(last.left).mean(axis=1))
+        few, few_values = (_few(of) for of in (windows, target.values))
+        few *= scale[:, None, None]
+        blocks = _blocks(few).transpose(0, 1, 3, 2, 4)
+        mixture = lax.scan(step, (start, fit(start, few, few_values)), None, length=rounds)[0][0]
+    mixture *= scale
+    last = fit(mixture, windows, target.values)
+    return Mixed(mixture, last.weights, last.intercepts, jnp.square(last.left).mean(axis=1))
 
 
-def _mixed(mixture: jax.Array, windows: jax.Array) -> jax.Array:
-    of_each = refit.product(mixture, windows.reshape(*windows.shape[:2], -1))
-    return of_each.reshape(4, len(mixture), *windows.shape[2:])
+def _few(samples: jax.Array) -> jax.Array:
+    """Every so many samples of ``(..., n)``, whole blocks."""
+    count = samples.shape[-1]
+    stride, block = max(1, count // _SAMPLES), min(_BLOCK, count)
+    return samples[..., : count // stride // block * block * stride : stride]
 
 
-def _change(mixture: jax.Array, windows: jax.Array, now: _Fitted, weights: jax.Array) -> jax.Array:
-    """The change of the coefficients that explains most of what is left while the gates stay, ``(F, C)``."""
-    filters, candidates = mixture.shape
-    before = _mixed(mixture, windows)
-    top = maps_of(before)
-    open_here = (before == top) & (top > 0)  # two equal ones: the last is taken below
-    root = jnp.sqrt(weights)
-    read = now.weights.reshape(filters, -1, len(root)) * root  # (F, q, t)
+def _blocks(samples: jax.Array) -> jax.Array:
+    """``(..., n)`` as ``(n / m, ..., m)``, of ``m`` samples each."""
+    count = samples.shape[-1]
+    split = samples.reshape(*samples.shape[:-1], -1, min(_BLOCK, count))
+    return jnp.moveaxis(split, -2, 0)
 
-    def slopes(number: jax.Array) -> jax.Array:
-        """What each candidate in this filter would add to the weighted targets, ``(C, t, n)``."""
-        maps = jnp.zeros_like(windows[0])
-        for place, here in enumerate(open_here[:, number]):
-            maps = jnp.where(here, windows[place], maps)
-        return jnp.einsum("cqn,qt->ctn", maps, read[number], precision=products.PRECISION)
 
-    unknowns = filters * candidates
-    added = lax.map(slopes, jnp.arange(filters)).reshape(unknowns, len(root), -1)
-    mean = added.mean(axis=-1)  # the intercepts take it up; what is left has none
-    added = added.reshape(unknowns, -1)
-    gram = refit.product(added, added.T) - refit.product(mean, mean.T) * now.left.shape[1]
-    cross = refit.product(added, (now.left * root[:, None]).reshape(-1, 1))
+def _change(windows: jax.Array, now: _Fitted, weights: jax.Array) -> jax.Array:
+    """The change of the coefficients that explains most of what is left while the gates stay, ``(F, C)``.
+
+    Args:
+      windows: blocks ``(n / m, 4, q, C, m)`` of the candidates' scaled pre-activations.
+      now: a fit to these samples.
+      weights: of the targets' squared errors, ``(t,)``.
+    """
+    filters, places, count = now.gates.shape[1:]
+    candidates, targets = windows.shape[3], len(weights)
+    unknowns, root = filters * candidates, jnp.sqrt(weights)
+    read = (now.weights.reshape(filters, places, targets) * root).swapaxes(1, 2)  # (F, t, q)
+
+    def slopes(window: jax.Array, gates: jax.Array, read: jax.Array) -> jax.Array:
+        """What each candidate in one filter would add to the weighted targets, ``(t, C, m)``."""
+        maps = jnp.zeros_like(window[0])
+        for place, here in zip(window, gates, strict=True):  # of two equal ones the last
+            maps = jnp.where(here[:, None], place, maps)
+        return refit.product(read, maps.reshape(places, -1)).reshape(targets, candidates, -1)
+
+    def add(sums: tuple[jax.Array, ...], block: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], None]:
+        window, gates, left = block
+        added = lax.map(lambda of: slopes(window, *of), (gates.swapaxes(0, 1), read)).swapaxes(1, 2)
+        total = added.sum(axis=-1).reshape(unknowns, targets)
+        added = added.reshape(unknowns, -1)
+        new = refit.product(added, added.T), refit.product(added, left.reshape(-1, 1)), total
+        return jax.tree.map(jnp.add, sums, new), None
+
+    sums = (jnp.zeros((unknowns, unknowns)), jnp.zeros((unknowns, 1)), jnp.zeros((unknowns, targets)))
+    each = (windows, _blocks(now.gates), _blocks(now.left * root[:, None]))
+    gram, cross, total = lax.scan(add, sums, each)[0]
+    gram -= refit.product(total, total.T) / count  # the intercepts take the mean up; what is left has none
     size = jnp.trace(gram) / unknowns
-    damping = _DAMPING * unknowns / added.shape[1] * size + (size <= 0)
+    damping = _DAMPING * unknowns / (count * targets) * size + (size <= 0)
     system = jnp.concatenate([gram + damping * jnp.eye(unknowns), cross], axis=1)
     return refit.eliminate(system, jnp.arange(filters), candidates)[:, -1].reshape(filters, candidates)

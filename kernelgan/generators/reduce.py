@@ -76,12 +76,14 @@ class Reader(NamedTuple):
 
     Attributes:
       cut: ``(C, H, W, N)`` maps to ``(C * q, n)``, what is read of them, map after map.
+      around: what the layer reads of its input ``(I, H, W, N)`` for these maps, ``(I, h, w, n)``.
       values: ``(t, n)``, what the parents make of their own: pre-activations or logit differences.
       weights: ``(C, q, t)``, by which kernels or heads, of all parents side by side.
       ridge: of a fit.
     """
 
     cut: Callable[[jax.Array], jax.Array]
+    around: Callable[[jax.Array], jax.Array]
     values: jax.Array
     weights: jax.Array
     ridge: float
@@ -276,15 +278,23 @@ def _reader(group: Group, number: int, config: Config) -> Reader:
         ]
         return Reader(
             lambda maps: maps.reshape(-1, maps.shape[-1]),
+            lambda inputs: inputs,
             group.difference,
             jnp.concatenate(blocks),
             config.head_ridge,
         )
     layers = [parent[f"conv{number + 2}"] for parent in parents]
+    own_side = parents[0][f"conv{number + 1}"]["kernel"].shape[0]
     side = layers[0]["kernel"].shape[0]
+    _, height, width, _ = refit.batch_minor(group.hidden[0][number], count).shape
+    rows, columns = places((height, width), side, count // _BLOCK, config.patches)
 
     def cut(maps: jax.Array) -> jax.Array:
-        return patches(maps, side, config.patches)
+        found = patches(maps, side, rows, columns)
+        return found.reshape(-1, found.shape[-1])
+
+    def around(inputs: jax.Array) -> jax.Array:
+        return patches(inputs, 2 * side + own_side - 1, 2 * rows, 2 * columns)  # pooled by two
 
     values, blocks = [], []
     for place, (layer, hidden) in enumerate(zip(layers, group.hidden, strict=True)):
@@ -295,41 +305,53 @@ def _reader(group: Group, number: int, config: Config) -> Reader:
         values.append(refit.product(taps.reshape(-1, targets).T, read) + layer["bias"][:, None])
         own = slice(place * targets, (place + 1) * targets)
         blocks.append(jnp.zeros((*taps.shape[:2], targets * len(parents))).at[..., own].set(taps))
-    return Reader(cut, jnp.concatenate(values), jnp.concatenate(blocks), config.ridge)
+    return Reader(cut, around, jnp.concatenate(values), jnp.concatenate(blocks), config.ridge)
 
 
-def _windows(images: jax.Array, layer: Params, reader: Reader) -> jax.Array:
+def _windows(inputs: jax.Array, layer: Params, reader: Reader) -> jax.Array:
     """Candidates' pre-activations ``(4, C, q, n)``, four of each pooling window, where they are read."""
-    found = products.convolve_windows(images, layer["kernel"]) + layer["bias"][:, None, None, None]
-    read = reader.cut(found.reshape(-1, *found.shape[2:]))
-    return read.reshape(*found.shape[:2], -1, read.shape[-1])
+    around = reader.around(inputs)
+    found = products.convolve_windows(around, layer["kernel"]) + layer["bias"][:, None, None, None]
+    return found.reshape(*found.shape[:2], -1, found.shape[-1])
 
 
-def patches(hidden: jax.Array, side: int, each: int) -> jax.Array:
-    """What kernels read of maps at some places that the pooling after them reads.
-
-    Places are drawn for every `_BLOCK` images.
+def places(size: tuple[int, int], side: int, blocks: int, each: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where kernels read maps: first rows and columns, drawn for every `_BLOCK` images.
 
     Args:
-      hidden: maps ``(C, H, W, N)``, ``N`` a multiple of `_BLOCK`.
+      size: height and width of the maps.
       side: of the kernels.
-      each: places of an image.
+      blocks: of images, ``b``.
+      each: places of an image, ``k``.
 
     Returns:
-      ``(C * side * side, N * each)``, map after map.
+      Two ``(b, k)``, of places that the pooling after the kernels reads.
     """
-    blocks = hidden.reshape(*hidden.shape[:3], -1, _BLOCK).transpose(3, 0, 1, 2, 4)
-    count, channels, height, width, images = blocks.shape
     rng = np.random.default_rng(_PLACES)
-    rows, columns = (
-        rng.integers((length - side + 1) // 2 * 2, size=(count, each)) for length in (height, width)
-    )
+    rows, columns = (rng.integers((length - side + 1) // 2 * 2, size=(blocks, each)) for length in size)
+    return rows, columns
 
-    def cut(maps: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(maps, (0, row, column, 0), (channels, side, side, images))
+
+def patches(maps: jax.Array, side: int, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    """Squares of maps.
+
+    Args:
+      maps: ``(C, H, W, N)``, ``N`` images in ``b`` blocks.
+      side: of a square.
+      rows: the first rows ``(b, k)``, those of a block's images; see `places`.
+      columns: the same of columns.
+
+    Returns:
+      ``(C, side, side, N * k)``.
+    """
+    blocks = maps.reshape(*maps.shape[:3], len(rows), -1).transpose(3, 0, 1, 2, 4)
+    channels, images = len(maps), blocks.shape[-1]
+
+    def cut(block: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(block, (0, row, column, 0), (channels, side, side, images))
 
     found = jax.vmap(jax.vmap(cut, in_axes=(None, 0, 0)))(blocks, jnp.asarray(rows), jnp.asarray(columns))
-    return found.transpose(2, 3, 4, 0, 1, 5).reshape(channels * side * side, -1)
+    return found.transpose(2, 3, 4, 0, 1, 5).reshape(channels, side, side, -1)
 
 
 def select(found: refit.Moments, weights: jax.Array, groups: int, count: int) -> jax.Array:
