@@ -8,8 +8,8 @@ filter, which is free in a network of ReLUs. Everything is float32: the ridge bo
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -159,16 +159,16 @@ def product(left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.matmul(left, right, precision=products.PRECISION)
 
 
-def two_concept_head(weights: jax.Array, intercepts: jax.Array) -> Params:
-    """A dense layer of four logits, the attribute's no and yes, then the object's.
+def concepts_head(weights: jax.Array, intercepts: jax.Array) -> Params:
+    """A dense layer of two logits for each of ``K`` concepts, no and yes.
 
     Args:
-      weights: ``(F, 2)`` of both concepts' logit differences, yes minus no.
-      intercepts: ``(2,)``.
+      weights: ``(F, K)`` of the concepts' logit differences, yes minus no.
+      intercepts: ``(K,)``.
     """
     halves = jnp.array([-0.5, 0.5])
-    kernel = (weights[:, :, None] * halves).reshape(len(weights), 4)
-    return {"kernel": kernel, "bias": (intercepts[:, None] * halves).reshape(4)}
+    kernel = (weights[:, :, None] * halves).reshape(len(weights), -1)
+    return {"kernel": kernel, "bias": (intercepts[:, None] * halves).reshape(-1)}
 
 
 def run_layer(params: Params, hidden: jax.Array) -> jax.Array:
@@ -191,7 +191,7 @@ def difference(head: Params, maps: jax.Array) -> jax.Array:
 
 
 def refit_heads(
-    trunks: Params, attribute: Params, objects: Params, images: np.ndarray, *, ridge: float = HEAD_RIDGE
+    trunks: Params, parents: Sequence[Params], images: np.ndarray, *, ridge: float = HEAD_RIDGE
 ) -> Params:
     """Networks with heads fitted to their parents' answers; kernels and biases stay.
 
@@ -199,18 +199,17 @@ def refit_heads(
 
     Args:
       trunks: stacked networks ``(M, ...)``; their heads are not read.
-      attribute: as many parents, stacked.
-      objects: as many.
+      parents: of each concept, as many parents, stacked.
       images: uint8 ``(N, H, W, C)``, unlabelled.
       ridge: in units of a filter's mean variance.
 
     Returns:
-      Stacked parameters with two-concept heads.
+      Stacked parameters with two logits for each concept.
     """
-    layers = models.layer_names(models.network_of(attribute).filters)
-    spread, run = _compiled(len(attribute["dense"]["bias"]), layers, ridge)
+    layers = models.layer_names(models.network_of(parents[0]).filters)
+    spread, run = _compiled(len(parents[0]["dense"]["bias"]), layers, ridge)
     networks = {name: trunks[name] for name in layers}
-    heads = spread.collect(run(*map(spread.deal, (networks, attribute, objects)), spread.share(images)))
+    heads = spread.collect(run(*map(spread.deal, (networks, *parents)), spread.share(images)))
     return {**networks, "dense": heads}
 
 
@@ -228,11 +227,12 @@ def _compiled(
             hidden = run_layer(params[name], hidden)
         return batch_minor(hidden, count)
 
-    def fit(trunk: Params, attribute: Params, objects: Params, shared: tuple[jax.Array, int]) -> Params:
+    def fit(trunk: Params, *parents_and_images: Any) -> Params:  # noqa: ANN401
+        *parents, shared = parents_and_images
         maps = last(trunk, *shared)
-        parents = [difference(parent["dense"], last(parent, *shared)) for parent in (attribute, objects)]
+        answers = [difference(parent["dense"], last(parent, *shared)) for parent in parents]
         features = maps.reshape(-1, maps.shape[-1])
-        found = moments(features, jnp.stack(parents), len(maps), ridge)
-        return two_concept_head(*solve(found, jnp.arange(len(maps)), len(features) // len(maps)))
+        found = moments(features, jnp.stack(answers), len(maps), ridge)
+        return concepts_head(*solve(found, jnp.arange(len(maps)), len(features) // len(maps)))
 
     return spread, spread.map(fit, prepare=prepare)

@@ -531,18 +531,21 @@ def generate_placebos(
             probes: list[base.Probes] = probes,
         ) -> dict[str, Any]:
             del saver
-            chosen = _asked_again(of, plan, loaded, zoos, fitted[loaded.name], probes, generated[loaded.name])
-            exchanged, first = _placebo_parents(of, plan, zoos), fitted[loaded.name][0]
+            exchanged, trained = _placebo_parents(of, plan, zoos), fitted[loaded.name]
+            kinds, first = list(exchanged[0]), trained[0]
+            part = _part(progress, 0, len(kinds) + 1)
+            chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated[loaded.name], part)
             rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
-            for done, name in enumerate(exchanged[0]):
+            for number, name in enumerate(kinds):
                 parents = [of_pair[name] for of_pair in exchanged]
                 if chosen:
                     parents = list(map(_taken, parents, chosen))
                 own = _begun_anew(of, plan, loaded, first, parents, probes)
-                part = _part(progress, done, len(exchanged[0]))
-                for number, networks in enumerate(_generated(of, plan, loaded, own, parents, probes, part)):
+                part = _part(progress, number + 1, len(kinds) + 1)
+                by_pair = _generated(of, plan, loaded, own, parents, probes, part)
+                for pair, networks in zip(plan.pairs, by_pair, strict=True):
                     for row, params in _by_row(loaded.name, networks).items():
-                        rows[str(number)].setdefault(row, {})[name] = placebo.some(params)
+                        rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
             return rows
 
         stage = f"placebos/{loaded.name}"
@@ -564,6 +567,7 @@ def _asked_again(
     trained: Trained,
     probes: list[base.Probes],
     generated: list[dict[str, Params]],
+    progress: Callable[[int, int], None],
 ) -> list[np.ndarray] | None:
     """Asks a generator again for networks that it has made.
 
@@ -583,14 +587,13 @@ def _asked_again(
     if len(chosen) == len(found) and not _takes_steps(loaded, trained[0]):
         few = list(map(_taken, parents, chosen))
         begun = _begun_anew(of, plan, loaded, trained[0], few, probes)
-        again = [
-            _by_row(loaded.name, made) for made in _of_all_trainings(of, plan, loaded, [begun], few, probes)
-        ]
+        made_again = _of_all_trainings(of, plan, loaded, [begun], few, probes, progress)
+        again = [_by_row(loaded.name, made) for made in made_again]
         if not any(map(functools.partial(check.other, every=True), again, map(_taken, generated, chosen))):
             return chosen
     one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
     first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
-    (made,) = _of_all_trainings(of, one_pair, loaded, first, parents[:1], probes[:1])
+    (made,) = _of_all_trainings(of, one_pair, loaded, first, parents[:1], probes[:1], progress)
     check.check_same(_by_row(loaded.name, made), generated[0], loaded.name)
     return None
 

@@ -18,6 +18,7 @@ SMALLER = {
     "models=8": "models=3",
     '"epochs": 16': '"epochs": 1',
     '"images_per_epoch": 2560, "batch_size": 64': '"images_per_epoch": 32, "batch_size": 16',
+    "kg.compose(*parents)": "kg.compose(*parents, images=128)",
     "random_networks=64": "random_networks=8, resamples=20",
 }
 
@@ -63,9 +64,13 @@ def test_every_row_is_measured_and_there_is_a_verdict(ran):
 
 def test_networks_that_their_maker_does_not_give_again_are_refused(ran):
     names = ran[0]
-    other = jax.tree.map(lambda leaf: 2 * leaf, names["networks"])
     with pytest.raises(kg.UserError, match="again"):
-        kg.evaluate(names["pair"], names["parents"], other, again=names["generate"])
+        kg.evaluate(
+            names["pair"],
+            names["parents"],
+            names["networks"],
+            again=lambda parents: {"composed": parents.attribute},
+        )
 
 
 def test_zoos_have_the_shapes_of_the_glossary(ran):

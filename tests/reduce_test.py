@@ -267,7 +267,7 @@ def test_importances_are_mean_squared_derivatives_of_the_logits(network, pair, i
     """Of the last layer: by automatic differentiation with respect to its pooled pre-activations."""
     zoo = [jax.tree.map(lambda leaf: leaf[0], one) for one in pair]
     laid_out = network.lay_out(models.normalise_images(images))
-    group = reduce.unite(network, zoo, laid_out, len(images))
+    group = reduce.unite(network, zoo, 2, laid_out, len(images))
     found = reduce.importances(("conv1", "conv2"), group)[1]
 
     for place, one in enumerate(zoo):
@@ -281,7 +281,7 @@ def test_importances_are_mean_squared_derivatives_of_the_logits(network, pair, i
 
 def test_refitted_heads_are_ridge_regressions_of_the_parents_answers(network, pair, make_parents, images):
     trunks = make_parents(2, seed=7)
-    made = refit.refit_heads(trunks, *pair, images)
+    made = refit.refit_heads(trunks, pair, images)
     for name in ("conv1", "conv2"):
         jax.tree.map(np.testing.assert_array_equal, made[name], trunks[name])
     run = jax.vmap(lambda one: models.run_convnet(network, one, models.normalise_images(images))[1])
@@ -364,6 +364,23 @@ def test_compose_is_the_family_s_network_of_single_or_stacked_parents(pair, imag
     assert_near(alone, jax.tree.map(lambda leaf: leaf[0], expected))
     own = kernelgan.compose(*first, probes=images)
     assert np.abs(own["dense"]["kernel"] - alone["dense"]["kernel"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_three_concepts_in_one_network(network, make_parents, images, order):
+    """On one trunk, where one network can hold all three; logits stand in the order of the concepts."""
+    zoos = [make_parents(2, seed=seed) for seed in (1, 2, 3)]
+    zoos = [{**zoos[0], "dense": zoos[place]["dense"]} for place in order]
+    made = kernelgan.compose(*zoos, probes=images, ridge=1e-5, head_ridge=1e-5)
+    assert made["dense"]["bias"].shape == (2, 6)
+    truth = _both(network, zoos, images)
+    error = _differences(network, jax.device_get(made), images) - truth
+    assert np.square(error).mean() < 1e-3 * truth.var(axis=1).mean()
+
+
+def test_one_concept_is_no_composition(pair):
+    with pytest.raises(UserError, match="two or more"):
+        kernelgan.compose(pair.attribute)
 
 
 def test_compose_refuses_networks_of_other_shapes(pair, make_parents):

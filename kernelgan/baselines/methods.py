@@ -198,7 +198,7 @@ def _refit(
     def make(context: Context) -> Generator:
         def generate(key: Key, parents: Parents, images: np.ndarray) -> Params:
             both = Parents(*assemble.paired(*parents))
-            return refit.refit_heads(trunks(context, key, both, images), *both, images)
+            return refit.refit_heads(trunks(context, key, both, images), both, images)
 
         return stateless(generate, reads=reads, images=_REFIT_IMAGES)
 

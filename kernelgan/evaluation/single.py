@@ -103,15 +103,15 @@ def evaluate(
     size = pair.test.images.shape[1]
     check.check_networks(networks, network, size, FAMILY)
     made = {key or FAMILY: jax.device_get(params) for key, params in networks.items()}
+    clash = [name for name in made if name in methods.BASELINES]
+    if clash:
+        raise UserError(f"networks are called {', '.join(clash)}, as a baseline is; give them another name.")
     placebos = {}
     if again:
         placebos = _placebos(again, network, size, parents, seed)
         own = {key or FAMILY: jax.device_get(params) for key, params in again(parents).items()}
         check.check_same(own, made, "again")
     rows = {name: _row(name, placebos) for name in made}
-    clash = [name for name in rows if name in methods.BASELINES]
-    if clash:
-        raise UserError(f"networks are called {', '.join(clash)}, as a baseline is; give them another name.")
     context = methods.Context(
         network=network,
         image_size=size,

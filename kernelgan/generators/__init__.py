@@ -7,6 +7,7 @@ yields what contradicts the rest of the config (lines that begin with a field's 
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -42,49 +43,55 @@ def make(family: str, network: models.ConvNet, **settings: Any) -> Generator:  #
     """
     if family not in FAMILIES:
         raise UserError(f"there is no family {family!r} of generators; known are {', '.join(FAMILIES)}.")
+    return FAMILIES[family].make(network, _config(family, settings))
+
+
+def _config(family: str, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """The family's ``Config`` with some fields."""
     kind = FAMILIES[family].Config
     values = {**fields.plain(kind()), **settings}
     problems = fields.problems(kind, values, f"{family}.")
     if problems:
         raise UserError("The generator's settings are not usable:\n  " + "\n  ".join(problems))
-    return FAMILIES[family].make(network, fields.build(kind, values))
+    return fields.build(kind, values)
 
 
 def compose(
-    attribute: Params,
-    objects: Params,
-    *,
+    *concepts: Params,
     probes: Array | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> Params:
-    """Composes networks for two concepts into networks for both, from weights alone; nothing is trained.
+    """Composes networks for two or more concepts into networks for all, from weights alone.
 
-    `reduce` with dead leaves (`probes.noise`), or with images of your own. They need no labels, but must not
-    show the conjunction if that is to be tested. The first call takes some seconds to compile.
+    Nothing is trained. `reduce` with dead leaves (`probes.noise`), or with images of your own. They need no
+    labels, but must not show the conjunction if that is to be tested. The first call takes some seconds to
+    compile.
 
     Args:
-      attribute: parameters of one network that knows the attribute, or stacked ones, ``(M, ...)``.
-      objects: the same for the object.
+      *concepts: for each concept, parameters of one network that knows it, or stacked ones, ``(M, ...)``.
       probes: uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: dead leaves, of
         the smallest size that fits.
       **settings: fields of `reduce.Config`.
 
     Returns:
-      Parameters with 4 logits, the attribute's two and the object's; stacked if an argument is.
+      Parameters with two logits for each concept, no and yes, in their order; stacked if an argument is.
 
     Raises:
-      UserError: the networks differ in shape, or a setting cannot be.
+      UserError: there are fewer than two concepts, the networks differ in shape, or a setting cannot be.
     """
-    alone = attribute["conv1"]["kernel"].ndim == objects["conv1"]["kernel"].ndim == _NETWORK_AXES
-    parents = Parents(*(_stacked(zoo) for zoo in (attribute, objects)))
-    shapes = [jax.tree.map(lambda leaf: leaf.shape[1:], zoo) for zoo in parents]
-    if shapes[0] != shapes[1]:
-        raise UserError(f"the networks have other shapes: {shapes[0]} and {shapes[1]}; expected the same.")
-    network = models.network_of(parents.attribute)
-    generator = _composer(network, tuple(sorted(settings.items())))
+    if len(concepts) < 2:
+        raise UserError(f"compose was given {len(concepts)} concept(s); expected networks of two or more.")
+    alone = all(params["conv1"]["kernel"].ndim == _NETWORK_AXES for params in concepts)
+    zoos = [_stacked(params) for params in concepts]
+    first, *others = (jax.tree.map(lambda leaf: leaf.shape[1:], zoo) for zoo in zoos)
+    for other in others:
+        if other != first:
+            raise UserError(f"the networks have other shapes: {first} and {other}; expected the same.")
+    network = models.network_of(zoos[0])
+    config = _config("reduce_noise", settings)
     if probes is None:
-        probes = noise(generator.images, size=models.image_size_of(parents.attribute))
-    made = generator.generate(jax.random.key(0), {}, parents, jnp.asarray(probes))[""]
+        probes = noise(config.images, size=models.image_size_of(zoos[0]))
+    made = _composer(network, config)(zoos, jnp.asarray(probes))
     return jax.tree.map(lambda leaf: leaf[0], made) if alone else made
 
 
@@ -93,9 +100,9 @@ _NETWORK_AXES = 4
 
 
 @functools.lru_cache(maxsize=16)
-def _composer(network: models.ConvNet, settings: tuple[tuple[str, Any], ...]) -> Generator:
+def _composer(network: models.ConvNet, config: reduce.Config) -> Callable[..., Params]:
     """Kept, so that the same networks compile once."""
-    return make("reduce_noise", network, **dict(settings))
+    return jax.jit(functools.partial(reduce.of_zoos, network, config))
 
 
 def _stacked(params: Params) -> Params:

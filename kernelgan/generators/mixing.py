@@ -19,6 +19,7 @@ from kernelgan import refit
 
 _SAMPLES = 1536  # about so many serve the rounds, where there are as many
 _BLOCK = 128  # samples whose slopes are in memory at once
+_Three = tuple[jax.Array, jax.Array, jax.Array]
 _DAMPING = 6.0  # of the coefficients' fit, times their number over that of the equations
 
 
@@ -157,7 +158,7 @@ def _change(windows: jax.Array, now: _Fitted, weights: jax.Array) -> jax.Array:
             maps = jnp.where(here[:, None], place, maps)
         return refit.product(read, maps.reshape(places, -1)).reshape(targets, candidates, -1)
 
-    def add(sums: tuple[jax.Array, ...], block: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], None]:
+    def add(sums: _Three, block: _Three) -> tuple[_Three, None]:
         window, gates, left = block
         added = lax.map(lambda of: slopes(window, *of), (gates.swapaxes(0, 1), read)).swapaxes(1, 2)
         total = added.sum(axis=-1).reshape(unknowns, targets)

@@ -12,7 +12,7 @@ the next layer as the target, it is ThiNet (Luo et al., arXiv:1707.06342).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -56,13 +56,13 @@ class Config:
 
 
 class Group(NamedTuple):
-    """The united network: parents, the attribute's first.
+    """The united network: parents, concept by concept.
 
     Attributes:
       images: as `models.ConvNet.lay_out` lays them out.
-      params: of each parent.
+      params: of each parent; those of a concept stand together, as many of each.
       hidden: for each parent, the maps that each layer gives, as the next layer reads them.
-      difference: ``(2, N)``, the mean logit difference of each concept's parents.
+      difference: ``(K, N)``, the mean logit difference of each concept's parents.
     """
 
     images: jax.Array
@@ -109,30 +109,45 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
 
     def generate(key: Key, parents: Parents, probes: Array) -> Params:
         del key
-        sizes = [len(zoo["dense"]["bias"]) for zoo in parents]
-        groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
-        count = -(-len(probes) // _BLOCK) * _BLOCK  # some images twice
-        laid_out = network.lay_out(models.normalise_images(probes[jnp.arange(count) % len(probes)]))
-
-        def one(group: jax.Array) -> Params:
-            members = [
-                jax.tree.map(lambda leaf, n=number % size: leaf[n], zoo)
-                for zoo, size in zip(parents, sizes, strict=True)
-                for number in group
-            ]
-            return reduce(network, config, unite(network, members, laid_out, count))
-
-        return lax.map(one, jnp.asarray(groups))
+        return of_zoos(network, config, parents, probes)
 
     return stateless(jax.jit(generate), reads=reads, images=config.images, made=made, host=False)
 
 
-def unite(network: models.ConvNet, parents: list[Params], laid_out: jax.Array, count: int) -> Group:
+def of_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params], probes: Array) -> Params:
+    """Networks with two logits for each concept, made as `reducer` says.
+
+    Args:
+      network: the parents' module.
+      config: of the family.
+      zoos: of each concept, stacked parameters.
+      probes: uint8 images ``(N, H, W, C)``.
+    """
+    sizes = [len(zoo["dense"]["bias"]) for zoo in zoos]
+    groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
+    count = -(-len(probes) // _BLOCK) * _BLOCK  # some images twice
+    laid_out = network.lay_out(models.normalise_images(probes[jnp.arange(count) % len(probes)]))
+
+    def one(group: jax.Array) -> Params:
+        members = [
+            jax.tree.map(lambda leaf, n=number % size: leaf[n], zoo)
+            for zoo, size in zip(zoos, sizes, strict=True)
+            for number in group
+        ]
+        return reduce(network, config, unite(network, members, len(zoos), laid_out, count))
+
+    return lax.map(one, jnp.asarray(groups))
+
+
+def unite(
+    network: models.ConvNet, parents: list[Params], concepts: int, laid_out: jax.Array, count: int
+) -> Group:
     """Runs parents side by side.
 
     Args:
       network: their module.
-      parents: of the attribute, then as many of the object.
+      parents: concept by concept, as many of each.
+      concepts: how many.
       laid_out: images, see `models.ConvNet.lay_out`.
       count: how many.
     """
@@ -148,7 +163,7 @@ def unite(network: models.ConvNet, parents: list[Params], laid_out: jax.Array, c
             for parent, maps in zip(parents, hidden, strict=True)
         ]
     )
-    return Group(laid_out, parents, hidden, answers.reshape(2, -1, count).mean(axis=1))
+    return Group(laid_out, parents, hidden, answers.reshape(concepts, -1, count).mean(axis=1))
 
 
 def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
@@ -159,9 +174,9 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
       config: of the family.
       group: the united network.
     """
-    names = models.layer_names(network.filters)
+    names, concepts = models.layer_names(network.filters), len(group.difference)
     # Errors in what the heads read count by concept, in pre-activations by what they do to the logits.
-    important = [*importances(names, group)[1:], jnp.ones(2)]
+    important = [*importances(names, group)[1:], jnp.ones(concepts)]
     # The united layer's filters are the candidates: at first the parents', then fitted to what was made of
     # the layer before.
     firsts = [parent[names[0]] for parent in group.params]
@@ -172,7 +187,7 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
         windows = _windows(refit.batch_minor(inputs, group.difference.shape[1]), layer, reader)
         maps, candidates = mixing.maps_of(windows), windows.shape[1]
         found = refit.moments(maps.reshape(-1, maps.shape[-1]), reader.values, candidates, reader.ridge)
-        weights = _balanced(important[number], found.variance, 2)
+        weights = _balanced(important[number], found.variance, concepts)
         target = mixing.Target(reader.values, weights, reader.weights, reader.ridge)
         chosen = select(found, weights, candidates, filters)
         if not last:
@@ -185,7 +200,7 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
         inputs = refit.run_layer(made[name], inputs)
         if not last:
             layer = _following(group, number, mixed)
-    return {**made, "dense": refit.two_concept_head(mixed.weights, mixed.intercepts)}
+    return {**made, "dense": refit.concepts_head(mixed.weights, mixed.intercepts)}
 
 
 def _mixture(layer: Params, mixed: mixing.Mixed) -> Params:
@@ -207,7 +222,7 @@ def _cost(
     The next layer of each parent is exchanged for its fit; the share of the logit differences' variance that
     is lost thereby is divided by the concept's weighted error, 0 where nothing is lost.
     """
-    count = group.difference.shape[1]
+    concepts, count = group.difference.shape
     maps = refit.run_layer(_mixture(layer, mixed), inputs)
     following, parents = _following(group, number, mixed), len(group.params)
     answers = []
@@ -217,14 +232,14 @@ def _cost(
         for name in models.layer_names(range(len(group.hidden[0])))[number + 2 :]:
             hidden = refit.run_layer(parent[name], hidden)
         answers.append(refit.difference(parent["dense"], refit.batch_minor(hidden, count)))
-    answer = jnp.stack(answers).reshape(2, -1, count).mean(axis=1)
+    answer = jnp.stack(answers).reshape(concepts, -1, count).mean(axis=1)
     lost, error = (
         jnp.square(answer - group.difference).mean(axis=1),
-        (weights * mixed.left).reshape(2, -1).sum(axis=1),
+        (weights * mixed.left).reshape(concepts, -1).sum(axis=1),
     )
     scale = group.difference.var(axis=1) * error
     cost = jnp.where(scale > 0, lost / jnp.where(scale > 0, scale, 1), 0)
-    return jnp.repeat(jnp.maximum(cost, _LEAST * cost.max()), len(weights) // 2)
+    return jnp.repeat(jnp.maximum(cost, _LEAST * cost.max()), len(weights) // concepts)
 
 
 def importances(names: tuple[str, ...], group: Group) -> list[jax.Array]:
@@ -264,17 +279,17 @@ def _balanced(importance: jax.Array, variance: jax.Array, concepts: int) -> jax.
 
 def _reader(group: Group, number: int, config: Config) -> Reader:
     """What reads the maps of layer ``number``, from 0."""
-    parents, count = group.params, group.difference.shape[1]
+    parents, (concepts, count) = group.params, group.difference.shape
     if number + 1 == len(group.hidden[0]):
-        each = len(parents) // 2
+        each = len(parents) // concepts
         heads = [parent["dense"]["kernel"] for parent in parents]
-        rows = [(head[:, 1] - head[:, 0])[:, None] / each for head in heads]
+        slopes = [(head[:, 1] - head[:, 0])[:, None] / each for head in heads]
         filters = group.hidden[0][-1].shape[-4]
         blocks = [
-            jnp.zeros((filters, len(head) // filters, 2))
+            jnp.zeros((filters, len(head) // filters, concepts))
             .at[..., place // each]
             .set(head.reshape(filters, -1))
-            for place, head in enumerate(rows)
+            for place, head in enumerate(slopes)
         ]
         return Reader(
             lambda maps: maps.reshape(-1, maps.shape[-1]),

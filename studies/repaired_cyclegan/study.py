@@ -153,7 +153,7 @@ def members_of(pair: Pair, new: int) -> np.ndarray:
 def _heads(network: models.ConvNet, trunks: Params, images: Array, wanted: Array) -> Params:
     def fit(given: tuple[Params, jax.Array]) -> Params:
         read = translators.features(network, given[0], images)
-        return refit.two_concept_head(*translators.head(network, read, given[1], refit.HEAD_RIDGE))
+        return refit.concepts_head(*translators.head(network, read, given[1], refit.HEAD_RIDGE))
 
     return lax.map(fit, (trunks, wanted))
 
