@@ -35,6 +35,12 @@ def pytest_configure(config):
         config.option.dist = "worksteal"
 
 
+def pytest_collection_modifyitems(items):
+    """Files with tests of the shared run come first: one process has them, and no other waits for the run."""
+    first = {item.path for item in items if "finished" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in first)
+
+
 class KilledError(Exception):
     """Stands for the end of the process."""
 

@@ -56,7 +56,7 @@ def _config(**fields):
 
 
 @pytest.fixture(scope="module")
-def finished(archive, tmp_path_factory):
+def reported(archive, tmp_path_factory):
     """A work directory with a report, made once."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert study.run(_config(), archive, folder) == folder / study.REPORT_FILE
@@ -75,13 +75,13 @@ def _text(page):
 # A whole run ----------------------------------------------------------------------------------------------
 
 
-def test_the_results_hold_every_population_and_comparison(finished):
-    document = _document(finished)
-    arrays = dict(np.load(finished / study.ARRAYS_FILE))
+def test_the_results_hold_every_population_and_comparison(reported):
+    document = _document(reported)
+    arrays = dict(np.load(reported / study.ARRAYS_FILE))
     assert {name: entry["networks"] for name, entry in document["populations"].items()} == SIZES
     for name, entry in document["populations"].items():
         assert entry["parameters"] == 456 + 2416
-        kept = np.load(_kept(finished, f"screened_{name}"))[: SIZES[name]]
+        kept = np.load(_kept(reported, f"screened_{name}"))[: SIZES[name]]
         for place, clusterer in enumerate(protocol.CLUSTERERS):
             values = evidence.by_clusterer(kept, 1)[:, 0, place, 0]
             np.testing.assert_allclose(arrays[f"accuracy/{clusterer}/{name}"], values, atol=1e-6)
@@ -96,11 +96,11 @@ def test_the_results_hold_every_population_and_comparison(finished):
     assert document["trivial"]["always_other"] == 0.6
 
 
-def test_rows_are_those_networks_figures(finished, archive):
+def test_rows_are_those_networks_figures(reported, archive):
     """From the archive to the record by the steps one by one; network B3 is not among the measured three."""
     real = data.load(archive, lambda done, total: None)
     settings = protocol.Settings(*(SMALL[name] for name in list(SMALL)[-4:]), 0.1)
-    rows = _document(finished)["rows"]
+    rows = _document(reported)["rows"]
     assert [row["network"] for row in rows] == ["A0", "B3", "A1", "A0"]
     for row in rows:
         member = np.array([int(row["network"][1:])])
@@ -114,36 +114,36 @@ def test_rows_are_those_networks_figures(finished, archive):
             assert ours == pytest.approx([column[0], column.mean(), column.min(), column.max()])
 
 
-def test_each_network_is_tuned_over_every_seed_and_judged_in_its_own_place(finished):
+def test_each_network_is_tuned_over_every_seed_and_judged_in_its_own_place(reported):
     names = [name for name in SIZES if name != "gaussian"]
     whose = np.repeat(names, [SIZES[name] for name in names])
     kept = {
-        kind: [np.load(_kept(finished, f"{kind}_{name}"))[: SIZES[name]] for name in names]
+        kind: [np.load(_kept(reported, f"{kind}_{name}"))[: SIZES[name]] for name in names]
         for kind in ("screened", "judged")
     }
     screened = evidence.by_clusterer(np.concatenate(kept["screened"]), 1)[:, 0, :, 0].T
     judged = evidence.by_clusterer(np.concatenate(kept["judged"]), 3)[..., 0].max(axis=1).T
     both = [dict(zip(protocol.CLUSTERERS, values, strict=True)) for values in (screened, judged)]
     expected, _ = evidence.picked_tests(whose, *both, count=2, draws=50, seed=0)
-    assert _document(finished)["picked"] == json.loads(json.dumps(expected))
+    assert _document(reported)["picked"] == json.loads(json.dumps(expected))
 
 
-def test_the_page_and_the_terminal_say_what_was_found(finished, archive, capsys):
-    page = (finished / study.REPORT_FILE).read_text()
-    lines = _document(finished)["finding"]
-    study.run(_config(), archive, finished, processes=1)  # at once: nothing is measured again
+def test_the_page_and_the_terminal_say_what_was_found(reported, archive, capsys):
+    page = (reported / study.REPORT_FILE).read_text()
+    lines = _document(reported)["finding"]
+    study.run(_config(), archive, reported, processes=1)  # at once: nothing is measured again
     out = capsys.readouterr()
     assert "screened" not in out.err
     for line in lines:
         assert _text(line) in _text(page)
         assert _text(line) in _text(out.out)
     assert page.count("data:image/png;base64,") == 3
-    assert (finished / study.REPORT_FILE).read_text() == page
+    assert (reported / study.REPORT_FILE).read_text() == page
 
 
 @pytest.mark.parametrize(("p_value", "stands"), [(0.001, True), (0.5, False)])
-def test_the_verdict_is_that_of_the_tests(finished, p_value, stands):
-    document = _document(finished) | {"command": "", "timings": {}}
+def test_the_verdict_is_that_of_the_tests(reported, p_value, stands):
+    document = _document(reported) | {"command": "", "timings": {}}
     for comparison in document["picked"].values():
         for clusterer, test in comparison.items():
             test["best"]["holm_p_value"] = 0.5
@@ -151,7 +151,7 @@ def test_the_verdict_is_that_of_the_tests(finished, p_value, stands):
     assert report.beaten(document)["black"] == (["DBSCAN"] if stands else [])
     document["finding"] = report.finding(document)
     assert ("claim stands" in document["finding"][0]) == stands
-    page = report.page(document, dict(np.load(finished / study.ARRAYS_FILE)))
+    page = report.page(document, dict(np.load(reported / study.ARRAYS_FILE)))
     assert re.findall(r'class="verdict (\w+)"', page) == ["yes" if stands else "no"]
 
 
@@ -167,7 +167,7 @@ def test_a_run_without_the_report_s_table_or_a_limit(archive, tmp_path):
 
 
 @pytest.mark.parametrize("last", [4, 24])  # while screening, and while judging
-def test_a_killed_run_goes_on_to_equal_results(archive, finished, tmp_path, monkeypatch, killed, last):
+def test_a_killed_run_goes_on_to_equal_results(archive, reported, tmp_path, monkeypatch, killed, last):
     measure, done = protocol.measure, []
 
     def dying(*given):
@@ -183,7 +183,7 @@ def test_a_killed_run_goes_on_to_equal_results(archive, finished, tmp_path, monk
     monkeypatch.setattr(protocol, "measure", measure)
     assert not (folder / study.RESULTS_FILE).exists()
     study.run(_config(), archive, folder)
-    assert _document(folder) == _document(finished)
+    assert _document(folder) == _document(reported)
 
 
 def _kept(folder, name):
@@ -219,10 +219,10 @@ def test_numbers_that_do_not_fit_are_refused_before_any_work(archive, tmp_path, 
 
 
 def test_other_data_and_settings_are_measured_apart_and_the_same_data_elsewhere_is_not(
-    finished, archive, tmp_path, monkeypatch
+    reported, archive, tmp_path, monkeypatch
 ):
     own = Path(shutil.copytree(archive, tmp_path / "own"))
-    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = Path(shutil.copytree(reported, tmp_path / "run"))
     made = []
 
     def evaluated(prepared):
@@ -241,9 +241,9 @@ def test_other_data_and_settings_are_measured_apart_and_the_same_data_elsewhere_
     assert made == [51, 50]
 
 
-def test_results_that_cannot_be_read_are_made_again_and_a_wrong_table_is_refused(finished, archive, tmp_path):
+def test_results_that_cannot_be_read_are_made_again_and_a_wrong_table_is_refused(reported, archive, tmp_path):
     own = Path(shutil.copytree(archive, tmp_path / "own"))
-    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = Path(shutil.copytree(reported, tmp_path / "run"))
     before = (folder / study.RESULTS_FILE).read_text()
     (folder / study.RESULTS_FILE).write_text("{}")
     study.run(_config(), own, folder)
