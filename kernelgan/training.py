@@ -567,7 +567,7 @@ def _asked_again(
     trained: Trained,
     probes: list[base.Probes],
     generated: list[dict[str, Params]],
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] = base.untold,
 ) -> list[np.ndarray] | None:
     """Asks a generator again for networks that it has made.
 
