@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -205,11 +205,17 @@ def refit_heads(
 
     Returns:
       Stacked parameters with two logits for each concept.
+
+    Raises:
+      ValueError: there are not as many parents as trunks.
     """
     layers = models.layer_names(models.network_of(parents[0]).filters)
-    spread, run = _compiled(len(parents[0]["dense"]["bias"]), layers, ridge)
+    counts = [len(params["conv1"]["bias"]) for params in (trunks, *parents)]
+    if len(set(counts)) > 1:
+        raise ValueError(f"the trunks and the zoos of parents have {counts} networks; expected equally many")
+    spread, run = _compiled(counts[0], layers, ridge)
     networks = {name: trunks[name] for name in layers}
-    heads = spread.collect(run(*map(spread.deal, (networks, *parents)), spread.share(images)))
+    heads = spread.collect(run(spread.deal(networks), spread.deal(tuple(parents)), spread.share(images)))
     return {**networks, "dense": heads}
 
 
@@ -227,8 +233,7 @@ def _compiled(
             hidden = run_layer(params[name], hidden)
         return batch_minor(hidden, count)
 
-    def fit(trunk: Params, *parents_and_images: Any) -> Params:  # noqa: ANN401
-        *parents, shared = parents_and_images
+    def fit(trunk: Params, parents: tuple[Params, ...], shared: tuple[jax.Array, int]) -> Params:
         maps = last(trunk, *shared)
         answers = [difference(parent["dense"], last(parent, *shared)) for parent in parents]
         features = maps.reshape(-1, maps.shape[-1])

@@ -567,7 +567,7 @@ def _asked_again(
     trained: Trained,
     probes: list[base.Probes],
     generated: list[dict[str, Params]],
-    progress: Callable[[int, int], None] = base.untold,
+    progress: Callable[[int, int], None],
 ) -> list[np.ndarray] | None:
     """Asks a generator again for networks that it has made.
 
@@ -593,7 +593,7 @@ def _asked_again(
             return chosen
     one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
     first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
-    (made,) = _of_all_trainings(of, one_pair, loaded, first, parents[:1], probes[:1], progress)
+    (made,) = _of_all_trainings(of, one_pair, loaded, first, parents[:1], probes[:1])
     check.check_same(_by_row(loaded.name, made), generated[0], loaded.name)
     return None
 

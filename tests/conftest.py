@@ -36,7 +36,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Files with tests of the shared run come first: one process has them, and no other waits for the run."""
+    """Files with tests of the shared run come first: of two processes one has them, and none waits for it."""
     first = {item.path for item in items if "finished" in item.fixturenames}
     items.sort(key=lambda item: item.path not in first)
 

@@ -69,7 +69,7 @@ def test_networks_that_their_maker_does_not_give_again_are_refused(ran):
             names["pair"],
             names["parents"],
             names["networks"],
-            again=lambda parents: {"composed": parents.attribute},
+            again=lambda parents: jax.tree.map(lambda leaf: 2 * leaf, names["networks"]),
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from kernelgan.generators import mixing
 
-CANDIDATES, FILTERS, PLACES, SAMPLES, TARGETS = 5, 2, 3, 400, 4
+CANDIDATES, FILTERS, PLACES, SAMPLES, TARGETS = 5, 2, 3, 384, 4
 CHOSEN = jnp.arange(FILTERS)
 
 

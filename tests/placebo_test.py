@@ -65,7 +65,14 @@ def _again(make_parents, generate, spoilt=0.0):
         {"mine": jax.tree.map(lambda leaf: leaf + spoilt, generate(None, parents, None))}
         for parents in training._parents(_Plan(pairs), zoos)
     ]
-    return training._asked_again(of, _Plan(pairs), loaded, zoos, [base.Fitted({}, {})], [None] * 2, made)
+    told = []
+    given = loaded, zoos, [base.Fitted({}, {})], [None] * 2, made
+    chosen = training._asked_again(of, _Plan(pairs), *given, lambda *done: told.append(done))
+    assert told == [
+        (1, 2),
+        (2, 2),
+    ]  # progress does not turn back when it is asked twice
+    return chosen
 
 
 def test_placebos_are_made_of_the_measured_parents_where_each_network_hangs_on_its_own(make_parents):

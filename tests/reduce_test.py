@@ -11,7 +11,7 @@ import pytest
 import kernelgan
 from kernelgan import generators, models, probes, refit
 from kernelgan.baselines import methods
-from kernelgan.generators import FAMILIES, Parents, check, reduce
+from kernelgan.generators import FAMILIES, Parents, check, mixing, reduce
 from kernelgan.types import UserError
 
 IMAGE_SIZE = 16
@@ -196,6 +196,25 @@ def test_any_number_of_layers(filters):
     assert np.square(error).mean() < 1e-2 * truth.var(axis=1).mean()
 
 
+@pytest.mark.parametrize(("size", "side", "filters"), [(16, 3, (2, 3)), (17, 4, (3, 2)), (31, 3, (2, 3, 4))])
+def test_windows_where_they_are_read_are_those_of_the_whole_convolution(size, side, filters):
+    network = models.ConvNet(filters=filters, kernel_size=side)
+    keys = jax.random.split(jax.random.key(0), 3)
+    parents = [models.initialise_convnet(network, size, key) for key in keys]
+    shown = np.random.default_rng(0).normal(size=(128, size, size, 3)).astype(np.float32)
+    group = reduce.unite(network, parents, 3, network.lay_out(jnp.asarray(shown)), 128)
+    inputs = group.images
+    for number, name in enumerate(models.layer_names(filters)):
+        reader = reduce._reader(group, number, reduce.Config(patches=2))
+        layer = parents[0][name]
+        windows = reduce._windows(refit.batch_minor(inputs, 128), layer, reader)
+        inputs = refit.run_layer(layer, inputs)
+        whole = reader.cut(refit.batch_minor(inputs, 128))
+        found = mixing.maps_of(windows).reshape(whole.shape)
+        np.testing.assert_allclose(found, whole, atol=1e-5)
+        assert (np.asarray(whole).std(axis=1) > 0).any()
+
+
 # Least squares, against plain numpy in float64.
 
 GROUPS, EACH, TARGETS, RIDGE = 6, 3, 4, 0.01
@@ -378,13 +397,27 @@ def test_three_concepts_in_one_network(network, make_parents, images, order):
     assert np.square(error).mean() < 1e-3 * truth.var(axis=1).mean()
 
 
-def test_one_concept_is_no_composition(pair):
-    with pytest.raises(UserError, match="two or more"):
-        kernelgan.compose(pair.attribute)
+@pytest.mark.parametrize(
+    ("zoos", "fact"),
+    [((0,), "two concepts or more"), ((), "two concepts or more"), ((0, 4), "zoo 2 of 2 has networks of 4")],
+)
+def test_what_cannot_be_composed_is_refused(pair, zoos, fact):
+    doubled = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), pair.object["dense"])
+    known = {0: pair.attribute, 4: {**pair.object, "dense": doubled}}
+    with pytest.raises(UserError, match=fact):
+        kernelgan.compose(*(known[number] for number in zoos))
+
+
+def test_refitted_heads_need_as_many_parents_as_trunks(pair, make_parents, images):
+    with pytest.raises(ValueError, match=r"\[3, 2, 2\]"):
+        refit.refit_heads(make_parents(3), pair, images)
 
 
 def test_compose_refuses_networks_of_other_shapes(pair, make_parents):
-    wider = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), pair.object)
+    wider = {
+        **pair.object,
+        "conv2": jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), pair.object["conv2"]),
+    }
     with pytest.raises(UserError, match="other shapes"):
         kernelgan.compose(pair.attribute, wider)
     with pytest.raises(UserError, match=r"reduce_noise\.images"):

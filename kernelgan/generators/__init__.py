@@ -57,7 +57,7 @@ def _config(family: str, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 
 def compose(
-    *concepts: Params,
+    *zoos: Params,
     probes: Array | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> Params:
@@ -68,30 +68,40 @@ def compose(
     compile.
 
     Args:
-      *concepts: for each concept, parameters of one network that knows it, or stacked ones, ``(M, ...)``.
+      *zoos: for each concept, parameters of one network that knows it, or stacked ones, ``(M, ...)``; with
+        two logits, no and yes. Network ``i`` is made of parents ``i``, counted round.
       probes: uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: dead leaves, of
         the smallest size that fits.
       **settings: fields of `reduce.Config`.
 
     Returns:
       Parameters with two logits for each concept, no and yes, in their order; stacked if an argument is.
+      `kernelgan.evaluate` takes networks for two concepts.
 
     Raises:
-      UserError: there are fewer than two concepts, the networks differ in shape, or a setting cannot be.
+      UserError: there are fewer than two zoos, a zoo has not two logits, the networks differ in shape, or a
+        setting cannot be.
     """
-    if len(concepts) < 2:
-        raise UserError(f"compose was given {len(concepts)} concept(s); expected networks of two or more.")
-    alone = all(params["conv1"]["kernel"].ndim == _NETWORK_AXES for params in concepts)
-    zoos = [_stacked(params) for params in concepts]
-    first, *others = (jax.tree.map(lambda leaf: leaf.shape[1:], zoo) for zoo in zoos)
+    if len(zoos) < 2:
+        raise UserError(f"compose needs the networks of two concepts or more; it was given {len(zoos)}.")
+    alone = all(zoo["conv1"]["kernel"].ndim == _NETWORK_AXES for zoo in zoos)
+    stacked = [_stacked(zoo) for zoo in zoos]
+    for number, zoo in enumerate(stacked, 1):
+        logits = zoo["dense"]["bias"].shape[-1]
+        if logits != 2:
+            raise UserError(
+                f"zoo {number} of {len(zoos)} has networks of {logits} logits; expected 2, no and yes. What "
+                "is composed already cannot be composed again: give all zoos at once."
+            )
+    first, *others = (jax.tree.map(lambda leaf: leaf.shape[1:], zoo) for zoo in stacked)
     for other in others:
         if other != first:
             raise UserError(f"the networks have other shapes: {first} and {other}; expected the same.")
-    network = models.network_of(zoos[0])
+    network = models.network_of(stacked[0])
     config = _config("reduce_noise", settings)
     if probes is None:
-        probes = noise(config.images, size=models.image_size_of(zoos[0]))
-    made = _composer(network, config)(zoos, jnp.asarray(probes))
+        probes = noise(config.images, size=models.image_size_of(stacked[0]))
+    made = _composer(network, config)(stacked, jnp.asarray(probes))
     return jax.tree.map(lambda leaf: leaf[0], made) if alone else made
 
 
@@ -102,7 +112,7 @@ _NETWORK_AXES = 4
 @functools.lru_cache(maxsize=16)
 def _composer(network: models.ConvNet, config: reduce.Config) -> Callable[..., Params]:
     """Kept, so that the same networks compile once."""
-    return jax.jit(functools.partial(reduce.of_zoos, network, config))
+    return jax.jit(functools.partial(reduce.compose_zoos, network, config))
 
 
 def _stacked(params: Params) -> Params:

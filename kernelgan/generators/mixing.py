@@ -18,9 +18,11 @@ from jax import lax
 from kernelgan import refit
 
 _SAMPLES = 1536  # about so many serve the rounds, where there are as many
-_BLOCK = 128  # samples whose slopes are in memory at once
-_Three = tuple[jax.Array, jax.Array, jax.Array]
+_BLOCK = 64  # samples whose slopes are in memory at once
 _DAMPING = 6.0  # of the coefficients' fit, times their number over that of the equations
+
+
+_Sums = tuple[jax.Array, jax.Array, jax.Array]  # of products: slopes with slopes, with what is left, with 1
 
 
 class Target(NamedTuple):
@@ -158,7 +160,7 @@ def _change(windows: jax.Array, now: _Fitted, weights: jax.Array) -> jax.Array:
             maps = jnp.where(here[:, None], place, maps)
         return refit.product(read, maps.reshape(places, -1)).reshape(targets, candidates, -1)
 
-    def add(sums: _Three, block: _Three) -> tuple[_Three, None]:
+    def add(sums: _Sums, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[_Sums, None]:
         window, gates, left = block
         added = lax.map(lambda of: slopes(window, *of), (gates.swapaxes(0, 1), read)).swapaxes(1, 2)
         total = added.sum(axis=-1).reshape(unknowns, targets)

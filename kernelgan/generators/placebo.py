@@ -55,14 +55,14 @@ def exchanged(
     """
     made: dict[str, Parents] = {}
     for number, side in enumerate(Parents._fields):
-        count = len(getattr(parents, side)["dense"]["bias"])
+        own = getattr(parents, side)
+        count = len(own["dense"]["bias"])
         keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 4), number), count)
-        drawn = nulls.initialise(network, image_size, keys)
-        stand_ins = {RANDOM: jax.tree.map(_scaled, drawn, getattr(parents, side))}
+        stand_ins = {RANDOM: random_like(network, image_size, own, keys)}
         if others and side in others:
             stand_ins[OTHER] = others[side]
         else:
-            stand_ins[OPPOSITE] = _opposite(getattr(parents, side))
+            stand_ins[OPPOSITE] = opposite(own)
         for name, zoo in stand_ins.items():
             made[f"{side}_{name}"] = parents._replace(**{side: zoo})
     return made
@@ -101,7 +101,19 @@ def some(params: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf[drawn], params)
 
 
-def _opposite(zoo: Params) -> Params:
+def random_like(network: models.ConvNet, image_size: int, zoo: Params, keys: Key) -> Params:
+    """Untrained networks whose leaves have the root mean square of a zoo's: their logits are as loud.
+
+    Args:
+      network: the zoo's module.
+      image_size: pixels a side.
+      zoo: ``M`` stacked networks.
+      keys: ``M`` keys.
+    """
+    return jax.tree.map(_scaled, nulls.initialise(network, image_size, keys), zoo)
+
+
+def opposite(zoo: Params) -> Params:
     """Networks that say no where these say yes."""
     return {**zoo, "dense": {name: leaf[..., ::-1] for name, leaf in zoo["dense"].items()}}
 

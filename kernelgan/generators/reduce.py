@@ -109,12 +109,12 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
 
     def generate(key: Key, parents: Parents, probes: Array) -> Params:
         del key
-        return of_zoos(network, config, parents, probes)
+        return compose_zoos(network, config, parents, probes)
 
     return stateless(jax.jit(generate), reads=reads, images=config.images, made=made, host=False)
 
 
-def of_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params], probes: Array) -> Params:
+def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params], probes: Array) -> Params:
     """Networks with two logits for each concept, made as `reducer` says.
 
     Args:
