@@ -21,6 +21,7 @@ _PUBLIC = {
     "fit": ("kernelgan.generators.base", "fit_pair"),
     "generators": ("kernelgan.generators", ""),
     "load_zoo": ("kernelgan.interop", "load_zoo"),
+    "probabilities": ("kernelgan.evaluation.features", "probabilities"),
     "probes": ("kernelgan.probes", ""),
     "save": ("kernelgan.interop", "save"),
     "split": ("kernelgan.data", "split"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kernelgan import assemble, fields
+from kernelgan import assemble, fields, models
 from kernelgan import splits as splits_lib
 from kernelgan.baselines.methods import BASELINES
 from kernelgan.fields import flatten, section, setting
@@ -333,10 +333,9 @@ def caps(config: Config, settings: Settings) -> list[str]:
 
 def _disagreements(config: Settings) -> Iterator[str]:
     """Fields that are sound alone and contradict each other."""
-    layers, size = len(config.model.filters), config.data.image_size
-    for _ in range(layers):
-        size = (size - config.model.kernel_size + 1) // 2
-    if size < 1:
+    layers = len(config.model.filters)
+    network = models.ConvNet(config.model.filters, config.model.kernel_size)
+    if models.last_side(network, config.data.image_size) < 1:
         yield (
             f"data.image_size is {config.data.image_size}: nothing is left of an image after {layers} "
             f"convolutions of {config.model.kernel_size} pixels and poolings; expected a larger image_size, "

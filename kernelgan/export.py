@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -181,8 +182,10 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None, rel
     known = {name: kept["params"] for name, (_, kept) in zoos.items()} | rows
     if network not in known:
         given = f"{run} has no {network!r}; it has" if network else f"--network is not given; {run} has"
+        nearest = difflib.get_close_matches(network, known, n=1, cutoff=0.3) if network else []
+        meant = f" The nearest is {nearest[0]}." if nearest else ""
         raise UserError(
-            f"{given} {weights.some(list(known)) or 'nothing yet'}. Name one of those that python -m "
+            f"{given} {weights.some(list(known)) or 'nothing yet'}.{meant} Name one of those that python -m "
             f"kernelgan.export {run} lists, or continue the run (python launch.py --config=... "
             f"--workdir={run})."
         )

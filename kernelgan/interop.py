@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -138,12 +138,12 @@ def load_parents(
     return jax.tree.map(lambda leaf: leaf[:models], params)
 
 
-def save(networks: Params | Mapping[str, Params], path: Path | str) -> Path:
+def save(networks: Any, path: Path | str) -> Path:  # noqa: ANN401
     """Writes networks in PyTorch's names and layout, for `load_zoo` and for ``load_state_dict``.
 
     Args:
-      networks: one network, stacked networks ``(M, ...)``, or several such sets by name; a set's arrays are
-        then called ``a2b.conv1.weight`` and so on.
+      networks: a zoo, parameters of one network or stacked ones ``(M, ...)``, or several such sets by name; a
+        set's arrays are then called ``a2b.conv1.weight`` and so on.
       path: ``.safetensors`` (with metadata: the layout, and which logit says yes), ``.npz`` or, with PyTorch,
         ``.pth``.
 
@@ -151,17 +151,33 @@ def save(networks: Params | Mapping[str, Params], path: Path | str) -> Path:
       The path.
 
     Raises:
-      UserError: as `write_arrays`.
+      UserError: these are no networks, or as `write_arrays`.
     """
-    if all("bias" in layer for layer in networks.values()):
-        arrays = to_torch(dict(networks))
-    else:
-        arrays = {
-            f"{name}.{key}" if name else key: array
-            for name, one in networks.items()
-            for key, array in to_torch(one).items()
-        }
+    networks = models.params_of(networks)
+    sets = {"": networks} if _is_network(networks) else networks
+    if (
+        not isinstance(sets, Mapping)
+        or not sets
+        or not all(_is_network(models.params_of(one)) for one in sets.values())
+    ):
+        raise UserError(
+            f"what is to be saved is a {type(networks).__name__}; expected a zoo, parameters such as "
+            '{"conv1": {"kernel", "bias"}, ..., "dense": ...}, or several of these by name.'
+        )
+    arrays = {
+        f"{name}.{key}" if name else key: array
+        for name, one in sets.items()
+        for key, array in to_torch(models.params_of(one)).items()
+    }
     return write_arrays(given_path(path, "the path of the networks"), arrays)
+
+
+def _is_network(params: object) -> bool:
+    return (
+        isinstance(params, Mapping)
+        and bool(params)
+        and all(isinstance(layer, Mapping) and {"kernel", "bias"} <= set(layer) for layer in params.values())
+    )
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
@@ -234,9 +250,7 @@ def _fitted(
         image_size = max(1, math.isqrt(shapes[-1][1] // filters[-1]))
         for _ in filters:
             image_size = 2 * image_size + size - 1
-    side = image_size
-    for _ in filters:
-        side = (side - size + 1) // 2
+    side = models.last_side(network, image_size)
     expected: list[tuple[int, ...]] = [
         (o, i, size, size) for i, o in zip((3, *filters), filters, strict=False)
     ]

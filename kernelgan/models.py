@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -190,6 +190,11 @@ def layer_names(filters: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"conv{layer}" for layer in range(1, len(filters) + 1))
 
 
+def params_of(zoo: Any) -> Any:  # noqa: ANN401
+    """The parameters of what `kernelgan.train_zoo` or `kernelgan.load_zoo` gives; others as they are."""
+    return getattr(zoo, "params", zoo)
+
+
 def network_of(params: Params) -> ConvNet:
     """The module of stacked parameters ``(M, ...)``, read off their shapes."""
     filters: list[int] = []
@@ -206,6 +211,13 @@ def image_size_of(params: Params) -> int:
     for _ in network.filters:
         size = 2 * size + network.kernel_size - 1
     return size
+
+
+def last_side(network: ConvNet, image_size: int) -> int:
+    """Pixels a side of the last layer's maps; below 1 where nothing is left of an image."""
+    for _ in network.filters:
+        image_size = (image_size - network.kernel_size + 1) // 2
+    return image_size
 
 
 def run_convnet(network: ConvNet, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -17,9 +17,10 @@ from kernelgan import models
 from kernelgan.data.pairs import ConceptImages
 from kernelgan.data.quadrants import Groups
 from kernelgan.engine import NOWHERE, Report, Saver, silent
+from kernelgan.fields import whole
 from kernelgan.losses import cross_entropy
 from kernelgan.population import Population, Training, binary_metrics, train
-from kernelgan.types import Params
+from kernelgan.types import Params, UserError
 
 POSITIVE = 1
 """Which logit, and which label, says that the concept holds."""
@@ -230,11 +231,20 @@ def train_zoo(
       progress: see `engine.fit`.
 
     Raises:
-      UserError: a metric is not finite.
+      UserError: an argument cannot be, or a metric is not finite.
 
     Warns:
       UserWarning: an epoch or a batch is larger than there are images, and is made smaller.
     """
+    _check(
+        network,
+        images,
+        models=models,
+        epochs=epochs,
+        images_per_epoch=images_per_epoch,
+        batch_size=batch_size,
+        validation_images=validation_images,
+    )
     task = ZooTask(images.kind, images.concept, images.excluded, images.groups, models)
     training = Training(epochs, images_per_epoch, batch_size, learning_rate, (1.0, 1.0), decay)
     note = cap_note(task, training)
@@ -254,6 +264,31 @@ def train_zoo(
         progress=progress,
     )
     return Zoo(made["params"], made["history"])
+
+
+def _check(network: models.ConvNet, images: object, **numbers: int) -> None:
+    """Refuses what `train_zoo` cannot train."""
+    rule = whole(1)
+    problems = [
+        f"{name} is {value!r}; expected {rule.words}"
+        for name, value in numbers.items()
+        if not rule.test(value)
+    ]
+    if network.outputs != 2:
+        problems.append(f"network has outputs={network.outputs}; expected 2, no and yes")
+    if not isinstance(images, ConceptImages):
+        problems.append(
+            f"images is a {type(images).__name__}; expected the images of a concept, pair.attribute or "
+            "pair.object of kernelgan.split"
+        )
+    elif models.last_side(network, images.images.shape[1]) < 1:
+        problems.append(
+            f"nothing is left of an image of {images.images.shape[1]} pixels after {len(network.filters)} "
+            f"convolutions of kernel_size={network.kernel_size} and poolings; expected larger images, "
+            "smaller kernels or fewer filters"
+        )
+    if problems:
+        raise UserError(f"train_zoo cannot begin: {'; '.join(problems)}.")
 
 
 def slice_members(stacked: Params, start: int, end: int) -> Params:

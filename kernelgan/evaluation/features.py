@@ -6,14 +6,15 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax import lax
 
 from kernelgan import assemble, models, parallel
-from kernelgan.types import Params
+from kernelgan.generators import check
+from kernelgan.types import Params, UserError
 
 IMAGES_AT_ONCE = 128
 _COPIES = 3
@@ -179,6 +180,31 @@ def population_logits(
     """Logits ``(M, N, K)`` of a population."""
     parts = population_outputs(network, params, images, chunk_size=chunk_size, features=False)
     return np.concatenate([logits for _, logits, _ in parts])
+
+
+def probabilities(networks: Any, images: np.ndarray) -> np.ndarray:  # noqa: ANN401
+    """How likely networks hold each of their concepts to be: the softmax of its two logits.
+
+    Args:
+      networks: a zoo, or parameters of one network or stacked ones ``(M, ...)``, with two logits for each of
+        ``K`` concepts, no and yes.
+      images: uint8 ``(N, H, W, 3)`` of the size that the networks take.
+
+    Returns:
+      float64 ``(N, K)``, of stacked networks ``(M, N, K)``.
+
+    Raises:
+      UserError: these are no such networks, or the images do not fit them.
+    """
+    params, alone = check.networks_of(networks, "networks")
+    check.check_images(images, params, "images")
+    logits = population_logits(models.network_of(params), params, np.asarray(images)).astype(np.float64)
+    if logits.shape[-1] % 2:
+        raise UserError(
+            f"networks have {logits.shape[-1]} logits; expected two for each concept, no and yes."
+        )
+    found = np.exp(-np.logaddexp(0.0, logits[..., NO::2] - logits[..., YES::2]))
+    return found[0] if alone else found
 
 
 def probability(scores: np.ndarray, threshold: float) -> np.ndarray:

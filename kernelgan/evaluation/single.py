@@ -87,8 +87,8 @@ def evaluate(
 
     Args:
       pair: from `kernelgan.split`; its test images are read here, and only here.
-      parents: the two zoos.
-      networks: by name (or ""), stacked parameters, as a generator's ``generate`` gives them.
+      parents: the two zoos, or their parameters.
+      networks: by name (or ""), stacked parameters, as a generator's ``generate`` gives them, or zoos.
       again: makes such networks from other parents. It is called with these parents, of which it must give
         these networks, and with random networks in place of one zoo; without it the answer is never "yes".
       seed: of random networks and of resamples.
@@ -97,10 +97,13 @@ def evaluate(
       chunk_size: networks in memory at a time.
 
     Raises:
-      UserError: these are no networks, one is called as a baseline is, or ``again`` gives others.
+      UserError: these are no parents or networks, one is called as a baseline is, or ``again`` gives others.
     """
+    parents = Parents(*check.parents_of(parents)[0])
     network = models.network_of(parents.attribute)
     size = pair.test.images.shape[1]
+    if isinstance(networks, Mapping):
+        networks = {key: models.params_of(params) for key, params in networks.items()}
     check.check_networks(networks, network, size, FAMILY)
     made = {key or FAMILY: jax.device_get(params) for key, params in networks.items()}
     clash = [name for name in made if name in methods.BASELINES]

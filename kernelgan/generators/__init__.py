@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from kernelgan import fields, models
-from kernelgan.generators import cyclegan, linear, reduce, reduce_noise, reduce_rendered
+from kernelgan.generators import check, cyclegan, linear, reduce, reduce_noise, reduce_rendered
 from kernelgan.generators.base import Generator, Parents, stateless
 from kernelgan.probes import noise
 from kernelgan.types import Array, Params, UserError
@@ -57,7 +57,7 @@ def _config(family: str, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 
 def compose(
-    *zoos: Params,
+    *zoos: Any,  # noqa: ANN401
     probes: Array | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> Params:
@@ -68,10 +68,11 @@ def compose(
     compile.
 
     Args:
-      *zoos: for each concept, parameters of one network that knows it, or stacked ones, ``(M, ...)``; with
-        two logits, no and yes. Network ``i`` is made of parents ``i``, counted round.
-      probes: uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: dead leaves, of
-        the smallest size that fits.
+      *zoos: for each concept, a zoo of `kernelgan.train_zoo` or `kernelgan.load_zoo`, or parameters of one
+        network or stacked ones, ``(M, ...)``; with two logits, no and yes. Network ``i`` is made of parents
+        ``i``, counted round.
+      probes: two or more uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: dead
+        leaves, of the smallest size that fits.
       **settings: fields of `reduce.Config`.
 
     Returns:
@@ -79,46 +80,30 @@ def compose(
       `kernelgan.evaluate` takes networks for two concepts.
 
     Raises:
-      UserError: there are fewer than two zoos, a zoo has not two logits, the networks differ in shape, or a
-        setting cannot be.
+      UserError: there are fewer than two zoos, a zoo has not two logits or is not finite, the networks differ
+        in shape, the probes do not fit, or a setting cannot be.
     """
+    given = [models.params_of(zoo) for zoo in zoos]
+    if any(isinstance(zoo, tuple | list) for zoo in given):
+        kind = next(type(zoo).__name__ for zoo in given if isinstance(zoo, tuple | list))
+        raise UserError(f"compose was given a {kind}; unpack it, as in compose(*parents).")
     if len(zoos) < 2:
         raise UserError(f"compose needs the networks of two concepts or more; it was given {len(zoos)}.")
-    alone = all(zoo["conv1"]["kernel"].ndim == _NETWORK_AXES for zoo in zoos)
-    stacked = [_stacked(zoo) for zoo in zoos]
-    for number, zoo in enumerate(stacked, 1):
-        logits = zoo["dense"]["bias"].shape[-1]
-        if logits != 2:
-            raise UserError(
-                f"zoo {number} of {len(zoos)} has networks of {logits} logits; expected 2, no and yes. What "
-                "is composed already cannot be composed again: give all zoos at once."
-            )
-    first, *others = (jax.tree.map(lambda leaf: leaf.shape[1:], zoo) for zoo in stacked)
-    for other in others:
-        if other != first:
-            raise UserError(f"the networks have other shapes: {first} and {other}; expected the same.")
+    parents, alone = check.parents_of(given)
+    stacked = jax.tree.map(jnp.asarray, parents)
     network = models.network_of(stacked[0])
     config = _config("reduce_noise", settings)
     if probes is None:
         probes = noise(config.images, size=models.image_size_of(stacked[0]))
+    check.check_images(probes, stacked[0], "probes", least=2)
     made = _composer(network, config)(stacked, jnp.asarray(probes))
     return jax.tree.map(lambda leaf: leaf[0], made) if alone else made
-
-
-_NETWORK_AXES = 4
-"""Of the first kernel of a single network."""
 
 
 @functools.lru_cache(maxsize=16)
 def _composer(network: models.ConvNet, config: reduce.Config) -> Callable[..., Params]:
     """Kept, so that the same networks compile once."""
     return jax.jit(functools.partial(reduce.compose_zoos, network, config))
-
-
-def _stacked(params: Params) -> Params:
-    """With a leading axis of networks."""
-    single = params["conv1"]["kernel"].ndim == _NETWORK_AXES
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None] if single else jnp.asarray(leaf), params)
 
 
 __all__ = ["FAMILIES", "Generator", "Parents", "compose", "make", "stateless"]

@@ -1,13 +1,14 @@
-"""Checks of what a generator gives, so that an error names the generator and not the code behind it."""
+"""Checks of networks and images that a generator or a caller gives, so that an error names what was given."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -149,7 +150,100 @@ def check_networks(networks: object, network: models.ConvNet, image_size: int, n
             '{"conv1": {"kernel", "bias"}, ..., "dense": ...}, or several by name. Is a `return` missing?'
         )
     for key, params in networks.items():
-        _check_population(params, network, image_size, f"the generator {name}" + (f" ({key})" if key else ""))
+        _check_population(
+            params, network, image_size, f"the generator {name}{f' ({key})' if key else ''} gives"
+        )
+
+
+def parents_of(zoos: Sequence[object]) -> tuple[list[Params], bool]:
+    """Stacked parameters of each concept's networks, and whether all were single networks, unstacked.
+
+    Args:
+      zoos: as `networks_of` takes them.
+
+    Raises:
+      UserError: as `networks_of`; or networks have not two logits, or other shapes than the first.
+    """
+    found = []
+    for number, zoo in enumerate(zoos, 1):
+        params, alone = networks_of(zoo, f"zoo {number} of {len(zoos)}")
+        logits = params["dense"]["bias"].shape[-1]
+        if logits != 2:
+            raise UserError(
+                f"zoo {number} of {len(zoos)} has networks of {logits} logits; expected 2, no and yes. What "
+                "is composed already cannot be composed again: give all zoos at once."
+            )
+        found.append((params, alone))
+        shapes, first = (
+            {leaf: value.shape[1:] for leaf, value in _flat(one)} for one in (params, found[0][0])
+        )
+        for leaf in first | shapes:
+            if shapes.get(leaf) != first.get(leaf):
+                raise UserError(
+                    f"the zoos have networks of other shapes: {leaf} is {shapes.get(leaf, 'missing')} in a "
+                    f"network of zoo {number} of {len(zoos)} and {first.get(leaf, 'missing')} in one of zoo "
+                    "1; expected the same."
+                )
+    return [params for params, _ in found], all(alone for _, alone in found)
+
+
+def _flat(params: Params) -> Iterator[tuple[str, Array]]:
+    return ((f"{layer}.{part}", params[layer][part]) for layer in params for part in params[layer])
+
+
+def networks_of(zoo: object, name: str) -> tuple[Params, bool]:
+    """Stacked parameters of a `models.ConvNet`, and whether it was a single network, unstacked.
+
+    Args:
+      zoo: of `kernelgan.train_zoo` or `kernelgan.load_zoo`, or parameters of one network or stacked ones.
+      name: what it is called in messages.
+
+    Raises:
+      UserError: naming the leaf, what it is and what was expected.
+    """
+    params, said = models.params_of(zoo), f"{name} has"
+    given = set(params) if isinstance(params, Mapping) else set()
+    number = next(number for number in itertools.count(2) if f"conv{number}" not in given)
+    layers = (*models.layer_names(range(1, number)), "dense")
+    leaves = _leaves(params, layers, said)
+    lead = leaves["dense", "bias"].shape[:-1][:1]
+    for (layer, part), value in leaves.items():
+        axes = len(lead) + (1 if part == "bias" else 2 if layer == "dense" else 4)
+        if value.ndim != axes:
+            raise UserError(f"{said} {layer}.{part} {value.shape}; expected {axes} axes, as dense.bias has.")
+    params = {layer: {part: leaves[layer, part] for part in _PARTS} for layer in layers}
+    _check_shapes(leaves, models.network_of(params), models.image_size_of(params), said, lead)
+    return (params, False) if lead else (jax.tree.map(lambda leaf: leaf[None], params), True)
+
+
+def check_images(images: object, params: Params, name: str, *, least: int = 1) -> None:
+    """Refuses what stacked networks do not take.
+
+    Args:
+      images: expected uint8 ``(N, H, W, 3)``.
+      params: of the networks.
+      name: of the argument.
+      least: how many images.
+
+    Raises:
+      UserError: what was given and what was expected.
+    """
+    network, smallest = models.network_of(params), models.image_size_of(params)
+    largest, side = smallest, models.last_side(network, smallest)
+    while models.last_side(network, largest + 1) == side:  # pooling leaves the last pixels out
+        largest += 1
+    sizes = [(size, size, 3) for size in range(smallest, largest + 1)]
+    if (
+        not isinstance(images, np.ndarray | jax.Array)
+        or images.dtype != np.uint8
+        or images.shape[1:] not in sizes
+        or len(images) < least
+    ):
+        raise UserError(
+            f"{name} is {_kind(images)}; expected uint8 (N, {smallest}, {smallest}, 3) from 0 to 255, N of "
+            f"at least {least}, for these networks"
+            + (f" (up to {largest} pixels a side are taken)." if largest > smallest else ".")
+        )
 
 
 def check_same(networks: Mapping[str, Params], before: Mapping[str, Params], name: str) -> None:
@@ -197,45 +291,75 @@ def _differs(leaf: Array, before: Array) -> np.ndarray:
     return np.abs(leaf - before).max(axis=1) / np.maximum(np.abs(before).max(axis=1), 1e-30)
 
 
-def _check_population(params: object, network: models.ConvNet, image_size: int, where: str) -> None:
+_PARTS = ("kernel", "bias")
+
+
+def _check_population(params: object, network: models.ConvNet, image_size: int, said: str) -> None:
+    """Refuses what is no population in the parents' place; ``said`` begins the messages."""
     layers = (*models.layer_names(network.filters), "dense")
+    leaves = _leaves(params, layers, said)
+    for (layer, part), value in leaves.items():
+        if value.ndim < 2:
+            shape = ", ".join(map(str, ("M", *value.shape)))
+            raise UserError(
+                f"{said} {layer}.{part} {value.shape}; expected ({shape}), with a leading axis of M networks."
+            )
+    count, outputs = len(leaves["dense", "bias"]), leaves["dense", "bias"].shape[-1]
+    if outputs not in (2, 4):
+        shape = leaves["dense", "bias"].shape
+        raise UserError(f"{said} dense.bias {shape}; expected (M, 2) or (M, 4), M networks.")
+    filters = tuple(int(leaves[layer, "bias"].shape[-1]) for layer in layers[:-1])
+    _check_shapes(leaves, network.clone(filters=filters, outputs=outputs), image_size, said, (count,))
+
+
+def _leaves(params: object, layers: Sequence[str], said: str) -> dict[tuple[str, str], Array]:
+    """By layer and part, arrays of floats that are not empty; nothing is missing or too many."""
     leaves = {}
     for layer in layers:
-        for part in ("kernel", "bias"):
-            value = params.get(layer, {}) if isinstance(params, Mapping) else params
-            value = value.get(part) if isinstance(value, Mapping) else value
+        for part in _PARTS:
+            value = inside = params
+            for name in (layer, part):
+                inside = value if isinstance(value, Mapping) else inside
+                value = value.get(name) if isinstance(value, Mapping) else value
             if not isinstance(value, np.ndarray | jax.Array) or not jnp.issubdtype(value.dtype, jnp.floating):
+                there = ", ".join(map(str, inside)) if value is None and isinstance(inside, Mapping) else ""
                 raise UserError(
-                    f"{where} gives {_kind(value)} for {layer}.{part}; expected an array of floats, and the "
-                    f"layers {', '.join(layers)} with a kernel and a bias each."
+                    f"{said} {_kind(value)} for {layer}.{part}{f', but {there}' if there else ''}; expected "
+                    f"an array of floats, and the layers {', '.join(layers)} with a kernel and a bias each."
                 )
-            if value.ndim < 2 or 0 in value.shape:
-                raise UserError(f"{where} gives {layer}.{part} {value.shape}; expected networks first.")
+            if value.ndim == 0 or 0 in value.shape:
+                raise UserError(f"{said} {layer}.{part} {value.shape}; expected an array that is not empty.")
             leaves[layer, part] = value
     assert isinstance(params, Mapping)
     unknown = [name for name in params if name not in layers]
     if unknown:
-        raise UserError(f"{where} gives the layers {unknown} too; expected only {', '.join(layers)}.")
-    count = len(leaves["dense", "bias"])
-    outputs = leaves["dense", "bias"].shape[-1]
-    if outputs not in (2, 4) or count == 0:
-        shape = leaves["dense", "bias"].shape
-        raise UserError(f"{where} gives dense.bias {shape}; expected (networks, 2) or (networks, 4).")
-    filters = tuple(int(leaves[layer, "bias"].shape[-1]) for layer in layers[:-1])
-    module = network.clone(filters=filters, outputs=outputs)
+        raise UserError(f"{said} the layers {unknown} too; expected only {', '.join(layers)}.")
+    return leaves
+
+
+def _check_shapes(
+    leaves: Mapping[tuple[str, str], Array],
+    module: models.ConvNet,
+    image_size: int,
+    said: str,
+    lead: tuple[int, ...],
+) -> None:
+    """Refuses leaves that are not finite or not of a module's shapes after the axis ``lead`` of networks."""
     shapes = jax.eval_shape(lambda: models.initialise_convnet(module, image_size, jax.random.key(0)))
     for (layer, part), value in leaves.items():
-        expected = (count, *shapes[layer][part].shape)
+        expected = (*lead, *shapes[layer][part].shape)
         if value.shape != expected:
             raise UserError(
-                f"{where} gives {layer}.{part} {value.shape}; expected {expected}: networks first, then the "
-                "layout of the parents."
+                f"{said} {layer}.{part} {value.shape}; expected {expected}"
+                f"{': networks first, then' if lead else ','} the layout of kernelgan.ConvNet."
             )
-        finite = np.isfinite(np.asarray(value)).reshape(count, -1).all(axis=1)
+        if isinstance(value, jax.core.Tracer):  # inside a program numbers are not known
+            continue
+        finite = np.isfinite(np.asarray(value)).reshape(*(lead or (1,)), -1).all(axis=1)
         if not finite.all():
             raise UserError(
-                f"{where} gives numbers that are not finite in {layer}.{part} of {int((~finite).sum())} of "
-                f"{count} networks, the first of them network {int(np.argmin(finite))}."
+                f"{said} numbers that are not finite in {layer}.{part} of {int((~finite).sum())} of "
+                f"{len(finite)} networks, the first of them network {int(np.argmin(finite))}."
             )
 
 
