@@ -296,7 +296,10 @@ def _broken(change):
             lambda made: {"": {**made, "conv1": jax.tree.map(lambda x: x.astype(int), made["conv1"])}},
             ["int64"],
         ),
-        (lambda made: {"": jax.tree.map(lambda x: x[0], made)}, ["conv1.bias (2,)"]),
+        (lambda made: {"": jax.tree.map(lambda x: x[0], made)}, ["conv1.bias (2,)", "(M, 2)"]),
+        (lambda made: {"": {"conv_1": made["conv1"]}}, ["conv1.kernel", "conv_1"]),
+        (lambda made: {"": {**made, "conv1": {"weight": 0}}}, ["conv1.kernel", "weight"]),
+        (lambda made: {"": jax.tree.map(lambda x: x[:0], made)}, ["conv1.kernel (0, 3, 3, 3, 2)"]),
         (
             lambda made: {"": {**made, "conv2": jax.tree.map(lambda x: x[:2], made["conv2"])}},
             ["conv2.kernel"],

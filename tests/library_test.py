@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 import kernelgan as kg
+from kernelgan import models, zoo
+from kernelgan.data import quadrants
+from kernelgan.data.pairs import ConceptImages
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "library.py"
 SMALLER = {
@@ -89,9 +92,107 @@ def test_what_are_no_networks_is_refused(ran, networks, fact):
 
 
 def test_a_name_of_a_baseline_is_refused(ran):
+    """Zoos serve as well as their parameters."""
     names = ran[0]
+    zoos = kg.Parents(names["black"], names["cat"])
     with pytest.raises(kg.UserError, match="zipit"):
-        kg.evaluate(names["pair"], names["parents"], {"zipit": names["networks"]["composed"]})
+        kg.evaluate(names["pair"], zoos, {"zipit": names["black"]})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fact"), [(lambda zoo: None, "nothing"), (lambda zoo: jax.tree.map(np.log, zoo), "not finite")]
+)
+def test_what_are_no_parents_is_refused(ran, spoil, fact):
+    names = ran[0]
+    with np.errstate(invalid="ignore"), pytest.raises(kg.UserError, match=f"zoo 2 of 2.*{fact}"):
+        kg.evaluate(names["pair"], kg.Parents(names["black"], spoil(names["cat"].params)), names["networks"])
+
+
+# What callers hand in is checked.
+
+
+@pytest.fixture(scope="module")
+def concept():
+    """What a zoo may read: four images of 32 pixels."""
+    groups = quadrants.Groups((), (np.arange(2), np.arange(2, 4)), (np.arange(2), np.arange(2, 4)))
+    return ConceptImages("attribute", "black", ("cat",), groups, np.zeros((4, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("network", "given", "fact"),
+    [
+        ({}, {"models": 0}, "models is 0"),
+        ({}, {"epochs": 0}, "epochs is 0"),
+        ({}, {"batch_size": 0}, "batch_size is 0"),
+        ({}, {"batch_size": 8.0}, r"batch_size is 8\.0"),
+        ({}, {"images_per_epoch": -1}, "images_per_epoch is -1"),
+        ({}, {"validation_images": 0}, "validation_images is 0"),
+        ({"outputs": 4}, {}, "outputs=4"),
+        ({"kernel_size": 40}, {}, "kernel_size=40"),
+        ({"filters": (2, 3, 4)}, {}, "3 convolutions"),
+    ],
+)
+def test_a_zoo_that_cannot_be_trained_is_refused(concept, network, given, fact):
+    with pytest.raises(kg.UserError, match=fact):
+        kg.train_zoo(kg.ConvNet(**network), concept, **given)
+
+
+@pytest.mark.parametrize("take", [lambda pair: pair, lambda pair: pair.source.train.images])
+def test_a_zoo_reads_the_images_of_a_concept(ran, take):
+    given = take(ran[0]["pair"])
+    with pytest.raises(kg.UserError, match=rf"{type(given).__name__}.*pair\.attribute"):
+        kg.train_zoo(kg.ConvNet(), given)
+
+
+@pytest.mark.parametrize("given", [lambda zoo: zoo, lambda zoo: {"": zoo}, lambda zoo: {"": zoo.params}])
+def test_a_zoo_is_saved(make_parents, assert_trees_equal, tmp_path, given):
+    params = make_parents(2, seed=1)
+    path = kg.save(given(zoo.Zoo(params, {})), tmp_path / "zoo.npz")
+    assert_trees_equal(kg.load_zoo(path).params, params)
+
+
+@pytest.mark.parametrize("given", [lambda zoo: kg.Parents(zoo, zoo), lambda zoo: {"a": 3}, lambda zoo: {}])
+def test_what_is_no_network_is_not_saved(make_parents, tmp_path, given):
+    params = given(make_parents(2))
+    with pytest.raises(kg.UserError, match=type(params).__name__):
+        kg.save(params, tmp_path / "zoo.npz")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [14, 16])
+@pytest.mark.parametrize("concepts", [1, 3])
+def test_probabilities_are_the_softmax_of_each_concepts_logits(network, images, size, concepts):
+    module = network.clone(outputs=2 * concepts)
+    params = jax.vmap(lambda key: models.initialise_convnet(module, size, key))(
+        jax.random.split(jax.random.key(0), 2)
+    )
+    shown = images[:, :size, :size]
+    found = kg.probabilities(zoo.Zoo(params, {}), shown)
+    assert found.shape == (2, len(shown), concepts)
+    for member in range(2):
+        one = jax.tree.map(lambda leaf, member=member: leaf[member], params)
+        logits, _ = models.run_convnet(module, one, models.normalise_images(shown))
+        expected = jax.nn.softmax(logits.reshape(len(shown), concepts, 2), axis=-1)[..., 1]
+        np.testing.assert_allclose(found[member], expected, atol=1e-6)
+        np.testing.assert_allclose(kg.probabilities(one, shown), found[member], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "image", "fact"),
+    [
+        (lambda params: params["conv1"], lambda images: images, "networks has nothing for conv1.kernel"),
+        (lambda params: params, lambda images: images[:0], "images is .*at least 1"),
+        (lambda params: params, lambda images: images / 255, "images is .*float64"),
+        (
+            lambda params: {**params, "dense": jax.tree.map(lambda leaf: leaf[..., :1], params["dense"])},
+            lambda images: images,
+            "1 logits",
+        ),
+    ],
+)
+def test_what_cannot_answer_is_refused(make_parents, images, network, image, fact):
+    with pytest.raises(kg.UserError, match=fact):
+        kg.probabilities(network(make_parents(2)), image(images))
 
 
 @pytest.mark.parametrize(

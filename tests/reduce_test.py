@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kernelgan
-from kernelgan import generators, models, probes, refit
+from kernelgan import generators, interop, models, probes, refit, zoo
 from kernelgan.baselines import methods
 from kernelgan.generators import FAMILIES, Parents, check, mixing, reduce
 from kernelgan.types import UserError
@@ -376,7 +376,8 @@ def test_compose_is_the_family_s_network_of_single_or_stacked_parents(pair, imag
     generator = generators.make("reduce_noise", models.network_of(pair.attribute), images=64)
     expected = generator.generate(jax.random.key(0), {}, pair, probes.noise(64, size=size))[""]
     assert_near = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allclose, atol=1e-5))
-    assert_near(kernelgan.compose(*pair, images=64), expected)
+    zoos = zoo.Zoo(pair.attribute, {}), interop.Zoo(pair.object, models.network_of(pair.object))
+    assert_near(kernelgan.compose(*zoos, images=64), expected)
     first = [jax.tree.map(lambda leaf: leaf[0], zoo) for zoo in pair]
     alone = kernelgan.compose(*first, images=64)
     assert alone["dense"]["bias"].shape == (4,)
@@ -397,15 +398,66 @@ def test_three_concepts_in_one_network(network, make_parents, images, order):
     assert np.square(error).mean() < 1e-3 * truth.var(axis=1).mean()
 
 
+def _wider(zoo, layer):
+    return {**zoo, layer: jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), zoo[layer])}
+
+
+def _poisoned(zoo, value):
+    made = jax.tree.map(np.copy, zoo)
+    made["conv2"]["bias"][1, 0] = value
+    return made
+
+
 @pytest.mark.parametrize(
-    ("zoos", "fact"),
-    [((0,), "two concepts or more"), ((), "two concepts or more"), ((0, 4), "zoo 2 of 2 has networks of 4")],
+    ("given", "facts"),
+    [
+        (lambda a, b: [a], ["two concepts or more"]),
+        (lambda a, b: [], ["two concepts or more"]),
+        (lambda a, b: [Parents(a, b)], ["Parents", "compose(*parents)"]),
+        (lambda a, b: [[a, b]], ["list", "compose(*parents)"]),
+        (lambda a, b: [a, None], ["zoo 2 of 2", "nothing", "conv1.kernel"]),
+        (lambda a, b: [a, {"conv_1": b["conv1"]}], ["zoo 2 of 2", "conv1.kernel", "conv_1"]),
+        (lambda a, b: [a, {**b, "norm": b["conv1"]}], ["zoo 2 of 2", "norm"]),
+        (lambda a, b: [a, {**b, "conv2": jax.tree.map(lambda x: x[0], b["conv2"])}], ["conv2.kernel (3, 3"]),
+        (lambda a, b: [a, {**b, "conv2": jax.tree.map(lambda x: x[:1], b["conv2"])}], ["conv2.kernel (1, 3"]),
+        (lambda a, b: [a, a, _poisoned(b, np.nan)], ["zoo 3 of 3", "conv2.bias", "network 1"]),
+        (lambda a, b: [_poisoned(a, -np.inf), b], ["zoo 1 of 2", "conv2.bias", "network 1"]),
+        (lambda a, b: [a, _wider(b, "dense")], ["zoo 2 of 2", "4 logits"]),
+    ],
 )
-def test_what_cannot_be_composed_is_refused(pair, zoos, fact):
-    doubled = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), pair.object["dense"])
-    known = {0: pair.attribute, 4: {**pair.object, "dense": doubled}}
-    with pytest.raises(UserError, match=fact):
-        kernelgan.compose(*(known[number] for number in zoos))
+def test_what_cannot_be_composed_is_refused(pair, given, facts):
+    with pytest.raises(UserError) as caught:
+        kernelgan.compose(*given(*pair))
+    assert [fact for fact in facts if fact not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("filters", [(2, 4), (2,), (2, 3, 1)])
+def test_compose_names_the_first_leaf_of_other_shape(pair, filters):
+    module, size = models.ConvNet(filters, kernel_size=3), 40
+    other = jax.tree.map(lambda leaf: leaf[None], models.initialise_convnet(module, size, jax.random.key(0)))
+    name = {2: "conv2.kernel", 1: "conv2.kernel", 3: "dense.kernel"}[len(filters)]
+    with pytest.raises(UserError, match=name):
+        kernelgan.compose(pair.attribute, other)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "given"),
+    [
+        (lambda images: images / np.float32(255), "float32 (64, 16, 16, 3)"),
+        (lambda images: images[:1], "(1, 16, 16, 3)"),
+        (lambda images: images[:0], "(0, 16, 16, 3)"),
+        (lambda images: images[0], "(16, 16, 3)"),
+        (lambda images: images.transpose(0, 3, 1, 2), "(64, 3, 16, 16)"),
+        (lambda images: np.tile(images, (1, 3, 3, 1)), "(64, 48, 48, 3)"),
+        (lambda images: images[:, :13, :13], "(64, 13, 13, 3)"),
+        (list, "list"),
+    ],
+)
+def test_probes_that_do_not_fit_are_refused(pair, images, spoil, given):
+    with pytest.raises(UserError) as caught:
+        kernelgan.compose(*pair, probes=spoil(images))
+    for fact in ("probes", given, "uint8 (N, 14, 14, 3)", "17"):
+        assert fact in str(caught.value)
 
 
 def test_refitted_heads_need_as_many_parents_as_trunks(pair, make_parents, images):
@@ -413,13 +465,7 @@ def test_refitted_heads_need_as_many_parents_as_trunks(pair, make_parents, image
         refit.refit_heads(make_parents(3), pair, images)
 
 
-def test_compose_refuses_networks_of_other_shapes(pair, make_parents):
-    wider = {
-        **pair.object,
-        "conv2": jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), pair.object["conv2"]),
-    }
-    with pytest.raises(UserError, match="other shapes"):
-        kernelgan.compose(pair.attribute, wider)
+def test_compose_refuses_a_setting_out_of_range(pair):
     with pytest.raises(UserError, match=r"reduce_noise\.images"):
         kernelgan.compose(*pair, images=0)
 

@@ -198,11 +198,10 @@ def probabilities(networks: Any, images: np.ndarray) -> np.ndarray:  # noqa: ANN
     """
     params, alone = check.networks_of(networks, "networks")
     check.check_images(images, params, "images")
-    logits = population_logits(models.network_of(params), params, np.asarray(images)).astype(np.float64)
-    if logits.shape[-1] % 2:
-        raise UserError(
-            f"networks have {logits.shape[-1]} logits; expected two for each concept, no and yes."
-        )
+    network = models.network_of(params)
+    if network.outputs % 2:
+        raise UserError(f"networks have {network.outputs} logits; expected two for each concept, no and yes.")
+    logits = population_logits(network, params, np.asarray(images)).astype(np.float64)
     found = np.exp(-np.logaddexp(0.0, logits[..., NO::2] - logits[..., YES::2]))
     return found[0] if alone else found
 

@@ -210,7 +210,11 @@ def networks_of(zoo: object, name: str) -> tuple[Params, bool]:
     for (layer, part), value in leaves.items():
         axes = len(lead) + (1 if part == "bias" else 2 if layer == "dense" else 4)
         if value.ndim != axes:
-            raise UserError(f"{said} {layer}.{part} {value.shape}; expected {axes} axes, as dense.bias has.")
+            first = ", the first of M networks" if lead else ""
+            raise UserError(
+                f"{said} {layer}.{part} {value.shape} and dense.bias {leaves['dense', 'bias'].shape}; "
+                f"expected {axes} axes of {layer}.{part}{first}."
+            )
     params = {layer: {part: leaves[layer, part] for part in _PARTS} for layer in layers}
     _check_shapes(leaves, models.network_of(params), models.image_size_of(params), said, lead)
     return (params, False) if lead else (jax.tree.map(lambda leaf: leaf[None], params), True)
@@ -300,14 +304,14 @@ def _check_population(params: object, network: models.ConvNet, image_size: int, 
     leaves = _leaves(params, layers, said)
     for (layer, part), value in leaves.items():
         if value.ndim < 2:
-            shape = ", ".join(map(str, ("M", *value.shape)))
+            expected = ", ".join(map(str, ("M", *value.shape)))
             raise UserError(
-                f"{said} {layer}.{part} {value.shape}; expected ({shape}), with a leading axis of M networks."
+                f"{said} {layer}.{part} {value.shape}; expected ({expected}), with a leading axis of M "
+                "networks."
             )
     count, outputs = len(leaves["dense", "bias"]), leaves["dense", "bias"].shape[-1]
     if outputs not in (2, 4):
-        shape = leaves["dense", "bias"].shape
-        raise UserError(f"{said} dense.bias {shape}; expected (M, 2) or (M, 4), M networks.")
+        raise UserError(f"{said} dense.bias ({count}, {outputs}); expected (M, 2) or (M, 4), M networks.")
     filters = tuple(int(leaves[layer, "bias"].shape[-1]) for layer in layers[:-1])
     _check_shapes(leaves, network.clone(filters=filters, outputs=outputs), image_size, said, (count,))
 
