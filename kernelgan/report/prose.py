@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernelgan.baselines import PARENTS
+from kernelgan.baselines import CHANCE, PARENTS
 from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TRAININGS, falls
 from kernelgan.report import metrics
-from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Verdict
+from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Statistic, Verdict
 
 OUTCOMES = {
     "above": "above",
@@ -24,6 +24,10 @@ _INVERTED = 0.3
 _REFERENCES = ("trained apart", "same size", "two nets", "reference")
 """Kinds of methods that are trained, or larger, and so should be above merges."""
 _FEW_RIVALS = 3
+_LARGEST_GAIN = 0.5
+"""Of an AUROC over chance."""
+_LEAST_WAY = 0.05
+"""From chance to the reference; of less no share is shown."""
 
 
 def tone(verdict: Verdict) -> str:
@@ -353,8 +357,11 @@ def _side(record: Measured, placebo: str) -> str:
 def _detectable(record: Measured) -> list[str]:
     """What the tests behind the verdict could have found."""
     gain = record.verdict.detectable
-    if not math.isfinite(gain):
-        return []
+    if not gain <= _LARGEST_GAIN:
+        return [
+            "The run is too small to find any gain with 80% power: more networks (at least eight) and more "
+            "test images are needed."
+        ]
     return [f"A gain of {gain:.3f} over each method that it must beat would be found with 80% power."]
 
 
@@ -428,7 +435,7 @@ def _recovered(record: Measured) -> list[str]:
             "Beware: even the networks trained on the conjunction are not clearly above random networks, so "
             "this test can hardly show any difference."
         ]
-    share = 100 * record.methods[record.verdict.best].recovered.mean
+    share = 100 * recovered(record, record.methods[record.verdict.best]).mean
     if not math.isfinite(share):
         return []
     much = f"{share:.0f}%" if round(share) > 0 else f"nothing ({round(share)}%)"
@@ -436,6 +443,14 @@ def _recovered(record: Measured) -> list[str]:
         f"It recovers {much} of the way from chance (0.5, or random networks where they are above it) to "
         "networks trained on the conjunction."
     ]
+
+
+def recovered(record: Measured, row: Row) -> Statistic:
+    """The share that a method recovers; none where the reference is hardly above chance."""
+    reference, floor = (
+        record.figure(name).mean for name in (record.verdict.reference, record.verdict.floor)
+    )
+    return NOTHING if reference < max(CHANCE, floor) + _LEAST_WAY else row.recovered
 
 
 def marks(record: Measured) -> dict[str, str]:
