@@ -117,7 +117,7 @@ def markdown(said: Mapping[str, str], *, title: str = "") -> str:
     lines = [f"# {title or said['name']}", "", "| | |", "| --- | --- |"]
     rows = [f"| {name} | {' '.join(text.split())} |".replace("|  |", "| - |") for name, text in said.items()]
     images = "validation" if any(name.endswith(_VALIDATION) for name in said) else "test"
-    note = f"Figures are means over all networks with 95% intervals, on {images} images; written by kernelgan."
+    note = f"Figures are means over all networks with 95% intervals, on {images} images."
     return "\n".join([*lines, *rows, "", note, ""])
 
 

@@ -340,11 +340,10 @@ def _read(
         )
     notes = []
     if broken:
-        notes.append(f"{len(broken)} of {total} images cannot be read, skipped: {_listed(broken)}.")
+        notes.append(f"Images that cannot be read are skipped ({len(broken)} of {total}): {_listed(broken)}.")
     if not_images:
-        are = "file is no image" if len(not_images) == 1 else "files are no images"
-        notes.append(f"{len(not_images)} {are}, ignored: {_listed(not_images)}.")
-    notes += [f"{len(names)} {remark}: {_listed(names)}." for remark, names in sorted(remarks.items())]
+        notes.append(f"Files that are no images are ignored ({len(not_images)}): {_listed(not_images)}.")
+    notes += [f"{remark} ({len(names)}): {_listed(names)}." for remark, names in sorted(remarks.items())]
     places, kept, more = _without_copies(kept, content_hashes(np.stack(decoded)))
     notes += more
     images = ImageSet(
@@ -385,14 +384,12 @@ def _without_copies(
         else:
             stay[earlier] = merged
             copies.append(f"{file.name} (as {files[earlier].name})")
-    have = "file has the content of another and counts" if len(copies) == 1 else (
-        "files have the content of another and count"
-    )
-    fine = " The same file in both random folders is fine." if any(
-        copy.count("/random/") == 2 for copy in copies
-    ) else ""
-    notes = [f"{len(copies)} {have} once: {_listed(copies, _LISTED_COPIES)}.{fine}"]
-    return [*stay], [*stay.values()], notes if copies else []
+    if not copies:
+        return [*stay], [*stay.values()], []
+    note = f"Files of equal content count once ({len(copies)}): {_listed(copies, _LISTED_COPIES)}."
+    if any(copy.count("/random/") == 2 for copy in copies):
+        note += " The same file in both random folders is fine."
+    return [*stay], [*stay.values()], [note]
 
 
 def _merged(a: _File, b: _File) -> _File | None:

@@ -9,7 +9,18 @@ from pathlib import Path
 from kernelgan.baselines import CHANCE, PARENTS
 from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TRAININGS, falls
 from kernelgan.report import metrics
-from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Statistic, Verdict
+from kernelgan.results import (
+    ANSWERS,
+    NOTHING,
+    Comparison,
+    Measured,
+    Overall,
+    Pair,
+    Row,
+    Run,
+    Statistic,
+    Verdict,
+)
 
 OUTCOMES = {
     "above": "above",
@@ -358,6 +369,8 @@ def _detectable(record: Measured) -> list[str]:
     """What the tests behind the verdict could have found."""
     gain = record.verdict.detectable
     if not gain <= _LARGEST_GAIN:
+        if record.verdict.answer == "yes" or {"leak", "left out"} & {*record.verdict.broken}:
+            return []
         return [
             "The run is too small to find any gain with 80% power: more networks (at least eight) and more "
             "test images are needed."
@@ -447,9 +460,7 @@ def _recovered(record: Measured) -> list[str]:
 
 def recovered(record: Measured, row: Row) -> Statistic:
     """The share that a method recovers; none where the reference is hardly above chance."""
-    reference, floor = (
-        record.figure(name).mean for name in (record.verdict.reference, record.verdict.floor)
-    )
+    reference, floor = (record.figure(name).mean for name in (record.verdict.reference, record.verdict.floor))
     return NOTHING if reference < max(CHANCE, floor) + _LEAST_WAY else row.recovered
 
 
