@@ -143,6 +143,7 @@ def verdict(record: Measured) -> list[str]:
         *(binding(record) if isinstance(record, Pair) else []),
         *_copied(record),
         _required(record),
+        *_others(record),
         *_placebos(record),
         *_trainings(best),
         *_behind(best),
@@ -416,6 +417,27 @@ def _required(record: Measured) -> str:
     ]
     total = sum(map(len, groups.values()))
     return f"Of the {total} that it must beat (nulls, parents and merges) it is {'; '.join(words)}."
+
+
+def _others(record: Measured) -> list[str]:
+    """Each other generated method: how many of the same methods it is above, and the strongest it is not."""
+    required = [each.rival for each in record.verdict.comparisons if each.required]
+    words = []
+    for row in record.methods.values():
+        tests = record.tests.get(row.name, {})
+        if row.kind != "generated" or row.name == record.verdict.best or not record.figure(row.name).known:
+            continue
+        above = [
+            rival
+            for rival in required
+            if rival in tests and tests[rival].difference.mean > 0 and clear(tests[rival].p_adjusted)
+        ]
+        rest = [rival for rival in required if rival not in above]
+        rest.sort(key=lambda rival: -record.figure(rival).mean)
+        more = f", not {joined(rest[:_FEW_RIVALS], 'or')}" if rest else ""
+        figure = record.figure(row.name).mean
+        words.append(f"{row.name} ({figure:.3f}) is above {len(above)} of them{more}")
+    return [f"The other generated methods: {'; '.join(words)}."] if words else []
 
 
 def _to_reach(record: Measured) -> list[str]:
