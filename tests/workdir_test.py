@@ -6,10 +6,12 @@ import fcntl
 import json
 import re
 import shutil
+import types
 
 import pytest
 
 from configs import tiny
+from kernelgan import evidence
 from kernelgan import workdir as workdir_lib
 from kernelgan.types import UserError
 
