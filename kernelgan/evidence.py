@@ -163,7 +163,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
             "splits": plan.splits,
             "contact_sheet": {"rows": list(shown), "columns": list(columns)},
         },
-        "timings": workdir_lib.timings(of.stages.workdir),
+        "timings": _timings(of),
         "pairs": pairs,
         "skipped": [
             {"attribute": attribute, "object": thing, "reason": reason}
@@ -177,6 +177,13 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         (of.stages.workdir / name).unlink(missing_ok=True)
     results.write_results(of.stages.workdir, run, arrays)
     _register(of, networks, _figures(run))
+
+
+def _timings(of: Run) -> dict[str, float]:
+    """Seconds by stage, without those of generators that an earlier attempt had and this run has not."""
+    names = {"", *(loaded.name for loaded in of.generators)}
+    kept = workdir_lib.timings(of.stages.workdir)
+    return {stage: seconds for stage, seconds in kept.items() if stage.partition("/")[2] in names}
 
 
 def _measured(

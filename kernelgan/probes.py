@@ -75,8 +75,10 @@ def _noise(count: int, seed: int, size: int) -> np.ndarray:
 
 def _leaves(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
     """One batch of `noise`."""
-    mean = rng.uniform(30, 225, (count, 3))
-    contrast = rng.uniform(60, 130, (count, 1))
+    light = rng.uniform(30, 225, (count, 1))
+    strength = rng.uniform(0, 1, (count, 1)) ** 2  # of the tint: most images have little colour, some much
+    mean = light + strength * (rng.uniform(30, 225, (count, 3)) - light)
+    contrast = rng.uniform(20, 110, (count, 1))
     grey = rng.uniform(0.8, 1, (count, 1))  # how much the channels have in common
     drawn = rng.standard_normal((_LEAVES, count, 4))
     colours = mean + contrast * (np.sqrt(grey) * drawn[..., :1] + np.sqrt(1 - grey) * drawn[..., 1:])
@@ -123,7 +125,7 @@ def noise(count: int, *, seed: int = 0, size: int = 32) -> np.ndarray:
 
     They have the edges, corners and even regions of photographs (Lee, Mumford and Huang, 2001), and networks
     that learn from them learn some of what photographs teach (Baradad et al., arXiv:2106.05963). Each image
-    has a mean colour, a contrast and a correlation between its channels of its own.
+    has a mean colour, a contrast and a correlation between its channels of its own; most have little colour.
 
     Args:
       count: images ``N``.

@@ -36,7 +36,7 @@ class Progress:
     """
 
     def __init__(self, stage: str) -> None:
-        """Names the stage; nothing is shown before the first call."""
+        """Names the stage; nothing is shown yet."""
         self._stage = stage
         self._bar: tqdm | None = None
         self._start = self._last = time.monotonic()
@@ -65,6 +65,11 @@ class Progress:
                 self._last = time.monotonic()
                 parts = (f"{self._stage:{WIDTH}s} {done}/{total}", self._left(done, total), text)
                 print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    def begin(self) -> None:
+        """Says in one line that the stage begins, before what may be minutes of compilation."""
+        compiles = "" if self._stage in ("data", "evaluate", "report") else "; the first step compiles"
+        print(f"{self._stage:{WIDTH}s} begins{compiles}", file=sys.stderr, flush=True)
 
     def _left(self, done: int, total: int) -> str:
         """``1:05 left``, at the pace since the first call; "" where that is not known, or all is done."""

@@ -21,6 +21,8 @@ from kernelgan.results import Pair, Row, Run
 from kernelgan.types import Array, UserError
 
 _SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
+_VALIDATION = ", validation"
+"""After the name of a figure of a zoo."""
 _FIGURES = (
     *("auroc.worst", "auroc.vs_attribute_only", "auroc.vs_object_only", "auroc.vs_neither", "auroc.vs_rest"),
     *("balanced_accuracy", "average_precision", "recall", "recovered", "novelty.distance"),
@@ -62,7 +64,7 @@ def card(run: Path, network: str, zoo: Mapping[str, object] | None = None) -> di
         said |= _of_row(pair, row)
     elif zoo is not None:
         scores = pair.zoo.get(str(zoo["kind"]), {}) if zoo["concept"] in pair.title.split(" ") else {}
-        said |= {f"{metrics.title(name)}, validation": value.text() for name, value in scores.items()}
+        said |= {f"{metrics.title(name)}{_VALIDATION}": value.text() for name, value in scores.items()}
     return said | {
         "images": done.data.source,
         "run": done.name,
@@ -114,7 +116,8 @@ def markdown(said: Mapping[str, str], *, title: str = "") -> str:
     """A card as a page."""
     lines = [f"# {title or said['name']}", "", "| | |", "| --- | --- |"]
     rows = [f"| {name} | {' '.join(text.split())} |".replace("|  |", "| - |") for name, text in said.items()]
-    note = "Figures are means over all networks with 95% intervals, on test images; written by kernelgan."
+    images = "validation" if any(name.endswith(_VALIDATION) for name in said) else "test"
+    note = f"Figures are means over all networks with 95% intervals, on {images} images."
     return "\n".join([*lines, *rows, "", note, ""])
 
 

@@ -358,7 +358,7 @@ def _fitted(
         )
         return {"state": serialization.to_state_dict(made.state), "history": made.history}
 
-    found = of.stages.once(stage, key, work, timing="fit")
+    found = of.stages.once(stage, key, work, timing=f"fit/{loaded.name}")
     return base.Fitted(base.from_dict(task, found["state"]), found["history"])
 
 
@@ -549,7 +549,7 @@ def generate_placebos(
             return rows
 
         stage = f"placebos/{loaded.name}"
-        found = of.stages.once(stage, key, work, timing="placebos")
+        found = of.stages.once(stage, key, work, timing=stage)
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
     return made
 

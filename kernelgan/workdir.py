@@ -244,6 +244,7 @@ def staged(workdir: Path, name: str, stage: str = "") -> Iterator[Progress]:
       stage: what its seconds are kept under; "": its name.
     """
     progress = Progress(named(name, stage))
+    progress.begin()
     try:
         yield progress
     except BaseException:

@@ -112,6 +112,8 @@ def test_a_zoo_is_released_with_splits_metrics_and_a_card_and_read_again(
     assert [row["network"] for row in index] == list("0123")
     assert {row["split"] for row in index} <= {"train", "validation", "test"}
     assert len(list(csv.DictReader((tmp_path / "cats/metrics.csv").open()))) == 4 * 2  # epochs
+    assert "on test images" in release.markdown({"name": "cat", "AUROC": "0.6"})
+    assert "on validation images" in release.markdown({"name": "cat", "AUROC, validation": "0.6"})
     assert "| networks trained on cat |" in (tmp_path / "cats/README.md").read_text().replace(
         "what it is ", ""
     )

@@ -115,7 +115,7 @@ def test_files_that_are_no_images_are_ignored_and_noted(layout):
     (layout / "black/black/readme.txt").write_text("x")
     source = _load(layout, broken_share=0.0)
     assert len(source.train) == 12
-    assert "1 files are no images" in source.notes[0]
+    assert "no images are ignored (1)" in source.notes[0]
     assert "black/black/readme.txt (not an image)" in source.notes[0]
 
 
@@ -139,7 +139,7 @@ def test_broken_images_are_skipped_and_named(layout):
     source = _load(layout, broken_share=3 / 18)
     assert len(source.train) == 9
     note = source.notes[0]
-    assert note.startswith("3 of 18 images cannot be read and were skipped: black/black/0.png (")
+    assert note.startswith("Images that cannot be read are skipped (3 of 18): black/black/0.png (")
     assert "cat/cat/0.png" in note
     assert "cat/random/0.png (not an image)" in note
 
@@ -177,7 +177,7 @@ def test_links_without_a_target_are_images_that_cannot_be_read(layout):
     with pytest.raises(UserError, match=r"2 of 18 images .*cat/cat/1.png \(a link to a file that is not"):
         _load(layout, broken_share=0.0)
     source = _load(layout, broken_share=0.2)
-    assert "2 of 18 images cannot be read" in source.notes[0]
+    assert "(2 of 18)" in source.notes[0]
 
 
 def test_a_pipe_and_a_link_to_itself_are_not_waited_for(layout):
@@ -245,9 +245,17 @@ def test_copies_under_one_label_count_once(layout):
     shutil.copy(layout / "black/black/0.png", layout / "black/black/copy.png")
     source = _load(layout)
     assert len(source.train) == 12
-    assert "2 files have the content of another" in source.notes[0]
+    assert "count once (2)" in source.notes[0]
     assert "cat/random/copy.png (as black/random/0.png)" in source.notes[0]
+    assert "both random folders is fine" in source.notes[0]
     _split(source)
+
+
+def test_of_many_copies_few_are_named(layout):
+    for number in range(5):
+        shutil.copy(layout / "black/black/0.png", layout / f"black/black/copy{number}.png")
+    note = _load(layout).notes[0]
+    assert (note.count("(as "), "and 2 more" in note, "random" in note) == (3, True, False)
 
 
 def test_a_copy_whose_quadrant_is_known_says_it_for_both(layout):

@@ -1,6 +1,7 @@
 """The library as docs/library.py shows it: the script itself, with smaller numbers."""
 
 import contextlib
+import importlib.util
 import io
 import re
 from pathlib import Path
@@ -260,3 +261,23 @@ def test_noise_has_the_spectrum_of_photographs_edges_and_colour_casts():
     steps = np.abs(np.diff(images.mean(axis=-1), axis=1)).reshape(200, -1)
     edges = np.percentile(steps, 95, axis=1) / np.maximum(np.median(steps, axis=1), 0.5)
     assert np.median(edges) > 5  # few large steps; of pink noise alone it is 2.9
+
+
+def _example(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPT.parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_of_three_concepts_takes_the_worst_combination_and_refuses_an_empty_one():
+    worst = _example("three_concepts").worst_combination
+    rng = np.random.default_rng(0)
+    holds = rng.random((400, 3)) < 0.5
+    knows = np.where(holds, 2.0, -2.0)[None] + rng.normal(size=(3, 400, 3))
+    assert worst(knows, holds) > 0.95
+    assert worst(np.where([False, True, True], knows, 0.0), holds) == pytest.approx(
+        0.5, abs=0.1
+    )  # one is missing
+    with pytest.raises(ValueError, match="'cat': True"):
+        worst(knows[:, ~holds[:, 1]], holds[~holds[:, 1]])

@@ -86,3 +86,12 @@ def test_an_interval_over_pairs_is_cut_when_it_is_read():
     pair["methods"][name]["auroc"]["worst"] = statistic(0.99, 0.2)
     (found,) = run_of(pair).pairs
     assert found.methods[name].auroc["worst"].high == 1.0
+
+
+def test_of_every_other_generated_method_it_is_said_what_it_is_above():
+    (weak, strong) = (run_of(pair_result(generated=(other, 0.70))).pairs[0] for other in (0.50, 0.65))
+    (line,) = prose._others(weak)
+    assert line in prose.verdict(weak)
+    assert "cyclegan_a2b (0.500) is above 1 of them, not attribute_only, average or object_only" in line
+    (line,) = prose._others(strong)
+    assert line.endswith("cyclegan_a2b (0.650) is above 4 of them.")

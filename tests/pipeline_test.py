@@ -161,8 +161,8 @@ def test_rows_added_to_a_finished_run_alone_are_measured_until_it_has_every_meth
     assert run.config["model"]["filters"] == [2, 2]
     assert path.stat().st_size > 10_000
     timings = run.timings
-    made = ["generate/cyclegan", "placebos"]
-    assert list(timings) == ["data", "zoo", "fit", "baselines", *made, "evaluate"]
+    made = ["generate/cyclegan", "placebos/cyclegan"]
+    assert list(timings) == ["data", "zoo", "fit/cyclegan", "baselines", *made, "evaluate"]
     generated = pair.of_kind("generated")
     assert all(row.digest and row.steps and row.images == 0 for row in generated)
     placebos = {f"{side}_{word}" for side in ("attribute", "object") for word in ("random", "opposite")}

@@ -113,12 +113,12 @@ def _with_rare(source):
 
 def test_a_rare_pair_is_refused_or_left_out_and_named(source):
     source = _with_rare(source)
-    with pytest.raises(UserError, match=r"'red car' has too few test images in quadrant a&o: found 2"):
+    with pytest.raises(UserError, match=r"'red car' has too few test images of 'red car': found 2"):
         plan_lib.make_plan(_matrix(), source)
     plan = plan_lib.make_plan(_matrix(pairs__skip_rare=True), source)
     assert [pair.split.name for pair in plan.pairs] == ["black cat", "black car", "red cat"]
     assert [pair.number for pair in plan.pairs] == [0, 1, 2]
-    assert plan.skipped == (("red", "car", "2 test images of both, needed 4"),)
+    assert plan.skipped == (("red", "car", "2 test images of 'red car', needed 4"),)
     assert plan.words()[-1] == "left out for too few images: red car; the report lists them"
     # What a rare pair would have excluded is not excluded for its sake.
     grouped = plan_lib.make_plan(_matrix(pairs__skip_rare=True, pairs__exclude="all"), source)

@@ -51,6 +51,14 @@ def test_a_part_is_called_after_its_stage(part, shown):
     assert progress.named(*part) == shown
 
 
+@pytest.mark.parametrize(("stage", "compiles"), [("fit/cyclegan", True), ("report", False)])
+def test_a_stage_says_that_it_begins(capsys, stage, compiles):
+    progress.Progress(stage).begin()
+    said = capsys.readouterr().err
+    assert said.split()[:2] == [stage, "begins" + ";" * compiles]
+    assert ("compiles" in said) == compiles
+
+
 def test_what_is_at_work_is_named(capsys, clock):
     show = progress.Progress("evaluate")
     show.doing = "zipit"

@@ -170,19 +170,17 @@ def test_groups_of_other_quadrants_have_another_key(source):
 def test_too_few_images_name_the_quadrant_and_the_field(source):
     with pytest.raises(
         UserError,
-        match=r"pair 'black cat' has too few training images in quadrant a&!o: found \d+, needed 999.*lower "
-        r"data.minimum_train",
+        match=r"pair 'black cat' has too few training images of 'black, not cat': found \d+, needed 999.*"
+        r"lower data.minimum_train",
     ):
         quadrants.split(partition(source, Limits(999, 3)), "black", "cat")
     with pytest.raises(
         UserError,
-        match=r"pair 'black cat' has too few test images in quadrant a&o: found \d+, needed 999.*lower "
+        match=r"pair 'black cat' has too few test images of 'black cat': found \d+, needed 999.*lower "
         r"data.minimum_test",
     ):
         quadrants.split(partition(source, Limits(5, 999)), "black", "cat")
-    with pytest.raises(
-        UserError, match=r"too few validation images in quadrant .*needed 1.* raise data.validation"
-    ):
+    with pytest.raises(UserError, match=r"too few validation images of .*needed 1.* raise data.validation"):
         quadrants.split(partition(source, share=1e-6), "black", "cat")
     everything = ["cat", "dog", "car"]
     with pytest.raises(
@@ -220,14 +218,14 @@ def test_too_few_unnamed_others_stop(source):
     is_conjunction = quadrants.quadrant_of(source.test, "black", "cat") == Quadrant.CONJUNCTION
     source.test.attributes["black"][~is_conjunction] = -1
     source.test.rest[np.flatnonzero(~is_conjunction)[:2]] = True
-    with pytest.raises(UserError, match=r"quadrant rest .*: found 2, needed 3"):
+    with pytest.raises(UserError, match=r"'anything but black cat': found 2, needed 3"):
         quadrants.split(partition(source), "black", "cat")
 
 
 def test_a_test_set_with_some_quadrants_named_needs_all(source):
     source.test.attributes["black"][source.test.attributes["black"] == 0] = -1
     source.test.rest[source.test.attributes["black"] == -1] = True
-    with pytest.raises(UserError, match=r"too few test images in quadrant !a&o: found 0, needed 3"):
+    with pytest.raises(UserError, match=r"too few test images of 'cat, not black': found 0, needed 3"):
         quadrants.split(partition(source), "black", "cat")
 
 

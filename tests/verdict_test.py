@@ -110,7 +110,7 @@ def test_copies_of_a_parent_do_not_compose(distance, copied):
     verdict, lines = verdict_on(made), prose.summary(run_of(made))
     assert verdict.copies == copied
     assert (verdict.answer == "no") == copied
-    assert any("80%" in line for line in lines) == copied
+    assert any("80% of the images" in line for line in lines) == copied
 
 
 @pytest.mark.parametrize(
@@ -294,6 +294,26 @@ def test_the_gain_that_would_be_found_is_that_over_the_hardest_rival():
     tests = made["tests"]["cyclegan_b2a"]
     assert found.detectable == max(tests[name]["detectable"] for name in required)
     assert f"A gain of {found.detectable:.3f}" in " ".join(prose.summary(run_of(made)))
+
+
+@pytest.mark.parametrize(("gain", "small"), [(0.2, False), (0.5, False), (1.162, True), (None, True)])
+def test_a_run_that_finds_only_impossible_gains_is_called_too_small(gain, small):
+    made = pair_result()
+    made["null_test"]["p_adjusted"] = 0.3  # no "yes"
+    for test in made["tests"]["cyclegan_b2a"].values():
+        test["detectable"] = gain
+    said = " ".join(prose.summary(run_of(made)))
+    assert ("too small to find any gain" in said) == small
+    assert ("A gain of" in said) != small
+
+
+@pytest.mark.parametrize(("reference", "shown"), [(0.56, True), (0.54, False)])
+def test_no_share_is_shown_of_hardly_any_way(reference, shown):
+    made = pair_result(random=0.4, trained_on_conjunction=reference)
+    pair = run_of(made).pairs[0]
+    row = pair.methods["cyclegan_b2a"]
+    assert row.recovered.known
+    assert prose.recovered(pair, row).known == shown
 
 
 @pytest.mark.parametrize(

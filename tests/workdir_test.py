@@ -6,10 +6,12 @@ import fcntl
 import json
 import re
 import shutil
+import types
 
 import pytest
 
 from configs import tiny
+from kernelgan import evidence
 from kernelgan import workdir as workdir_lib
 from kernelgan.types import UserError
 
@@ -173,6 +175,13 @@ def test_a_plan_comes_back_and_what_cannot_be_read_is_not_damaged(tmp_path, monk
     monkeypatch.setattr(type(tmp_path), "read_text", _failing(errno.EIO))
     with pytest.raises(UserError, match=r"plan\.json cannot be read"):
         workdir_lib.read_plan(tmp_path)
+
+
+def test_results_keep_no_timings_of_generators_that_were_dropped(tmp_path):
+    (tmp_path / "timings.json").write_text('{"zoo": 1, "fit/old": 2, "fit/new": 3, "placebos/old": 4}')
+    generators = (types.SimpleNamespace(name="new"),)
+    run = types.SimpleNamespace(generators=generators, stages=types.SimpleNamespace(workdir=tmp_path))
+    assert evidence._timings(run) == {"zoo": 1, "fit/new": 3}
 
 
 @pytest.mark.parametrize("damaged", [False, True])

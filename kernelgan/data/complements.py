@@ -27,6 +27,11 @@ def is_complement(name: str) -> bool:
     return name.strip().startswith(PREFIX)
 
 
+def negated(name: str) -> str:
+    """The complement of a concept or of a complement."""
+    return base(name) if is_complement(name) else PREFIX + name
+
+
 def bases(names: Sequence[str]) -> tuple[str, ...]:
     """The concepts behind names, each once."""
     return tuple(dict.fromkeys(map(base, names)))

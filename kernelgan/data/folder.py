@@ -25,7 +25,7 @@ import dataclasses
 import errno
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,12 @@ from kernelgan.types import UserError
 CSV_NAME = "images.csv"
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 """Files, in lower case, that operating systems leave in folders of pictures."""
-CONJUNCTION_ONLY = "The folder has no train/1: the reference (trained_on_conjunction) cannot be trained."
+CONJUNCTION_ONLY = (
+    "The folder has no train/1, which is optional: images of the conjunction, for the reference row "
+    "(trained_on_conjunction) only. Without it that row is left out."
+)
 _LISTED = 20
+_LISTED_COPIES = 3
 _PROGRESS_EVERY = 50
 
 
@@ -336,10 +340,10 @@ def _read(
         )
     notes = []
     if broken:
-        notes.append(f"{len(broken)} of {total} images cannot be read and were skipped: {_listed(broken)}.")
+        notes.append(f"Images that cannot be read are skipped ({len(broken)} of {total}): {_listed(broken)}.")
     if not_images:
-        notes.append(f"{len(not_images)} files are no images and were ignored: {_listed(not_images)}.")
-    notes += [f"{len(names)} {remark}: {_listed(names)}." for remark, names in sorted(remarks.items())]
+        notes.append(f"Files that are no images are ignored ({len(not_images)}): {_listed(not_images)}.")
+    notes += [f"{remark} ({len(names)}): {_listed(names)}." for remark, names in sorted(remarks.items())]
     places, kept, more = _without_copies(kept, content_hashes(np.stack(decoded)))
     notes += more
     images = ImageSet(
@@ -380,8 +384,12 @@ def _without_copies(
         else:
             stay[earlier] = merged
             copies.append(f"{file.name} (as {files[earlier].name})")
-    notes = [f"{len(copies)} files have the content of another and count once: {_listed(copies)}."]
-    return [*stay], [*stay.values()], notes if copies else []
+    if not copies:
+        return [*stay], [*stay.values()], []
+    note = f"Files of equal content count once ({len(copies)}): {_listed(copies, _LISTED_COPIES)}."
+    if any(copy.count("/random/") == 2 for copy in copies):
+        note += " The same file in both random folders is fine."
+    return [*stay], [*stay.values()], [note]
 
 
 def _merged(a: _File, b: _File) -> _File | None:
@@ -404,7 +412,6 @@ def _merged(a: _File, b: _File) -> _File | None:
     return dataclasses.replace(a, attributes=held[0], objects=held[1]) if together == alone else None
 
 
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+def _listed(names: Sequence[str], most: int = _LISTED) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

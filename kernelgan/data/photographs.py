@@ -47,8 +47,8 @@ class Photograph(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-TRANSPARENT = "images have transparent parts, which are read as white"
-ANIMATED = "files hold several pictures, of which the first is read"
+TRANSPARENT = "Images have transparent parts, which are read as white"
+ANIMATED = "Files hold several pictures, of which the first is read"
 
 
 def read_image(path: str | Path, image_size: int) -> np.ndarray:

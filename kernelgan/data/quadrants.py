@@ -18,12 +18,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import chex
 import numpy as np
 
+from kernelgan.data import complements
 from kernelgan.data.images import ImageSet, Source, content_fractions, content_hashes
 from kernelgan.types import LEFT_OUT, Quadrant, UserError
 
@@ -31,7 +32,6 @@ Kind = Literal["attribute", "object"]
 """Of a concept."""
 
 _LISTED_COPIES = 10
-_OF_QUADRANT = ("both", "the attribute alone", "the object alone", "neither", "the rest")
 
 
 class TooFewError(UserError):
@@ -217,17 +217,21 @@ def split(part: Partition, attribute: str, object_name: str) -> PairSplit:
         test=_capped(quadrant_of(test, attribute, object_name), part.test_order, limits.maximum_test),
     )
     whose = f"pair {pair.name!r}"
+    not_a, not_o = map(complements.negated, (attribute, object_name))
+    words = (
+        *(pair.name, f"{attribute}, {not_o}", f"{object_name}, {not_a}", f"{not_a}, {not_o}"),
+        f"anything but {pair.name}",
+    )
     distilled = distilled_groups(pair)
-    _check_learnable(distilled, limits.minimum_train, whose)
+    _check_learnable(distilled, limits.minimum_train, whose, words)
     scored: tuple[Quadrant, ...] = (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER)
     if np.isin(pair.test, scored).any():
         pair.test[pair.test == Quadrant.REST] = LEFT_OUT  # of no use beside quadrants that are known
     else:
         scored = (Quadrant.REST,)
     for number in (Quadrant.CONJUNCTION, *scored):
-        _check_enough(
-            int((pair.test == number).sum()), limits.minimum_test, whose, number, "test", "data.minimum_test"
-        )
+        count = int((pair.test == number).sum())
+        _check_enough(count, limits.minimum_test, whose, words[number], "test", "data.minimum_test")
     return pair
 
 
@@ -320,7 +324,8 @@ def zoo_groups(part: Partition, kind: Kind, concept: str, excluded: Sequence[str
         (positive, Quadrant.NEITHER),
     )
     whose = f"zoo of the {kind} {concept!r} without {_listed(excluded)}"
-    _check_learnable(groups, part.limits.minimum_train, whose)
+    words = {positive: concept, Quadrant.NEITHER: complements.negated(concept)}
+    _check_learnable(groups, part.limits.minimum_train, whose, words)
     return groups
 
 
@@ -397,20 +402,23 @@ def _groups(train: np.ndarray, validation: np.ndarray, quadrants: Sequence[int])
     return Groups(quadrants=tuple(quadrants), train=members(train), validation=members(validation))
 
 
-def _check_learnable(groups: Groups, minimum: int, whose: str) -> None:
+def _check_learnable(
+    groups: Groups, minimum: int, whose: str, words: Mapping[Quadrant, str] | Sequence[str]
+) -> None:
+    """Refuses too few images in a quadrant; `words` says what its images hold."""
     for number, train, validation in zip(groups.quadrants, groups.train, groups.validation, strict=True):
-        _check_enough(len(train), minimum, whose, Quadrant(number), "training", "data.minimum_train")
-        _check_enough(len(validation), 1, whose, Quadrant(number), "validation", "data.validation_share")
+        what = words[Quadrant(number)]
+        _check_enough(len(train), minimum, whose, what, "training", "data.minimum_train")
+        _check_enough(len(validation), 1, whose, what, "validation", "data.validation_share")
 
 
-def _check_enough(found: int, needed: int, whose: str, number: Quadrant, use: str, field: str) -> None:
+def _check_enough(found: int, needed: int, whose: str, what: str, use: str, field: str) -> None:
     if found < max(needed, 1):
-        what = " (test images known not to be the conjunction)" if number == Quadrant.REST else ""
         remedy = "raise" if field == "data.validation_share" else "lower"
         raise TooFewError(
-            f"The {whose} has too few {use} images in quadrant {number.label}{what}: found {found}, needed "
-            f"{max(needed, 1)}. Add images, choose another pair, or {remedy} {field}.",
-            f"{found} {use} images of {_OF_QUADRANT[number]}, needed {max(needed, 1)}",
+            f"The {whose} has too few {use} images of {what!r}: found {found}, needed {max(needed, 1)}. Add "
+            f"images, choose another pair, or {remedy} {field}.",
+            f"{found} {use} images of {what!r}, needed {max(needed, 1)}",
         )
 
 

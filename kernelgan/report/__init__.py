@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from kernelgan.progress import Progress
 from kernelgan.report.sections import REPORT_FILE, write_report
 from kernelgan.report.terminal import table
 from kernelgan.results import RESULTS_FILE, read_results
@@ -21,7 +22,10 @@ def show(workdir: Path, *, writes: bool = True) -> Path:
     if writes and (
         not path.exists() or path.stat().st_mtime_ns < (workdir / RESULTS_FILE).stat().st_mtime_ns
     ):
+        progress = Progress("report")
+        progress.begin()
         path = write_report(workdir)
+        progress.close("done")
     print(table(read_results(workdir), color=sys.stdout.isatty()), flush=True)
     print(f"\nreport: {path}" + ("" if path.exists() else f" is missing; {workdir} cannot be written"))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import sys
@@ -57,6 +58,7 @@ class MissingError(LookupError):
 
 def png(draw: Callable[[], Figure]) -> bytes:
     """Draws a figure and gives it as a PNG file."""
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it warns that it builds its cache
     try:
         import matplotlib
     except ValueError:  # MPLBACKEND is of no backend; none is used here

@@ -65,7 +65,7 @@ METRICS = {
         "recovered",
         "recov",
         "Recovered: the share of the way from chance (0), which is 0.5, or random networks where they are "
-        "above it, to networks trained on the conjunction (1).",
+        "above it, to networks trained on the conjunction (1); - where these are hardly above chance.",
     ),
     "novelty.distance": Metric(
         "novelty: distance",

@@ -6,10 +6,21 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernelgan.baselines import PARENTS
+from kernelgan.baselines import CHANCE, PARENTS
 from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TRAININGS, falls
 from kernelgan.report import metrics
-from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Verdict
+from kernelgan.results import (
+    ANSWERS,
+    NOTHING,
+    Comparison,
+    Measured,
+    Overall,
+    Pair,
+    Row,
+    Run,
+    Statistic,
+    Verdict,
+)
 
 OUTCOMES = {
     "above": "above",
@@ -24,6 +35,10 @@ _INVERTED = 0.3
 _REFERENCES = ("trained apart", "same size", "two nets", "reference")
 """Kinds of methods that are trained, or larger, and so should be above merges."""
 _FEW_RIVALS = 3
+_LARGEST_GAIN = 0.5
+"""Of an AUROC over chance."""
+_LEAST_WAY = 0.05
+"""From chance to the reference; of less no share is shown."""
 
 
 def tone(verdict: Verdict) -> str:
@@ -128,6 +143,7 @@ def verdict(record: Measured) -> list[str]:
         *(binding(record) if isinstance(record, Pair) else []),
         *_copied(record),
         _required(record),
+        *_others(record),
         *_placebos(record),
         *_trainings(best),
         *_behind(best),
@@ -353,8 +369,13 @@ def _side(record: Measured, placebo: str) -> str:
 def _detectable(record: Measured) -> list[str]:
     """What the tests behind the verdict could have found."""
     gain = record.verdict.detectable
-    if not math.isfinite(gain):
-        return []
+    if not gain <= _LARGEST_GAIN:
+        if record.verdict.answer == "yes" or {"leak", "left out"} & {*record.verdict.broken}:
+            return []
+        return [
+            "The run is too small to find any gain with 80% power: more networks (at least eight) and more "
+            "test images are needed."
+        ]
     return [f"A gain of {gain:.3f} over each method that it must beat would be found with 80% power."]
 
 
@@ -398,6 +419,27 @@ def _required(record: Measured) -> str:
     return f"Of the {total} that it must beat (nulls, parents and merges) it is {'; '.join(words)}."
 
 
+def _others(record: Measured) -> list[str]:
+    """Each other generated method: how many of the same methods it is above, and the strongest it is not."""
+    required = [each.rival for each in record.verdict.comparisons if each.required]
+    words = []
+    for row in record.methods.values():
+        tests = record.tests.get(row.name, {})
+        if row.kind != "generated" or row.name == record.verdict.best or not record.figure(row.name).known:
+            continue
+        above = [
+            rival
+            for rival in required
+            if rival in tests and tests[rival].difference.mean > 0 and clear(tests[rival].p_adjusted)
+        ]
+        rest = [rival for rival in required if rival not in above]
+        rest.sort(key=lambda rival: -record.figure(rival).mean)
+        more = f", not {joined(rest[:_FEW_RIVALS], 'or')}" if rest else ""
+        figure = record.figure(row.name).mean
+        words.append(f"{row.name} ({figure:.3f}) is above {len(above)} of them{more}")
+    return [f"The other generated methods: {'; '.join(words)}."] if words else []
+
+
 def _to_reach(record: Measured) -> list[str]:
     """How it does against the goals, each with the difference and its p-value."""
     words = []
@@ -428,7 +470,7 @@ def _recovered(record: Measured) -> list[str]:
             "Beware: even the networks trained on the conjunction are not clearly above random networks, so "
             "this test can hardly show any difference."
         ]
-    share = 100 * record.methods[record.verdict.best].recovered.mean
+    share = 100 * recovered(record, record.methods[record.verdict.best]).mean
     if not math.isfinite(share):
         return []
     much = f"{share:.0f}%" if round(share) > 0 else f"nothing ({round(share)}%)"
@@ -436,6 +478,12 @@ def _recovered(record: Measured) -> list[str]:
         f"It recovers {much} of the way from chance (0.5, or random networks where they are above it) to "
         "networks trained on the conjunction."
     ]
+
+
+def recovered(record: Measured, row: Row) -> Statistic:
+    """The share that a method recovers; none where the reference is hardly above chance."""
+    reference, floor = (record.figure(name).mean for name in (record.verdict.reference, record.verdict.floor))
+    return NOTHING if reference < max(CHANCE, floor) + _LEAST_WAY else row.recovered
 
 
 def marks(record: Measured) -> dict[str, str]:
