@@ -179,7 +179,7 @@ def test_probabilities_are_the_softmax_of_each_concepts_logits(network, images, 
 
 
 @pytest.mark.parametrize(
-    ("network", "image", "fact"),
+    ("change", "show", "fact"),
     [
         (lambda params: params["conv1"], lambda images: images, "networks has nothing for conv1.kernel"),
         (lambda params: params, lambda images: images[:0], "images is .*at least 1"),
@@ -191,9 +191,9 @@ def test_probabilities_are_the_softmax_of_each_concepts_logits(network, images, 
         ),
     ],
 )
-def test_what_cannot_answer_is_refused(make_parents, images, network, image, fact):
+def test_what_cannot_answer_is_refused(make_parents, images, change, show, fact):
     with pytest.raises(kg.UserError, match=fact):
-        kg.probabilities(network(make_parents(2)), image(images))
+        kg.probabilities(change(make_parents(2)), show(images))
 
 
 @pytest.mark.parametrize(
