@@ -18,11 +18,10 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import kernelgan as kg
-from kernelgan import models, refit
+from kernelgan import refit
 from kernelgan.baselines import nulls
 from kernelgan.data.images import ImageSet
 from kernelgan.generators import placebo
-from kernelgan.types import Params
 
 CONCEPTS = ("black", "cat", "warm")
 TRAINING = {"epochs": 24, "images_per_epoch": 2560, "batch_size": 64, "learning_rate": 0.004, "decay": True}
@@ -44,25 +43,17 @@ def shown_concepts(images: ImageSet) -> np.ndarray:
     return np.stack([labels[name] == 1 for name in CONCEPTS], axis=1)
 
 
-def differences(network: kg.ConvNet, params: Params, images: np.ndarray) -> np.ndarray:
-    """Logit differences of each concept, yes minus no, ``(M, N, K)``."""
-    module = network.clone(outputs=params["dense"]["bias"].shape[-1])
-    run = jax.vmap(lambda one, pixels: models.run_convnet(module, one, pixels)[0], (0, None))
-    logits = np.asarray(jax.jit(run)(params, models.normalise_images(images)), np.float64)
-    return logits[..., 1::2] - logits[..., 0::2]
-
-
 def worst_combination(found: np.ndarray, holds: np.ndarray) -> float:
     """The lowest of the seven AUROCs of each network, mean over networks.
 
     Args:
-      found: logit differences ``(M, N, K)``.
+      found: probabilities ``(M, N, K)``.
       holds: bool ``(N, 3)``, which concepts hold.
 
     Raises:
       ValueError: a combination has no picture.
     """
-    scores, every = -np.logaddexp(0, -found).sum(axis=-1), holds.all(axis=1)
+    scores, every = np.log(found).sum(axis=-1), holds.all(axis=1)
     of_each = []
     for other in itertools.product((False, True), repeat=3):
         alike = (holds == np.array(other)).all(axis=1)
@@ -105,8 +96,8 @@ def main(*, train: int = 24000, test: int = 3000, members: int = 8, seed: int = 
         made[f"placebo: the opposite of {name}"] = kg.compose(*before, placebo.opposite(own), *after)
 
     holds, images = shown_concepts(source.test), source.test.images
-    found = {"three networks": np.concatenate([differences(network, zoo, images) for zoo in zoos], axis=-1)}
-    found |= {name: differences(network, jax.device_get(params), images) for name, params in made.items()}
+    found = {"three networks": np.concatenate([kg.probabilities(zoo, images) for zoo in zoos], axis=-1)}
+    found |= {name: kg.probabilities(params, images) for name, params in made.items()}
     figures = {name: worst_combination(each, holds) for name, each in found.items()}
     print(f"{np.sum(holds.all(axis=1))} of {len(holds)} test pictures show all three concepts.")
     for name, figure in figures.items():

@@ -274,9 +274,9 @@ def test_the_example_of_three_concepts_takes_the_worst_combination_and_refuses_a
     worst = _example("three_concepts").worst_combination
     rng = np.random.default_rng(0)
     holds = rng.random((400, 3)) < 0.5
-    knows = np.where(holds, 2.0, -2.0)[None] + rng.normal(size=(3, 400, 3))
+    knows = 1 / (1 + np.exp(np.where(holds, -4.0, 4.0)[None] + rng.normal(size=(3, 400, 3))))
     assert worst(knows, holds) > 0.95
-    assert worst(np.where([False, True, True], knows, 0.0), holds) == pytest.approx(
+    assert worst(np.where([False, True, True], knows, 0.5), holds) == pytest.approx(
         0.5, abs=0.1
     )  # one is missing
     with pytest.raises(ValueError, match="'cat': True"):
