@@ -84,7 +84,7 @@ def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, ca
     mine = write(MEAN)
     path = pipeline.run(small_config(), copied, generators=[mine])  # with its report
     said = said_of(capsys.readouterr().err)
-    for stage in ("generate/mine", "placebos/mine", "evaluate", "data"):
+    for stage in ("generate/mine", "placebos/mine", "evaluate", "data", "report"):
         assert said.pop(stage) == "done"
     assert set(said.values()) == {"done before"}
     added = measured(copied)
