@@ -4,7 +4,7 @@ Side by side, the filters of two parents are one network of twice the width, and
 is reduced layer by layer. Of a layer's candidates those are picked from whose maps
 the next layer's pre-activations are recovered best; then each is mixed with all others, to recover them
 better (`kernelgan.generators.mixing`). The same least squares gives the next layer's kernels and biases; of
-the last layer's maps, both parents' logit differences are recovered, which gives the heads. Picking columns
+the last layer's maps, the parents' logit differences are recovered, which gives the heads. Picking columns
 by what least squares recovers from them is orthogonal matching pursuit (Pati et al., 1993); for filters, with
 the next layer as the target, it is ThiNet (Luo et al., arXiv:1707.06342).
 """
@@ -37,7 +37,7 @@ LABELS = {
 _Exchange = tuple[jax.Array, jax.Array, jax.Array]  # the chosen, whether it goes on, rounds
 _PLACES = 0  # seed of the places of patches
 _BLOCK = 64  # images
-_LEAST = 0.1  # of the other concept's cost, so that no concept is given up
+_LEAST = 0.1  # of the highest cost, so that no concept is given up
 _GAIN = 1e-5  # of what is explained: less is rounding, no better exchange
 
 
