@@ -6,50 +6,59 @@ import pytest
 
 from kernelgan.evaluation import novelty
 
+DEPTHS = pytest.mark.parametrize("filters", [(6,), (6, 16), (4, 5, 6)])
+
 
 def _networks(seed, count, filters=(6, 16)):
     rng = np.random.default_rng(seed)
-    return (
-        rng.normal(size=(count, 5, 5, 3, filters[0])).astype(np.float32),
-        rng.normal(size=(count, 5, 5, filters[0], filters[1])).astype(np.float32),
-    )
+    channels = itertools.pairwise((3, *filters))
+    return [rng.normal(size=(count, 5, 5, *pair)).astype(np.float32) for pair in channels]
 
 
 def _novelty(networks, parents):
-    return novelty.novelty(*networks, novelty.compare_parents(*parents))
+    return novelty.novelty(networks, novelty.compare_parents(parents))
 
 
-def _reordered(conv1, conv2, seed):
+def _reordered(kernels, seed):
     rng = np.random.default_rng(seed)
-    first, second = rng.permutation(conv1.shape[-1]), rng.permutation(conv2.shape[-1])
-    return conv1[..., first], conv2[..., first, :][..., second]
+    made, order = [], np.arange(kernels[0].shape[3])
+    for kernel in kernels:
+        kernel, order = kernel[..., order, :], rng.permutation(kernel.shape[-1])
+        made.append(kernel[..., order])
+    return made
 
 
-def test_a_reordered_copy_is_at_distance_zero():
-    parents = _networks(0, 5)
-    copies = _reordered(parents[0][3:4], parents[1][3:4], seed=1)
-    assert np.linalg.norm(copies[0] - parents[0][3:4]) > 1
+@DEPTHS
+def test_a_reordered_copy_is_at_distance_zero(filters):
+    parents = _networks(0, 5, filters)
+    copies = _reordered([layer[3:4] for layer in parents], seed=1)
+    assert np.linalg.norm(copies[-1] - parents[-1][3:4]) > 1
     found = _novelty(copies, parents)
     assert found.nearest.tolist() == [3]
     assert found.distance[0] == pytest.approx(0, abs=1e-12)
     assert found.relative_to_nearest[0] == pytest.approx(0, abs=1e-12)
 
 
-def test_noise_on_a_reordered_copy_is_its_distance():
-    parents = _networks(0, 5)
+@DEPTHS
+def test_noise_on_a_reordered_copy_is_its_distance(filters):
+    parents = _networks(0, 5, filters)
     rng = np.random.default_rng(2)
     noise = [0.05 * rng.normal(size=layer[1:2].shape) for layer in parents]
-    noisy = _reordered(parents[0][1:2] + noise[0], parents[1][1:2] + noise[1], seed=1)
-    found = novelty.matched_distances(*noisy, *parents)
+    noisy = _reordered([layer[1:2] + one for layer, one in zip(parents, noise, strict=True)], seed=1)
+    found = novelty.matched_distances(noisy, parents)
     assert found.argmin(axis=1).tolist() == [1]
     assert found[0, 1] == pytest.approx(np.sqrt(sum(np.sum(n**2) for n in noise)))
     assert _novelty(noisy, parents).relative_to_nearest[0] < 0.1
 
 
-def test_a_rescaled_copy_is_at_distance_zero():
-    parents = _networks(0, 5)
-    factor = np.random.default_rng(3).uniform(0.2, 5, parents[0].shape[-1])
-    copies = parents[0][2:3] * factor, 7 * parents[1][2:3] / factor[:, None]
+@DEPTHS
+def test_a_rescaled_copy_is_at_distance_zero(filters):
+    parents = _networks(0, 5, filters)
+    rng, copies, before = np.random.default_rng(3), [], np.ones(3)
+    for layer in parents:
+        factor = rng.uniform(0.2, 5, layer.shape[-1])
+        copies.append(layer[2:3] * factor / before[:, None])
+        before = factor
     found = _novelty(copies, parents)
     assert found.nearest.tolist() == [2]
     assert found.distance[0] == pytest.approx(0, abs=1e-6)
@@ -58,7 +67,7 @@ def test_a_rescaled_copy_is_at_distance_zero():
 def test_unit_filters_of_zeros_stay_zeros():
     first, second = _networks(0, 2)
     first[..., 0] = 0
-    found = novelty.unit_filters(first, second)
+    found = novelty.unit_filters([first, second])
     assert not found[0][..., 0].any()
     assert not found[1][:, :, :, 0].any()
     np.testing.assert_allclose(np.sqrt(np.sum(found[0][..., 1:] ** 2, axis=(1, 2, 3))), 1)
@@ -66,7 +75,7 @@ def test_unit_filters_of_zeros_stay_zeros():
 
 def test_layer_by_layer_matching_agrees_with_trying_every_order():
     own, other = _networks(3, 2, filters=(3, 4)), _networks(4, 3, filters=(3, 4))
-    found = novelty.matched_distances(*own, *other)
+    found = novelty.matched_distances(own, other)
     assert found.shape == (2, 3)
     for m, k in itertools.product(range(2), range(3)):
         first = min(
@@ -79,11 +88,12 @@ def test_layer_by_layer_matching_agrees_with_trying_every_order():
             for order in itertools.permutations(range(4))
         )
         assert found[m, k] == pytest.approx(np.sqrt(first[0] + second), rel=1e-6)
-    np.testing.assert_allclose(novelty.matched_distances(*other, *own), found.T, rtol=1e-6)
+    np.testing.assert_allclose(novelty.matched_distances(other, own), found.T, rtol=1e-6)
 
 
-def test_a_new_network_is_as_far_as_parents_are_from_each_other():
-    found = _novelty(_networks(1, 20), _networks(0, 12))
+@DEPTHS
+def test_a_new_network_is_as_far_as_parents_are_from_each_other(filters):
+    found = _novelty(_networks(1, 20, filters), _networks(0, 12, filters))
     np.testing.assert_allclose(found.relative_to_nearest, 1, atol=0.08)
 
 
@@ -108,15 +118,19 @@ def test_error_overlaps_with_every_parent():
 def test_failures():
     own, parents = _networks(0, 2), _networks(1, 3)
     with pytest.raises(ValueError, match="at least 2 parents"):
-        novelty.compare_parents(parents[0][:1], parents[1][:1])
+        novelty.compare_parents([layer[:1] for layer in parents])
     with pytest.raises(ValueError, match="exact copies"):
-        novelty.compare_parents(*(np.repeat(layer[:1], 3, axis=0) for layer in parents))
+        novelty.compare_parents([np.repeat(layer[:1], 3, axis=0) for layer in parents])
     with pytest.raises(ValueError, match="network kernels must be"):
-        _novelty((own[0], own[1][:1]), parents)
+        _novelty([own[0], own[1][:1]], parents)
+    with pytest.raises(ValueError, match=r"the inputs of the next, got \(2, 5, 5, 3, 6\), \(2, 5, 5, 3, 6\)"):
+        _novelty([own[0], own[0]], parents)
+    with pytest.raises(ValueError, match="got none"):
+        _novelty([], parents)
     with pytest.raises(ValueError, match="kernels of the same shape"):
         _novelty(_networks(0, 2, filters=(6, 8)), parents)
     with pytest.raises(ValueError, match="parent kernels are not finite"):
-        novelty.compare_parents(parents[0] * np.nan, parents[1])
+        novelty.compare_parents([parents[0] * np.nan, parents[1]])
     errors = np.zeros((2, 4), bool)
     with pytest.raises(ValueError, match="nearest must be"):
         novelty.error_overlap(errors, errors, np.array([0, 2]))
@@ -145,12 +159,11 @@ def test_networks_that_are_one_function_count_once(make_parents):
     np.testing.assert_array_equal(novelty.distinct(params), np.arange(5))
 
 
-def test_a_silenced_filter_is_no_novelty():
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(6, 3, 3, 3, 4)), rng.normal(size=(6, 3, 3, 4, 5))
-    parents = novelty.compare_parents(first, second)
-    silent = first.copy()
-    silent[..., 2] = 0
-    found = novelty.novelty(silent, second, parents)
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_silenced_filter_is_no_novelty(layer):
+    kernels = _networks(0, 6, (4, 5, 6))
+    silent = [kernel.copy() for kernel in kernels]
+    silent[layer][..., 2] = 0
+    found = _novelty(silent, kernels)
     np.testing.assert_allclose(found.distance, 0, atol=1e-6)
     np.testing.assert_array_equal(found.nearest, np.arange(6))

@@ -2,19 +2,25 @@
 
 Filters have no order, so distances are taken after matching them layer by layer, as in weight matching
 (Ainsworth, Hayase and Srinivasa, "Git Re-Basin", 2023), here greedily: layer 1 first, by linear assignment,
-then layer 2 with its inputs in layer 1's order. The result is a distance that some reordering of the parent
-attains, hence at least the true distance over all reorderings. Biases and dense layers are left out.
+then each layer with its inputs in the order of the one before. The result is a distance that some reordering
+of the parent attains, hence at least the true distance over all reorderings. Biases and dense layers are left
+out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
 
 from kernelgan.types import Params
+
+Kernels = Sequence[np.ndarray]
+"""Of each layer, kernels ``(M, H, W, I, O)`` of stacked networks."""
 
 _YARDSTICK_PARENTS = 64
 _DIGITS = 9
@@ -42,103 +48,105 @@ class Parents(NamedTuple):
     """Candidates for the nearest parent, see `compare_parents`.
 
     Attributes:
-      conv1: float64 ``(K, H, W, I, O)``, of `unit_filters`.
-      conv2: float64 ``(K, H, W, O, P)``, of `unit_filters`.
+      kernels: of each layer, float64 ``(K, H, W, I, O)``, of `unit_filters`.
       typical_nearest: median distance of a parent to its nearest fellow parent.
     """
 
-    conv1: np.ndarray
-    conv2: np.ndarray
+    kernels: Kernels
     typical_nearest: float
 
 
-def matched_distances(
-    conv1: np.ndarray, conv2: np.ndarray, parents1: np.ndarray, parents2: np.ndarray
-) -> np.ndarray:
+def matched_distances(networks: Kernels, parents: Kernels) -> np.ndarray:
     """L2 distances between networks' kernels after each parent's filters are matched to the network's.
 
     Args:
-      conv1: float ``(M, H, W, I, O)``, such as ``(M, 5, 5, 3, 6)``.
-      conv2: float ``(M, H, W, O, P)``, such as ``(M, 5, 5, 6, 16)``: its inputs are layer 1's filters.
-      parents1: float ``(K, H, W, I, O)``.
-      parents2: float ``(K, H, W, O, P)``.
+      networks: of each layer, float ``(M, H, W, I, O)``, such as ``(M, 5, 5, 3, 6)`` and
+        ``(M, 5, 5, 6, 16)``: the inputs of a layer are the filters of the one before.
+      parents: the same of ``K`` networks.
 
     Returns:
-      float64 ``(M, K)``, over both layers.
+      float64 ``(M, K)``, over all layers.
 
     Raises:
       ValueError: shapes disagree or a kernel is not finite.
     """
-    own1, own2 = _checked(conv1, conv2, "network")
-    other1, other2 = _checked(parents1, parents2, "parent")
-    if own1.shape[1:] != other1.shape[1:] or own2.shape[1:] != other2.shape[1:]:
-        raise ValueError(
-            f"networks {own1.shape[1:]}, {own2.shape[1:]} and parents {other1.shape[1:]}, {other2.shape[1:]} "
-            "must have kernels of the same shape"
-        )
-    filters1, filters2 = own1.shape[-1], own2.shape[-1]
-    # (K, O, H*W*I) and (K, O, P, H*W): what is permuted leads.
-    parents_first = np.moveaxis(other1, -1, 1).reshape(len(other1), filters1, -1)
-    parents_second = np.moveaxis(other2, (3, 4), (1, 2)).reshape(len(other2), filters1, filters2, -1)
-    result = np.empty((len(own1), len(other1)))
-    # Whole filters are copied by these indices: `take_along_axis` would copy number by number.
-    parent, channel = np.arange(len(other1))[:, None], np.arange(filters1)[:, None]
-    for m in range(len(own1)):
-        first = np.moveaxis(own1[m], -1, 0).reshape(filters1, -1)
-        second = np.moveaxis(own2[m], (2, 3), (0, 1)).reshape(filters1, filters2, -1)
-        order1 = best_orders(np.einsum("fd,kgd->kfg", first, parents_first, optimize=True))
-        matched_first = parents_first[parent, order1]
-        matched_second = parents_second[parent, order1]
-        order2 = best_orders(np.einsum("ifd,kigd->kfg", second, matched_second, optimize=True))
-        matched_second = matched_second[parent[:, None], channel, order2[:, None]]
-        silent = ~first.any(axis=1)
-        if silent.any():
-            matched_first[:, silent] = 0
-            matched_second = _without(matched_second, silent)
-        result[m] = np.sqrt(
-            np.sum((first - matched_first) ** 2, axis=(1, 2))
-            + np.sum((second - matched_second) ** 2, axis=(1, 2, 3))
-        )
+    networks, parents = _checked(networks, "network"), _checked(parents, "parent")
+    shapes = [[kernel.shape[1:] for kernel in kernels] for kernels in (networks, parents)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"networks {shapes[0]} and parents {shapes[1]} must have kernels of the same shape")
+    others = [_by_channel(kernel) for kernel in parents]
+    parent = np.arange(len(parents[0]))[:, None]
+    result = np.empty((len(networks[0]), len(parents[0])))
+    for m in range(len(result)):
+        squares: np.ndarray | float = 0.0
+        order: np.ndarray | None = None
+        scale = np.ones((len(parent), networks[0].shape[3]))
+        for kernel, theirs in zip(networks, others, strict=True):
+            own = _by_channel(kernel[m : m + 1])[0]
+            # Whole filters are copied by these indices: `take_along_axis` would copy number by number.
+            matched = theirs if order is None else theirs[parent, order]
+            matched, scale = _rescaled(matched, scale)
+            order = best_orders(np.einsum("ifd,kigd->kfg", own, matched, optimize=True))
+            matched = matched[parent[:, None], np.arange(len(own))[:, None], order[:, None]]
+            heard = own.any(axis=(0, 2))  # a parent with a filter silenced is a copy of it
+            scale = scale[parent, order] * heard
+            squares += np.sum((own - matched * heard[:, None]) ** 2, axis=(1, 2, 3))
+        result[m] = np.sqrt(squares)
     return result
 
 
-def _without(second: np.ndarray, silent: np.ndarray) -> np.ndarray:
-    """Layer 2 of parents ``(K, O, P, H*W)`` without these inputs, its filters of the norms that they had.
-
-    A parent with a filter silenced is a copy of it: what the network has silenced does not count.
-    """
-    norms = np.sqrt(np.sum(second**2, axis=(1, 3), keepdims=True))
-    kept = np.where(silent[:, None, None], 0, second)
-    left = np.sqrt(np.sum(kept**2, axis=(1, 3), keepdims=True))
-    return kept * norms / np.where(left > 0, left, 1)
+def _by_channel(kernels: np.ndarray) -> np.ndarray:
+    """Kernels ``(K, H, W, I, O)`` as ``(K, I, O, H * W)``: what is permuted leads."""
+    count, height, width, inputs, filters = kernels.shape
+    return np.moveaxis(kernels, (3, 4), (1, 2)).reshape(count, inputs, filters, height * width)
 
 
-def unit_filters(conv1: np.ndarray, conv2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same kernels with filters of norm 1, so that a rescaled copy is seen to be a copy.
-
-    A filter of layer 1 times c with layer 2's weights on it times 1 / c is the same function of a ReLU
-    network, and so is a filter of layer 2 times c with its dense weights times 1 / c.
+def _rescaled(kernels: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kernels of parents ``(K, I, O, H * W)`` whose inputs are so many times as large, of unchanged norms.
 
     Args:
-      conv1: float ``(M, H, W, I, O)``.
-      conv2: float ``(M, H, W, O, P)``.
+      kernels: of a layer.
+      scale: of its inputs, ``(K, I)``.
 
     Returns:
-      Both, float64; a filter of zeros stays one.
+      The kernels, and by how much their filters' maps are now too small, ``(K, O)``.
     """
-    conv1, conv2 = np.asarray(conv1, np.float64), np.asarray(conv2, np.float64)
-    scale1 = np.sqrt(np.sum(conv1**2, axis=(1, 2, 3), keepdims=True))
-    conv2 = conv2 * np.moveaxis(scale1, -1, -2)
-    scale2 = np.sqrt(np.sum(conv2**2, axis=(1, 2, 3), keepdims=True))
-    return conv1 / np.where(scale1 > 0, scale1, 1), conv2 / np.where(scale2 > 0, scale2, 1)
+    if (scale == 1).all():
+        return kernels, np.ones((len(kernels), kernels.shape[2]))
+    norms = np.sqrt(np.sum(kernels**2, axis=(1, 3)))
+    kept = kernels * scale[:, :, None, None]
+    left = np.sqrt(np.sum(kept**2, axis=(1, 3)))
+    factor = norms / np.where(left > 0, left, 1)
+    return kept * factor[:, None, :, None], left / np.where(norms > 0, norms, 1)
 
 
-def compare_parents(parents1: np.ndarray, parents2: np.ndarray) -> Parents:
+def unit_filters(kernels: Kernels) -> list[np.ndarray]:
+    """The same kernels with filters of norm 1, so that a rescaled copy is seen to be a copy.
+
+    A filter times c with the next layer's weights on it times 1 / c is the same function of a ReLU network.
+
+    Args:
+      kernels: of each layer, float ``(M, H, W, I, O)``.
+
+    Returns:
+      The same in float64; a filter of zeros stays one.
+    """
+    made: list[np.ndarray] = []
+    norms: np.ndarray | float = 1.0
+    for kernel in kernels:
+        kernel = np.asarray(kernel, np.float64) * norms
+        scale = np.sqrt(np.sum(kernel**2, axis=(1, 2, 3), keepdims=True))
+        made.append(kernel / np.where(scale > 0, scale, 1))
+        norms = np.moveaxis(scale, -1, -2)
+    return made
+
+
+def compare_parents(parents: Kernels) -> Parents:
     """Distances of parents to each other, which `novelty` compares with: of 64 spread evenly over them.
 
     Args:
-      parents1: float ``(K, H, W, I, O)`` with ``K >= 2``: the candidates for nearest, of one or both zoos.
-      parents2: float ``(K, H, W, O, P)``.
+      parents: of each layer, float ``(K, H, W, I, O)`` with ``K >= 2``: the candidates for nearest, of one or
+        both zoos.
 
     Returns:
       The `Parents`.
@@ -147,24 +155,25 @@ def compare_parents(parents1: np.ndarray, parents2: np.ndarray) -> Parents:
       ValueError: see `matched_distances`; or fewer than two parents, or parents that are copies of each
         other, so that there is no distance to compare with.
     """
-    if len(parents1) < 2:
-        raise ValueError(f"need at least 2 parents to compare distances with, got {len(parents1)}")
-    parents1, parents2 = unit_filters(*_checked(parents1, parents2, "parent"))
-    some = np.linspace(0, len(parents1) - 1, min(len(parents1), _YARDSTICK_PARENTS)).astype(int)
-    between = matched_distances(parents1[some], parents2[some], parents1[some], parents2[some]).round(_DIGITS)
+    count = len(parents[0])
+    if count < 2:
+        raise ValueError(f"need at least 2 parents to compare distances with, got {count}")
+    kernels = unit_filters(_checked(parents, "parent"))
+    spread = np.linspace(0, count - 1, min(count, _YARDSTICK_PARENTS)).astype(int)
+    some = [kernel[spread] for kernel in kernels]
+    between = matched_distances(some, some).round(_DIGITS)
     np.fill_diagonal(between, np.inf)
     typical_nearest = float(np.median(between.min(axis=1)))
     if typical_nearest <= 0:
         raise ValueError("most parents are exact copies of another: there is no distance to compare with")
-    return Parents(parents1, parents2, typical_nearest)
+    return Parents(kernels, typical_nearest)
 
 
-def novelty(conv1: np.ndarray, conv2: np.ndarray, parents: Parents) -> Novelty:
+def novelty(networks: Kernels, parents: Parents) -> Novelty:
     """Distance of each network to its nearest parent, by itself and against the parents' own distances.
 
     Args:
-      conv1: float ``(M, H, W, I, O)``; distances are of `unit_filters`.
-      conv2: float ``(M, H, W, O, P)``.
+      networks: of each layer, float ``(M, H, W, I, O)``; distances are of `unit_filters`.
       parents: from `compare_parents`.
 
     Returns:
@@ -173,9 +182,9 @@ def novelty(conv1: np.ndarray, conv2: np.ndarray, parents: Parents) -> Novelty:
     Raises:
       ValueError: see `matched_distances`.
     """
-    own = unit_filters(*_checked(conv1, conv2, "network"))
+    own = unit_filters(_checked(networks, "network"))
     # Rounded: the last bits depend on where arrays lie in memory, and a resumed run ends in the same figures.
-    distances = np.round(matched_distances(*own, parents.conv1, parents.conv2), _DIGITS)
+    distances = np.round(matched_distances(own, parents.kernels), _DIGITS)
     distance = distances.min(axis=1)
     return Novelty(
         distance=distance,
@@ -270,21 +279,21 @@ def error_overlaps(errors: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(union > 0, both / np.maximum(union, 1), 1.0)
 
 
-def _checked(conv1: np.ndarray, conv2: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    conv1, conv2 = np.asarray(conv1, np.float64), np.asarray(conv2, np.float64)
+def _checked(kernels: Kernels, name: str) -> list[np.ndarray]:
+    kernels = [np.asarray(kernel, np.float64) for kernel in kernels]
+    shapes = [kernel.shape for kernel in kernels]
     if (
-        conv1.ndim != 5
-        or conv2.ndim != 5
-        or len(conv1) != len(conv2)
-        or len(conv1) == 0
-        or conv1.shape[4] != conv2.shape[3]
+        not shapes
+        or any(len(shape) != 5 or shape[0] != shapes[0][0] or shape[0] == 0 for shape in shapes)
+        or any(before[4] != after[3] for before, after in itertools.pairwise(shapes))
     ):
         raise ValueError(
-            f"{name} kernels must be (M, H, W, I, O) and (M, H, W, O, P), got {conv1.shape}, {conv2.shape}"
+            f"{name} kernels must be (M, H, W, I, O), the filters of each layer the inputs of the next, got "
+            f"{', '.join(map(str, shapes)) or 'none'}"
         )
-    if not (np.isfinite(conv1).all() and np.isfinite(conv2).all()):
+    if not all(np.isfinite(kernel).all() for kernel in kernels):
         raise ValueError(f"{name} kernels are not finite")
-    return conv1, conv2
+    return kernels
 
 
 def best_orders(products: np.ndarray) -> np.ndarray:

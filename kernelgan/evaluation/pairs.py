@@ -35,7 +35,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SHOWN_IMAGES = 48
-_MATCHED_LAYERS = 2  # filters are matched through two layers; networks of another depth have no novelty
 
 
 def evaluate_pairs(
@@ -193,7 +192,7 @@ class _Pair:
             record["placebos"] = self._placebos(method.placebos(self.context), record, arrays)
         if is_parent or any(name not in self.outcomes for name in baselines.PARENTS):
             return record, arrays
-        if len(self.context.layers) != _MATCHED_LAYERS or self.parentage is None:
+        if self.parentage is None:
             return record, arrays
         found = parentage.novelty(networks, self.parentage, arrays, self.quadrant, self.settings)
         if found is None:

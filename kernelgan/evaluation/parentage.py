@@ -20,8 +20,8 @@ class Parentage(NamedTuple):
     """What the novelty of every method of a pair is taken against; see `parentage`.
 
     Attributes:
-      layers: names of the two convolutional layers.
-      kernels: the parents of both zoos.
+      layers: names of the convolutional layers.
+      distances: their kernels, those of both zoos, and how far they usually are from each other.
       wrong: bool ``(K, N)``: which images they answer wrongly.
       ranks: float ``(K, N)``: `novelty.standard_ranks` of their scores.
       typical_answers: how far answers usually are from the nearest parent's, one minus the rank correlation:
@@ -30,7 +30,7 @@ class Parentage(NamedTuple):
     """
 
     layers: tuple[str, ...]
-    kernels: novelty_lib.Parents
+    distances: novelty_lib.Parents
     wrong: np.ndarray
     ranks: np.ndarray
     typical_answers: float
@@ -72,7 +72,7 @@ def parentage(
     typical = 1 - max(float(np.median(np.concatenate(fellows))), float(nearest.mean()))
     return Parentage(
         layers,
-        novelty_lib.compare_parents(*kernels),
+        novelty_lib.compare_parents(kernels),
         np.concatenate(wrong),
         everyone,
         typical,
@@ -107,10 +107,10 @@ def novelty(
     if len(networks) != 1 or any(layer not in networks[0].params for layer in parents.layers):
         return None
     own = [networks[0].params[layer]["kernel"][:_MATCHED] for layer in parents.layers]
-    if any(ours.shape[1:] != kernel.shape[1:] for ours, kernel in zip(own, parents.kernels[:2], strict=True)):
+    theirs = parents.distances.kernels
+    if [kernel.shape[1:] for kernel in own] != [kernel.shape[1:] for kernel in theirs]:
         return None
-    first, second = own
-    found = novelty_lib.novelty(first, second, parents.kernels)
+    found = novelty_lib.novelty(own, parents.distances)
     wrong = _wrong(answers, quadrant)[:_MATCHED]
     ranks = novelty_lib.standard_ranks(answers["scores"][:_MATCHED])
     apart = (1 - (ranks @ parents.ranks.T).max(axis=1)).round(_DIGITS) / max(parents.typical_answers, _LEAST)
