@@ -177,6 +177,14 @@ def run_layer(params: Params, hidden: jax.Array) -> jax.Array:
     return models.ConvPool(filters, size).apply({"params": params}, hidden)  # type: ignore[return-value]
 
 
+def run_layers(params: Params, layers: Sequence[str], hidden: jax.Array) -> list[jax.Array]:
+    """What each layer of a network gives the next, see `run_layer`."""
+    maps = [hidden]
+    for name in layers:
+        maps.append(run_layer(params[name], maps[-1]))
+    return maps[1:]
+
+
 def batch_minor(hidden: jax.Array, count: int) -> jax.Array:
     """Maps as a layer gives them, as ``(C, H, W, N)`` of the first ``count`` images."""
     if hidden.ndim == 4:
@@ -188,6 +196,22 @@ def difference(head: Params, maps: jax.Array) -> jax.Array:
     """A concept's logit difference ``(N,)``, yes minus no, of last maps ``(C, H, W, N)``."""
     kernel, bias = head["kernel"], head["bias"]
     return product(kernel[:, 1] - kernel[:, 0], maps.reshape(len(kernel), -1)) + bias[1] - bias[0]
+
+
+def mean_answer(zoo: Params, layers: Sequence[str], images: jax.Array, count: int) -> jax.Array:
+    """The mean logit difference of a zoo's networks, ``(N,)``.
+
+    Args:
+      zoo: stacked parameters.
+      layers: names of the convolutional layers.
+      images: as `models.ConvNet.lay_out` lays them out.
+      count: how many.
+    """
+
+    def one(params: Params) -> jax.Array:
+        return difference(params["dense"], batch_minor(run_layers(params, layers, images)[-1], count))
+
+    return lax.map(one, zoo).mean(axis=0)
 
 
 def refit_heads(

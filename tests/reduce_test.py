@@ -132,6 +132,37 @@ def test_many_parents_have_one_network_with_their_mean_answer(network, reduced, 
     assert np.square(error).mean() < 1e-3 * mean.var(axis=1).mean()
 
 
+def test_with_the_whole_zoo_each_network_imitates_the_mean_of_all(network, reduced, make_parents, images):
+    """Trunks are shared by all, so that the mean can be had from any of them."""
+    zoos = [make_parents(4, seed=seed) for seed in (1, 2)]
+    trunk = {
+        name: jax.tree.map(lambda leaf: leaf[[0, 0, 0, 0]], zoos[0][name]) for name in ("conv1", "conv2")
+    }
+    pair = Parents(*({**trunk, "dense": zoo["dense"]} for zoo in zoos))
+    made = reduced(pair, whole_zoo=True, ridge=1e-5, head_ridge=1e-5)
+    mean = _both(network, pair, images).mean(axis=0)
+    error = _differences(network, made, images) - mean
+    assert len(error) == 4
+    assert np.square(error).mean() < 1e-3 * mean.var(axis=0).mean()
+
+
+def test_reduce_zoo_is_reduce_with_four_parents_and_the_whole_zoo(network, reduced, make_parents, images):
+    pair = Parents(*(make_parents(8, seed=seed) for seed in (1, 2)))
+    made = jax.jit(generators.make("reduce_zoo", network).generate)(jax.random.key(0), {}, pair, images)[""]
+    expected = reduced(pair, parents=4, whole_zoo=True)
+    assert len(expected["dense"]["bias"]) == 2
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), made, expected)
+
+
+@pytest.mark.parametrize("family", ["reduce", "reduce_zoo", "reduce_rendered", "reduce_noise"])
+def test_more_parents_than_a_zoo_has_are_refused(family):
+    module = FAMILIES[family]
+    settings = module.Config(parents=5)
+    assert not list(module.problems(settings, layers=2, models=(5, 6)))
+    (found,) = module.problems(settings, layers=2, models=(6, 4))
+    assert found.startswith("parents is 5, but the smaller zoo has 4 networks")
+
+
 # Degenerate parents.
 
 
@@ -320,7 +351,8 @@ def test_refitted_heads_are_ridge_regressions_of_the_parents_answers(network, pa
 
 
 @pytest.mark.parametrize(
-    ("family", "tier"), [("reduce", "U"), ("reduce_rendered", "S"), ("reduce_noise", "S")]
+    ("family", "tier"),
+    [("reduce", "U"), ("reduce_zoo", "U"), ("reduce_rendered", "S"), ("reduce_noise", "S")],
 )
 def test_what_each_family_is_handed(network, make_context, images, family, tier):
     generator = generators.make(family, network, images=30)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from kernelgan import fields, models
-from kernelgan.generators import check, cyclegan, linear, reduce, reduce_noise, reduce_rendered
+from kernelgan.generators import check, cyclegan, linear, reduce, reduce_noise, reduce_rendered, reduce_zoo
 from kernelgan.generators.base import Generator, Parents, stateless
 from kernelgan.probes import noise
 from kernelgan.types import Array, Params, UserError
@@ -24,6 +24,7 @@ FAMILIES: dict[str, ModuleType] = {
     "cyclegan": cyclegan,
     "linear": linear,
     "reduce": reduce,
+    "reduce_zoo": reduce_zoo,
     "reduce_rendered": reduce_rendered,
     "reduce_noise": reduce_noise,
 }

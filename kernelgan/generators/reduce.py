@@ -12,7 +12,7 @@ the next layer as the target, it is ThiNet (Luo et al., arXiv:1707.06342).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -43,16 +43,29 @@ _GAIN = 1e-5  # of what is explained: less is rounding, no better exchange
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The fields of ``config.generators.reduce``, ``reduce_rendered`` and ``reduce_noise``."""
+    """The fields of ``config.generators.reduce`` and of the families that are named after it."""
 
     images: int = setting(1536, fields.whole(2), "probe images")
     patches: int = setting(4, fields.whole(1), "positions of each image that a convolution is fitted on")
-    parents: int = setting(1, fields.whole(1), "parents of each concept behind a network")
+    parents: int = setting(1, fields.whole(1), "parents of each concept whose filters are united")
+    whole_zoo: bool = setting(
+        False, fields.truth, "whether heads imitate the mean answer of the whole zoo, not of these parents"
+    )
     rounds: int = setting(3, fields.whole(0), "of mixing a layer's filters; 0 picks them only")
     ridge: float = setting(1e-2, fields.positive, "of a convolution's fit, in units of a filter's variance")
     head_ridge: float = setting(
         refit.HEAD_RIDGE, fields.positive, "of the heads' fit, in units of a filter's mean variance"
     )
+
+
+def problems(config: Config, *, layers: int, models: tuple[int, int]) -> Iterator[str]:
+    """Fields that contradict the rest of the config, see `cyclegan.problems`."""
+    del layers
+    if config.parents > min(models):
+        yield (
+            f"parents is {config.parents}, but the smaller zoo has {min(models)} networks; expected at most "
+            "that, or a larger zoo.models"
+        )
 
 
 class Group(NamedTuple):
@@ -63,12 +76,14 @@ class Group(NamedTuple):
       params: of each parent; those of a concept stand together, as many of each.
       hidden: for each parent, the maps that each layer gives, as the next layer reads them.
       difference: ``(K, N)``, the mean logit difference of each concept's parents.
+      target: ``(K, N)``, what the network is to answer: the same, or the mean of each concept's whole zoo.
     """
 
     images: jax.Array
     params: list[Params]
     hidden: list[list[jax.Array]]
     difference: jax.Array
+    target: jax.Array
 
 
 class Reader(NamedTuple):
@@ -98,7 +113,8 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
     """A generator that unites and reduces.
 
     Network ``i`` is made of parents ``i k`` to ``i k + k - 1`` of each zoo, ``k = config.parents``, counted
-    round; there are as many networks as the larger zoo has such groups.
+    round; there are as many networks as the larger zoo has such groups. With ``config.whole_zoo`` all
+    imitate the mean answer of each zoo.
 
     Args:
       network: the parents' module.
@@ -128,13 +144,19 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
     count = -(-len(probes) // _BLOCK) * _BLOCK  # some images twice
     laid_out = network.lay_out(models.normalise_images(probes[jnp.arange(count) % len(probes)]))
 
+    layers = models.layer_names(network.filters)
+    whole = [refit.mean_answer(zoo, layers, laid_out, count) for zoo in zoos] if config.whole_zoo else None
+
     def one(group: jax.Array) -> Params:
         members = [
             jax.tree.map(lambda leaf, n=number % size: leaf[n], zoo)
             for zoo, size in zip(zoos, sizes, strict=True)
             for number in group
         ]
-        return reduce(network, config, unite(network, members, len(zoos), laid_out, count))
+        united = unite(network, members, len(zoos), laid_out, count)
+        if whole is not None:
+            united = united._replace(target=jnp.stack(whole))
+        return reduce(network, config, united)
 
     return lax.map(one, jnp.asarray(groups))
 
@@ -151,19 +173,16 @@ def unite(
       laid_out: images, see `models.ConvNet.lay_out`.
       count: how many.
     """
-    hidden = []
-    for parent in parents:
-        maps = [laid_out]
-        for name in models.layer_names(network.filters):
-            maps.append(refit.run_layer(parent[name], maps[-1]))
-        hidden.append(maps[1:])
+    layers = models.layer_names(network.filters)
+    hidden = [refit.run_layers(parent, layers, laid_out) for parent in parents]
     answers = jnp.stack(
         [
             refit.difference(parent["dense"], refit.batch_minor(maps[-1], count))
             for parent, maps in zip(parents, hidden, strict=True)
         ]
     )
-    return Group(laid_out, parents, hidden, answers.reshape(concepts, -1, count).mean(axis=1))
+    difference = answers.reshape(concepts, -1, count).mean(axis=1)
+    return Group(laid_out, parents, hidden, difference, difference)
 
 
 def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
@@ -294,7 +313,7 @@ def _reader(group: Group, number: int, config: Config) -> Reader:
         return Reader(
             lambda maps: maps.reshape(-1, maps.shape[-1]),
             lambda inputs: inputs,
-            group.difference,
+            group.target,
             jnp.concatenate(blocks),
             config.head_ridge,
         )

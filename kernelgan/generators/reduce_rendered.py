@@ -5,6 +5,7 @@ from kernelgan.generators import reduce
 from kernelgan.generators.base import Generator
 
 Config = reduce.Config
+problems = reduce.problems
 
 LABELS = {
     "": (
