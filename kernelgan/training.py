@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ from kernelgan.generators.base import Parents
 from kernelgan.losses import cross_entropy, squared_error
 from kernelgan.plan import PairTask, Plan, zoo_training
 from kernelgan.population import Training
-from kernelgan.progress import Progress
+from kernelgan.progress import WIDTH, Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
 
@@ -34,6 +36,12 @@ _NOT_OF_A_ZOO = (
     *("attribute_file", "object_file", "attribute_positive", "object_positive"),
 )
 """Fields of ``config.zoo`` that are in a zoo's key otherwise, or decide no numbers."""
+
+
+_TWO_LOGITS = (
+    "two logits, taken as no and yes to the conjunction; a network that answers each concept has four, see "
+    "kernelgan.assemble.two_concept_head"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -419,6 +427,9 @@ def generate(
         stage = f"generate/{loaded.name}"
         found = of.stages.once(stage, key, work, timing=stage)
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
+        for row, params in made[loaded.name][0].items():
+            if params["dense"]["bias"].shape[-1] == of.network.outputs:
+                print(f"{'':{WIDTH}s} {row} has {_TWO_LOGITS}", file=sys.stderr)
         seen = check.Watched(**{name: bool(value) for name, value in found["history"].items()})
         how[loaded.name] = _made(loaded, probes, fitted[loaded.name], seen)
     digests = {
@@ -448,12 +459,13 @@ def _generated(
     probes: list[base.Probes],
     progress: Callable[[int, int], None] = base.untold,
 ) -> list[base.Networks]:
+    """Networks of parents of every pair, perhaps of several, one round of all pairs after the other."""
     return base.generate(
         loaded.generator,
         fitted.state,
         parents,
         probes,
-        [pair_key(of, pair.split.name) for pair in plan.pairs],
+        [pair_key(of, pair.split.name) for pair in plan.pairs] * (len(parents) // len(plan.pairs)),
         name=loaded.name,
         progress=progress,
     )
@@ -533,19 +545,25 @@ def generate_placebos(
             del saver
             exchanged, trained = _placebo_parents(of, plan, zoos), fitted[loaded.name]
             kinds, first = list(exchanged[0]), trained[0]
-            part = _part(progress, 0, len(kinds) + 1)
+            part = _part(progress, 0, 1 + len(kinds))
             chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated[loaded.name], part)
+            rounds = [[of_pair[name] for of_pair in exchanged] for name in kinds]
+            if chosen:
+                rounds = [list(map(_taken, parents, chosen)) for parents in rounds]
+            states = [_begun_anew(of, plan, loaded, first, parents, probes).state for parents in rounds]
+            of_all = _generated(  # all at once, so that a run of one pair has work for several devices
+                of,
+                plan,
+                loaded,
+                first._replace(state=jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)),
+                list(itertools.chain(*rounds)),
+                probes * len(kinds),
+                lambda done, total: progress(len(plan.pairs) + done, len(plan.pairs) + total),
+            )
             rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
-            for number, name in enumerate(kinds):
-                parents = [of_pair[name] for of_pair in exchanged]
-                if chosen:
-                    parents = list(map(_taken, parents, chosen))
-                own = _begun_anew(of, plan, loaded, first, parents, probes)
-                part = _part(progress, number + 1, len(kinds) + 1)
-                by_pair = _generated(of, plan, loaded, own, parents, probes, part)
-                for pair, networks in zip(plan.pairs, by_pair, strict=True):
-                    for row, params in _by_row(loaded.name, networks).items():
-                        rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
+            for (name, pair), networks in zip(itertools.product(kinds, plan.pairs), of_all, strict=True):
+                for row, params in _by_row(loaded.name, networks).items():
+                    rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
             return rows
 
         stage = f"placebos/{loaded.name}"

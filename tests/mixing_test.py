@@ -68,7 +68,8 @@ def test_filters_and_weights_give_what_is_said_to_be_left(windows):
     np.testing.assert_allclose(jnp.square(left).mean(axis=1), mixed.left, rtol=1e-2, atol=1e-6)
 
 
-def test_the_change_is_the_least_squares_solution_by_finite_differences(windows, monkeypatch):
+@pytest.mark.parametrize("by_sample", [False, True])
+def test_the_change_is_the_least_squares_solution_by_finite_differences(windows, monkeypatch, by_sample):
     """Of the errors as a function of the coefficients, gates free: their slopes at the start."""
     monkeypatch.setattr(mixing, "_DAMPING", 1e-9)
     windows = mixing._few(windows / windows.std(axis=(0, 2, 3), keepdims=True))
@@ -94,10 +95,32 @@ def test_the_change_is_the_least_squares_solution_by_finite_differences(windows,
         fitted.intercepts,
         jnp.asarray(left(start).reshape(TARGETS, -1) / np.sqrt(weights)[:, None]),
         0.0,
-        (windows[:, :FILTERS] == top) & (top > 0),
+        mixing._gates(windows[:, :FILTERS], top),
     )
-    found = mixing._change(mixing._blocks(windows).swapaxes(2, 3), now, weights)
+    found = mixing._change(mixing._arranged(windows, by_sample=by_sample), now, weights)
     np.testing.assert_allclose(np.asarray(found).ravel(), expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_slopes_are_the_same_in_both_arrangements_also_of_equal_pre_activations(windows):
+    windows = mixing._few(windows)
+    windows = windows.at[2].set(windows[1])
+    gates = mixing._gates(windows[:, :FILTERS], mixing.maps_of(windows[:, :FILTERS]))
+    assert gates.sum(axis=0).max() == 1
+    assert not gates[1].any()
+    read = jnp.asarray(np.random.default_rng(0).normal(size=(FILTERS, TARGETS, PLACES)), jnp.float32)
+    found = [
+        slopes(mixing._arranged(windows, by_sample=by_sample)[0], mixing._blocks(gates)[0], read)
+        for slopes, by_sample in ((mixing._by_filter, False), (mixing._by_sample, True))
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5 * np.abs(found[0]).max())
+
+
+def test_few_and_many_targets_give_the_same_filters(windows, monkeypatch):
+    target = _target(windows, _planted(windows))
+    expected = mixing.mix(windows, CHOSEN, target, 2)
+    monkeypatch.setattr(mixing, "_FEW_TARGETS", 0)
+    found = mixing.mix(windows, CHOSEN, target, 2)
+    np.testing.assert_allclose(found.mixture, expected.mixture, rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("spoil", ["silent", "constant targets", "equal"])

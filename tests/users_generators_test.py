@@ -83,7 +83,10 @@ def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, ca
     others = measured(copied)
     mine = write(MEAN)
     path = pipeline.run(small_config(), copied, generators=[mine])  # with its report
-    said = said_of(capsys.readouterr().err)
+    told = capsys.readouterr().err
+    said = said_of(told)
+    assert told.count("mine has two logits, taken as no and yes to the conjunction") == 1
+    assert "cyclegan_a2b has two" not in told
     for stage in ("generate/mine", "placebos/mine", "evaluate", "data", "report"):
         assert said.pop(stage) == "done"
     assert set(said.values()) == {"done before"}

@@ -19,6 +19,7 @@ from kernelgan import refit
 
 _SAMPLES = 1536  # about so many serve the rounds, where there are as many
 _BLOCK = 64  # samples whose slopes are in memory at once
+_FEW_TARGETS = 8  # with so many, or fewer, slopes are products sample by sample: less to be moved
 _DAMPING = 6.0  # of the coefficients' fit, times their number over that of the equations
 
 
@@ -65,7 +66,8 @@ class _Fitted(NamedTuple):
       intercepts: see `Mixed`.
       left: what it leaves of the targets, ``(t, n)``.
       loss: its weighted mean square.
-      gates: bool ``(4, F, q, n)``, which pre-activation of each pooling window is the filter's map.
+      gates: bool ``(4, F, q, n)``, which pre-activation of each pooling window is the filter's map;
+        one or none.
     """
 
     weights: jax.Array
@@ -106,7 +108,7 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
         weights, intercepts = refit.solve(found, jnp.arange(filters), len(prior) // filters, prior)
         left = values - refit.product(weights.T, maps) - intercepts[:, None]
         loss = jnp.sum(target.weights * jnp.square(left).mean(axis=1))
-        return _Fitted(weights, intercepts, left, loss, (mixed == top) & (top > 0))
+        return _Fitted(weights, intercepts, left, loss, _gates(mixed, top))
 
     def step(state: tuple[jax.Array, _Fitted], _: None) -> tuple[tuple[jax.Array, _Fitted], None]:
         mixture, now = state
@@ -119,11 +121,20 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
     if rounds:
         few, few_values = (_few(of) for of in (windows, target.values))
         few *= scale[:, None, None]
-        blocks = _blocks(few).transpose(0, 1, 3, 2, 4)
+        blocks = _arranged(few, by_sample=len(few_values) <= _FEW_TARGETS)
         mixture = lax.scan(step, (start, fit(start, few, few_values)), None, length=rounds)[0][0]
     mixture *= scale
     last = fit(mixture, windows, target.values)
     return Mixed(mixture, last.weights, last.intercepts, jnp.square(last.left).mean(axis=1))
+
+
+def _gates(mixed: jax.Array, top: jax.Array) -> jax.Array:
+    """Which of four pre-activations ``(4, F, q, n)`` is the map, one of equal ones; none of a map of 0."""
+    found, free = [], top > 0
+    for place in mixed[::-1]:
+        found.append(free & (place == top))
+        free &= ~found[-1]
+    return jnp.stack(found[::-1])
 
 
 def _few(samples: jax.Array) -> jax.Array:
@@ -140,29 +151,33 @@ def _blocks(samples: jax.Array) -> jax.Array:
     return jnp.moveaxis(split, -2, 0)
 
 
+def _arranged(samples: jax.Array, *, by_sample: bool) -> jax.Array:
+    """Pre-activations ``(4, C, q, n)`` in blocks, as `_by_sample` or `_by_filter` takes them."""
+    blocks = _blocks(samples)
+    if not by_sample:
+        return blocks.transpose(0, 1, 3, 2, 4)
+    count, _, candidates, _, each = blocks.shape
+    return blocks.transpose(0, 4, 1, 3, 2).reshape(count, each, -1, candidates)
+
+
 def _change(windows: jax.Array, now: _Fitted, weights: jax.Array) -> jax.Array:
     """The change of the coefficients that explains most of what is left while the gates stay, ``(F, C)``.
 
     Args:
-      windows: blocks ``(n / m, 4, q, C, m)`` of the candidates' scaled pre-activations.
+      windows: the candidates' scaled pre-activations, see `_arranged`.
       now: a fit to these samples.
       weights: of the targets' squared errors, ``(t,)``.
     """
     filters, places, count = now.gates.shape[1:]
-    candidates, targets = windows.shape[3], len(weights)
+    by_sample, targets = windows.ndim == 4, len(weights)
+    candidates = windows.shape[-1 if by_sample else -2]
     unknowns, root = filters * candidates, jnp.sqrt(weights)
     read = (now.weights.reshape(filters, places, targets) * root).swapaxes(1, 2)  # (F, t, q)
-
-    def slopes(window: jax.Array, gates: jax.Array, read: jax.Array) -> jax.Array:
-        """What each candidate in one filter would add to the weighted targets, ``(t, C, m)``."""
-        maps = jnp.zeros_like(window[0])
-        for place, here in zip(window, gates, strict=True):  # of two equal ones the last
-            maps = jnp.where(here[:, None], place, maps)
-        return refit.product(read, maps.reshape(places, -1)).reshape(targets, candidates, -1)
+    slopes = _by_sample if by_sample else _by_filter
 
     def add(sums: _Sums, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[_Sums, None]:
         window, gates, left = block
-        added = lax.map(lambda of: slopes(window, *of), (gates.swapaxes(0, 1), read)).swapaxes(1, 2)
+        added = slopes(window, gates, read)
         total = added.sum(axis=-1).reshape(unknowns, targets)
         added = added.reshape(unknowns, -1)
         new = refit.product(added, added.T), refit.product(added, left.reshape(-1, 1)), total
@@ -176,3 +191,38 @@ def _change(windows: jax.Array, now: _Fitted, weights: jax.Array) -> jax.Array:
     damping = _DAMPING * unknowns / (count * targets) * size + (size <= 0)
     system = jnp.concatenate([gram + damping * jnp.eye(unknowns), cross], axis=1)
     return refit.eliminate(system, jnp.arange(filters), candidates)[:, -1].reshape(filters, candidates)
+
+
+def _by_filter(window: jax.Array, gates: jax.Array, read: jax.Array) -> jax.Array:
+    """What each candidate in each filter would add to the weighted targets, ``(F, C, t, m)``.
+
+    Args:
+      window: pre-activations ``(4, q, C, m)``.
+      gates: bool ``(4, F, q, m)``.
+      read: weights of the filters' maps, ``(F, t, q)``.
+    """
+    *_, places, candidates, samples = window.shape
+
+    def one(of: tuple[jax.Array, jax.Array]) -> jax.Array:
+        gates, read = of
+        maps = jnp.zeros_like(window[0])
+        for place, here in zip(window, gates, strict=True):
+            maps = jnp.where(here[:, None], place, maps)
+        return refit.product(read, maps.reshape(places, -1)).reshape(-1, candidates, samples)
+
+    return lax.map(one, (gates.swapaxes(0, 1), read)).swapaxes(1, 2)
+
+
+def _by_sample(window: jax.Array, gates: jax.Array, read: jax.Array) -> jax.Array:
+    """The same, by a product for each sample.
+
+    Args:
+      window: pre-activations ``(m, 4 q, C)``.
+      gates: see `_by_filter`.
+      read: see `_by_filter`.
+    """
+    filters, targets, _ = read.shape
+    samples, _, candidates = window.shape
+    through = gates.transpose(3, 1, 0, 2)[:, :, None] * read[None, :, :, None]  # (m, F, t, 4, q)
+    added = refit.product(through.reshape(samples, filters * targets, -1), window)
+    return added.reshape(samples, filters, targets, candidates).transpose(1, 3, 2, 0)
