@@ -16,7 +16,7 @@ import numpy as np
 
 from kernelgan import attempts as attempts_lib
 from kernelgan import config as config_lib
-from kernelgan import environment, fields, interop, keys, models, report, results, stages, training, weights
+from kernelgan import environment, fields, generation, interop, keys, models, report, results, stages, weights
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, nulls, readouts
 from kernelgan.config import Settings
@@ -53,11 +53,11 @@ class Networks:
     """
 
     zoos: Zoos
-    fitted: dict[str, training.Trained]
+    fitted: dict[str, generation.Trained]
     trained: dict[int, dict[str, Params]]
     halves: Zoos
     generated: dict[str, list[dict[str, Params]]]
-    made: dict[str, training.Made]
+    made: dict[str, generation.Made]
     placebos: dict[str, list[dict[str, dict[str, Params]]]]
 
 
@@ -247,12 +247,12 @@ def _behind(of: Run, plan: Plan) -> dict[str, list[leakage.Behind]]:
     if of.settings.zoo.attribute_file or of.settings.zoo.object_file:
         return {}
     return {
-        loaded.name: plan.behind(training.folds_of(plan, loaded), probes=loaded.generator.reads == "U")
+        loaded.name: plan.behind(generation.folds_of(plan, loaded), probes=loaded.generator.reads == "U")
         for loaded in of.generators
     }
 
 
-def _by_training(worst: np.ndarray, row: dict[str, Any], made: training.Made) -> list[float]:
+def _by_training(worst: np.ndarray, row: dict[str, Any], made: generation.Made) -> list[float]:
     """The figure of merit of each training's networks ``(M,)``; of all where equal networks were left out."""
     if not made.steps:
         return []
@@ -355,7 +355,7 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         },
         stand_ins={
             f"{side}_{placebo.OTHER}": f"the parents of {plan.zoos[number].concept}"
-            for side, number in training.other_zoos(plan, pair).items()
+            for side, number in generation.other_zoos(plan, pair).items()
         },
         names=pair.names,
         ruled=pair.names[0] in plan.source.ruled,

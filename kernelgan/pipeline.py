@@ -15,6 +15,7 @@ from kernelgan import (
     environment,
     evidence,
     files,
+    generation,
     keys,
     models,
     report,
@@ -133,15 +134,15 @@ def _until(stage: str, of: Run) -> None:
     if "zoo" in wanted:
         zoos = training.train_zoos(of, plan)
     if "fit" in wanted:
-        fitted = training.fit_generators(of, plan, zoos)
+        fitted = generation.fit_generators(of, plan, zoos)
     if "baselines" in wanted:
         opponents = training.train_baselines(of, plan, zoos)
         halves = training.train_half_width(of, plan)
     if not distributed.leave():
         return
     if "generate" in wanted:
-        generated, made = training.generate(of, plan, zoos, fitted)
-        placebos = training.generate_placebos(of, plan, zoos, fitted, generated)
+        generated, made = generation.generate(of, plan, zoos, fitted)
+        placebos = generation.generate_placebos(of, plan, zoos, fitted, generated)
     if "evaluate" in wanted:
         networks = evidence.Networks(zoos, fitted, opponents, halves, generated, made, placebos)
         evidence.evaluate(of, plan, networks)
@@ -155,7 +156,7 @@ def load_plan(of: Run) -> Plan:
             lambda plan: plan.digest,
         )
         for loaded in of.generators:
-            training.folds_of(plan, loaded)  # refuses a leak before anything trains
+            generation.folds_of(plan, loaded)  # refuses a leak before anything trains
         distributed.first(lambda: workdir_lib.check_disk(of.stages.workdir, _bytes_needed(of, plan)))
     for line in (*plan.source.notes, *stages.notes_on_zoos(of.settings), *plan.words()):
         print(f"{'':{WIDTH}s} {line}", file=sys.stderr)

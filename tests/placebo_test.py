@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from kernelgan import training
+from kernelgan import generation
 from kernelgan.generators import Parents, base, placebo, stateless
 from kernelgan.types import UserError
 
@@ -63,11 +63,11 @@ def _again(make_parents, generate, spoilt=0.0):
     loaded = SimpleNamespace(name="mine", generator=stateless(generate))
     made = [
         {"mine": jax.tree.map(lambda leaf: leaf + spoilt, generate(None, parents, None))}
-        for parents in training._parents(_Plan(pairs), zoos)
+        for parents in generation._parents(_Plan(pairs), zoos)
     ]
     told = []
     given = loaded, zoos, [base.Fitted({}, {})], [None] * 2, made
-    chosen = training._asked_again(of, _Plan(pairs), *given, lambda *done: told.append(done))
+    chosen = generation._asked_again(of, _Plan(pairs), *given, lambda *done: told.append(done))
     assert told == [
         (1, 2),
         (2, 2),

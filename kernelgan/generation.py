@@ -1,0 +1,447 @@
+"""What a run does with its generators: it fits them and generates networks, each a stage of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+
+from kernelgan import distributed, keys, models
+from kernelgan import workdir as workdir_lib
+from kernelgan.baselines import methods
+from kernelgan.data import leakage, quadrants
+from kernelgan.engine import Saver
+from kernelgan.generators import base, check, loading, placebo
+from kernelgan.generators.base import Parents
+from kernelgan.plan import PairTask, Plan
+from kernelgan.progress import WIDTH, Progress
+from kernelgan.stages import CODE, Run, Zoos, pair_key
+from kernelgan.types import Params, UserError
+
+_TWO_LOGITS = (
+    "two logits, taken as no and yes to the conjunction; a network that answers each concept has four, see "
+    "kernelgan.assemble.two_concept_head"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """How a generator's networks were made.
+
+    Attributes:
+      tier: what they rest on: what the generator is handed, or "G" where it takes gradient steps on images.
+      images: that it is handed for a pair.
+      steps: of its training.
+      watched: what it was seen to do, from the import of its file to its networks.
+      trainings: how often it was trained; its networks are those of the first training, then the second, ...
+    """
+
+    tier: str
+    images: int
+    steps: int
+    watched: check.Watched
+    trainings: int
+
+
+Trained = list[base.Fitted]
+"""A generator's state and metrics after each of its trainings, stacked along the pairs."""
+
+
+def _parents(plan: Plan, zoos: Zoos) -> list[Parents]:
+    sides = [(zoos[pair.attribute_zoo], zoos[pair.object_zoo]) for pair in plan.pairs]
+    parents = [Parents(attribute["params"], objects["params"]) for attribute, objects in sides]
+    return jax.tree.map(lambda leaf: leaf, parents)  # fresh dicts: what is put into them reaches no other
+
+
+def _probes(of: Run, plan: Plan, generator: base.Generator) -> list[base.Probes]:
+    """Of each pair, equally many."""
+    handed = [
+        methods.probes_for(
+            generator,
+            plan.source.train.images,
+            quadrants.distilled_groups(pair.split),
+            pair_key(of, pair.split.name),
+            [other.names for other in plan.pairs] if generator.joint else [pair.names],
+        )
+        for pair in plan.pairs
+    ]
+    least = min((len(images) for images in handed if images is not None), default=0)
+    return [None if images is None else images[:least] for images in handed]
+
+
+def _generator_key(of: Run, plan: Plan, loaded: loading.Loaded, probes: list[base.Probes]) -> dict[str, str]:
+    """Parts of the key of what a generator learns and makes."""
+    of_probes = {str(n): images for n, images in enumerate(probes) if images is not None}
+    return {
+        "config": keys.of_values(
+            [of.settings.seed, loading.settings_of(loaded), [pair.split.name for pair in plan.pairs]]
+        ),
+        "probes": keys.of_arrays(of_probes) if of_probes else "none",
+        "arithmetic": models.arithmetic(of.network.form),
+        "code": keys.of_values([loaded.code, keys.of_source(*CODE["generator"])]),
+        **of.stages.inputs("zoo"),
+    }
+
+
+def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, Trained]:
+    """Every generator's states; one that has steps is trained ``config.trainings`` times."""
+    fitted = {}
+    for loaded in of.generators:
+        probes, folds = _probes(of, plan, loaded.generator), folds_of(plan, loaded)
+        with check.watched() as watched:
+            task = _task(plan, loaded, _parents(plan, zoos), probes, folds)
+        key = _generator_key(of, plan, loaded, probes)
+        key["folds"] = keys.of_values([sorted(map(str, fold.weights.items())) for fold in folds])
+        if task.steps:
+            trained = [_fitted(of, loaded, task, key, n + 1) for n in range(of.settings.trainings)]
+        else:  # it is begun at once; to watch a training would take longer than to compile it
+            with check.watched() as begun:
+                trained = [base.fit(task, seed=of.settings.seed)]
+            watched |= begun
+        if folds:  # each pair is judged by the fold that holds it out
+            of_pair = [
+                next(n for n, fold in enumerate(folds) if pair.names in fold.held_out) for pair in plan.pairs
+            ]
+            trained = jax.tree.map(lambda leaf, rows=of_pair: leaf[rows], trained)
+        fitted[loaded.name] = [one._replace(watched=watched) for one in trained]
+    return fitted
+
+
+def _task(
+    plan: Plan,
+    loaded: loading.Loaded,
+    parents: list[Parents],
+    probes: list[base.Probes],
+    folds: Sequence[leakage.Fold] = (),
+) -> base.Task:
+    """What is fitted, for every pair or fold."""
+    names = tuple(fold.name for fold in folds) or tuple(pair.split.name for pair in plan.pairs)
+    weights = [np.array([fold.weights[pair.names] for pair in plan.pairs], np.float32) for fold in folds]
+    views = base.views(loaded.name, loaded.generator, parents, probes, weights)
+    return base.Task(loaded.name, loaded.generator, views, names)
+
+
+def _fitted(
+    of: Run, loaded: loading.Loaded, task: base.Task, key: dict[str, str], number: int
+) -> base.Fitted:
+    """A generator after one of its trainings, from 1; each is a stage, and has its own random numbers."""
+    stage = f"fit/{loaded.name}"
+    if number > 1:
+        stage, key = f"{stage}-{number}", {**key, "training": str(number)}
+        task = task._replace(names=tuple(f"{name}, training {number}" for name in task.names))
+
+    def work(saver: Saver, progress: Progress) -> Params:
+        made = base.fit(
+            task,
+            seed=of.settings.seed,
+            steps_per_call=of.settings.checkpoint.steps,
+            remedy=f"A smaller generators.{loaded.name}.learning_rate usually helps; the zoos are kept.",
+            saver=saver,
+            progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
+        )
+        return {"state": serialization.to_state_dict(made.state), "history": made.history}
+
+    found = of.stages.once(stage, key, work, timing=f"fit/{loaded.name}")
+    return base.Fitted(base.from_dict(task, found["state"]), found["history"])
+
+
+def folds_of(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
+    """Of a joint generator; none of another.
+
+    Raises:
+      UserError: see `Plan.folds`.
+    """
+    generator = loaded.generator
+    return plan.folds(loaded.name, probes=generator.reads == "U") if generator.joint else ()
+
+
+def _shown(progress: Progress, metric: str) -> Callable[[int, int, dict[str, float]], None]:
+    """Shows one metric of each layer, or the first two."""
+
+    def show(done: int, total: int, figures: dict[str, float]) -> None:
+        chosen = {name: value for name, value in figures.items() if metric and name.endswith(metric)}
+        progress(done, total, chosen or dict(list(figures.items())[:2]))
+
+    return show
+
+
+def generate(
+    of: Run, plan: Plan, zoos: Zoos, fitted: dict[str, Trained]
+) -> tuple[dict[str, list[dict[str, Params]]], dict[str, Made]]:
+    """By generator, for each pair the networks by row, and how they were made; a stage for each generator.
+
+    The networks' digests are kept in the work directory, before anything is measured on the test images.
+    """
+    made: dict[str, list[dict[str, Params]]] = {}
+    how: dict[str, Made] = {}
+    for loaded in of.generators:
+        probes, key = _generating(of, plan, loaded)
+
+        def work(
+            saver: Saver,
+            progress: Progress,
+            loaded: loading.Loaded = loaded,
+            probes: list[base.Probes] = probes,
+        ) -> dict[str, Any]:
+            del saver
+            with check.watched() as watched:
+                by_pair = _of_all_trainings(
+                    of, plan, loaded, fitted[loaded.name], _parents(plan, zoos), probes, progress
+                )
+            for networks in by_pair:
+                check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
+                if networks.keys() != by_pair[0].keys():
+                    raise UserError(
+                        f"the generator {loaded.name} gives {sorted(networks)} for one pair and "
+                        f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
+                    )
+            rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
+            seen = {name: np.array(value) for name, value in dataclasses.asdict(watched).items()}
+            return {**rows, "history": seen}
+
+        stage = f"generate/{loaded.name}"
+        found = of.stages.once(stage, key, work, timing=stage)
+        made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
+        for row, params in made[loaded.name][0].items():
+            if params["dense"]["bias"].shape[-1] == of.network.outputs:
+                print(f"{'':{WIDTH}s} {row} has {_TWO_LOGITS}", file=sys.stderr)
+        seen = check.Watched(**{name: bool(value) for name, value in found["history"].items()})
+        how[loaded.name] = _made(loaded, probes, fitted[loaded.name], seen)
+    digests = {
+        pair.split.name: {
+            row: keys.of_arrays(params)
+            for by_pair in made.values()
+            for row, params in by_pair[pair.number].items()
+        }
+        for pair in plan.pairs
+    }
+    distributed.first(lambda: workdir_lib.write_networks(of.stages.workdir, digests))
+    return made, how
+
+
+def _generating(of: Run, plan: Plan, loaded: loading.Loaded) -> tuple[list[base.Probes], dict[str, str]]:
+    """What a fitted generator is handed, and parts of the key of the networks that it makes."""
+    probes = _probes(of, plan, loaded.generator)
+    return probes, {**_generator_key(of, plan, loaded, probes), **of.stages.inputs(f"fit/{loaded.name}")}
+
+
+def _generated(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    fitted: base.Fitted,
+    parents: list[Parents],
+    probes: list[base.Probes],
+    progress: Callable[[int, int], None] = base.untold,
+) -> list[base.Networks]:
+    """Networks of parents of every pair, perhaps of several, one round of all pairs after the other."""
+    return base.generate(
+        loaded.generator,
+        fitted.state,
+        parents,
+        probes,
+        [pair_key(of, pair.split.name) for pair in plan.pairs] * (len(parents) // len(plan.pairs)),
+        name=loaded.name,
+        progress=progress,
+    )
+
+
+def _of_all_trainings(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    trained: Trained,
+    parents: list[Parents],
+    probes: list[base.Probes],
+    progress: Callable[[int, int], None] = base.untold,
+) -> list[base.Networks]:
+    """Of each pair, the networks of one training after the other."""
+    parts = []
+    for number, one in enumerate(trained):
+        part = _part(progress, number, len(trained))
+        parts.append(_generated(of, plan, loaded, one, parents, probes, part))
+    return [
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *networks)
+        for networks in zip(*parts, strict=True)
+    ]
+
+
+def _part(progress: Callable[[int, int], None], number: int, parts: int) -> Callable[[int, int], None]:
+    """Progress of one of several equal parts, as that of the whole."""
+    return lambda done, total: progress(number * total + done, parts * total)
+
+
+def _by_row(name: str, networks: base.Networks) -> dict[str, Params]:
+    return {base.row_name(name, key): params for key, params in networks.items()}
+
+
+def _made(
+    loaded: loading.Loaded, probes: list[base.Probes], trained: Trained, watched: check.Watched
+) -> Made:
+    """How a generator made its networks, as the table says it.
+
+    A joint generator's steps are on other pairs: it may take them and stay in its tier. One that asks the
+    package for images reads more than the parents, whatever it says.
+    """
+    generator, first = loaded.generator, trained[0]
+    watched |= loaded.watched | (first.watched or check.Watched())
+    steps = max((np.shape(leaf)[-1] for leaf in jax.tree.leaves(first.history)), default=0)
+    own = steps > 0 and generator.reads != "W" and not generator.joint
+    images = max((len(given) for given in probes if given is not None), default=0)
+    tier = "S" if watched.images and generator.reads == "W" else generator.reads
+    return Made("G" if watched.gradients or own else tier, images, steps, watched, len(trained))
+
+
+def generate_placebos(
+    of: Run,
+    plan: Plan,
+    zoos: Zoos,
+    fitted: dict[str, Trained],
+    generated: dict[str, list[dict[str, Params]]],
+) -> dict[str, list[dict[str, dict[str, Params]]]]:
+    """By generator, for each pair, by row and placebo: networks that the first training makes of placebos.
+
+    A generator that takes no steps views them and begins anew; one that was trained is not trained again.
+
+    Raises:
+      UserError: asked again for the networks of the true parents, a generator gives others.
+    """
+    made: dict[str, list[dict[str, dict[str, Params]]]] = {}
+    for loaded in of.generators:
+        probes, key = _generating(of, plan, loaded)
+        key["placebos"] = keys.of_source(*CODE["placebos"])
+
+        def work(
+            saver: Saver,
+            progress: Progress,
+            loaded: loading.Loaded = loaded,
+            probes: list[base.Probes] = probes,
+        ) -> dict[str, Any]:
+            del saver
+            exchanged, trained = _placebo_parents(of, plan, zoos), fitted[loaded.name]
+            kinds, first = list(exchanged[0]), trained[0]
+            part = _part(progress, 0, 1 + len(kinds))
+            chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated[loaded.name], part)
+            rounds = [[of_pair[name] for of_pair in exchanged] for name in kinds]
+            if chosen:
+                rounds = [list(map(_taken, parents, chosen)) for parents in rounds]
+            states = [_begun_anew(of, plan, loaded, first, parents, probes).state for parents in rounds]
+            of_all = _generated(  # all at once, so that a run of one pair has work for several devices
+                of,
+                plan,
+                loaded,
+                first._replace(state=jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)),
+                list(itertools.chain(*rounds)),
+                probes * len(kinds),
+                lambda done, total: progress(len(plan.pairs) + done, len(plan.pairs) + total),
+            )
+            rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
+            for (name, pair), networks in zip(itertools.product(kinds, plan.pairs), of_all, strict=True):
+                for row, params in _by_row(loaded.name, networks).items():
+                    rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
+            return rows
+
+        stage = f"placebos/{loaded.name}"
+        found = of.stages.once(stage, key, work, timing=stage)
+        made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
+    return made
+
+
+def _taken(networks: Any, members: np.ndarray) -> Any:  # noqa: ANN401
+    """Some of stacked networks, in any tree."""
+    return jax.tree.map(lambda leaf: leaf[members], networks)
+
+
+def _asked_again(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    zoos: Zoos,
+    trained: Trained,
+    probes: list[base.Probes],
+    generated: list[dict[str, Params]],
+    progress: Callable[[int, int], None],
+) -> list[np.ndarray] | None:
+    """Asks a generator again for networks that it has made.
+
+    If it takes no steps, it is asked for those of a few parents, of every pair. Where all are the same as
+    among all parents, placebos are made of no more parents than are measured. Otherwise it is asked for those
+    of the first pair.
+
+    Returns:
+      Of each pair, the numbers of these parents; None where placebos are made of all.
+
+    Raises:
+      UserError: it gives others.
+    """
+    parents = _parents(plan, zoos)
+    found = list(map(placebo.measured, generated, parents))
+    chosen = [members for members in found if members is not None]
+    if len(chosen) == len(found) and not _takes_steps(loaded, trained[0]):
+        few = list(map(_taken, parents, chosen))
+        begun = _begun_anew(of, plan, loaded, trained[0], few, probes)
+        made_again = _of_all_trainings(of, plan, loaded, [begun], few, probes, progress)
+        again = [_by_row(loaded.name, made) for made in made_again]
+        if not any(map(functools.partial(check.other, every=True), again, map(_taken, generated, chosen))):
+            return chosen
+    one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
+    first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
+    (made,) = _of_all_trainings(of, one_pair, loaded, first, parents[:1], probes[:1])
+    check.check_same(_by_row(loaded.name, made), generated[0], loaded.name)
+    return None
+
+
+def _takes_steps(loaded: loading.Loaded, fitted: base.Fitted) -> bool:
+    return loaded.generator.joint or bool(jax.tree.leaves(fitted.history))
+
+
+def _begun_anew(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    fitted: base.Fitted,
+    parents: list[Parents],
+    probes: list[base.Probes],
+) -> base.Fitted:
+    """A generator's state; of one that takes no steps it is made from these parents."""
+    if _takes_steps(loaded, fitted):
+        return fitted
+    task = _task(plan, loaded, parents, probes)
+    return fitted if task.steps > 0 else base.fit(task, seed=of.settings.seed)
+
+
+def _placebo_parents(of: Run, plan: Plan, zoos: Zoos) -> list[dict[str, Parents]]:
+    """Of each pair; all have the same placebos."""
+    return [
+        placebo.exchanged(
+            of.network,
+            of.settings.data.image_size,
+            parents,
+            pair_key(of, pair.split.name),
+            {side: zoos[number]["params"] for side, number in other_zoos(plan, pair).items()},
+        )
+        for pair, parents in zip(plan.pairs, _parents(plan, zoos), strict=True)
+    ]
+
+
+def other_zoos(plan: Plan, pair: PairTask) -> dict[str, int]:
+    """By side, the number of the zoo of another concept, where the run has another: the next in order.
+
+    One that is trained for a pair with the same partner comes first: it left out the same images.
+    """
+    found = {}
+    after = [*plan.pairs[pair.number + 1 :], *plan.pairs[: pair.number]]
+    for place, side in enumerate(Parents._fields):
+        others = [other for other in after if other.names[place] != pair.names[place]]
+        same = [other for other in others if other.names[1 - place] == pair.names[1 - place]]
+        if others:
+            chosen = (same or others)[0]
+            found[side] = (chosen.attribute_zoo, chosen.object_zoo)[place]
+    return found
