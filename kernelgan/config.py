@@ -368,11 +368,23 @@ def _disagreements(config: Settings) -> Iterator[str]:
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
     for name, family in config.generators.items():
-        wrong = list(fields.layer_problems(family, layers))
-        check = getattr(FAMILIES[name], "problems", None)
-        if check and not wrong:
-            wrong = list(check(family, layers=layers, models=zoo_models(config)))
-        yield from (f"generators.{name}.{line}" for line in wrong)
+        yield from (f"generators.{name}.{line}" for line in family_problems(config, name, family))
+
+
+def family_problems(config: Config, name: str, family: Any) -> Iterator[str]:  # noqa: ANN401
+    """What in a family's settings contradicts the rest of the config; lines that begin with a field's name.
+
+    Args:
+      config: the other settings.
+      name: of the family.
+      family: its settings.
+    """
+    layers = len(config.model.filters)
+    wrong = list(fields.layer_problems(family, layers))
+    check = getattr(FAMILIES[name], "problems", None)
+    if check and not wrong:
+        wrong = list(check(family, layers=layers, models=zoo_models(config)))
+    yield from wrong
 
 
 def zoo_models(config: Config) -> tuple[int, int]:

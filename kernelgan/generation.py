@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import serialization
 
-from kernelgan import distributed, keys, models
+from kernelgan import distributed, keys, models, parallel
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods
 from kernelgan.data import leakage, quadrants
@@ -241,7 +241,7 @@ def _generated(
     probes: list[base.Probes],
     progress: Callable[[int, int], None] = base.untold,
 ) -> list[base.Networks]:
-    """Networks of parents of every pair, perhaps of several, one round of all pairs after the other."""
+    """Networks of parents round by round; a round has every pair's."""
     return base.generate(
         loaded.generator,
         fitted.state,
@@ -276,6 +276,11 @@ def _of_all_trainings(
 def _part(progress: Callable[[int, int], None], number: int, parts: int) -> Callable[[int, int], None]:
     """Progress of one of several equal parts, as that of the whole."""
     return lambda done, total: progress(number * total + done, parts * total)
+
+
+def _after(progress: Progress, before: int, every: int) -> Callable[[int, int], None]:
+    """Progress of a part that others came before."""
+    return lambda done, total: progress(before + done, every)
 
 
 def _by_row(name: str, networks: base.Networks) -> dict[str, Params]:
@@ -326,32 +331,42 @@ def generate_placebos(
         ) -> dict[str, Any]:
             del saver
             exchanged, trained = _placebo_parents(of, plan, zoos), fitted[loaded.name]
-            kinds, first = list(exchanged[0]), trained[0]
+            kinds, pairs, first = list(exchanged[0]), len(plan.pairs), trained[0]
             part = _part(progress, 0, 1 + len(kinds))
             chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated[loaded.name], part)
-            rounds = [[of_pair[name] for of_pair in exchanged] for name in kinds]
-            if chosen:
-                rounds = [list(map(_taken, parents, chosen)) for parents in rounds]
-            states = [_begun_anew(of, plan, loaded, first, parents, probes).state for parents in rounds]
-            of_all = _generated(  # all at once, so that a run of one pair has work for several devices
-                of,
-                plan,
-                loaded,
-                first._replace(state=jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)),
-                list(itertools.chain(*rounds)),
-                probes * len(kinds),
-                lambda done, total: progress(len(plan.pairs) + done, len(plan.pairs) + total),
-            )
+            at_once = _kinds_at_once(loaded.generator, pairs, len(kinds))
             rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
-            for (name, pair), networks in zip(itertools.product(kinds, plan.pairs), of_all, strict=True):
-                for row, params in _by_row(loaded.name, networks).items():
-                    rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
+            for begin in range(0, len(kinds), at_once):
+                names = kinds[begin : begin + at_once]
+                rounds = [[of_pair[name] for of_pair in exchanged] for name in names]
+                if chosen:
+                    rounds = [list(map(_taken, parents, chosen)) for parents in rounds]
+                states = [_begun_anew(of, plan, loaded, first, parents, probes).state for parents in rounds]
+                with check.named(loaded.name, "init"):
+                    state = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
+                of_all = _generated(
+                    of,
+                    plan,
+                    loaded,
+                    first._replace(state=state),
+                    list(itertools.chain(*rounds)),
+                    probes * len(names),
+                    _after(progress, (1 + begin) * pairs, (1 + len(kinds)) * pairs),
+                )
+                for (name, pair), networks in zip(itertools.product(names, plan.pairs), of_all, strict=True):
+                    for row, params in _by_row(loaded.name, networks).items():
+                        rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
             return rows
 
         stage = f"placebos/{loaded.name}"
         found = of.stages.once(stage, key, work, timing=stage)
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
     return made
+
+
+def _kinds_at_once(generator: base.Generator, pairs: int, kinds: int) -> int:
+    """Of how many placebos networks are made in one call: of all where the pairs leave devices idle."""
+    return kinds if not generator.host and pairs < len(parallel.devices()) else 1
 
 
 def _taken(networks: Any, members: np.ndarray) -> Any:  # noqa: ANN401

@@ -26,11 +26,11 @@ from kernelgan import (
 from kernelgan import workdir as workdir_lib
 from kernelgan.config import Settings
 from kernelgan.data import sources
-from kernelgan.generators import loading
+from kernelgan.generators import FAMILIES, loading
 from kernelgan.plan import Plan, make_plan
 from kernelgan.progress import STAGES, WIDTH
 from kernelgan.stages import Run, Stages
-from kernelgan.types import LEFT_OUT, Config
+from kernelgan.types import LEFT_OUT, Config, UserError
 
 _BYTES_A_PARAMETER = 4
 _ADAM_COPIES = 3  # the weights and two moments
@@ -93,6 +93,10 @@ def _loaded(
     environment.configure(settings.device)  # before a user's file can start JAX
     network = models.ConvNet(tuple(settings.model.filters), settings.model.kernel_size)
     loaded = loading.load(settings.generators, generators, network)
+    for one in loaded:
+        if one.name in FAMILIES and one.name not in settings.generators:  # of the flag
+            for problem in config_lib.family_problems(settings, one.name, one.config):
+                raise UserError(f"--generator={one.name}: {problem}.")
     return settings, network, loaded, _recipe(settings, loaded)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import SMALL
+from tiny_runs import SMALL, document
 
 from kernelgan import distributed
 from kernelgan.types import UserError
@@ -361,6 +361,8 @@ def test_a_whole_run_on_two_processes_ends_in_the_same_results(finished, tmp_pat
     assert "report: " in said[0]
     assert "zoo" not in said[1]
     _assert_same(_arrays(tmp_path / "two" / "arrays.npz"), _arrays(finished / "arrays.npz"))
+    found, wanted = (document(run)["pairs"][0]["methods"] for run in (tmp_path / "two", finished))
+    assert found["cyclegan_a2b"]["placebos"] == wanted["cyclegan_a2b"]["placebos"]
 
     statuses, said = _ended(_both(tmp_path / "two"))
     assert statuses == [0, 0], said

@@ -44,7 +44,7 @@ def _logits(network, params, images):
 def test_a_family_trains_generates_and_gives_networks_that_fit(network, parents, images, name):
     module = FAMILIES[name]
     config = module.Config()
-    small = {"steps": 3, "epochs": (1,), "batch_size": (2,), "hidden": 2}
+    small = {"steps": 3, "epochs": (1,), "batch_size": (2,), "hidden": 2, "parents": 2}
     known = {field.name for field in dataclasses.fields(config)}
     small = {field: value for field, value in small.items() if field in known}
     generator = module.make(network, dataclasses.replace(config, **small))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rows import ROWS
 
-from kernelgan import baselines, keys
+from kernelgan import baselines, keys, models
 from kernelgan.evaluation import clustering, features, measurement, null_test, pairs, parentage, scores
 
 SETTINGS = measurement.Settings(
@@ -265,6 +265,30 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
     turned = context.convnets(jax.tree.map(lambda leaf: -leaf, context.objects))
     fresh, _ = parentage.novelty(turned, parents, rivals[1], QUADRANT, SETTINGS)
     assert fresh["distance"]["mean"] > 0.5
+
+
+@pytest.mark.parametrize("filters", [(4,), (3, 4, 5)])
+def test_networks_of_any_depth_have_a_novelty(pictures, images, make_context, tmp_path, filters):
+    module = models.ConvNet(filters=filters, kernel_size=2)
+    keys_of = jax.random.split(jax.random.key(7), 8)
+    every = jax.device_get(jax.vmap(lambda key: models.initialise_convnet(module, 16, key))(keys_of))
+    zoos = [jax.tree.map(lambda leaf, part=part: leaf[part], every) for part in (slice(4), slice(4, 8))]
+    deep = make_context(network=module, half_width=None)
+    deep = dataclasses.replace(deep, attribute=zoos[0], objects=zoos[1], generated={}, trained={})
+    rows = {name: ROWS[name] for name in (*baselines.PARENTS, "random", "average")}
+    of_pair, _ = pairs.evaluate_pair(
+        deep,
+        pictures,
+        QUADRANT,
+        SETTINGS,
+        directory=tmp_path,
+        keys=lambda name: keys.StageKey({"method": name}),
+        methods=rows,
+        progress=lambda done: None,
+    )
+    found = {name: record["novelty"] for name, record in of_pair["methods"].items() if "novelty" in record}
+    assert found.keys() == {"random", "average"}
+    assert 0.5 < found["random"]["distance"]["mean"] < 1.5
 
 
 @pytest.mark.parametrize("name", ["pixels", "half_width_pair", "and_ensemble"])

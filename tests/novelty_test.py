@@ -159,6 +159,17 @@ def test_networks_that_are_one_function_count_once(make_parents):
     np.testing.assert_array_equal(novelty.distinct(params), np.arange(5))
 
 
+@pytest.mark.parametrize("factor", [0, 1e-12])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_filters_that_are_hardly_heard_are_no_novelty(layer, factor):
+    kernels = _networks(0, 6, (5, 6, 7))
+    silent = [kernel.copy() for kernel in kernels]
+    silent[layer][..., 1:3] *= factor
+    found = _novelty(silent, kernels)
+    np.testing.assert_allclose(found.distance, 0, atol=1e-6)
+    np.testing.assert_array_equal(found.nearest, np.arange(6))
+
+
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_silenced_filter_is_no_novelty(layer):
     kernels = _networks(0, 6, (4, 5, 6))

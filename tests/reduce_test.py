@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_runs import small_config
 
 import kernelgan
-from kernelgan import generators, interop, models, probes, refit, zoo
+from kernelgan import generators, interop, models, pipeline, probes, refit, zoo
 from kernelgan.baselines import methods
 from kernelgan.generators import FAMILIES, Parents, check, mixing, reduce
 from kernelgan.types import UserError
@@ -161,6 +162,14 @@ def test_more_parents_than_a_zoo_has_are_refused(family):
     assert not list(module.problems(settings, layers=2, models=(5, 6)))
     (found,) = module.problems(settings, layers=2, models=(6, 4))
     assert found.startswith("parents is 5, but the smaller zoo has 4 networks")
+
+
+def test_more_parents_than_a_zoo_has_are_refused_by_compose_and_by_a_run(pair, tmp_path):
+    with pytest.raises(UserError, match="parents is 3, but the smaller zoo has 2 networks"):
+        kernelgan.compose(*pair, parents=3)
+    with pytest.raises(UserError, match="--generator=reduce_zoo: parents is 4, but the smaller zoo has 2"):
+        pipeline.run(small_config({"zoo.models": 2}), tmp_path / "run", generators=["reduce_zoo"])
+    assert not (tmp_path / "run").exists()
 
 
 # Degenerate parents.

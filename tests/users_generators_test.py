@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_runs import measured, place, said_of, small_config
 
-from kernelgan import export, keys, pipeline, report, results
+from kernelgan import export, generation, keys, pipeline, report, results
 from kernelgan.checkpoint import Stage, read_result
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
@@ -305,7 +305,10 @@ MATRIX = {
 }
 
 
-def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_other_pairs(write, tmp_path):
+def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_other_pairs(
+    write, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(generation, "_kinds_at_once", lambda generator, pairs, kinds: kinds)
     workdir = tmp_path / "run"
     path = pipeline.run(small_config(MATRIX), workdir, generators=[write(JOINT, "shared.py")])
     found = results.read_results(workdir)
@@ -340,6 +343,13 @@ def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_oth
         zoos[plan["zoos"][pair["attribute_zoo"]]["checkpoint"][1]]["params"]["conv1"]["kernel"].mean(axis=0)
         for pair in plan["pairs"]
     ]
+    heads = [zoos[zoo["checkpoint"][1]]["params"]["dense"]["bias"] for zoo in plan["zoos"]]
+    placebos = read_result(place(workdir, "placebos/shared"))
+    for number in range(4):  # the networks have the heads of their attribute's parents
+        own, other = (heads[plan["pairs"][at]["attribute_zoo"]] for at in (number, (number + 2) % 4))
+        made = {name: one["dense"]["bias"] for name, one in placebos[str(number)]["shared"].items()}
+        for name, expected in (("object_random", own), ("object_other", own), ("attribute_other", other)):
+            np.testing.assert_array_equal(made[name], expected)
     made = export.networks(workdir)
     for number, learnt in enumerate(((1, 2), (0, 3), (0, 3), (1, 2))):  # the other diagonal
         expected = np.mean([views[other] for other in learnt], axis=0)

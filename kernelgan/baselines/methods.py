@@ -3,7 +3,7 @@
 A method makes networks from a `Context`: one or more populations, whose outputs and features are put side by
 side, so that two parents with a head each answer as one network with two heads does. Network ``i`` of a
 method that is made from parents is made from parents ``i``, counted round: methods are compared network by
-network.
+network. (A generator may take more parents for a network.)
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ Kernels = Sequence[np.ndarray]
 _YARDSTICK_PARENTS = 64
 _DIGITS = 9
 _PRINTS = 16
+_HEARD = 1e-6  # of the mean energy with which the next layer hears a filter
 _SAME = 1e-5  # relative to a network's size
 
 
@@ -123,7 +124,8 @@ def _rescaled(kernels: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.nd
 def unit_filters(kernels: Kernels) -> list[np.ndarray]:
     """The same kernels with filters of norm 1, so that a rescaled copy is seen to be a copy.
 
-    A filter times c with the next layer's weights on it times 1 / c is the same function of a ReLU network.
+    A filter times c with the next layer's weights on it times 1 / c is the same function of a ReLU network. A
+    filter that the next layer hardly hears is a filter of zeros.
 
     Args:
       kernels: of each layer, float ``(M, H, W, I, O)``.
@@ -138,6 +140,11 @@ def unit_filters(kernels: Kernels) -> list[np.ndarray]:
         scale = np.sqrt(np.sum(kernel**2, axis=(1, 2, 3), keepdims=True))
         made.append(kernel / np.where(scale > 0, scale, 1))
         norms = np.moveaxis(scale, -1, -2)
+    for layer, following in itertools.pairwise(made):
+        energy = np.sum(following**2, axis=(1, 2, 4))
+        heard = (energy > _HEARD * energy.mean(axis=1, keepdims=True))[:, None, None]
+        layer *= heard[:, :, :, None]
+        following *= heard[..., None]
     return made
 
 

@@ -71,7 +71,7 @@ def compose(
     Args:
       *zoos: for each concept, a zoo of `kernelgan.train_zoo` or `kernelgan.load_zoo`, or parameters of one
         network or stacked ones, ``(M, ...)``; with two logits, no and yes. Network ``i`` is made of parents
-        ``i``, counted round.
+        ``i``, counted round; with ``parents=k`` of ``k`` of each.
       probes: two or more uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: dead
         leaves, of the smallest size that fits.
       **settings: fields of `reduce.Config`.

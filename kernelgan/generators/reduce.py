@@ -25,12 +25,12 @@ from kernelgan.fields import setting
 from kernelgan.generators import mixing
 from kernelgan.generators.base import Generator, Parents, Tier, stateless
 from kernelgan.ops import products
-from kernelgan.types import Array, Key, Params
+from kernelgan.types import Array, Key, Params, UserError
 
 LABELS = {
     "": (
         "both parents united and reduced",
-        "both parents' filters reduced to half by least squares on seen images",
+        "the parents' filters united and reduced to a parent's number by least squares on seen images",
     )
 }
 
@@ -41,16 +41,18 @@ _LEAST = 0.1  # of the highest cost, so that no concept is given up
 _GAIN = 1e-5  # of what is explained: less is rounding, no better exchange
 
 
+PARENTS = (fields.whole(1), "parents of each concept whose filters are united")
+WHOLE_ZOO = (fields.truth, "whether heads imitate the mean answer of the whole zoo, not of these parents")
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The fields of ``config.generators.reduce`` and of the families that are named after it."""
 
     images: int = setting(1536, fields.whole(2), "probe images")
     patches: int = setting(4, fields.whole(1), "positions of each image that a convolution is fitted on")
-    parents: int = setting(1, fields.whole(1), "parents of each concept whose filters are united")
-    whole_zoo: bool = setting(
-        False, fields.truth, "whether heads imitate the mean answer of the whole zoo, not of these parents"
-    )
+    parents: int = setting(1, *PARENTS)
+    whole_zoo: bool = setting(False, *WHOLE_ZOO)
     rounds: int = setting(3, fields.whole(0), "of mixing a layer's filters; 0 picks them only")
     ridge: float = setting(1e-2, fields.positive, "of a convolution's fit, in units of a filter's variance")
     head_ridge: float = setting(
@@ -58,7 +60,7 @@ class Config:
     )
 
 
-def problems(config: Config, *, layers: int, models: tuple[int, int]) -> Iterator[str]:
+def problems(config: Config, *, layers: int, models: Sequence[int]) -> Iterator[str]:
     """Fields that contradict the rest of the config, see `cyclegan.problems`."""
     del layers
     if config.parents > min(models):
@@ -138,8 +140,13 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
       config: of the family.
       zoos: of each concept, stacked parameters.
       probes: uint8 images ``(N, H, W, C)``.
+
+    Raises:
+      UserError: a zoo has fewer networks than there are to be parents of one.
     """
     sizes = [len(zoo["dense"]["bias"]) for zoo in zoos]
+    for problem in problems(config, layers=len(network.filters), models=sizes):
+        raise UserError(problem)
     groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
     count = -(-len(probes) // _BLOCK) * _BLOCK  # some images twice
     laid_out = network.lay_out(models.normalise_images(probes[jnp.arange(count) % len(probes)]))

@@ -10,7 +10,7 @@ problems = reduce.problems
 LABELS = {
     "": (
         "both parents united and reduced with noise",
-        "both parents' filters reduced to half by least squares on noise",
+        "the parents' filters united and reduced to a parent's number by least squares on noise",
     )
 }
 

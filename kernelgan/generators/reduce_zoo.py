@@ -3,7 +3,7 @@
 import dataclasses
 
 from kernelgan import models
-from kernelgan.fields import setting, truth, whole
+from kernelgan.fields import setting
 from kernelgan.generators import reduce
 from kernelgan.generators.base import Generator
 
@@ -12,8 +12,8 @@ problems = reduce.problems
 LABELS = {
     "": (
         "parts of both zoos united and reduced",
-        "the filters of four parents of each concept reduced to an eighth by least squares on seen images, "
-        "heads fitted to the zoos' mean answers",
+        "the filters of several parents of each concept united and reduced to one parent's number by least "
+        "squares on seen images",
     )
 }
 
@@ -22,10 +22,8 @@ LABELS = {
 class Config(reduce.Config):
     """The fields of ``config.generators.reduce_zoo``: those of `reduce.Config`, with other defaults."""
 
-    parents: int = setting(4, whole(1), "parents of each concept whose filters are united")
-    whole_zoo: bool = setting(
-        True, truth, "whether heads imitate the mean answer of the whole zoo, not of these parents"
-    )
+    parents: int = setting(4, *reduce.PARENTS)
+    whole_zoo: bool = setting(True, *reduce.WHOLE_ZOO)
 
 
 def make(network: models.ConvNet, config: Config) -> Generator:
