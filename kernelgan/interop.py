@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,18 +34,6 @@ _Layers = dict[str, dict[str, np.ndarray]]
 """By layer ``weight``, in PyTorch's layout, and ``bias``."""
 
 
-class Zoo(NamedTuple):
-    """Networks read from files.
-
-    Attributes:
-      params: stacked Flax parameters, ``M`` networks; kernels ``HWIO``, dense rows in CHW order.
-      network: the module that runs them.
-    """
-
-    params: Params
-    network: models.ConvNet
-
-
 # Networks -------------------------------------------------------------------------------------------------
 
 
@@ -57,7 +45,7 @@ def load_zoo(
     name: str = "",
     positive: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Zoo:
+) -> models.Zoo:
     """Reads networks that were trained elsewhere, or that `save` wrote.
 
     Layers are recognised by shape and order: any number of convolutions, then one dense layer, under any
@@ -107,7 +95,7 @@ def load_zoo(
             progress(done, len(files))
     assert network is not None
     stacked = loaded[0] if len(loaded) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *loaded)
-    return Zoo(stacked if positive == 1 else _swapped(stacked, positive, path), network)
+    return models.Zoo(stacked if positive == 1 else _swapped(stacked, positive, path), network)
 
 
 def load_parents(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from kernelgan.ops import cpu, products
@@ -188,6 +189,20 @@ def bytes_on_the_way(network: ConvNet, image_size: int) -> int:
 def layer_names(filters: Sequence[int]) -> tuple[str, ...]:
     """Names of the convolutional layers, the first nearest the image."""
     return tuple(f"conv{layer}" for layer in range(1, len(filters) + 1))
+
+
+class Zoo(NamedTuple):
+    """A population of networks, trained here or read from a file.
+
+    Attributes:
+      params: stacked parameters, a leading ``M``; kernels ``HWIO``, dense rows in CHW order.
+      network: the module that runs them.
+      history: metrics ``(M, E)`` of their training, see `population.train`; of a file none.
+    """
+
+    params: Params
+    network: ConvNet
+    history: Mapping[str, np.ndarray] = {}
 
 
 def params_of(zoo: Any) -> Any:  # noqa: ANN401

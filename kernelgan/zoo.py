@@ -9,7 +9,7 @@ import dataclasses
 import warnings
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from kernelgan.data.quadrants import Groups
 from kernelgan.engine import NOWHERE, Report, Saver, silent
 from kernelgan.fields import whole
 from kernelgan.losses import cross_entropy
+from kernelgan.models import Zoo
 from kernelgan.population import Population, Training, binary_metrics, train
 from kernelgan.types import Params, UserError
 
@@ -185,18 +186,6 @@ def train_zoos(
     ]
 
 
-class Zoo(NamedTuple):
-    """A trained population.
-
-    Attributes:
-      params: stacked parameters, a leading ``M``.
-      history: metrics ``(M, E)``, see `population.train`.
-    """
-
-    params: Params
-    history: dict[str, np.ndarray]
-
-
 def train_zoo(
     network: models.ConvNet,
     images: ConceptImages,
@@ -263,7 +252,7 @@ def train_zoo(
         saver=saver,
         progress=progress,
     )
-    return Zoo(made["params"], made["history"])
+    return Zoo(made["params"], network, made["history"])
 
 
 def _check(network: models.ConvNet, images: object, **numbers: int) -> None:
@@ -272,7 +261,7 @@ def _check(network: models.ConvNet, images: object, **numbers: int) -> None:
     problems = [
         f"{name} is {value!r}; expected {rule.words}"
         for name, value in numbers.items()
-        if not rule.test(value)
+        if not rule.test(int(value) if isinstance(value, np.integer) else value)
     ]
     if network.outputs != 2:
         problems.append(f"network has outputs={network.outputs}; expected 2, no and yes")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kernelgan as kg
-from kernelgan import models, zoo
+from kernelgan import models
 from kernelgan.data import quadrants
 from kernelgan.data.pairs import ConceptImages
 
@@ -148,7 +148,7 @@ def test_a_zoo_reads_the_images_of_a_concept(ran, take):
 @pytest.mark.parametrize("given", [lambda zoo: zoo, lambda zoo: {"": zoo}, lambda zoo: {"": zoo.params}])
 def test_a_zoo_is_saved(make_parents, assert_trees_equal, tmp_path, given):
     params = make_parents(2, seed=1)
-    path = kg.save(given(zoo.Zoo(params, {})), tmp_path / "zoo.npz")
+    path = kg.save(given(models.Zoo(params, models.network_of(params))), tmp_path / "zoo.npz")
     assert_trees_equal(kg.load_zoo(path).params, params)
 
 
@@ -168,7 +168,7 @@ def test_probabilities_are_the_softmax_of_each_concepts_logits(network, images, 
         jax.random.split(jax.random.key(0), 2)
     )
     shown = images[:, :size, :size]
-    found = kg.probabilities(zoo.Zoo(params, {}), shown)
+    found = kg.probabilities(models.Zoo(params, models.network_of(params)), shown)
     assert found.shape == (2, len(shown), concepts)
     for member in range(2):
         one = jax.tree.map(lambda leaf, member=member: leaf[member], params)
@@ -220,9 +220,16 @@ def test_a_zoo_of_more_images_than_there_are_takes_all_and_warns(ran):
     available = sum(map(len, images.groups.train))
     with pytest.warns(UserWarning, match=f"images_per_epoch is {available} instead of 1000000"):
         made = kg.train_zoo(
-            network, images, models=2, epochs=1, batch_size=8, images_per_epoch=10**6, validation_images=8
+            network,
+            images,
+            models=np.int64(2),
+            epochs=1,
+            batch_size=8,
+            images_per_epoch=10**6,
+            validation_images=8,
         )
     assert made.history["train_loss"].shape == (2, 1)
+    assert made.network == network
 
 
 @pytest.mark.parametrize("exclude", [(), (("black", "cat"),)])

@@ -10,7 +10,7 @@ import pytest
 from tiny_runs import small_config
 
 import kernelgan
-from kernelgan import generators, interop, models, pipeline, probes, refit, zoo
+from kernelgan import generators, models, pipeline, probes, refit
 from kernelgan.baselines import methods
 from kernelgan.generators import FAMILIES, Parents, check, mixing, reduce
 from kernelgan.types import UserError
@@ -417,7 +417,7 @@ def test_compose_is_the_family_s_network_of_single_or_stacked_parents(pair, imag
     generator = generators.make("reduce_noise", models.network_of(pair.attribute), images=64)
     expected = generator.generate(jax.random.key(0), {}, pair, probes.noise(64, size=size))[""]
     assert_near = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allclose, atol=1e-5))
-    zoos = zoo.Zoo(pair.attribute, {}), interop.Zoo(pair.object, models.network_of(pair.object))
+    zoos = [models.Zoo(zoo, models.network_of(zoo)) for zoo in pair]
     assert_near(kernelgan.compose(*zoos, images=64), expected)
     first = [jax.tree.map(lambda leaf: leaf[0], zoo) for zoo in pair]
     alone = kernelgan.compose(*first, images=64)
