@@ -378,7 +378,7 @@ class Run:
     date: str = ""  # when the results were written, UTC, such as 2026-01-31T12:00:00+00:00
     attempts: dict[str, int] = field(default_factory=dict)  # by family, registered runs on sealed images
     data: Source = Source()
-    timings: dict[str, float] = field(default_factory=dict)  # seconds by stage
+    timings: dict[str, float] = field(default_factory=dict)  # seconds by stage, without the report
     skipped: tuple[Skipped, ...] = ()
     overall: Overall | None = None  # None for one pair, or where the pairs have different figures of merit
     study: dict[str, Any] = field(default_factory=dict)  # of a study beside the library; not read here

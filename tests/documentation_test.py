@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from kernelgan import config, models
+from kernelgan import config, generators, models
+from kernelgan.baselines import methods
 from kernelgan.generators import base, check, loading
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,18 @@ def test_every_module_has_a_place_in_the_layout():
     assert [name for name in names if name not in text] == []
     listed = re.findall(r"`(\w+\.py)`", text.split("## Conventions")[0])
     assert [name for name in listed if not list((ROOT / "kernelgan").rglob(name))] == []
+
+
+def test_every_method_is_described():
+    text = (ROOT / "docs" / "method.md").read_text()
+    assert [name for name in (*methods.BASELINES, *generators.FAMILIES) if f"`{name}" not in text] == []
+
+
+def test_sections_that_the_recipe_for_a_figure_names_exist():
+    text = (ROOT / "kernelgan" / "report" / "sections.py").read_text()
+    named = re.findall(r'^        ("[A-Z][^"]+": \[)', (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert named
+    assert [name for name in named if name not in text] == []
 
 
 def test_fields_that_are_named_exist():

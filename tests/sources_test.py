@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from configs import default
+from kernelgan import config as config_lib
 from kernelgan import data
 from kernelgan.data import folder, quadrants, rendered, sources, tfds
 from kernelgan.data.images import ImageSet, Source
@@ -55,11 +56,22 @@ def test_a_source_gets_the_fields_of_the_config(config, monkeypatch, name, modul
     config.data.tfds.name = "celeb_a"
     config.data.tfds.data_dir = "there"
     loader = mock.create_autospec(module.load)
-    monkeypatch.setattr(module, "load", loader)
+    monkeypatch.setitem(sources.SOURCES, name, sources.SOURCES[name]._replace(load=loader))
     sources.load_source(config, _silent)
     loader.assert_called_once_with(
         **fields, attributes=("black", "red"), objects=("cat",), image_size=8, progress=_silent
     )
+
+
+def test_the_config_knows_every_source(config):
+    config.data.image_size = 32
+    for name in sources.SOURCES:
+        config.data.source = name
+        config.data.folder = "."
+        assert config_lib.parse(config).data.source == name
+    config.data.source = "photos"
+    with pytest.raises(UserError, match=", ".join(f"'{name}'" for name in sources.SOURCES)):
+        config_lib.parse(config)
 
 
 def test_a_source_is_loaded_without_a_config():

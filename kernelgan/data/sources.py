@@ -1,11 +1,11 @@
-"""The three sources behind one call, and a picture of what they give."""
+"""Every source behind one call, and a picture of what they give."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,27 @@ from kernelgan.data.images import Progress, Source, silent
 from kernelgan.types import Config, Quadrant, UserError
 
 _SHEET_COLUMNS = 12
+
+
+class Kind(NamedTuple):
+    """A source.
+
+    Attributes:
+      load: makes the images; it is handed ``attributes``, ``objects``, ``image_size``, ``progress`` and
+        ``seed`` by name, those that it takes, and its options.
+      options: what it takes beside, read off ``config.data``.
+    """
+
+    load: Callable[..., Source]
+    options: Callable[[Any], dict[str, Any]]
+
+
+SOURCES: dict[str, Kind] = {
+    "rendered": Kind(rendered.load, lambda data: {"train": data.rendered.train, "test": data.rendered.test}),
+    "tfds": Kind(tfds.load, lambda data: {"name": data.tfds.name, "data_dir": data.tfds.data_dir}),
+    "folder": Kind(folder.load, lambda data: {"path": data.folder, "broken_share": data.broken_share}),
+}
+"""By the name in ``config.data.source``."""
 
 
 def load(
@@ -30,7 +51,7 @@ def load(
     """Loads labelled images.
 
     Args:
-      source: ``rendered``, ``tfds`` or ``folder``.
+      source: a name in `SOURCES`.
       attributes: names of the attributes that are composed, such as ``("black",)``; "not black" is the
         complement, see `kernelgan.data.complements`.
       objects: names of the objects that they are composed with.
@@ -44,13 +65,8 @@ def load(
     Raises:
       UserError: an unknown source or option, or whatever is wrong with the data.
     """
-    loaders: dict[str, Callable[..., Source]] = {
-        "rendered": rendered.load,
-        "tfds": tfds.load,
-        "folder": folder.load,
-    }
-    if source not in loaders:
-        raise UserError(f"The source is {source!r}; expected one of {', '.join(map(repr, loaders))}.")
+    if source not in SOURCES:
+        raise UserError(f"The source is {source!r}; expected one of {', '.join(map(repr, SOURCES))}.")
     for kind, names in (("attributes", attributes), ("objects", objects)):
         if isinstance(names, str):
             raise UserError(f"{kind} is the string {names!r}; expected a tuple of names: ({names!r},).")
@@ -60,9 +76,10 @@ def load(
         "image_size": image_size,
         "progress": progress,
     }
-    if source != "folder":
+    loader = SOURCES[source].load
+    parameters = inspect.signature(loader).parameters
+    if "seed" in parameters:
         given["seed"] = seed
-    parameters = inspect.signature(loaders[source]).parameters
     known = [name for name in parameters if name not in given]
     needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]
     wrong = [name for name in options if name not in known]
@@ -70,7 +87,7 @@ def load(
     if wrong or missing:
         problem = f"has no option {', '.join(wrong)}" if wrong else f"needs the option {', '.join(missing)}"
         raise UserError(f"The source {source!r} {problem}; its options are {', '.join(known)}.")
-    return complements.label(loaders[source](**given, **options), attributes, objects)
+    return complements.label(loader(**given, **options), attributes, objects)
 
 
 def fingerprint(config: Config) -> str:
@@ -95,21 +112,14 @@ def load_source(config: Config, progress: Progress) -> Source:
       UserError: whatever is wrong with the data.
     """
     data, pairs = config.data, config.pairs
-    name = data.source
-    if name == "rendered":
-        options = {"train": data.rendered.train, "test": data.rendered.test}
-    elif name == "tfds":
-        options = {"name": data.tfds.name, "data_dir": data.tfds.data_dir}
-    else:
-        options = {"path": data.folder, "broken_share": data.broken_share}
     return load(
-        name,
+        data.source,
         attributes=pairs.attributes,
         objects=pairs.objects,
         seed=config.seed,
         image_size=data.image_size,
         progress=progress,
-        **options,
+        **SOURCES[data.source].options(data),
     )
 
 
