@@ -403,12 +403,26 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Fields in which two plain configs would compute different things, as ``field: theirs, now ours``."""
+    """Fields in which two plain configs would compute different things, as ``field: theirs, now ours``.
+
+    A field that theirs does not know, at its default, is none: sections gain fields from version to version.
+    """
     a, b = dict(flatten(ours)), dict(flatten(theirs))
+    defaults = dict(
+        flatten(to_json(Settings(generators={name: one.Config() for name, one in FAMILIES.items()})))
+    )
+
+    def is_new(name: str) -> bool:
+        section = name.rpartition(".")[0] + "."
+        known = any(other.startswith(section) for other in b)
+        return name not in b and known and name in defaults and a[name] == defaults[name]
+
     return [
         f"{name}: {b.get(name, 'absent')!r} there, {a.get(name, 'absent')!r} now"
         for name in sorted(a.keys() | b.keys())
-        if a.get(name, "absent") != b.get(name, "absent") and not name.startswith(HARMLESS)
+        if a.get(name, "absent") != b.get(name, "absent")
+        and not name.startswith(HARMLESS)
+        and not is_new(name)
     ]
 
 

@@ -285,6 +285,17 @@ def test_differences_name_fields_that_only_one_has():
     assert config_lib.differences(theirs, ours) == ["extra: 1 there, 'absent' now"]
 
 
+def test_a_field_that_is_new_and_at_its_default_is_no_difference():
+    ours = config_lib.to_json(default.get_config("cyclegan", "reduce"))
+    theirs = config_lib.to_json(default.get_config("cyclegan", "reduce"))
+    del theirs["generators"]["reduce"]["whole_zoo"], theirs["zoo"]["decay"]
+    assert config_lib.differences(ours, theirs) == []
+    ours["generators"]["reduce"]["whole_zoo"] = True
+    assert config_lib.differences(ours, theirs) == ["generators.reduce.whole_zoo: 'absent' there, True now"]
+    del theirs["generators"]["reduce"]  # a family that was not there is a difference
+    assert len(config_lib.differences(ours, theirs)) == len(ours["generators"]["reduce"])
+
+
 def _shipped():
     for path in sorted(Path(default.__file__).parent.glob("*.py")):
         if path.stem != "__init__":
