@@ -254,7 +254,7 @@ def _conjunctions(pair: PairTask) -> int:
 def _quadrant_words(split: quadrants.PairSplit) -> dict[str, str]:
     """The quadrants of `quadrants.counts` in words."""
     attribute, thing = split.attribute, split.object_name
-    words = (split.name, f"other {attribute} things", f"other {thing}s", "neither", "anything else")
+    words = (split.name, f"{attribute} alone", f"{thing} alone", "neither", "anything else")
     return {quadrant.label: word for quadrant, word in zip(Quadrant, words, strict=True)}
 
 
