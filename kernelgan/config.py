@@ -371,7 +371,7 @@ def _disagreements(config: Settings) -> Iterator[str]:
         yield from (f"generators.{name}.{line}" for line in family_problems(config, name, family))
 
 
-def family_problems(config: Config, name: str, family: Any) -> Iterator[str]:  # noqa: ANN401
+def family_problems(config: Config, name: str, family: Any) -> list[str]:  # noqa: ANN401
     """What in a family's settings contradicts the rest of the config; lines that begin with a field's name.
 
     Args:
@@ -384,7 +384,7 @@ def family_problems(config: Config, name: str, family: Any) -> Iterator[str]:  #
     check = getattr(FAMILIES[name], "problems", None)
     if check and not wrong:
         wrong = list(check(family, layers=layers, models=zoo_models(config)))
-    yield from wrong
+    return wrong
 
 
 def zoo_models(config: Config) -> tuple[int, int]:

@@ -183,30 +183,8 @@ def generate(
     how: dict[str, Made] = {}
     for loaded in of.generators:
         probes, key = _generating(of, plan, loaded)
-
-        def work(
-            saver: Saver,
-            progress: Progress,
-            loaded: loading.Loaded = loaded,
-            probes: list[base.Probes] = probes,
-        ) -> dict[str, Any]:
-            del saver
-            with check.watched() as watched:
-                by_pair = _of_all_trainings(
-                    of, plan, loaded, fitted[loaded.name], _parents(plan, zoos), probes, progress
-                )
-            for networks in by_pair:
-                check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
-                if networks.keys() != by_pair[0].keys():
-                    raise UserError(
-                        f"the generator {loaded.name} gives {sorted(networks)} for one pair and "
-                        f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
-                    )
-            rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
-            seen = {name: np.array(value) for name, value in dataclasses.asdict(watched).items()}
-            return {**rows, "history": seen}
-
-        stage = f"generate/{loaded.name}"
+        parents, stage = _parents(plan, zoos), f"generate/{loaded.name}"
+        work = functools.partial(_work_of_networks, of, plan, loaded, fitted[loaded.name], parents, probes)
         found = of.stages.once(stage, key, work, timing=stage)
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
         for row, params in made[loaded.name][0].items():
@@ -224,6 +202,32 @@ def generate(
     }
     distributed.first(lambda: workdir_lib.write_networks(of.stages.workdir, digests))
     return made, how
+
+
+def _work_of_networks(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    trained: Trained,
+    parents: list[Parents],
+    probes: list[base.Probes],
+    saver: Saver,
+    progress: Progress,
+) -> dict[str, Any]:
+    """A generator's networks by pair and row, checked, and what it was seen to do."""
+    del saver
+    with check.watched() as watched:
+        by_pair = _of_all_trainings(of, plan, loaded, trained, parents, probes, progress)
+    for networks in by_pair:
+        check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
+        if networks.keys() != by_pair[0].keys():
+            raise UserError(
+                f"the generator {loaded.name} gives {sorted(networks)} for one pair and "
+                f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
+            )
+    rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
+    seen = {name: np.array(value) for name, value in dataclasses.asdict(watched).items()}
+    return {**rows, "history": seen}
 
 
 def _generating(of: Run, plan: Plan, loaded: loading.Loaded) -> tuple[list[base.Probes], dict[str, str]]:
@@ -322,46 +326,54 @@ def generate_placebos(
     for loaded in of.generators:
         probes, key = _generating(of, plan, loaded)
         key["placebos"] = keys.of_source(*CODE["placebos"])
-
-        def work(
-            saver: Saver,
-            progress: Progress,
-            loaded: loading.Loaded = loaded,
-            probes: list[base.Probes] = probes,
-        ) -> dict[str, Any]:
-            del saver
-            exchanged, trained = _placebo_parents(of, plan, zoos), fitted[loaded.name]
-            kinds, pairs, first = list(exchanged[0]), len(plan.pairs), trained[0]
-            part = _part(progress, 0, 1 + len(kinds))
-            chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated[loaded.name], part)
-            at_once = _kinds_at_once(loaded.generator, pairs, len(kinds))
-            rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
-            for begin in range(0, len(kinds), at_once):
-                names = kinds[begin : begin + at_once]
-                rounds = [[of_pair[name] for of_pair in exchanged] for name in names]
-                if chosen:
-                    rounds = [list(map(_taken, parents, chosen)) for parents in rounds]
-                states = [_begun_anew(of, plan, loaded, first, parents, probes).state for parents in rounds]
-                with check.named(loaded.name, "init"):
-                    state = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
-                of_all = _generated(
-                    of,
-                    plan,
-                    loaded,
-                    first._replace(state=state),
-                    list(itertools.chain(*rounds)),
-                    probes * len(names),
-                    _after(progress, (1 + begin) * pairs, (1 + len(kinds)) * pairs),
-                )
-                for (name, pair), networks in zip(itertools.product(names, plan.pairs), of_all, strict=True):
-                    for row, params in _by_row(loaded.name, networks).items():
-                        rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
-            return rows
-
+        own = (fitted[loaded.name], probes, generated[loaded.name])
+        work = functools.partial(_work_of_placebos, of, plan, zoos, loaded, *own)
         stage = f"placebos/{loaded.name}"
         found = of.stages.once(stage, key, work, timing=stage)
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
     return made
+
+
+def _work_of_placebos(
+    of: Run,
+    plan: Plan,
+    zoos: Zoos,
+    loaded: loading.Loaded,
+    trained: Trained,
+    probes: list[base.Probes],
+    generated: list[dict[str, Params]],
+    saver: Saver,
+    progress: Progress,
+) -> dict[str, Any]:
+    """A generator's placebo networks by pair, row and placebo."""
+    del saver
+    exchanged, first = _placebo_parents(of, plan, zoos), trained[0]
+    kinds, pairs = list(exchanged[0]), len(plan.pairs)
+    part = _part(progress, 0, 1 + len(kinds))
+    chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated, part)
+    at_once = _kinds_at_once(loaded.generator, pairs, len(kinds))
+    rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
+    for begin in range(0, len(kinds), at_once):
+        names = kinds[begin : begin + at_once]
+        rounds = [[of_pair[name] for of_pair in exchanged] for name in names]
+        if chosen:
+            rounds = [list(map(_taken, parents, chosen)) for parents in rounds]
+        states = [_begun_anew(of, plan, loaded, first, parents, probes).state for parents in rounds]
+        with check.named(loaded.name, "init"):
+            state = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
+        of_all = _generated(
+            of,
+            plan,
+            loaded,
+            first._replace(state=state),
+            list(itertools.chain(*rounds)),
+            probes * len(names),
+            _after(progress, (1 + begin) * pairs, (1 + len(kinds)) * pairs),
+        )
+        for (name, pair), networks in zip(itertools.product(names, plan.pairs), of_all, strict=True):
+            for row, params in _by_row(loaded.name, networks).items():
+                rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
+    return rows
 
 
 def _kinds_at_once(generator: base.Generator, pairs: int, kinds: int) -> int:

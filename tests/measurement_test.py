@@ -49,6 +49,23 @@ def measure(context, pictures):
     return run
 
 
+@pytest.fixture(scope="module")
+def evaluate(context, pictures):
+    def run(directory, progress=lambda done: None, context=context, methods=ROWS):
+        return pairs.evaluate_pair(
+            context,
+            pictures,
+            QUADRANT,
+            SETTINGS,
+            directory=directory,
+            keys=lambda name: keys.StageKey({"method": name}),
+            progress=progress,
+            methods=methods,
+        )
+
+    return run
+
+
 # The images that are embedded.
 
 
@@ -268,7 +285,7 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
 
 
 @pytest.mark.parametrize("filters", [(4,), (3, 4, 5)])
-def test_networks_of_any_depth_have_a_novelty(pictures, images, make_context, tmp_path, filters):
+def test_networks_of_any_depth_have_a_novelty(evaluate, make_context, tmp_path, filters):
     module = models.ConvNet(filters=filters, kernel_size=2)
     keys_of = jax.random.split(jax.random.key(7), 8)
     every = jax.device_get(jax.vmap(lambda key: models.initialise_convnet(module, 16, key))(keys_of))
@@ -276,16 +293,7 @@ def test_networks_of_any_depth_have_a_novelty(pictures, images, make_context, tm
     deep = make_context(network=module, half_width=None)
     deep = dataclasses.replace(deep, attribute=zoos[0], objects=zoos[1], generated={}, trained={})
     rows = {name: ROWS[name] for name in (*baselines.PARENTS, "random", "average")}
-    of_pair, _ = pairs.evaluate_pair(
-        deep,
-        pictures,
-        QUADRANT,
-        SETTINGS,
-        directory=tmp_path,
-        keys=lambda name: keys.StageKey({"method": name}),
-        methods=rows,
-        progress=lambda done: None,
-    )
+    of_pair, _ = evaluate(tmp_path, context=deep, methods=rows)
     found = {name: record["novelty"] for name, record in of_pair["methods"].items() if "novelty" in record}
     assert found.keys() == {"random", "average"}
     assert 0.5 < found["random"]["distance"]["mean"] < 1.5
@@ -300,23 +308,6 @@ def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure
 
 
 # One pair.
-
-
-@pytest.fixture(scope="module")
-def evaluate(context, pictures):
-    def run(directory, progress=lambda done: None):
-        return pairs.evaluate_pair(
-            context,
-            pictures,
-            QUADRANT,
-            SETTINGS,
-            directory=directory,
-            keys=lambda name: keys.StageKey({"method": name}),
-            progress=progress,
-            methods=ROWS,
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")
