@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from kernelgan import config as config_lib
 from kernelgan import workdir
@@ -61,3 +62,9 @@ def correlations(given: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     x, y = (values - values.mean(axis=1, keepdims=True) for values in both)
     scale = np.sqrt(np.sum(x * x, axis=1) * np.sum(y * y, axis=1))
     return np.mean(np.sum(x * y, axis=1) / np.maximum(scale, 1e-12), axis=1)
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95% interval over pairs, by Student's t."""
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)

@@ -1,6 +1,8 @@
 """What a generator is: families, files of a user's own, joint generators, and what is refused."""
 
+import cProfile
 import dataclasses
+import pstats
 import textwrap
 import threading
 
@@ -430,6 +432,17 @@ def test_gradients_taken_while_networks_are_made_are_seen():
         with check.watched() as watched:
             work(jnp.ones(3))
         assert (watched.gradients, watched.images) == (expected, False)
+
+
+def test_a_run_under_a_profiler_goes_on_being_profiled():
+    """`python -m cProfile launch.py`: its profile is an object, no function."""
+    profile = cProfile.Profile()
+    with profile:
+        with check.watched() as watched:
+            jax.grad(lambda x: x * x)(1.0)
+        textwrap.dedent("  seen by the profile")
+    assert watched.gradients
+    assert any(name == "dedent" for *_, name in pstats.Stats(profile).stats)
 
 
 @pytest.mark.parametrize(("ask", "expected"), [(probes.noise, True), (np.ones, False)])

@@ -102,7 +102,10 @@ def watched() -> Iterator[Watched]:
     try:
         yield seen
     finally:
-        sys.setprofile(before)
+        if before is None or callable(before):
+            sys.setprofile(before)
+        else:  # the profile of `python -m cProfile` is no function
+            before.enable()
         threading.setprofile(of_threads)  # type: ignore[arg-type]
 
 

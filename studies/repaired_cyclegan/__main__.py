@@ -42,6 +42,7 @@ ROWS = {**STEPS, **OTHERS}
 
 def table(rows: dict[str, Any], new: int) -> str:
     """The figures of `study.evaluate` in words."""
+    from studies import finished
     from studies.repaired_cyclegan import study
 
     lines = [
@@ -51,11 +52,11 @@ def table(rows: dict[str, Any], new: int) -> str:
     before = None
     for row, label in ROWS.items():
         values = study.by_pair(rows, row, new)
-        mean, low, high = study.interval(values)
+        mean, low, high = finished.interval(values)
         cells = [f"{label:42s}{mean:6.3f} [{low:.3f}, {high:.3f}]"]
         gain = ""
         if row in STEPS and before is not None:
-            gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*study.interval(values - before))
+            gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*finished.interval(values - before))
         before = values
         cells.append(f"{gain:26s}{study.by_pair(rows, row, new, fresh=False).mean():6.3f}")
         if row != "and_ensemble":

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from scipy import stats
 
 from kernelgan import assemble, engine, models, refit, splits, workdir
 from kernelgan.baselines import methods, nulls
@@ -267,9 +266,3 @@ def by_pair(
     """A row's means over networks, of parents new to the translators or of others."""
     part = slice(-new, None) if fresh else slice(0, -new)
     return np.array([np.mean(given[figure][part]) for given in rows[row].values()])
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95% interval over pairs, by Student's t."""
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)

@@ -1,0 +1,1 @@
+"""What must the images show that a generator looks at? See docs/generators.md."""

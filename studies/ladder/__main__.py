@@ -1,0 +1,90 @@
+"""What must the images show that a generator looks at? `python -m studies.ladder --run=DIR`.
+
+See docs/generators.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from kernelgan.stopping import STATUS, Terminated, listen, outlast_readers
+
+
+def table(rows: dict[str, Any]) -> str:
+    """The figures of `study.evaluate`, as Markdown."""
+    from studies import finished
+    from studies.ladder import study
+
+    nothing, everything, both = (study.by_pair(rows, row) for row in ("noise", "seen", "and_ensemble"))
+    lines = [
+        "| images | AUROC | minus noise | minus the pair's own | of the way | correlation | null |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row, rung in study.RUNGS.items():
+        own = study.by_pair(rows, row)
+        cells = [rung.label, "{:.3f} [{:.3f}, {:.3f}]".format(*finished.interval(own))]
+        for base, other in (("noise", nothing), ("seen", everything)):
+            gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*finished.interval(own - other))
+            cells.append("" if row == base else gain)
+        cells.append(f"{(own.mean() - 0.5) / (both.mean() - 0.5):.2f}")
+        cells.append(f"{study.by_pair(rows, row, 'correlation').mean():.3f}")
+        cells.append(f"{study.by_pair(rows, f'{row}_{study.NULL}').mean():.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    cells = ["both parents run (`and_ensemble`)", "{:.3f} [{:.3f}, {:.3f}]".format(*finished.interval(both))]
+    lines.append(f"| {' | '.join(cells)} | | | 1 | | |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; gives its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m studies.ladder", description=__doc__)
+    parser.add_argument("--run", required=True, help="a run of configs/pair_matrix.py:photos")
+    parser.add_argument("--models", type=int, default=4, help="networks of each pair (%(default)s)")
+    parser.add_argument("--images", type=int, default=1536, help="that are looked at (%(default)s)")
+    parser.add_argument("--out", default="runs/ladder.json", help="results (%(default)s)")
+    given = parser.parse_args(argv)
+    from kernelgan import environment  # here, so that --help need not wait for JAX
+    from kernelgan.files import given_path, write_atomically
+    from kernelgan.types import UserError
+
+    try:
+        listen()
+        if given.models < 1 or given.images < 2:
+            raise UserError(
+                f"--models={given.models} --images={given.images}; expected a network or more, and two "
+                "images or more."
+            )
+        run, out = given_path(given.run, "--run"), given_path(given.out, "--out")
+        if run.resolve() in out.resolve().parents:
+            raise UserError(f"--out={out} is in the run, which is only read; expected another place.")
+        environment.configure("auto")
+        from studies import finished
+        from studies.ladder import study
+
+        settings, plan = finished.read_run(run)
+        environment.select_device(settings.device)
+        part, pairs = study.load(run, settings, plan, given.models)
+        rows = study.evaluate(part, pairs, given.images)
+        results = {**vars(given), "rows": rows, "commit": environment.checkout().commit}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, (json.dumps(results, indent=1) + "\n").encode())
+        print(f"{table(rows)}\n{out}")
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return STATUS
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    outlast_readers()
+    sys.exit(main())

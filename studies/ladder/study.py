@@ -1,0 +1,201 @@
+"""The study: reduces the parents of a run's development pairs with images that show more and more of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kernelgan import assemble, models, probes, refit, splits, workdir
+from kernelgan.baselines import nulls
+from kernelgan.checkpoint import read_result
+from kernelgan.config import Settings
+from kernelgan.data import leakage, quadrants
+from kernelgan.evaluation import features, scores
+from kernelgan.generators import base, reduce
+from kernelgan.progress import Progress
+from kernelgan.types import LEFT_OUT, PairName, Params, Quadrant, UserError
+from studies import finished
+
+_VALIDATION = 900  # images of a pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """What a generator's images show.
+
+    Attributes:
+      label: in words.
+      shown: the pair's quadrants; none: every image that holds no conjunction of the pair's fold, the same
+        for all pairs of the fold.
+      noise: which share of the images is `probes.noise`.
+    """
+
+    label: str
+    shown: tuple[Quadrant, ...] = ()
+    noise: float = 0.0
+
+
+_ATTRIBUTE, _OBJECT, _NEITHER = Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER
+
+RUNGS = {
+    "noise": Rung("noise, no photograph", noise=1.0),
+    "neither": Rung("both new: photographs of neither", (_NEITHER,)),
+    "neither_noise": Rung("both new: the same and noise", (_NEITHER,), 0.5),
+    "object": Rung("attribute new: without it", (_OBJECT, _NEITHER)),
+    "object_noise": Rung("attribute new: the same and noise", (_OBJECT, _NEITHER), 0.5),
+    "attribute": Rung("object new: without it", (_ATTRIBUTE, _NEITHER)),
+    "attribute_noise": Rung("object new: the same and noise", (_ATTRIBUTE, _NEITHER), 0.5),
+    "fold": Rung("pair new: one set for all pairs of a fold"),
+    "seen": Rung("the pair's own: its three seen quadrants", (_ATTRIBUTE, _OBJECT, _NEITHER)),
+}
+"""From nothing to all that tier U hands out."""
+
+NULL = "refit"
+"""Random kernels with heads refitted on the same images, beside each rung."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A pair of concepts.
+
+    Attributes:
+      split: the quadrant of each image.
+      parents: both zoos, the networks that are studied.
+      fold: the pairs, this among them, that are held out together.
+    """
+
+    split: quadrants.PairSplit
+    parents: base.Parents
+    fold: tuple[PairName, ...]
+
+    @property
+    def name(self) -> PairName:
+        """Attribute and object."""
+        return self.split.attribute, self.split.object_name
+
+
+def load(run: Path, settings: Settings, plan: dict[str, Any], models_: int) -> tuple[Any, list[Pair]]:
+    """Reads the images, and the first networks of the zoos of each pair that is not sealed.
+
+    Raises:
+      UserError: the run has no file of splits, no pair for development, or too small zoos.
+    """
+    folds = splits.of_config(settings)
+    if folds is None:
+        raise UserError("--run: it has no pairs.splits, so nothing says which pairs are for development.")
+    listed = [(pair, (pair["attribute"], pair["object"])) for pair in plan["pairs"]]
+    listed = [(pair, name) for pair, name in listed if not folds.is_sealed(name)]
+    if not listed:
+        raise UserError("--run: all of its pairs are sealed; expected some for development.")
+    stages = {zoo["checkpoint"][0] for zoo in plan["zoos"]}
+    results = {stage: read_result(run / workdir.CHECKPOINTS / stage) for stage in stages}
+    part, pairs = finished.read_images(settings), []
+    for pair, name in listed:
+        stored = [plan["zoos"][pair[f"{kind}_zoo"]]["checkpoint"] for kind in ("attribute", "object")]
+        both = assemble.paired(*(results[stage][key]["params"] for stage, key in stored))
+        if len(both[0]["dense"]["bias"]) < models_:
+            raise UserError(f"--models={models_}: {' '.join(name)} has {len(both[0]['dense']['bias'])}.")
+        parents = base.Parents(*(assemble.take_members(zoo, np.arange(models_)) for zoo in both))
+        pairs.append(Pair(quadrants.split(part, *name), parents, folds.folds[folds.fold(name) - 1]))
+    return part, pairs
+
+
+def images_of(part: quadrants.Partition, pair: Pair, rung: Rung, count: int) -> np.ndarray:
+    """The images of a rung, uint8 ``(count, H, W, 3)``; photographs are gone through again if they are few.
+
+    Raises:
+      LeakageError: a photograph has the content of a conjunction that is held out.
+    """
+    source = part.source.train
+    drawn = probes.noise(round(count * rung.noise), size=source.images.shape[1])
+    if len(drawn) == count:
+        return drawn
+    held_out = [pair.name] if rung.shown else list(pair.fold)
+    named = " ".join(pair.name) if rung.shown else str(sorted(held_out))
+    rng = np.random.default_rng(zlib.crc32(named.encode()))
+    left = count - len(drawn)
+    if rung.shown:
+        each = -(-left // len(rung.shown))
+        groups = [np.flatnonzero(pair.split.train == quadrant) for quadrant in rung.shown]
+    else:
+        each, free = left, ~part.validation
+        for name in held_out:
+            of_pair = quadrants.quadrant_of(source, *name)
+            free &= (of_pair != Quadrant.CONJUNCTION) & (of_pair != LEFT_OUT)
+        groups = [np.flatnonzero(free)]
+    chosen = rng.permutation(np.concatenate([rng.permutation(group)[:each] for group in groups]))
+    leakage.check_behind(part, named, held_out, {"the images": chosen})
+    return np.concatenate([source.images[np.resize(chosen, left)], drawn])
+
+
+def evaluate(part: quadrants.Partition, pairs: list[Pair], count: int) -> dict[str, Any]:
+    """All rungs of all pairs.
+
+    Args:
+      part: the images.
+      pairs: what is composed.
+      count: images that a generator looks at.
+
+    Returns:
+      By row, pair and figure, a number for each network: worst-quadrant AUROC on test images ("worst") and
+      the mean correlation with both parents' logits on validation images ("correlation").
+    """
+    network = models.network_of(pairs[0].parents.attribute)
+    generator = reduce.reducer(network, reduce.Config(images=count), "U")
+    members = len(pairs[0].parents.attribute["dense"]["bias"])
+    size = part.source.train.images.shape[1]
+    drawn = jax.device_get(nulls.initialise(network, size, jax.random.split(jax.random.key(5), members)))
+    rows: dict[str, Any] = {}
+    progress = Progress("ladder")
+    for number, pair in enumerate(pairs):
+        shown = {name: images_of(part, pair, rung, count) for name, rung in RUNGS.items()}
+        given = [pair.parents] * len(shown), list(shown.values()), [jax.random.key(0)] * len(shown)
+        states = jax.tree.map(lambda *leaves: np.stack(leaves), *[{}] * len(shown))
+        made = base.generate(generator, states, *given, name="reduce")
+        networks = {name: one[""] for name, one in zip(shown, made, strict=True)}
+        networks |= {
+            f"{name}_{NULL}": refit.refit_heads(drawn, pair.parents, images) for name, images in shown.items()
+        }
+        for row, figures in _figures(part, pair, networks).items():
+            rows.setdefault(row, {})[" ".join(pair.name)] = figures
+        progress(number + 1, len(pairs))
+    progress.close("done")
+    return rows
+
+
+def _figures(
+    part: quadrants.Partition, pair: Pair, networks: dict[str, Params]
+) -> dict[str, dict[str, list[float]]]:
+    """By row, figures of each network; the last row is both parents side by side."""
+    scored = np.flatnonzero(pair.split.test != LEFT_OUT)
+    test, quadrant = part.source.test.images[scored], pair.split.test[scored]
+    validation = finished.validation_images(part, pair.split, _VALIDATION)
+
+    def logits(params: Params, images: np.ndarray) -> np.ndarray:
+        return features.population_logits(models.network_of(params), jax.device_get(params), images)
+
+    def worst(answers: np.ndarray) -> list[float]:
+        return scores.auroc_by_quadrant(features.score(answers)[0], quadrant)["worst"].round(4).tolist()
+
+    wanted, both = (
+        np.concatenate([logits(zoo, images) for zoo in pair.parents], axis=-1)
+        for images in (validation, test)
+    )
+    found = {
+        row: {
+            "worst": worst(logits(params, test)),
+            "correlation": finished.correlations(logits(params, validation), wanted).round(4).tolist(),
+        }
+        for row, params in networks.items()
+    }
+    return {**found, "and_ensemble": {"worst": worst(both)}}
+
+
+def by_pair(rows: dict[str, Any], row: str, figure: str = "worst") -> np.ndarray:
+    """A row's means over networks."""
+    return np.array([np.mean(given[figure]) for given in rows[row].values()])
