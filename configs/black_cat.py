@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.generators.cyclegan.batch_size = 16
         config.baselines.epochs = 50
     if variant == "folder":
+        config.name = "own_images"  # of whatever concepts
         config.data.source = "folder"
         config.zoo.images_per_epoch = 1280
     if variant == "full":
