@@ -215,6 +215,33 @@ def test_a_generator_of_tier_u_needs_probes(ran):
         kg.fit(generator, ran[0]["parents"])
 
 
+def test_a_generator_is_fitted_to_zoos_as_to_their_parameters(make_parents):
+    zoos = [models.Zoo(zoo, models.network_of(zoo)) for zoo in (make_parents(2), make_parents(2, seed=1))]
+    generator = kg.generators.stateless(lambda key, parents, probes: {})._replace(
+        view=lambda parents, probes: {
+            "shift": parents.object["dense"]["bias"] - parents.attribute["dense"]["bias"]
+        },
+        init=lambda key, view: view,
+    )
+    expected = zoos[1].params["dense"]["bias"] - zoos[0].params["dense"]["bias"]
+    for parents in (zoos, kg.Parents(*zoos), kg.Parents(*(zoo.params for zoo in zoos))):
+        np.testing.assert_allclose(kg.fit(generator, parents).state["shift"], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda zoo: (zoo,), "1 concepts"),
+        (lambda zoo: (zoo, {**zoo, "conv1": None}), "zoo 2 of 2"),
+        (lambda zoo: (zoo, jax.tree.map(lambda leaf: leaf * np.nan, zoo)), "finite"),
+    ],
+)
+def test_parents_that_fit_cannot_take_are_refused(make_parents, change, fact):
+    generator = kg.generators.stateless(lambda key, parents, probes: {})
+    with pytest.raises(kg.UserError, match=fact):
+        kg.fit(generator, change(make_parents(2)))
+
+
 def test_a_zoo_of_more_images_than_there_are_takes_all_and_warns(ran):
     network, images = ran[0]["network"], ran[0]["pair"].attribute
     available = sum(map(len, images.groups.train))

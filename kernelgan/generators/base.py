@@ -330,7 +330,7 @@ def fit(
 
 def fit_pair(
     generator: Generator,
-    parents: Parents,
+    parents: Sequence[Any],
     *,
     probes: Probes = None,
     name: str = "pair",
@@ -343,7 +343,8 @@ def fit_pair(
 
     Args:
       generator: of a family, not joint.
-      parents: the two zoos, as numpy arrays.
+      parents: the attribute's networks and the object's: zoos of `kernelgan.train_zoo` or
+        `kernelgan.load_zoo`, or their parameters.
       probes: images uint8 ``(N, H, W, C)`` for a generator of tier S or U, such as `kernelgan.probes` makes.
       name: of the pair; with the seed it fixes the random numbers.
       seed: an integer.
@@ -355,12 +356,16 @@ def fit_pair(
       The state for ``generator.generate``, and the metrics ``(S,)``; without an axis of pairs.
 
     Raises:
-      UserError: a metric is not finite, the generator's own code raises, or it needs probes.
+      UserError: these are not the networks of two concepts, a metric is not finite, the generator's own code
+        raises, or it needs probes.
     """
+    if len(parents) != len(Parents._fields):
+        raise UserError(f"fit was given the networks of {len(parents)} concepts; expected those of two.")
+    zoos = Parents(*jax.tree.map(np.asarray, check.parents_of(parents)[0]))
     if generator.reads != "W" and probes is None:
         raise UserError(f"this generator reads images (tier {generator.reads}); give probes.")
     given = None if generator.reads == "W" else probes
-    task = Task("generator", generator, views("generator", generator, [parents], [given]), (name,))
+    task = Task("generator", generator, views("generator", generator, [zoos], [given]), (name,))
     fitted = fit(task, seed=seed, steps_per_call=steps_per_call, saver=saver, progress=progress)
     state, history = jax.tree.map(lambda leaf: leaf[0], (fitted.state, fitted.history))
     return Fitted(state, history)
