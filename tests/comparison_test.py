@@ -248,6 +248,17 @@ def test_the_share_recovered_is_of_the_pairs_that_have_a_reference(board):
     assert overall["methods"]["trained_on_conjunction"]["recovered"]["mean"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("reference", "known"), [(0.54, False), (0.56, True)])
+def test_no_share_is_given_of_hardly_any_way(reference, known):
+    means = {"random": 0.4, "x": 0.52, "and_ensemble": 0.6, "trained_on_conjunction": reference}
+    pairs = [_record(means, {"x": "generated"}, (f"a{n}", f"o{n}")) for n in range(3)]
+    for pair in pairs:
+        pair["tests"] = comparison.pair_tests(means, {name: np.zeros(3) for name in means}, ["x"])
+    comparison.adjust(pairs)
+    found = comparison.overall(pairs, merit="worst", resamples=50, seed=0)
+    assert (found["methods"]["x"]["recovered"] is not None) == known
+
+
 def _matrix(differences):
     """Pairs ``(A, O)`` on which `one` is above and_ensemble by these; NaN for a pair that is not there."""
     pairs = []

@@ -214,6 +214,7 @@ def test_recovered_is_nothing_for_the_better_of_random_and_chance_and_all_for_th
         {"x": _record(0.6), "trained_on_conjunction": _record(0.9)},
         {"random": _record(0.5), "trained_on_conjunction": _record(0.5)},
         {"random": _record(0.4), "trained_on_conjunction": _record(0.45)},  # below chance
+        {"random": _record(0.4), "trained_on_conjunction": _record(0.54)},  # hardly any way
     ],
 )
 def test_recovered_is_unknown_without_a_way_from_random_to_the_reference(records):

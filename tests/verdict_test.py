@@ -307,15 +307,6 @@ def test_a_run_that_finds_only_impossible_gains_is_called_too_small(gain, small)
     assert ("A gain of" in said) != small
 
 
-@pytest.mark.parametrize(("reference", "shown"), [(0.56, True), (0.54, False)])
-def test_no_share_is_shown_of_hardly_any_way(reference, shown):
-    made = pair_result(random=0.4, trained_on_conjunction=reference)
-    pair = run_of(made).pairs[0]
-    row = pair.methods["cyclegan_b2a"]
-    assert row.recovered.known
-    assert prose.recovered(pair, row).known == shown
-
-
 @pytest.mark.parametrize(
     ("own", "corrected", "p_value"), [(0.004, None, 0.012), (0.004, 0.06, 0.072), (0.5, None, 1.0)]
 )

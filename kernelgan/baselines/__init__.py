@@ -12,6 +12,9 @@ FLOOR = "random"
 CHANCE = 0.5
 """The figure of merit of one score for every image: no share begins below it."""
 
+LEAST_WAY = 0.05
+"""From the floor to the reference; where there is less, no share of the way is given."""
+
 YARDSTICK = "and_ensemble"
 """Both parents run, at twice the parameters: what every method is compared with."""
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kernelgan.baselines import CHANCE, FLOOR, REFERENCE, YARDSTICK
+from kernelgan.baselines import CHANCE, FLOOR, LEAST_WAY, REFERENCE, YARDSTICK
 from kernelgan.evaluation import bootstrap, null_test, scores, verdict
 from kernelgan.evaluation.verdict import SIGNIFICANCE
 
@@ -449,7 +449,7 @@ class _Board:
             return None
         values[:, 1] = np.maximum(values[:, 1], CHANCE)  # of each pair; a NaN stays
         mine, low, high = np.nanmean(values, axis=0)
-        if high <= low:
+        if high < low + LEAST_WAY:
             return None
         drawn, floor, reference = (self.drawings.means(column) for column in values.T)
         gain = reference - floor

@@ -232,13 +232,14 @@ def merit_of(record: Record) -> str:
 def recovered(records: dict[str, Record]) -> dict[str, dict[str, float] | None]:
     """Each method's share of the way from the floor to the reference, on the figure of merit.
 
-    The floor is that of random networks, and at least `baselines.CHANCE`.
+    The floor is that of random networks, and at least `baselines.CHANCE`. There is none where the way is
+    shorter than `baselines.LEAST_WAY`.
     """
     means = {name: record["auroc"][merit_of(record)]["mean"] for name, record in records.items()}
     low, high = means.get(baselines.FLOOR), means.get(baselines.REFERENCE)
     if low is None or high is None:
         return dict.fromkeys(records)
     low = max(low, baselines.CHANCE)
-    if high <= low:
+    if high < low + baselines.LEAST_WAY:
         return dict.fromkeys(records)
     return {name: {"mean": (mean - low) / (high - low)} for name, mean in means.items()}

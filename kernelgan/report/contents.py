@@ -58,7 +58,7 @@ def methods(pair: Pair, brief: bool = False) -> Table:
             *(statistic(row.auroc.get(part, NOTHING), brief=brief, short=True) for part in parts),
             Cell("the best") if best else difference(tests_of_best.get(row.name)),
             *(statistic(getattr(row, score), brief=brief) for score in _SCORES),
-            tables.number(prose.recovered(pair, row).mean, 2),
+            tables.number(row.recovered.mean, 2),
             count(row.networks),
             count(row.parameters),
         )
@@ -356,7 +356,7 @@ def leaderboard(overall: Overall) -> Table:
             Cell(row.kind),
             _with_mark(statistic(overall.figure(row.name), strong=True), marked.get(row.name, "")),
             *(statistic(row.auroc.get(key, NOTHING), brief=True) for key in beside),
-            statistic(prose.recovered(overall, row), 2, short=True),
+            statistic(row.recovered, 2, short=True),
             difference(replace(against, p_adjusted=p_value)),
             Cell(won),
             Cell(lost),

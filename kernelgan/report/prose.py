@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernelgan.baselines import CHANCE, PARENTS
+from kernelgan.baselines import PARENTS
 from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TRAININGS, falls
 from kernelgan.report import metrics
 from kernelgan.results import (
@@ -18,7 +18,6 @@ from kernelgan.results import (
     Pair,
     Row,
     Run,
-    Statistic,
     Verdict,
 )
 
@@ -37,8 +36,6 @@ _REFERENCES = ("trained apart", "same size", "two nets", "reference")
 _FEW_RIVALS = 3
 _LARGEST_GAIN = 0.5
 """Of an AUROC over chance."""
-_LEAST_WAY = 0.05
-"""From chance to the reference; of less no share is shown."""
 
 
 def tone(verdict: Verdict) -> str:
@@ -470,7 +467,7 @@ def _recovered(record: Measured) -> list[str]:
             "Beware: even the networks trained on the conjunction are not clearly above random networks, so "
             "this test can hardly show any difference."
         ]
-    share = 100 * recovered(record, record.methods[record.verdict.best]).mean
+    share = 100 * record.methods[record.verdict.best].recovered.mean
     if not math.isfinite(share):
         return []
     much = f"{share:.0f}%" if round(share) > 0 else f"nothing ({round(share)}%)"
@@ -478,12 +475,6 @@ def _recovered(record: Measured) -> list[str]:
         f"It recovers {much} of the way from chance (0.5, or random networks where they are above it) to "
         "networks trained on the conjunction."
     ]
-
-
-def recovered(record: Measured, row: Row) -> Statistic:
-    """The share that a method recovers; none where the reference is hardly above chance."""
-    reference, floor = (record.figure(name).mean for name in (record.verdict.reference, record.verdict.floor))
-    return NOTHING if reference < max(CHANCE, floor) + _LEAST_WAY else row.recovered
 
 
 def marks(record: Measured) -> dict[str, str]:
