@@ -10,7 +10,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from kernelgan.command import parse_flags
-from kernelgan.stopping import STATUS, Terminated, listen, outlast_readers
+from kernelgan.stopping import outlast_readers
+from studies import command
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -34,23 +35,14 @@ def main(argv: list[str]) -> int:
 
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-    kept = f"finished figures are kept, and the same command continues ({workdir})"
-    try:
-        listen()
+
+    def work() -> None:
         if not _DIR.value:
             raise UserError("--dir is missing; expected the original's data: --dir=DIR (docs/jain2024.md).")
-        workdir = given_path(workdir, "--workdir")
-        run(config, given_path(_DIR.value, "--dir"), workdir, processes=_PROCESSES.value, command=_COMMAND)
-    except (UserError, OSError) as error:
-        print(f"error: {error}" + ("" if isinstance(error, UserError) else f"; {kept}"), file=sys.stderr)
-        return 2
-    except Terminated:
-        print(f"terminated; {kept}", file=sys.stderr)
-        return STATUS
-    except KeyboardInterrupt:
-        print(f"interrupted; {kept}", file=sys.stderr)
-        return 130
-    return 0
+        own, given = given_path(workdir, "--workdir"), given_path(_DIR.value, "--dir")
+        run(config, given, own, processes=_PROCESSES.value, command=_COMMAND)
+
+    return command.status(work, f"finished figures are kept, and the same command continues ({workdir})")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ See docs/generators.md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from kernelgan.stopping import STATUS, Terminated, listen, outlast_readers
+from kernelgan.stopping import outlast_readers
+from studies import command
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -47,42 +47,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=1536, help="that are looked at (%(default)s)")
     parser.add_argument("--out", default="runs/ladder.json", help="results (%(default)s)")
     given = parser.parse_args(argv)
+    return command.status(lambda: _work(given))
+
+
+def _work(given: argparse.Namespace) -> None:
     from kernelgan import environment  # here, so that --help need not wait for JAX
-    from kernelgan.files import given_path, write_atomically
     from kernelgan.types import UserError
 
-    try:
-        listen()
-        if given.models < 1 or given.images < 2:
-            raise UserError(
-                f"--models={given.models} --images={given.images}; expected a network or more, and two "
-                "images or more."
-            )
-        run, out = given_path(given.run, "--run"), given_path(given.out, "--out")
-        if run.resolve() in out.resolve().parents:
-            raise UserError(f"--out={out} is in the run, which is only read; expected another place.")
-        environment.configure("auto")
-        from studies import finished
-        from studies.ladder import study
+    if given.models < 1 or given.images < 2:
+        raise UserError(
+            f"--models={given.models} --images={given.images}; expected a network or more, and two images or "
+            "more."
+        )
+    run, out = command.places(given.run, given.out)
+    environment.configure("auto")
+    from studies import finished
+    from studies.ladder import study
 
-        settings, plan = finished.read_run(run)
-        environment.select_device(settings.device)
-        part, pairs = study.load(run, settings, plan, given.models)
-        rows = study.evaluate(part, pairs, given.images)
-        results = {**vars(given), "rows": rows, "commit": environment.checkout().commit}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, (json.dumps(results, indent=1) + "\n").encode())
-        print(f"{table(rows)}\n{out}")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Terminated:
-        print("terminated", file=sys.stderr)
-        return STATUS
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    settings, plan = finished.read_run(run)
+    environment.select_device(settings.device)
+    part, pairs = study.load(run, settings, plan, given.models)
+    rows = study.evaluate(part, pairs, given.images)
+    command.write(out, {**vars(given), "rows": rows})
+    print(f"{table(rows)}\n{out}")
 
 
 if __name__ == "__main__":

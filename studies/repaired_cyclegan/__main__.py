@@ -6,13 +6,13 @@ See docs/repaired_cyclegan.md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kernelgan.stopping import STATUS, Terminated, listen, outlast_readers
+from kernelgan.stopping import outlast_readers
+from studies import command
 
 PAIRS = "black:cat,white:airplane,red:automobile,green:frog"
 
@@ -107,50 +107,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", default="runs/repaired_cyclegan.json", help="results; the figure beside (%(default)s)"
     )
     given = parser.parse_args(argv)
+    return command.status(lambda: _work(given))
+
+
+def _work(given: argparse.Namespace) -> None:
     from kernelgan import environment  # here, so that --help need not wait for JAX
-    from kernelgan.files import given_path, write_atomically
     from kernelgan.types import UserError
 
-    try:
-        listen()
-        if given.steps < 25 or given.steps % 25 or given.seeds < 1 or given.new < 1:
-            raise UserError(
-                f"--steps={given.steps} --seeds={given.seeds} --new={given.new}; expected steps that are a "
-                "multiple of 25, a seed or more and a new network or more."
-            )
-        pairs = [tuple(name.strip() for name in pair.split(":")) for pair in given.pairs.split(",")]
-        run, out = given_path(given.run, "--run"), given_path(given.out, "--out")
-        if run.resolve() in out.resolve().parents:
-            raise UserError(f"--out={out} is in the run, which is only read; expected another place.")
-        environment.configure("auto")
-        from studies import finished
-        from studies.repaired_cyclegan import study
-        from studies.repaired_cyclegan.translators import Training
+    if given.steps < 25 or given.steps % 25 or given.seeds < 1 or given.new < 1:
+        raise UserError(
+            f"--steps={given.steps} --seeds={given.seeds} --new={given.new}; expected steps that are a "
+            "multiple of 25, a seed or more and a new network or more."
+        )
+    pairs = [tuple(name.strip() for name in pair.split(":")) for pair in given.pairs.split(",")]
+    run, out = command.places(given.run, given.out)
+    environment.configure("auto")
+    from studies import finished
+    from studies.repaired_cyclegan import study
+    from studies.repaired_cyclegan.translators import Training
 
-        settings, plan = finished.read_run(run)
-        environment.select_device(settings.device)
-        loaded = study.load(run, settings, plan, pairs, given.new)
-        training = Training(steps=given.steps)
-        trained, losses = {}, {}
-        for name, what in study.TRAINED.items():
-            trained[name], history = study.train(loaded, what, training, given.new, given.seeds, name)
-            losses[name] = {term: values.mean(axis=0).round(4).tolist() for term, values in history.items()}
-        rows = study.evaluate(loaded, trained, training, given.new, given.seeds)
-        results = {**vars(given), "losses": losses, "rows": rows, "commit": environment.checkout().commit}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, (json.dumps(results, indent=1) + "\n").encode())
-        draw(rows, given.new, out.with_suffix(".png"))
-        print(f"{table(rows, given.new)}\n{out}")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Terminated:
-        print("terminated", file=sys.stderr)
-        return STATUS
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    settings, plan = finished.read_run(run)
+    environment.select_device(settings.device)
+    loaded = study.load(run, settings, plan, pairs, given.new)
+    training = Training(steps=given.steps)
+    trained, losses = {}, {}
+    for name, what in study.TRAINED.items():
+        trained[name], history = study.train(loaded, what, training, given.new, given.seeds, name)
+        losses[name] = {term: values.mean(axis=0).round(4).tolist() for term, values in history.items()}
+    rows = study.evaluate(loaded, trained, training, given.new, given.seeds)
+    command.write(out, {**vars(given), "losses": losses, "rows": rows})
+    draw(rows, given.new, out.with_suffix(".png"))
+    print(f"{table(rows, given.new)}\n{out}")
 
 
 if __name__ == "__main__":
