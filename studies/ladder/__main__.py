@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kernelgan.stopping import outlast_readers
 from studies import command
+
+OTHERS = {"and_ensemble": "both parents run (and_ensemble)"}
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -39,13 +42,25 @@ def table(rows: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def draw(rows: dict[str, Any], file: Path) -> None:
+    """The figure: a dot for each pair, a bar at each rung's mean."""
+    from studies import dots
+    from studies.ladder import study
+
+    labels = {row: rung.label for row, rung in study.RUNGS.items()}
+    labels |= {f"seen_{study.NULL}": "random kernels, heads refitted on these", **OTHERS}
+    values = {row: study.by_pair(rows, row) for row in labels}
+    colours = dict.fromkeys(study.RUNGS, "tab:blue")
+    dots.draw(values, labels, file, colours=colours, lines=("noise", "and_ensemble"), rule=len(study.RUNGS))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit status."""
     parser = argparse.ArgumentParser(prog="python -m studies.ladder", description=__doc__)
     parser.add_argument("--run", required=True, help="a run of configs/pair_matrix.py:photos")
     parser.add_argument("--models", type=int, default=4, help="networks of each pair (%(default)s)")
     parser.add_argument("--images", type=int, default=1536, help="that are looked at (%(default)s)")
-    parser.add_argument("--out", default="runs/ladder.json", help="results (%(default)s)")
+    parser.add_argument("--out", default="runs/ladder.json", help="results; the figure beside (%(default)s)")
     given = parser.parse_args(argv)
     return command.status(lambda: _work(given))
 
@@ -68,7 +83,8 @@ def _work(given: argparse.Namespace) -> None:
     environment.select_device(settings.device)
     part, pairs = study.load(run, settings, plan, given.models)
     rows = study.evaluate(part, pairs, given.images)
-    command.write(out, {**vars(given), "rows": rows})
+    command.write(out, {"run": run.name, "models": given.models, "images": given.images, "rows": rows})
+    draw(rows, out.with_suffix(".png"))
     print(f"{table(rows)}\n{out}")
 
 

@@ -67,32 +67,12 @@ def table(rows: dict[str, Any], new: int) -> str:
 
 def draw(rows: dict[str, Any], new: int, file: Path) -> None:
     """The figure: a dot for each pair, a bar at each row's mean."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    from studies import dots
     from studies.repaired_cyclegan import study
 
-    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    values = {row: study.by_pair(rows, row, new) for row in ROWS}
     colours = dict.fromkeys(STEPS, "tab:red") | {"alone": "tab:orange"}
-    for place, (row, label) in enumerate(ROWS.items()):
-        values = study.by_pair(rows, row, new)
-        colour = colours.get(row, "tab:gray")
-        axes.plot(
-            values, [place] * len(values), "o", color=colour, alpha=0.5, markersize=5, markeredgewidth=0
-        )
-        axes.plot([values.mean()], [place], "|", color=colour, markersize=18, markeredgewidth=2.5)
-        axes.text(1.01, place, f"{values.mean():.3f}", transform=axes.get_yaxis_transform(), va="center")
-        axes.text(-0.01, place, label, transform=axes.get_yaxis_transform(), va="center", ha="right")
-    axes.axhline(len(STEPS) - 0.5, color="0.7", linewidth=0.8)
-    axes.axvline(study.by_pair(rows, "random_refit", new).mean(), color="0.7", linestyle=":", linewidth=1)
-    axes.axvline(study.by_pair(rows, "reduce", new).mean(), color="0.7", linestyle=":", linewidth=1)
-    axes.set(yticks=[], ylim=(len(ROWS) - 0.4, -0.6), xlabel="worst-quadrant AUROC on test images, by pair")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    dots.draw(values, ROWS, file, colours=colours, lines=("random_refit", "reduce"), rule=len(STEPS))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
