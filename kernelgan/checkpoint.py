@@ -22,7 +22,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +270,19 @@ class Stage:
             return None
         self._digest = found[2]
         return found[1]
+
+    def accept(self, free: Collection[str]) -> bool:
+        """Whether the latest result differs in no part of its key but `free`; it then counts as this key's.
+
+        To be asked after `result` gave None; ask `result` again.
+        """
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # of a damaged key.json
+            for path in reversed([path for path in _finished(self._directory) if path != self._path]):
+                changes = self._key.changes(json.loads((path / KEY_FILE).read_text()))
+                if set(changes) <= set(free):
+                    self._path, self._result = path, _Steps(path / "result", 1)
+                    return True
+        return False
 
     @property
     def digest(self) -> str:

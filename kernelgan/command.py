@@ -47,6 +47,12 @@ def _define_flags() -> None:
         "A generator beside the config's: your own .py file, or a family. May be repeated.",
     )
     flags.DEFINE_list(
+        "keep",
+        [],
+        "Stages, such as zoo,generate/reduce, whose results are used although code has changed since. That "
+        "this changed no number is your word; the report says so.",
+    )
+    flags.DEFINE_list(
         "seeds",
         [],
         "Several runs, one for each of these seeds, such as 0,1,2; then their table side by side.",
@@ -89,7 +95,8 @@ def _run(argv: list[str]) -> int:
             if given.seeds:
                 _sweep(given, workdir, program)
             else:
-                run(given.config, workdir, stage=given.stage, command=command, generators=given.generator)
+                how = {"stage": given.stage, "generators": given.generator, "keep": given.keep}
+                run(given.config, workdir, command=command, **how)
         status = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -138,7 +145,7 @@ def _sweep(given: flags.FlagValues, workdir: Path, program: list[str]) -> None:
         own = given.config.copy_and_resolve_references()
         own.seed = int(word)
         command = shlex.join([*program, *rest, f"--config.seed={int(word)}", f"--workdir={folder}"])
-        run(own, folder, stage=given.stage, command=command, generators=given.generator)
+        run(own, folder, stage=given.stage, command=command, generators=given.generator, keep=given.keep)
     if given.stage == "report":
         print("\n" + compare.text(compare.read(folders)))
 

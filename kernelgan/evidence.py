@@ -159,7 +159,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "attempts": attempts,
         "data": {
             "source": plan.source.name,
-            "notes": [*plan.source.notes, *stages.notes_on_zoos(of.settings)],
+            "notes": [*plan.source.notes, *stages.notes(of)],
             "splits": plan.splits,
             "contact_sheet": {"rows": list(shown), "columns": list(columns)},
         },

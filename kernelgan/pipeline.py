@@ -39,7 +39,13 @@ _DISK_MARGIN = 50 * 2**20
 
 
 def run(
-    config: Config, workdir: Path, *, stage: str = "report", command: str = "", generators: Sequence[str] = ()
+    config: Config,
+    workdir: Path,
+    *,
+    stage: str = "report",
+    command: str = "",
+    generators: Sequence[str] = (),
+    keep: Sequence[str] = (),
 ) -> Path | None:
     """Runs an experiment, or what is missing of it.
 
@@ -49,6 +55,7 @@ def run(
       stage: one of `STAGES`; stop after it.
       command: as the user gave it, for the report.
       generators: beside those that the config names, paths of the user's own files or names of families.
+      keep: stages whose results are used also if only code has changed since, see `stages.Stages`.
 
     Returns:
       The path of the report, or None if the run stopped before it, or on all processes but the first.
@@ -75,7 +82,8 @@ def run(
         if stage in ("evaluate", "report"):
             distributed.first(lambda: evidence.rehearse(settings))
             evidence.compile_ahead(settings)
-        kept = Stages(workdir, seconds=settings.checkpoint.seconds)
+        distributed.first(lambda: stages.check_keep(workdir, keep))
+        kept = Stages(workdir, seconds=settings.checkpoint.seconds, keep=keep)
         _until(stage, Run(settings, kept, loaded, network, command))
         if stage not in ("evaluate", "report") or not distributed.is_first():
             return None

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fractions
 import functools
+import glob
 import math
 import sys
 import zlib
@@ -23,7 +24,7 @@ from kernelgan.config import Settings
 from kernelgan.generators import loading
 from kernelgan.losses import Loss
 from kernelgan.progress import WIDTH, Progress, named
-from kernelgan.types import Config, Key, Params
+from kernelgan.types import Config, Key, Params, UserError
 
 Work = Callable[[engine.Saver, Progress], dict[str, Any]]
 """Makes a result: nested dicts of arrays."""
@@ -51,6 +52,8 @@ CODE = {
 }
 """The modules whose code decides a stage's numbers."""
 
+_PARTS_OF_CODE = ("code", "placebos")  # of a key
+
 
 class Stages:
     """Runs stages once; what was made before under the same key is read.
@@ -58,18 +61,23 @@ class Stages:
     Attributes:
       workdir: of the run.
       digests: of each finished stage's result, for the keys of those that are made from it.
+      accepted: stages whose results other code made.
     """
 
-    def __init__(self, workdir: Path, *, seconds: float) -> None:
+    def __init__(self, workdir: Path, *, seconds: float, keep: Sequence[str] = ()) -> None:
         """Opens a work directory.
 
         Args:
           workdir: of the run, claimed by this process or by process 0.
           seconds: least time between two saves in the middle of a stage.
+          keep: stages, such as "zoo" or "fit" for all families, whose finished results are used also if only
+            code has changed since.
         """
         self.workdir = workdir
         self.digests: dict[str, str] = {}
+        self.accepted: list[str] = []
         self._seconds = seconds
+        self._keep = tuple(keep)
 
     def once(self, name: str, key: Mapping[str, str], work: Work, *, timing: str = "") -> dict[str, Any]:
         """The result of a stage: read, or made and kept.
@@ -85,6 +93,9 @@ class Stages:
             self.workdir / workdir_lib.CHECKPOINTS / name, keys.StageKey(key), seconds=self._seconds
         )
         result = distributed.first(stage.result)
+        if result is None and self._is_kept(name) and distributed.first(lambda: stage.accept(_PARTS_OF_CODE)):
+            result = distributed.first(stage.result)
+            self.accepted.append(name)
         if result is None:
             why = distributed.first(stage.why)
             if why:
@@ -93,9 +104,13 @@ class Stages:
                 result = jax.device_get(work(stage, progress))
                 distributed.first(functools.partial(stage.finish, result))
         else:
-            print(f"{shown:{WIDTH}s} done before", file=sys.stderr)
+            by = ", by other code, and kept as --keep says" if name in self.accepted else ""
+            print(f"{shown:{WIDTH}s} done before{by}", file=sys.stderr)
         self.digests[name] = distributed.first(lambda: stage.digest)
         return jax.tree.map(_read_only, result)
+
+    def _is_kept(self, name: str) -> bool:
+        return any(name == kept or name.startswith((f"{kept}/", f"{kept}-")) for kept in self._keep)
 
     def timed(self, name: str, timing: str = "") -> contextlib.AbstractContextManager[Progress]:
         """Shows and times a stage."""
@@ -108,6 +123,19 @@ class Stages:
             for done, digest in self.digests.items()
             if any(done == name or done.startswith(f"{name}-") for name in names)
         }
+
+
+def check_keep(workdir: Path, keep: Sequence[str]) -> None:
+    """Refuses stages to keep of which there are no results.
+
+    Raises:
+      UserError: naming the stages that there are.
+    """
+    folder = workdir / workdir_lib.CHECKPOINTS
+    for name in keep:
+        if not name or not any(folder.glob(f"{glob.escape(name)}*")):
+            had = ", ".join(sorted(path.name for path in folder.glob("*"))) or "none at all"
+            raise UserError(f"--keep={name}: {workdir} has no results of such a stage; it has {had}.")
 
 
 Zoos = list[dict[str, Any]]
@@ -177,6 +205,13 @@ def pair_key(of: Run, name: str) -> Key:
     """Of a pair, for all that draws random networks or images; fold a number in for each use."""
     stream = jax.random.fold_in(jax.random.key(of.settings.seed), zlib.crc32(b"random networks"))
     return jax.random.fold_in(stream, zlib.crc32(name.encode()))
+
+
+def notes(of: Run) -> list[str]:
+    """These, and what a report must say of results that other code made."""
+    accepted = ", ".join(of.stages.accepted)
+    said = f"{accepted}: made by other code than this, and kept on request (--keep) as if it made the same"
+    return [*([said] if accepted else []), *notes_on_zoos(of.settings)]
 
 
 def notes_on_zoos(settings: Settings) -> list[str]:

@@ -66,6 +66,28 @@ def test_where_the_code_of_measurements_changed_rows_are_measured_again_and_noth
     assert document(copied) == document(finished)
 
 
+def test_results_of_other_code_are_kept_where_that_is_asked_for_and_the_report_says_so(
+    copied, finished, capsys, monkeypatch
+):
+    of_source = keys.of_source
+    monkeypatch.setattr(keys, "of_source", lambda *names: of_source(*names) + "+")
+    (copied / "recipe.sha256").unlink()
+    names = ("zoo", "fit", "distilled", "trained_on_conjunction", "generate", "placebos")
+    pipeline.run(small_config(), copied, stage="evaluate", keep=names)
+    assert set(_said(capsys).values()) == {"done before, by other code, and kept as --keep says"}
+    new, old = (results.read_results(run) for run in (copied, finished))
+    assert new.pairs[0].methods["cyclegan_a2b"].auroc == old.pairs[0].methods["cyclegan_a2b"].auroc
+    (note,) = set(new.data.notes) - set(old.data.notes)
+    assert "placebos/cyclegan" in note
+    assert "made by other code" in note
+
+
+@pytest.mark.parametrize("name", ["zoos", "", "reduce"])
+def test_a_stage_to_keep_that_has_no_results_is_refused(copied, name):
+    with pytest.raises(UserError, match=r"--keep=.* it has .*fit, generate"):
+        pipeline.run(small_config({"seed": 1}), copied, keep=("zoo", name))
+
+
 # Images in a folder ---------------------------------------------------------------------------------------
 
 LABELS = {"both": (1, 1), "black": (1, 0), "cat": (0, 1), "neither": (0, 0)}

@@ -293,6 +293,27 @@ def test_results_of_several_keys_lie_side_by_side(open_stage, place):
     _assert_is(open_stage(OTHER).result(), 10)
 
 
+def test_a_result_that_differs_in_no_other_part_is_accepted(open_stage):
+    assert not open_stage(OTHER).accept({"code"})  # there is none
+    _finish(open_stage(), 9)
+    for key, expected in (
+        (OTHER, True),
+        (StageKey({**OTHER.parts, "config": "changed"}), False),
+        (StageKey({**OTHER.parts, "inputs/zoo": "new"}), False),
+    ):
+        stage = open_stage(key)
+        assert stage.result() is None
+        assert stage.accept({"code"}) == expected
+        if expected:
+            _assert_is(stage.result(), 9)
+            own = open_stage()
+            own.result()
+            assert stage.digest == own.digest
+        else:
+            assert stage.result() is None
+    _assert_is(open_stage().result(), 9)
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"config": "1"}'])
 def test_a_damaged_key_file_hides_no_result_and_stops_nothing(open_stage, place, content):
     _finish(open_stage(), 9)

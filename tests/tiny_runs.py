@@ -62,14 +62,16 @@ def assert_same_stage(workdir, expected, stage):
 
 
 def said_of(text):
-    """What a run says of each stage: ``"done before"``, ``"is made again: WHY"`` or ``"done"``, the first."""
+    """What a run says of each stage, the first: ``"done before"``, also with more words, ``"is made again:
+    WHY"`` or ``"done"``.
+    """
     words = {}
     for line in text.splitlines():
         stage, _, rest = line.partition(" ")
         stage = stage.removeprefix("baselines/").removeprefix("generate/" if "placebos" in stage else "")
         for word in ("done before", "is made again", "done "):
             if rest.strip().startswith(word):
-                words.setdefault(stage, rest.strip() if word == "is made again" else word.strip())
+                words.setdefault(stage, word.strip() if word == "done " else rest.strip())
     return words
 
 
