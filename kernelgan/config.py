@@ -198,6 +198,9 @@ class Evaluate:
     """Intervals and clusterings."""
 
     bootstrap: int = setting(1000, fields.whole(2), "resamples behind each 95% interval")
+    clustered_networks: int = setting(
+        32, fields.whole(1), "networks of each method, the first, for K-means and cosine similarities"
+    )
     umap_networks: int = setting(
         1, fields.whole(0), "networks of each method that are embedded: the first, not the best"
     )
@@ -350,6 +353,11 @@ def _disagreements(config: Settings) -> Iterator[str]:
         yield (
             f"zoo.batch_size is {config.zoo.batch_size}, more than the {fewest} images of an epoch "
             "(zoo.images_per_epoch, baselines.images_per_epoch)"
+        )
+    if config.evaluate.umap_networks > config.evaluate.clustered_networks:
+        yield (
+            f"evaluate.umap_networks is {config.evaluate.umap_networks}, more than "
+            f"evaluate.clustered_networks, {config.evaluate.clustered_networks}; expected no more"
         )
     for kind in ("attribute", "object"):
         file, named = getattr(config.zoo, f"{kind}_file"), getattr(config.pairs, f"{kind}s")

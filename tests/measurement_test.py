@@ -192,6 +192,20 @@ def test_the_first_networks_are_embedded_on_the_stratified_images(
     assert set(arrays["cluster"].tolist()) == {10, 11}
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_angles_and_clusters_are_of_the_first_networks_and_scores_of_all(measure, count):
+    whole, few = (
+        measure("attribute_only", dataclasses.replace(SETTINGS, clustered_networks=most))
+        for most in (9, count)
+    )
+    for name, found in (("clustering", "kmeans_raw"), ("cosine_similarity", "margin")):
+        records = [one[0][name][found] for one in (whole, few)]
+        counts = [one.get("accuracy", one)["networks"] for one in records]
+        assert counts == [4, count]
+    assert few[0]["auroc"] == whole[0]["auroc"]
+    np.testing.assert_array_equal(few[1]["scores"], whole[1]["scores"])
+
+
 # Between methods.
 
 

@@ -35,7 +35,9 @@ class Settings:
       bootstrap: resamples behind each interval.
       chunk_size: networks in memory at a time, the same for every population of a method.
       seed: of the run.
-      umap_networks: networks whose features are embedded, the first of each method.
+      clustered_networks: networks whose features are compared by angle and clustered by K-means, the first of
+        each method.
+      umap_networks: likewise, whose features are embedded; no more than are clustered.
       umap_images: most images that are clustered; equally many of each quadrant.
       umap_neighbours: of UMAP.
       dbscan_radius: in standard deviations of the embedding.
@@ -46,6 +48,7 @@ class Settings:
     bootstrap: int
     chunk_size: int
     seed: int
+    clustered_networks: int = 32
     umap_networks: int = 0
     umap_images: int = 16
     umap_neighbours: int = 2
@@ -81,11 +84,13 @@ def evaluate_method(
       images of `embedded_images`.
     """
     few = embedded_images(quadrant, settings.umap_images)
-    parts_of_logits, cosines, raw = [], [], []
+    parts_of_logits, cosines, raw, left = [], [], [], settings.clustered_networks
     embedded: list[clustering.ClusterResult] = []
     for answers, found in _outputs(networks, images, settings):
         parts_of_logits.append(answers)
-        if found.shape[-1] == 0:
+        found = found[:left]
+        left -= len(found)
+        if found.size == 0:
             continue  # without features there is nothing to cluster
         found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
         cosines.append(similarity.cosine_similarity(found, quadrant))
