@@ -134,6 +134,33 @@ def make_parents(network):
     return make
 
 
+_DRAWN = {}
+
+
+@pytest.fixture
+def drawn_once(monkeypatch):
+    """Runs on the same rendered pictures draw them once."""
+    from kernelgan.data import rendered
+
+    draw = rendered.render_block
+
+    def draw_once(block, progress):
+        if block not in _DRAWN:
+            _DRAWN[block] = draw(block, lambda done: None)
+        progress(block.last - block.first)
+        return tuple(array.copy() for array in _DRAWN[block])
+
+    monkeypatch.setattr(rendered, "render_block", draw_once)
+
+
+@pytest.fixture
+def flat_figures(monkeypatch):
+    """Figures are not drawn: each is the same bytes, 40 kB of them."""
+    from kernelgan.report import drawing
+
+    monkeypatch.setattr(drawing, "png", lambda draw: bytes(40_000))
+
+
 @pytest.fixture(scope="session")
 def assert_trees_equal():
     def check(found, expected):
