@@ -19,11 +19,11 @@ SCRIPT = Path(__file__).parents[1] / "docs" / "library.py"
 SMALLER = {
     "train=12000": "train=320",
     "test=600": "test=160",
-    "models=8": "models=3",
+    "models=8": "models=2",
     '"epochs": 16': '"epochs": 1',
     '"images_per_epoch": 2560, "batch_size": 64': '"images_per_epoch": 32, "batch_size": 16',
-    "kg.compose(*parents)": "kg.compose(*parents, images=128)",
-    "random_networks=64": "random_networks=8, resamples=20",
+    "kg.compose(*parents)": "kg.compose(*parents, images=64)",
+    "random_networks=64": "random_networks=4, resamples=20",
 }
 
 
@@ -79,8 +79,8 @@ def test_networks_that_their_maker_does_not_give_again_are_refused(ran):
 
 def test_zoos_have_the_shapes_of_the_glossary(ran):
     black = ran[0]["black"]
-    assert {len(leaf) for leaf in jax.tree.leaves(black.params)} == {3}  # M
-    assert black.history["train_loss"].shape == (3, 1)  # M, E
+    assert {len(leaf) for leaf in jax.tree.leaves(black.params)} == {2}  # M
+    assert black.history["train_loss"].shape == (2, 1)  # M, E
 
 
 @pytest.mark.parametrize(
