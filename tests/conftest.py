@@ -1,6 +1,7 @@
 """What several test modules share: a very small network, images, and a saver that keeps states in memory."""
 
 import fcntl
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -117,11 +118,15 @@ def suffix(request):
     return request.param
 
 
-def _stacked(network, count, seed, outputs):
+@functools.cache  # nearly every test asks for some of the same few, and each would be a program of its own
+def _initialised(module, count, seed):
     keys = jax.random.split(jax.random.key(seed), count)
-    module = network.clone(outputs=outputs)
     initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, IMAGE_SIZE, key)))
     return jax.device_get(initialise(keys))
+
+
+def _stacked(network, count, seed, outputs):
+    return _copied(_initialised(network.clone(outputs=outputs), count, seed))
 
 
 @pytest.fixture(scope="session")
