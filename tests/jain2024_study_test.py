@@ -22,7 +22,8 @@ from studies.jain2024 import config as settings_lib
 from studies.jain2024 import data, evidence, measurements, populations, protocol, report, study
 
 SMALL = {
-    **{"networks": 3, "gaussian_networks": 2, "picked": 2, "draws": 50, "tuning_seeds": 2, "chunk_size": 4, "composed": 2},
+    **{"networks": 3, "gaussian_networks": 2, "picked": 2, "draws": 50, "tuning_seeds": 2, "chunk_size": 4},
+    "composed": 2,
     **{"seeds": (47, 0), "kmeans_seeds": (1, 0, 2), "radii": (0.5, 3.0), "minimum_samples": (3,)},
 }
 SIZES = {"random": 6, "gaussian": 2, "black": 3, "cat": 3, "generated_b": 3, "generated_a": 3}
