@@ -32,7 +32,6 @@ if coordinator:
 _TRAINING = """
 from kernelgan import losses, models, population
 from kernelgan.checkpoint import Stage
-from kernelgan.generators import base, linear
 from kernelgan.keys import StageKey
 
 directory, fails_in, chunk_size = Path(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
@@ -59,19 +58,13 @@ try:
         loss=losses.cross_entropy, metrics=population.binary_metrics, seed=0, chunk_size=chunk_size,
         saver=Saver(directory / "zoo", StageKey({}), seconds=0),
     )
-    parents = base.Parents(params, params)
-    family = linear.make(network, linear.Config(steps=4))  # few programs; a whole run below has CycleGANs
-    fitted = base.fit(
-        base.Task("linear", family, base.views("", family, [parents] * 3, [None] * 3), ("a", "b", "c")),
-        steps_per_call=2, saver=Saver(directory / "linear", StageKey({}), seconds=0),
-    )
 except (UserError, OSError) as error:
     print("error:", error, flush=True)
     distributed.abandon(2)
     sys.exit(2)
 if distributed.leave():
     import jax
-    leaves = jax.tree.leaves((params, history, fitted.state, fitted.history))
+    leaves = jax.tree.leaves((params, history))
     np.savez(directory / "found.npz", *leaves)
 """
 
