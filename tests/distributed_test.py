@@ -304,16 +304,6 @@ def _errors(words):
     return [line for line in words.splitlines() if line.startswith("error: ")]
 
 
-def test_bad_data_ends_both_processes_with_one_line(tmp_path):
-    flags = ("--config.data.source=folder", "--config.data.folder=nowhere")
-    statuses, said = _ended(_both(tmp_path / "run", *flags))
-    assert statuses == [2, 2], said
-    for words in said:
-        (line,) = _errors(words)
-        assert "nowhere" in line
-        assert "Traceback" not in words
-
-
 def test_a_file_that_one_process_lacks_ends_both_with_one_line(tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
