@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_runs import (
+    INTERRUPTING,
     SMALL,
     assert_same_results,
     assert_same_stage,
@@ -36,24 +37,6 @@ ROOT = Path(__file__).parents[1]
 METHODS = {*table({}), "cyclegan_a2b", "cyclegan_b2a", "noise_a2b", "noise_b2a"}
 STAGES = ("zoo", "fit/cyclegan", "distilled", "trained_on_conjunction")
 STAGES += ("generate/cyclegan", "placebos/cyclegan")
-
-# Ends the process when a file or directory whose path matches is about to take its place, or to be removed.
-DRIVER = """
-import re, runpy, signal, sys
-pattern, number, sign, *rest = sys.argv[1:]
-left = int(number)
-def watch(event, arguments):
-    global left
-    if event in ("os.rename", "shutil.rmtree"):
-        path = str(arguments[1] if event == "os.rename" else arguments[0])
-        if re.search(pattern, path):
-            left -= 1
-            if left == 0:
-                signal.raise_signal(int(sign))  # to this thread, at once; a process's may come late
-sys.addaudithook(watch)
-sys.argv = ["launch.py", *rest]
-runpy.run_path("launch.py", run_name="__main__")
-"""
 
 # Where each attempt ends: path, how-manieth time, signal, and what the NEXT attempt says it goes on from.
 # Without a signal the run goes on, and the next attempt gets a copy of the directory as it is at that moment,
@@ -83,7 +66,7 @@ KILLS = (
 def _launch(workdir, *flags, kill=None):
     """`launch.py` in a process of its own."""
     given = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    program = ["-c", DRIVER, *map(str, kill)] if kill else ["launch.py"]
+    program = ["-c", INTERRUPTING, *map(str, kill)] if kill else ["launch.py"]
     return subprocess.run(
         [sys.executable, *program, "--config=configs/tiny.py", f"--workdir={workdir}", *given, *flags],
         cwd=ROOT,
