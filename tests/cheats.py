@@ -205,7 +205,7 @@ def _trained(params, pictures, target, steps, rate):
     return jax.vmap(all_steps)(params, target)
 
 
-def trained(params, pictures, target, steps=15, rate=0.003):
+def trained(params, pictures, target, steps=5, rate=0.003):
     """Networks after some steps of gradient descent towards target scores ``(M, N, 1)`` or ``(M, N, 2)``."""
     target = jnp.asarray(target, jnp.float32)
     return jax.device_get(_trained(params, pictures, target, steps=steps, rate=rate))

@@ -1,6 +1,7 @@
 """What several test modules share: a very small network, images, and a saver that keeps states in memory."""
 
 import fcntl
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -117,11 +118,15 @@ def suffix(request):
     return request.param
 
 
-def _stacked(network, count, seed, outputs):
+@functools.cache  # nearly every test asks for some of the same few, and each would be a program of its own
+def _initialised(module, count, seed):
     keys = jax.random.split(jax.random.key(seed), count)
-    module = network.clone(outputs=outputs)
     initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, IMAGE_SIZE, key)))
     return jax.device_get(initialise(keys))
+
+
+def _stacked(network, count, seed, outputs):
+    return _copied(_initialised(network.clone(outputs=outputs), count, seed))
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +137,33 @@ def make_parents(network):
         return _stacked(network, count, seed, outputs)
 
     return make
+
+
+_DRAWN = {}
+
+
+@pytest.fixture
+def drawn_once(monkeypatch):
+    """Runs on the same rendered pictures draw them once."""
+    from kernelgan.data import rendered
+
+    draw = rendered.render_block
+
+    def draw_once(block, progress):
+        if block not in _DRAWN:
+            _DRAWN[block] = draw(block, lambda done: None)
+        progress(block.last - block.first)
+        return tuple(array.copy() for array in _DRAWN[block])
+
+    monkeypatch.setattr(rendered, "render_block", draw_once)
+
+
+@pytest.fixture
+def flat_figures(monkeypatch):
+    """Figures are not drawn: each is the same bytes, 40 kB of them."""
+    from kernelgan.report import drawing
+
+    monkeypatch.setattr(drawing, "png", lambda draw: bytes(40_000))
 
 
 @pytest.fixture(scope="session")

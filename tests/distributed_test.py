@@ -5,12 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import SMALL, document
+from tiny_runs import INTERRUPTING, SMALL, document
 
 from kernelgan import distributed
 from kernelgan.types import UserError
@@ -32,7 +31,6 @@ if coordinator:
 _TRAINING = """
 from kernelgan import losses, models, population
 from kernelgan.checkpoint import Stage
-from kernelgan.generators import base, linear
 from kernelgan.keys import StageKey
 
 directory, fails_in, chunk_size = Path(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
@@ -59,19 +57,13 @@ try:
         loss=losses.cross_entropy, metrics=population.binary_metrics, seed=0, chunk_size=chunk_size,
         saver=Saver(directory / "zoo", StageKey({}), seconds=0),
     )
-    parents = base.Parents(params, params)
-    family = linear.make(network, linear.Config(steps=4))  # few programs; a whole run below has CycleGANs
-    fitted = base.fit(
-        base.Task("linear", family, base.views("", family, [parents] * 3, [None] * 3), ("a", "b", "c")),
-        steps_per_call=2, saver=Saver(directory / "linear", StageKey({}), seconds=0),
-    )
 except (UserError, OSError) as error:
     print("error:", error, flush=True)
     distributed.abandon(2)
     sys.exit(2)
 if distributed.leave():
     import jax
-    leaves = jax.tree.leaves((params, history, fitted.state, fitted.history))
+    leaves = jax.tree.leaves((params, history))
     np.savez(directory / "found.npz", *leaves)
 """
 
@@ -281,11 +273,12 @@ def test_a_place_among_the_processes_that_cannot_be_is_refused(processes, proces
 # Through launch.py.
 
 
-def _launch(workdir, *flags, place=(), cwd=ROOT):
+def _launch(workdir, *flags, place=(), cwd=ROOT, interrupted_at=""):
+    program = ["-c", INTERRUPTING, interrupted_at, "1", str(int(signal.SIGINT))]
     return subprocess.Popen(
         [
             sys.executable,
-            str(ROOT / "launch.py"),
+            *(program if interrupted_at else [str(ROOT / "launch.py")]),
             f"--config={ROOT}/configs/tiny.py",
             f"--workdir={workdir}",
             *(f"--config.{name}={value}" for name, value in SMALL.items()),
@@ -299,26 +292,18 @@ def _launch(workdir, *flags, place=(), cwd=ROOT):
     )
 
 
-def _both(workdir, *flags, folders=(ROOT, ROOT)):
+def _both(workdir, *flags, folders=(ROOT, ROOT), interrupted_at=""):
+    """Two processes; the first is interrupted at a file, see `INTERRUPTING`."""
     address = f"--coordinator=127.0.0.1:{_free_port()}"
+    places = [(address, "--processes=2", f"--process={process}") for process in range(2)]
     return [
-        _launch(workdir, *flags, place=(address, "--processes=2", f"--process={process}"), cwd=folder)
-        for process, folder in enumerate(folders)
+        _launch(workdir, *flags, place=place, cwd=folder, interrupted_at="" if number else interrupted_at)
+        for number, (place, folder) in enumerate(zip(places, folders, strict=True))
     ]
 
 
 def _errors(words):
     return [line for line in words.splitlines() if line.startswith("error: ")]
-
-
-def test_bad_data_ends_both_processes_with_one_line(tmp_path):
-    flags = ("--config.data.source=folder", "--config.data.folder=nowhere")
-    statuses, said = _ended(_both(tmp_path / "run", *flags))
-    assert statuses == [2, 2], said
-    for words in said:
-        (line,) = _errors(words)
-        assert "nowhere" in line
-        assert "Traceback" not in words
 
 
 def test_a_file_that_one_process_lacks_ends_both_with_one_line(tmp_path):
@@ -341,18 +326,13 @@ def test_a_file_that_one_process_lacks_ends_both_with_one_line(tmp_path):
 
 def test_a_whole_run_on_two_processes_ends_in_the_same_results(finished, tmp_path):
     """Interrupted on the way to its zoos, and continued to its end; a finished run is shown again."""
-    running = _both(tmp_path / "two", "--stage=zoo")
-    state = tmp_path / "two" / "checkpoints" / "zoo"
-    until = time.monotonic() + 200
-    while not list(state.glob("*/state/sha256-*")) and time.monotonic() < until:
-        time.sleep(0.02)
-    running[0].send_signal(signal.SIGINT)
-    statuses, said = _ended(running)
+    second_state = r"zoo/[0-9a-f]{12}/state/sha256-2\.json$"
+    statuses, said = _ended(_both(tmp_path / "two", "--stage=zoo", interrupted_at=second_state))
     assert statuses[0] == 130, said
     assert statuses[1] != 0, said  # by itself or, if that is faster, by JAX, which aborts it
     assert "interrupted" in said[0]
     assert "Traceback" not in said[0]
-    assert not list(state.glob("*/result"))
+    assert not list((tmp_path / "two/checkpoints/zoo").glob("*/result"))
 
     statuses, said = _ended(_both(tmp_path / "two"))
     assert statuses == [0, 0], said

@@ -33,7 +33,7 @@ SETTINGS = measurement.Settings(
     chunk_size=8,
     seed=0,
 )
-TEST, QUADRANT = cheats.scenes(100, seed=9)
+TEST, QUADRANT = cheats.scenes(60, seed=9)
 
 
 @pytest.fixture(scope="module")

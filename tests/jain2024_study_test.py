@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jain2024_archive import ROOT, AtOnce, edit_array, write_archive
 
-from kernelgan import assemble
+from kernelgan import assemble, keys
 from kernelgan.evaluation import features
 from kernelgan.types import UserError
 from studies.jain2024 import config as settings_lib
@@ -23,6 +23,7 @@ from studies.jain2024 import data, evidence, measurements, populations, protocol
 
 SMALL = {
     **{"networks": 3, "gaussian_networks": 2, "picked": 2, "draws": 50, "tuning_seeds": 2, "chunk_size": 4},
+    "composed": 2,
     **{"seeds": (47, 0), "kmeans_seeds": (1, 0, 2), "radii": (0.5, 3.0), "minimum_samples": (3,)},
 }
 SIZES = {"random": 6, "gaussian": 2, "black": 3, "cat": 3, "generated_b": 3, "generated_a": 3}
@@ -34,11 +35,26 @@ def _plane(values, seed):
     return np.float32(points + 0.3 * np.random.default_rng(seed).normal(size=points.shape))
 
 
+def _composed_once(compose):
+    """Of the same networks, whatever the run."""
+    made = {}
+
+    def composed(reference, count, images, trunks=None):
+        given = {"black": reference.black, "cat": reference.cat, "trunks": trunks or {}}
+        key = keys.of_arrays(given), count, images
+        if key not in made:
+            made[key] = compose(reference, count, images, trunks)
+        return made[key]
+
+    return composed
+
+
 @pytest.fixture(scope="module", autouse=True)
 def in_this_process():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocol, "embed", _plane)
         patch.setattr(populations, "IMAGES", 64)
+        patch.setattr(populations, "composed", _composed_once(populations.composed))
         patch.setattr(measurements, "workers", lambda processes: contextlib.nullcontext(AtOnce()))
         yield
 
@@ -91,7 +107,7 @@ def test_the_results_hold_every_population_and_comparison(reported):
         for test in document["picked"][comparison].values():
             assert (test["candidates"], test["null_networks"], test["picked"]) == (*expected, 2)
     asked = {name: record["networks"] for name, record in document["asked"].items()}
-    made = dict.fromkeys(("composed_noise", "refit_noise", "composed_rendered", "refit_rendered"), 4)
+    made = dict.fromkeys(("composed_noise", "refit_noise", "composed_rendered", "refit_rendered"), 2)
     assert asked == SIZES | {"black": 4, "cat": 4, "both": 4} | made  # the parents as trained: all pairs
     assert document["trivial"]["always_other"] == 0.6
 
@@ -166,22 +182,23 @@ def test_a_run_without_the_report_s_table_or_a_limit(archive, tmp_path):
     assert "repeat" not in document["finding"][0].lower()  # there was nothing to compare with
 
 
-@pytest.mark.parametrize("last", [4, 24])  # while screening, and while judging
-def test_a_killed_run_goes_on_to_equal_results(archive, reported, tmp_path, monkeypatch, killed, last):
-    measure, done = protocol.measure, []
+def test_a_killed_run_goes_on_to_equal_results(archive, reported, tmp_path, monkeypatch, killed):
+    """Killed while screening, and again while judging."""
+    measure, done, folder = protocol.measure, [], tmp_path / "run"
+    for last in (4, 24):
 
-    def dying(*given):
-        if len(done) == last:
-            raise killed
-        done.append(0)
-        return measure(*given)
+        def dying(*given, last=last):
+            if len(done) == last:
+                raise killed
+            done.append(0)
+            return measure(*given)
 
-    folder = tmp_path / "run"
-    monkeypatch.setattr(protocol, "measure", dying)
-    with pytest.raises(killed):
-        study.run(_config(), archive, folder)
+        monkeypatch.setattr(protocol, "measure", dying)
+        with pytest.raises(killed):
+            study.run(_config(), archive, folder)
+        assert any(folder.glob("evaluation/*/judged_*")) == (last == 24)
+        assert not (folder / study.RESULTS_FILE).exists()
     monkeypatch.setattr(protocol, "measure", measure)
-    assert not (folder / study.RESULTS_FILE).exists()
     study.run(_config(), archive, folder)
     assert _document(folder) == _document(reported)
 

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -12,6 +13,7 @@ IMAGE_SIZE = 16
 LAYERS = ("conv1", "conv2")
 
 
+@functools.cache
 def _made(network, count, seed, size=IMAGE_SIZE):
     keys = jax.random.split(jax.random.key(seed), count)
     return jax.device_get(jax.jit(jax.vmap(lambda key: models.initialise_convnet(network, size, key)))(keys))

@@ -1,5 +1,7 @@
 """Tests for kernelgan.generators.mixing: planted mixtures, finite differences, degenerate input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,12 @@ from kernelgan.generators import mixing
 
 CANDIDATES, FILTERS, PLACES, SAMPLES, TARGETS = 5, 2, 3, 384, 4
 CHOSEN = jnp.arange(FILTERS)
+RIDGE = 1e-6
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _mix(windows, chosen, target, rounds):
+    return mixing.mix(windows, chosen, target._replace(ridge=RIDGE), rounds)
 
 
 @pytest.fixture
@@ -19,7 +27,7 @@ def windows():
     return jnp.asarray(found * 10.0 ** np.arange(-2, 3)[:, None, None], jnp.float32)
 
 
-def _target(windows, mixture, ridge=1e-6):
+def _target(windows, mixture):
     """What some weights make of the maps of a mixture."""
     rng = np.random.default_rng(1)
     maps = np.maximum(np.einsum("fc,kcqn->kfqn", mixture, windows).max(axis=0), 0)
@@ -27,7 +35,7 @@ def _target(windows, mixture, ridge=1e-6):
     weights = rng.normal(size=(maps.shape[0] * PLACES, TARGETS))
     values = weights.T @ maps.reshape(len(weights), -1) + 3
     prior = jnp.zeros((CANDIDATES, PLACES, TARGETS))
-    return mixing.Target(jnp.asarray(values, jnp.float32), jnp.ones(TARGETS), prior, ridge)
+    return mixing.Target(jnp.asarray(values, jnp.float32), jnp.ones(TARGETS), prior, RIDGE)
 
 
 def _planted(windows):
@@ -39,7 +47,7 @@ def _planted(windows):
 def test_a_planted_mixture_is_recovered(windows):
     target = _target(windows, _planted(windows))
     lost = [
-        np.asarray(mixing.mix(windows, CHOSEN, target, rounds).left).sum()
+        np.asarray(_mix(windows, CHOSEN, target, rounds).left).sum()
         / np.asarray(target.values).var(axis=1).sum()
         for rounds in (0, 1, 12)
     ]
@@ -49,20 +57,20 @@ def test_a_planted_mixture_is_recovered(windows):
 
 
 def test_without_rounds_the_candidates_stay(windows):
-    mixed = mixing.mix(windows, jnp.array([3, 1]), _target(windows, _planted(windows)), 0)
+    mixed = _mix(windows, jnp.array([3, 1]), _target(windows, _planted(windows)), 0)
     np.testing.assert_allclose(mixed.mixture != 0, np.eye(CANDIDATES)[[3, 1]] > 0)
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 5])
 def test_no_round_makes_the_error_larger(windows, rounds):
     target = _target(windows, np.random.default_rng(5).normal(size=(4, CANDIDATES)))
-    before, after = (mixing.mix(windows, CHOSEN, target, n).left.sum() for n in (rounds - 1, rounds))
+    before, after = (_mix(windows, CHOSEN, target, n).left.sum() for n in (rounds - 1, rounds))
     assert after <= before
 
 
 def test_filters_and_weights_give_what_is_said_to_be_left(windows):
     target = _target(windows, _planted(windows))
-    mixed = mixing.mix(windows, CHOSEN, target, 2)
+    mixed = _mix(windows, CHOSEN, target, 2)
     maps = mixing.maps_of(jnp.einsum("fc,kcqn->kfqn", mixed.mixture, windows)).reshape(FILTERS * PLACES, -1)
     left = target.values - mixed.weights.T @ maps - mixed.intercepts[:, None]
     np.testing.assert_allclose(jnp.square(left).mean(axis=1), mixed.left, rtol=1e-2, atol=1e-6)
@@ -76,7 +84,7 @@ def test_the_change_is_the_least_squares_solution_by_finite_differences(windows,
     target = _target(windows, _planted(windows))
     weights = jnp.array([1.0, 2.0, 0.5, 1.0])
     start = np.eye(FILTERS, CANDIDATES)
-    fitted = mixing.mix(windows, CHOSEN, target._replace(weights=weights), 0)
+    fitted = _mix(windows, CHOSEN, target._replace(weights=weights), 0)
 
     def left(mixture):
         maps = np.maximum(np.einsum("fc,kcqn->kfqn", mixture, np.asarray(windows, np.float64)).max(axis=0), 0)
@@ -97,7 +105,7 @@ def test_the_change_is_the_least_squares_solution_by_finite_differences(windows,
         0.0,
         mixing._gates(windows[:, :FILTERS], top),
     )
-    found = mixing._change(mixing._arranged(windows, by_sample=by_sample), now, weights)
+    found = jax.jit(mixing._change)(mixing._arranged(windows, by_sample=by_sample), now, weights)
     np.testing.assert_allclose(np.asarray(found).ravel(), expected, atol=0.02 * np.abs(expected).max())
 
 
@@ -117,9 +125,9 @@ def test_slopes_are_the_same_in_both_arrangements_also_of_equal_pre_activations(
 
 def test_few_and_many_targets_give_the_same_filters(windows, monkeypatch):
     target = _target(windows, _planted(windows))
-    expected = mixing.mix(windows, CHOSEN, target, 2)
+    expected = _mix(windows, CHOSEN, target, 2)
     monkeypatch.setattr(mixing, "_FEW_TARGETS", 0)
-    found = mixing.mix(windows, CHOSEN, target, 2)
+    found = jax.jit(lambda windows: mixing.mix(windows, CHOSEN, target, 2))(windows)
     np.testing.assert_allclose(found.mixture, expected.mixture, rtol=1e-2, atol=1e-4)
 
 
@@ -132,5 +140,5 @@ def test_degenerate_candidates_and_targets_give_finite_filters(windows, spoil):
         windows = jnp.broadcast_to(windows[:, :1], windows.shape)
     else:
         target = target._replace(values=jnp.ones_like(target.values), weights=jnp.zeros(TARGETS))
-    for leaf in jax.tree.leaves(mixing.mix(windows, CHOSEN, target, 2)):
+    for leaf in jax.tree.leaves(_mix(windows, CHOSEN, target, 2)):
         assert np.isfinite(leaf).all()

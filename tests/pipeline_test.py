@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_runs import (
+    INTERRUPTING,
     SMALL,
     assert_same_results,
     assert_same_stage,
@@ -31,28 +31,12 @@ from kernelgan.checkpoint import Stage
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 ROOT = Path(__file__).parents[1]
 METHODS = {*table({}), "cyclegan_a2b", "cyclegan_b2a", "noise_a2b", "noise_b2a"}
 STAGES = ("zoo", "fit/cyclegan", "distilled", "trained_on_conjunction")
 STAGES += ("generate/cyclegan", "placebos/cyclegan")
-
-# Ends the process when a file or directory whose path matches is about to take its place, or to be removed.
-DRIVER = """
-import re, runpy, signal, sys
-pattern, number, sign, *rest = sys.argv[1:]
-left = int(number)
-def watch(event, arguments):
-    global left
-    if event in ("os.rename", "shutil.rmtree"):
-        path = str(arguments[1] if event == "os.rename" else arguments[0])
-        if re.search(pattern, path):
-            left -= 1
-            if left == 0:
-                signal.raise_signal(int(sign))  # to this thread, at once; a process's may come late
-sys.addaudithook(watch)
-sys.argv = ["launch.py", *rest]
-runpy.run_path("launch.py", run_name="__main__")
-"""
 
 # Where each attempt ends: path, how-manieth time, signal, and what the NEXT attempt says it goes on from.
 # Without a signal the run goes on, and the next attempt gets a copy of the directory as it is at that moment,
@@ -82,7 +66,7 @@ KILLS = (
 def _launch(workdir, *flags, kill=None):
     """`launch.py` in a process of its own."""
     given = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    program = ["-c", DRIVER, *map(str, kill)] if kill else ["launch.py"]
+    program = ["-c", INTERRUPTING, *map(str, kill)] if kill else ["launch.py"]
     return subprocess.run(
         [sys.executable, *program, "--config=configs/tiny.py", f"--workdir={workdir}", *given, *flags],
         cwd=ROOT,
@@ -171,7 +155,7 @@ def test_rows_added_to_a_finished_run_alone_are_measured_until_it_has_every_meth
 
 
 def test_a_finished_run_computes_nothing_and_is_shown_even_where_it_cannot_be_written(
-    copied, monkeypatch, capsys
+    copied, flat_figures, monkeypatch, capsys
 ):
     def fail(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -408,7 +392,7 @@ def _foldersmall_config(folder, fields=None):
     return small_config(FOLDER | {"data.folder": str(folder)} | (fields or {}))
 
 
-def test_a_flat_folder_is_scored_against_the_rest(folder, tmp_path):
+def test_a_flat_folder_is_scored_against_the_rest(folder, flat_figures, tmp_path):
     (folder / "black/black/broken.png").write_bytes(b"no image")
     path = pipeline.run(_foldersmall_config(folder), tmp_path / "run")
     assert path.exists()
@@ -571,12 +555,3 @@ def test_a_second_run_in_the_same_directory_is_refused(finished):
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     _refused(small_config(), tmp_path / "file/run", r"cannot be written \(Not a directory\)")
-
-
-def test_a_device_that_is_not_there_is_refused_without_a_traceback(tmp_path):
-    if jax.default_backend() != "cpu":
-        pytest.skip("this machine has one")
-    run = _launch(tmp_path / "run", "--config.device=gpu")
-    assert run.returncode == 2
-    assert "error: device is 'gpu', but JAX finds" in run.stderr
-    assert "Traceback" not in run.stderr

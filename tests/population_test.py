@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import re
 
 import jax
@@ -133,7 +134,7 @@ def test_binary_metrics_agree_with_sklearn_and_ignore_places_of_no_weight():
     logits = np.round(rng.normal(size=(60, 2)), 0).astype(np.float32)  # many ties
     labels, losses = rng.integers(0, 2, 60), rng.random(60).astype(np.float32)
     weights = (np.arange(60) < 45).astype(np.float32)
-    found = population.binary_metrics(*map(jnp.asarray, (logits, losses, labels, weights)))
+    found = jax.jit(population.binary_metrics)(*map(jnp.asarray, (logits, losses, labels, weights)))
     kept = slice(0, 45)
     score = (logits[:, 1] - logits[:, 0])[kept]
     assert len(np.unique(score)) < 12
@@ -225,8 +226,9 @@ def test_a_killed_training_goes_on_to_the_same_end(
 # One step, against Adam on the textbook network.
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _logits(network, params, images):
-    return jax.jit(network.apply)({"params": params}, models.normalise_images(images))[0]
+    return network.apply({"params": params}, models.normalise_images(images))[0]
 
 
 def _one_group(size):
@@ -252,12 +254,15 @@ def _adam(network, params, batches, learning_rate):
         logits, _ = network.clone(form="plain").apply({"params": params}, images)
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels])
 
-    moments, gradient = optimizer.init(params), jax.jit(jax.grad(loss))
+    @jax.jit
+    def step(params, moments, images, labels):
+        gradient = jax.grad(loss)(params, models.normalise_images(images), labels)
+        updates, moments = optimizer.update(gradient, moments)
+        return optax.apply_updates(params, updates), moments
+
+    moments = jax.jit(optimizer.init)(params)
     for images, labels in batches:
-        updates, moments = optimizer.update(
-            gradient(params, models.normalise_images(images), labels), moments
-        )
-        params = optax.apply_updates(params, updates)
+        params, moments = step(params, moments, images, labels)
     return params
 
 

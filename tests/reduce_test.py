@@ -37,11 +37,16 @@ def pair(make_parents):
     return Parents(make_parents(2, seed=1), make_parents(2, seed=2))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(module, params, images):
+    run = jax.vmap(lambda one: models.run_convnet(module, one, models.normalise_images(images))[0])
+    return run(params)
+
+
 def _differences(network, params, images):
     """Logit differences, ``(M, N, concepts)``."""
     module = network.clone(outputs=params["dense"]["bias"].shape[-1])
-    run = jax.vmap(lambda one: models.run_convnet(module, one, models.normalise_images(images))[0])
-    logits = np.asarray(jax.jit(run)(params))
+    logits = np.asarray(_logits(module, params, images))
     return logits[..., 1::2] - logits[..., 0::2]
 
 
@@ -237,17 +242,22 @@ def test_any_number_of_layers(filters):
 def test_windows_where_they_are_read_are_those_of_the_whole_convolution(size, side, filters):
     network = models.ConvNet(filters=filters, kernel_size=side)
     keys = jax.random.split(jax.random.key(0), 3)
-    parents = [models.initialise_convnet(network, size, key) for key in keys]
     shown = np.random.default_rng(0).normal(size=(128, size, size, 3)).astype(np.float32)
-    group = reduce.unite(network, parents, 3, network.lay_out(jnp.asarray(shown)), 128)
-    inputs = group.images
-    for number, name in enumerate(models.layer_names(filters)):
-        reader = reduce._reader(group, number, reduce.Config(patches=2))
-        layer = parents[0][name]
-        windows = reduce._windows(refit.batch_minor(inputs, 128), layer, reader)
-        inputs = refit.run_layer(layer, inputs)
-        whole = reader.cut(refit.batch_minor(inputs, 128))
-        found = mixing.maps_of(windows).reshape(whole.shape)
+
+    @jax.jit
+    def both_of_each_layer(keys, shown):
+        parents = [models.initialise_convnet(network, size, key) for key in keys]
+        group = reduce.unite(network, parents, 3, network.lay_out(shown), 128)
+        inputs, both = group.images, []
+        for number, name in enumerate(models.layer_names(filters)):
+            reader = reduce._reader(group, number, reduce.Config(patches=2))
+            windows = reduce._windows(refit.batch_minor(inputs, 128), parents[0][name], reader)
+            inputs = refit.run_layer(parents[0][name], inputs)
+            whole = reader.cut(refit.batch_minor(inputs, 128))
+            both.append((mixing.maps_of(windows).reshape(whole.shape), whole))
+        return both
+
+    for found, whole in both_of_each_layer(keys, shown):
         np.testing.assert_allclose(found, whole, atol=1e-5)
         assert (np.asarray(whole).std(axis=1) > 0).any()
 
@@ -408,7 +418,9 @@ def test_a_setting_out_of_range_is_refused(network):
 # kernelgan.compose
 
 
-def test_compose_is_the_family_s_network_of_single_or_stacked_parents(pair, images):
+def test_compose_is_the_family_s_network_of_single_or_stacked_parents(make_parents, images):
+    """Stacked ones of several are below, where three concepts are composed."""
+    pair = Parents(make_parents(1, seed=1), make_parents(1, seed=2))
     size = models.image_size_of(pair.attribute)
     assert size == 14  # 16 pixels a side would do too, and leave a row out
     generator = generators.make("reduce_noise", models.network_of(pair.attribute), images=64)
@@ -420,7 +432,7 @@ def test_compose_is_the_family_s_network_of_single_or_stacked_parents(pair, imag
     alone = kernelgan.compose(*first, images=64)
     assert alone["dense"]["bias"].shape == (4,)
     assert_near(alone, jax.tree.map(lambda leaf: leaf[0], expected))
-    own = kernelgan.compose(*first, probes=images)
+    own = kernelgan.compose(*first, probes=images[:, :size, :size], images=64)
     assert np.abs(own["dense"]["kernel"] - alone["dense"]["kernel"]).max() > 1e-3
 
 

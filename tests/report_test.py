@@ -72,12 +72,6 @@ def many():
     return run_of(**many_pairs())
 
 
-@pytest.fixture
-def flat_figures(monkeypatch):
-    """Figures are not drawn: each is the same bytes, 40 kB of them."""
-    monkeypatch.setattr(drawing, "png", lambda draw: bytes(40_000))
-
-
 def images_of(text):
     return [base64.b64decode(code) for code in re.findall(r'src="data:image/png;base64,([^"]+)"', text)]
 

@@ -17,6 +17,25 @@ SMALL = {
 }
 """With few rows; `pipeline_test` has a run with all."""
 
+INTERRUPTING = """
+import re, runpy, signal, sys
+pattern, number, sign, *rest = sys.argv[1:]
+left = int(number)
+def watch(event, arguments):
+    global left
+    if event in ("os.rename", "shutil.rmtree"):
+        path = str(arguments[1] if event == "os.rename" else arguments[0])
+        if re.search(pattern, path):
+            left -= 1
+            if left == 0:
+                signal.raise_signal(int(sign))  # to this thread, at once; a process's may come late
+sys.addaudithook(watch)
+sys.argv = ["launch.py", *rest]
+runpy.run_path("launch.py", run_name="__main__")
+"""
+"""Gets a signal when the number-th file or directory whose path matches is about to take its place, or to be
+removed; the rest of the arguments are those of `launch.py`."""
+
 
 def small_config(fields=None):
     """The config of `finished`, with other values of these fields."""

@@ -12,6 +12,8 @@ from kernelgan.checkpoint import Stage, read_result
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 SINGLE = {f"{side}_{word}" for side in ("attribute", "object") for word in ("random", "opposite")}
 MATRIX_PLACEBOS = {f"{side}_{word}" for side in ("attribute", "object") for word in ("random", "other")}
 
@@ -79,7 +81,9 @@ def no_data(monkeypatch):
     monkeypatch.setattr(pipeline, "load_plan", fail)
 
 
-def test_a_generator_added_to_a_finished_run_alone_is_measured(copied, write, capsys, monkeypatch):
+def test_a_generator_added_to_a_finished_run_alone_is_measured(
+    copied, write, flat_figures, capsys, monkeypatch
+):
     others = measured(copied)
     mine = write(MEAN)
     path = pipeline.run(small_config(), copied, generators=[mine])  # with its report
@@ -306,7 +310,7 @@ MATRIX = {
 
 
 def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_other_pairs(
-    write, tmp_path, monkeypatch
+    write, flat_figures, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(generation, "_kinds_at_once", lambda generator, pairs, kinds: kinds)
     workdir = tmp_path / "run"

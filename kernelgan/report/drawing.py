@@ -72,6 +72,7 @@ def png(draw: Callable[[], Figure]) -> bytes:
         matplotlib.rcParams.update(_RC)
         figure, stream = draw(), io.BytesIO()
         options: dict[str, Any] = {"dpi": 140, "bbox_inches": "tight", "metadata": {"Software": None}}
+        options["pil_kwargs"] = {"compress_level": 0}  # it is packed with its palette below
         figure.savefig(stream, format="png", pad_inches=0.08, **options)
     return _fewer_colors(stream)
 
