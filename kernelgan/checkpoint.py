@@ -271,18 +271,27 @@ class Stage:
         self._digest = found[2]
         return found[1]
 
-    def accept(self, free: Collection[str]) -> bool:
-        """Whether the latest result differs in no part of its key but `free`; it then counts as this key's.
+    def accept(self, free: Collection[str]) -> dict[str, Any] | None:
+        """The latest whole result that differs in no part of its key but `free`, which then is this stage's.
 
-        To be asked after `result` gave None; ask `result` again.
+        To be asked after `result` gave None.
+
+        Raises:
+          UserError: it cannot be read.
         """
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # of a damaged key.json
-            for path in reversed([path for path in _finished(self._directory) if path != self._path]):
+        for path in reversed([path for path in _finished(self._directory) if path != self._path]):
+            try:
                 changes = self._key.changes(json.loads((path / KEY_FILE).read_text()))
-                if set(changes) <= set(free):
-                    self._path, self._result = path, _Steps(path / "result", 1)
-                    return True
-        return False
+            except (OSError, ValueError, AttributeError):
+                continue  # a damaged key.json
+            if set(changes) <= set(free):
+                result = _Steps(path / "result", 1)
+                with _reading(path):
+                    found = result.latest()
+                if found is not None:
+                    self._path, self._result, self._digest = path, result, found[2]
+                    return found[1]
+        return None
 
     @property
     def digest(self) -> str:

@@ -328,6 +328,7 @@ def generate_placebos(
         key["placebos"] = keys.of_source(*CODE["placebos"])
         own = (fitted[loaded.name], probes, generated[loaded.name])
         work = functools.partial(_work_of_placebos, of, plan, zoos, loaded, *own)
+        key |= of.stages.inputs(f"generate/{loaded.name}")
         stage = f"placebos/{loaded.name}"
         found = of.stages.once(stage, key, work, timing=stage)
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]

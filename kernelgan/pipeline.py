@@ -64,7 +64,9 @@ def run(
       UserError: whatever the user can mend; nothing that was finished is lost.
     """
     settings, network, loaded, recipe = distributed.everywhere(
-        lambda: _loaded(config, generators), lambda loaded: loaded[-1][0], "configs, generators or code"
+        lambda: _loaded(config, generators),
+        lambda loaded: keys.of_values([loaded[-1][0], list(keep)]),
+        "configs, generators, --keep or code",
     )
     with contextlib.ExitStack() as stack:
         if distributed.first(lambda: not files.is_writable(workdir) and _is_finished(workdir, recipe)):
@@ -87,7 +89,10 @@ def run(
         _until(stage, Run(settings, kept, loaded, network, command))
         if stage not in ("evaluate", "report") or not distributed.is_first():
             return None
-        files.write_atomically(workdir / workdir_lib.RECIPE_FILE, "\n".join(recipe).encode())
+        if kept.accepted:  # results of this code they are not: without --keep they are made
+            (workdir / workdir_lib.RECIPE_FILE).unlink(missing_ok=True)
+        else:
+            files.write_atomically(workdir / workdir_lib.RECIPE_FILE, "\n".join(recipe).encode())
         return report.show(workdir) if stage == "report" else None
 
 

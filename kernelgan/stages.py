@@ -93,9 +93,9 @@ class Stages:
             self.workdir / workdir_lib.CHECKPOINTS / name, keys.StageKey(key), seconds=self._seconds
         )
         result = distributed.first(stage.result)
-        if result is None and self._is_kept(name) and distributed.first(lambda: stage.accept(_PARTS_OF_CODE)):
-            result = distributed.first(stage.result)
-            self.accepted.append(name)
+        if result is None and self._is_kept(name):
+            result = distributed.first(lambda: stage.accept(_PARTS_OF_CODE))
+            self.accepted += [name] * (result is not None)
         if result is None:
             why = distributed.first(stage.why)
             if why:
@@ -133,7 +133,7 @@ def check_keep(workdir: Path, keep: Sequence[str]) -> None:
     """
     folder = workdir / workdir_lib.CHECKPOINTS
     for name in keep:
-        if not name or not any(folder.glob(f"{glob.escape(name)}*")):
+        if not name or not ((folder / name).is_dir() or any(folder.glob(f"{glob.escape(name)}-*"))):
             had = ", ".join(sorted(path.name for path in folder.glob("*"))) or "none at all"
             raise UserError(f"--keep={name}: {workdir} has no results of such a stage; it has {had}.")
 

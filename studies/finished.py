@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from kernelgan import config as config_lib
-from kernelgan import workdir
+from kernelgan import fields, workdir
 from kernelgan.config import Settings
 from kernelgan.data import quadrants, sources
 from kernelgan.progress import Progress
@@ -18,16 +19,23 @@ from kernelgan.types import UserError
 
 
 def read_run(run: Path) -> tuple[Settings, dict[str, Any]]:
-    """The config and the plan of a run.
+    """The config and the plan of a run; fields that came later have their defaults.
 
     Raises:
       UserError: it is not the directory of a run that has trained.
     """
     plan = workdir.read_plan(run)
     try:
-        return config_lib.parse(json.loads((run / workdir.CONFIG_FILE).read_text())), plan
-    except (OSError, ValueError) as error:
+        saved = json.loads((run / workdir.CONFIG_FILE).read_text())
+        default = fields.plain(config_lib.default(*saved["generators"]))
+        return config_lib.parse(_updated(default, saved)), plan
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run / workdir.CONFIG_FILE} cannot be read ({error}); expected a run's.") from error
+
+
+def _updated(default: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    sections = {name for name, value in saved.items() if isinstance(value, Mapping) and name in default}
+    return {**default, **saved, **{name: _updated(default[name], saved[name]) for name in sections}}
 
 
 def read_images(settings: Settings) -> quadrants.Partition:

@@ -83,8 +83,10 @@ def test_results_of_other_code_are_kept_where_that_is_asked_for_and_the_report_s
     assert "placebos/cyclegan" in note
     assert "made by other code" in note
 
+    assert not (copied / "recipe.sha256").exists()  # without --keep it has not finished
 
-@pytest.mark.parametrize("name", ["zoos", "", "reduce"])
+
+@pytest.mark.parametrize("name", ["zoos", "zo", "", "reduce", "generate/cycle"])
 def test_a_stage_to_keep_that_has_no_results_is_refused(copied, name):
     with pytest.raises(UserError, match=r"--keep=.* it has .*fit, generate"):
         pipeline.run(small_config({"seed": 1}), copied, keep=("zoo", name))

@@ -294,24 +294,32 @@ def test_results_of_several_keys_lie_side_by_side(open_stage, place):
 
 
 def test_a_result_that_differs_in_no_other_part_is_accepted(open_stage):
-    assert not open_stage(OTHER).accept({"code"})  # there is none
+    assert open_stage(OTHER).accept({"code"}) is None  # there is none
     _finish(open_stage(), 9)
-    for key, expected in (
-        (OTHER, True),
-        (StageKey({**OTHER.parts, "config": "changed"}), False),
-        (StageKey({**OTHER.parts, "inputs/zoo": "new"}), False),
-    ):
-        stage = open_stage(key)
-        assert stage.result() is None
-        assert stage.accept({"code"}) == expected
-        if expected:
-            _assert_is(stage.result(), 9)
-            own = open_stage()
-            own.result()
-            assert stage.digest == own.digest
-        else:
-            assert stage.result() is None
+    own = open_stage()
+    own.result()
+    stage = open_stage(OTHER)
+    assert stage.result() is None
+    _assert_is(stage.accept({"code"}), 9)
+    assert stage.digest == own.digest
+    for part in ("config", "inputs/zoo"):
+        stage = open_stage(StageKey({**OTHER.parts, part: "changed"}))
+        assert stage.accept({"code"}) is None
+        _finish(stage, 10)
     _assert_is(open_stage().result(), 9)
+
+
+def test_a_damaged_result_is_not_accepted_and_what_is_made_instead_has_its_own_key(
+    open_stage, place, warnings
+):
+    _finish(open_stage(), 9)
+    _flip(place / "result" / "0")
+    stage = open_stage(OTHER)
+    assert stage.accept({"code"}) is None
+    assert warnings
+    _finish(stage, 10)
+    assert open_stage().result() is None
+    _assert_is(open_stage(OTHER).result(), 10)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"config": "1"}'])

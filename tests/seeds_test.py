@@ -10,7 +10,7 @@ from kernelgan.types import UserError
 
 
 def _given(seeds, **more):
-    chosen = {"stage": "report", "generator": [], "distributed": False, "coordinator": ""} | more
+    chosen = {"stage": "report", "generator": [], "keep": [], "distributed": False, "coordinator": ""} | more
     return types.SimpleNamespace(seeds=seeds, config=tiny.get_config(), **chosen)
 
 

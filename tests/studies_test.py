@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from tiny_runs import small_config
 
+from kernelgan import config as config_lib
+from kernelgan.generators import cyclegan
 from kernelgan.stopping import STATUS, Terminated
 from kernelgan.types import UserError
-from studies import command
+from studies import command, finished
 from studies.ladder import __main__ as ladder
 from studies.repaired_cyclegan import __main__ as repaired_cyclegan
 
@@ -42,6 +45,27 @@ def test_a_study_of_a_run_refuses_what_is_none_before_it_works(
     (tmp_path / "run").mkdir()
     assert study.main(["--run=run", f"--out={out}"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_run_of_before_a_field_was_there_is_read_with_its_default(tmp_path):
+    config = json.loads(json.dumps(config_lib.to_json(config_lib.parse(small_config()))))
+    del config["evaluate"]["clustered_networks"]
+    del config["generators"]["cyclegan"]["hidden"]
+    config["zoo"]["models"] = 5
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "plan.json").write_text(json.dumps({"zoos": [], "pairs": []}))
+    settings, _ = finished.read_run(tmp_path)
+    assert settings.zoo.models == 5
+    assert settings.evaluate == config_lib.parse(small_config()).evaluate
+    assert settings.generators["cyclegan"].hidden == cyclegan.Config().hidden
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"generators": {"gone": {}}}'])
+def test_a_run_whose_config_cannot_be_read_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "plan.json").write_text(json.dumps({"zoos": [], "pairs": []}))
+    with pytest.raises(UserError, match=r"config|gone"):
+        finished.read_run(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def watched() -> Iterator[Watched]:
         if before is None or callable(before):
             sys.setprofile(before)
         else:  # the profile of `python -m cProfile` is no function
-            before.enable()
+            getattr(before, "enable", lambda: None)()
         threading.setprofile(of_threads)  # type: ignore[arg-type]
 
 

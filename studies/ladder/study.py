@@ -14,7 +14,7 @@ from kernelgan import assemble, models, probes, refit, splits, workdir
 from kernelgan.baselines import nulls
 from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
-from kernelgan.data import leakage, quadrants
+from kernelgan.data import colour, leakage, quadrants
 from kernelgan.evaluation import features, scores
 from kernelgan.generators import base, reduce
 from kernelgan.progress import Progress
@@ -32,18 +32,23 @@ class Rung:
       label: in words.
       shown: the pair's quadrants; none: every image that holds no conjunction of the pair's fold, the same
         for all pairs of the fold.
-      noise: which share of the images is `probes.noise`.
+      made: which share of the images is made, not photographed.
+      kind: how: "noise" (`probes.noise`), "rendered" (`probes.rendered`), or "coloured": noise of which half
+        has the attribute's colour, see `coloured`.
     """
 
     label: str
     shown: tuple[Quadrant, ...] = ()
-    noise: float = 0.0
+    made: float = 0.0
+    kind: str = "noise"
 
 
 _ATTRIBUTE, _OBJECT, _NEITHER = Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY, Quadrant.NEITHER
 
 RUNGS = {
-    "noise": Rung("noise, no photograph", noise=1.0),
+    "noise": Rung("noise, no photograph", made=1.0),
+    "rendered": Rung("rendered images, no photograph", made=1.0, kind="rendered"),
+    "coloured": Rung("noise, half of it in the attribute's colour", made=1.0, kind="coloured"),
     "neither": Rung("both new: photographs of neither", (_NEITHER,)),
     "neither_noise": Rung("both new: the same and noise", (_NEITHER,), 0.5),
     "object": Rung("attribute new: without it", (_OBJECT, _NEITHER)),
@@ -112,7 +117,7 @@ def images_of(part: quadrants.Partition, pair: Pair, rung: Rung, count: int) -> 
       LeakageError: a photograph has the content of a conjunction that is held out.
     """
     source = part.source.train
-    drawn = probes.noise(round(count * rung.noise), size=source.images.shape[1])
+    drawn = _made(rung.kind, round(count * rung.made), source.images.shape[1], pair.name)
     if len(drawn) == count:
         return drawn
     held_out = [pair.name] if rung.shown else list(pair.fold)
@@ -131,6 +136,41 @@ def images_of(part: quadrants.Partition, pair: Pair, rung: Rung, count: int) -> 
     chosen = rng.permutation(np.concatenate([rng.permutation(group)[:each] for group in groups]))
     leakage.check_behind(part, named, held_out, {"the images": chosen})
     return np.concatenate([source.images[np.resize(chosen, left)], drawn])
+
+
+def _made(kind: str, count: int, size: int, pair: PairName) -> np.ndarray:
+    if kind == "rendered":
+        return probes.rendered(count, size=size, exclude=[pair])
+    if kind == "coloured":
+        own = coloured(pair[0], count // 2, size)
+        return np.concatenate([probes.noise(count - len(own), size=size), own])
+    return probes.noise(count, size=size)
+
+
+def coloured(name: str, count: int, size: int) -> np.ndarray:
+    """Noise that has a colour by the rule on pixels, uint8 ``(count, size, size, 3)``.
+
+    An image of `probes.noise` gets a mean that the rule calls so, and half its contrast; those are kept that
+    the rule then says have the colour.
+
+    Raises:
+      UserError: there is no rule for it.
+    """
+    if name not in colour.TERMS:
+        raise UserError(f"{name} is no colour by rule; expected one of {', '.join(colour.TERMS)}.")
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    found: list[np.ndarray] = []
+    for seed in range(1, 100):
+        images = probes.noise(count, seed=seed, size=size).astype(np.float32)
+        means = rng.integers(256, size=(200 * count, 3), dtype=np.uint8)
+        means = means[colour.terms(means) == colour.TERMS.index(name)][:count]
+        images = images[: len(means)]
+        moved = 0.5 * (images - images.mean(axis=(1, 2), keepdims=True)) + means[:, None, None]
+        moved = np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+        found.append(moved[colour.holds(moved)[name] == 1])
+        if sum(map(len, found)) >= count:
+            break
+    return np.concatenate(found)[:count]
 
 
 def evaluate(part: quadrants.Partition, pairs: list[Pair], count: int) -> dict[str, Any]:
