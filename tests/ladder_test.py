@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from kernelgan import probes
-from kernelgan.data import quadrants
+from kernelgan.data import colour, quadrants
 from kernelgan.data.images import ImageSet, Source
 from kernelgan.data.leakage import LeakageError
+from kernelgan.types import UserError
 from studies.ladder import __main__ as command
 from studies.ladder import study
 
@@ -50,7 +51,7 @@ def test_a_rung_shows_what_it_says_and_no_conjunction(part, rung):
     images = study.images_of(part, _pair(part), study.RUNGS[rung], COUNT)
     (black, red, cat, car), found = _labels(part, images)
     assert len(images) == COUNT
-    assert len(found) == COUNT * (1 - study.RUNGS[rung].noise)
+    assert len(found) == COUNT * (1 - study.RUNGS[rung].made)
     assert not (black & cat).any()
     assert not part.validation[found].any()
     attribute = rung.startswith(("attribute", "fold", "seen"))
@@ -85,12 +86,24 @@ def test_a_photograph_with_the_content_of_a_conjunction_is_refused(part, rung):
 
 def test_the_table_has_the_planted_gains():
     def row(worst):
-        each = {"black cat": worst, "red car": worst + 0.1}
+        each = {"black cat": worst, "red car": worst + 0.1, "red cat": worst, "black car": worst + 0.1}
         return {pair: {"worst": [x, x], "correlation": [x]} for pair, x in each.items()}
 
     rows = {f"{name}{end}": row(0.6) for name in study.RUNGS for end in ("", f"_{study.NULL}")}
     rows |= {"attribute": row(0.7), "and_ensemble": row(0.7)}
     lines = {line.split("|")[1].strip(): line for line in command.table(rows).splitlines()}
-    assert "+0.100 [+0.100, +0.100] | +0.100 [+0.100, +0.100] | 1.00" in lines["object new: without it"]
+    assert "+0.100 [+0.100, +0.100] | +0.100 [+0.100, +0.100]" in lines["object new: without it"]
     assert "|  | +0.000" in lines["noise, no photograph"]  # not against itself
-    assert "| 0.60 |" in lines["both new: photographs of neither"]  # (0.65 - 0.5) / (0.75 - 0.5)
+
+
+@pytest.mark.parametrize("name", ["brown", "orange", "black"])
+def test_coloured_noise_has_the_colour_and_differs(name):
+    images = study.coloured(name, 30, 32)
+    assert (colour.holds(images)[name] == 1).all()
+    assert len(np.unique(images.reshape(30, -1), axis=0)) == 30
+    assert images.std(axis=(1, 2, 3)).min() > 3
+
+
+def test_what_is_no_colour_cannot_be_coloured():
+    with pytest.raises(UserError, match="striped"):
+        study.coloured("striped", 2, 16)

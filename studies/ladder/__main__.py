@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kernelgan.stopping import outlast_readers
 from studies import command
 
@@ -19,26 +21,32 @@ OTHERS = {"and_ensemble": "both parents run (and_ensemble)"}
 
 def table(rows: dict[str, Any]) -> str:
     """The figures of `study.evaluate`, as Markdown."""
-    from studies import finished
+    from kernelgan.evaluation.comparison import Drawings
     from studies.ladder import study
+
+    pairs = [tuple(name.split(" ", 1)) for name in rows["noise"]]
+    drawings = Drawings(pairs, resamples=4000, seed=0)
+
+    def words(values: np.ndarray, form: str) -> str:
+        found = drawings.statistic(values)
+        return f"{found['mean']:{form}} [{', '.join(f'{end:{form}}' for end in found['ci95'])}]"
 
     nothing, everything, both = (study.by_pair(rows, row) for row in ("noise", "seen", "and_ensemble"))
     lines = [
-        "| images | AUROC | minus noise | minus the pair's own | of the way | correlation | null |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| images | AUROC | minus noise | minus the pair's own | correlation | null |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for row, rung in study.RUNGS.items():
         own = study.by_pair(rows, row)
-        cells = [rung.label, "{:.3f} [{:.3f}, {:.3f}]".format(*finished.interval(own))]
+        cells = [rung.label, words(own, ".3f")]
         for base, other in (("noise", nothing), ("seen", everything)):
-            gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*finished.interval(own - other))
-            cells.append("" if row == base else gain)
-        cells.append(f"{(own.mean() - 0.5) / (both.mean() - 0.5):.2f}")
+            cells.append("" if row == base else words(own - other, "+.3f"))
         cells.append(f"{study.by_pair(rows, row, 'correlation').mean():.3f}")
         cells.append(f"{study.by_pair(rows, f'{row}_{study.NULL}').mean():.3f}")
         lines.append(f"| {' | '.join(cells)} |")
-    cells = ["both parents run (`and_ensemble`)", "{:.3f} [{:.3f}, {:.3f}]".format(*finished.interval(both))]
-    lines.append(f"| {' | '.join(cells)} | | | 1 | | |")
+    lines.append(
+        f"| {OTHERS['and_ensemble']} | {words(both, '.3f')} | {words(both - nothing, '+.3f')} | | | |"
+    )
     return "\n".join(lines)
 
 
