@@ -57,10 +57,11 @@ def places(run: str, out: str) -> tuple[Path, Path]:
 
 
 def write(file: Path, results: dict[str, Any]) -> None:
-    """Writes results as JSON, the commit that made them with them."""
+    """Writes results as JSON, with the commit that made them and whether nothing was changed since."""
     from kernelgan import environment
     from kernelgan.files import write_atomically
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**results, "commit": environment.checkout().commit}, indent=1)
+    checkout = environment.checkout()
+    text = json.dumps({**results, "commit": checkout.commit, "clean": checkout.clean}, indent=1)
     write_atomically(file, f"{text}\n".encode())

@@ -53,7 +53,7 @@ def test_a_run_of_before_a_field_was_there_is_read_with_its_default(tmp_path):
     del config["generators"]["cyclegan"]["hidden"]
     config["zoo"]["models"] = 5
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "plan.json").write_text(json.dumps({"zoos": [], "pairs": []}))
+    (tmp_path / "plan.json").write_text(json.dumps({"layers": [], "zoos": [], "pairs": []}))
     settings, _ = finished.read_run(tmp_path)
     assert settings.zoo.models == 5
     assert settings.evaluate == config_lib.parse(small_config()).evaluate
@@ -63,7 +63,7 @@ def test_a_run_of_before_a_field_was_there_is_read_with_its_default(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"generators": {"gone": {}}}'])
 def test_a_run_whose_config_cannot_be_read_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    (tmp_path / "plan.json").write_text(json.dumps({"zoos": [], "pairs": []}))
+    (tmp_path / "plan.json").write_text(json.dumps({"layers": [], "zoos": [], "pairs": []}))
     with pytest.raises(UserError, match=r"config|gone"):
         finished.read_run(tmp_path)
 
@@ -80,4 +80,4 @@ def test_results_say_of_which_commit_they_are(tmp_path):
     command.write(tmp_path / "new" / "results.json", {"rows": [1]})
     found = json.loads((tmp_path / "new" / "results.json").read_text())
     assert found["rows"] == [1]
-    assert "commit" in found
+    assert {"commit", "clean"} <= set(found)

@@ -1,0 +1,1 @@
+"""A generator that is a network itself: weights in, weights out. See docs/learned.md."""
