@@ -65,8 +65,8 @@ def compose(
     """Composes networks for two or more concepts into networks for all, from weights alone.
 
     Nothing is trained. `reduce` with dead leaves (`probes.noise`), or with images of your own. They need no
-    labels, but must not show the conjunction if that is to be tested; they should show the attribute, else
-    half of them are better noise (docs/learned.md). The first call takes some seconds to
+    labels, but must not show the conjunction if that is to be tested; photographs are better than dead leaves
+    if they show the attribute; the object they need not show (docs/learned.md). The first call takes some seconds to
     compile.
 
     Args:
