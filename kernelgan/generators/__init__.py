@@ -66,8 +66,8 @@ def compose(
 
     Nothing is trained. `reduce` with dead leaves (`probes.noise`), or with images of your own. They need no
     labels, but must not show the conjunction if that is to be tested; photographs are better than dead leaves
-    if they show the attribute; the object they need not show (docs/learned.md). The first call takes some seconds to
-    compile.
+    if they show the attribute; the object they need not show (docs/learned.md). The first call takes some
+    seconds to compile.
 
     Args:
       *zoos: for each concept, a zoo of `kernelgan.train_zoo` or `kernelgan.load_zoo`, or parameters of one
