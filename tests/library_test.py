@@ -229,6 +229,14 @@ def test_a_generator_is_fitted_to_zoos_as_to_their_parameters(make_parents):
         np.testing.assert_allclose(kg.fit(generator, parents).state["shift"], expected)
 
 
+@pytest.mark.parametrize("given", ["reduce", None])
+def test_what_is_no_generator_is_not_fitted(make_parents, given):
+    with pytest.raises(kg.UserError, match=r"fit\(generator, parents\)"):
+        kg.fit(given, [make_parents(2)] * 2)
+    with pytest.raises(kg.UserError, match="as its generator"):
+        kg.fit(make_parents(2), make_parents(2))
+
+
 @pytest.mark.parametrize(
     ("change", "fact"),
     [

@@ -359,6 +359,11 @@ def fit_pair(
       UserError: these are not the networks of two concepts, a metric is not finite, the generator's own code
         raises, or it needs probes.
     """
+    if not isinstance(generator, Generator):
+        raise UserError(
+            f"fit was given a {type(generator).__name__} as its generator; expected fit(generator, parents), "
+            "with a generator of kernelgan.generators.make or stateless."
+        )
     if len(parents) != len(Parents._fields):
         raise UserError(f"fit was given the networks of {len(parents)} concepts; expected those of two.")
     zoos = Parents(*jax.tree.map(np.asarray, check.parents_of(parents)[0]))
