@@ -145,6 +145,21 @@ def test_the_sheet_of_photographs_has_a_row_for_each_quadrant_that_has_images(co
     assert LEFT_OUT not in sheet
 
 
+def test_a_source_of_one_s_own_that_reads_a_file_has_a_fingerprint(config, tmp_path, monkeypatch):
+    file = tmp_path / "images.npz"
+    own = sources.Kind(rendered.load, lambda data: {}, lambda data: ("data.own.file", str(file), ""))
+    monkeypatch.setitem(sources.SOURCES, "own", own)
+    config.data.source = "own"
+    found = []
+    for content in (b"one", b"another"):
+        file.write_bytes(content)
+        found.append(sources.fingerprint(config))
+    assert "" not in found
+    assert len(set(found)) == 2
+    monkeypatch.setitem(sources.SOURCES, "own", own._replace(files=None))
+    assert sources.fingerprint(config) == ""
+
+
 def test_a_fingerprint_sees_changed_files_and_reads_none(config, tmp_path):
     config.data.source, config.data.folder = "folder", str(tmp_path)
     file = tmp_path / "cat" / "a.png"

@@ -24,16 +24,31 @@ class Kind(NamedTuple):
       load: makes the images; it is handed ``attributes``, ``objects``, ``image_size``, ``progress`` and
         ``seed`` by name, those that it takes, and its options.
       options: what it takes beside, read off ``config.data``.
+      files: of one that reads files, the field that names a file or directory, the path, and the directory in
+        it that counts ("": all); so that a finished run notices other files.
     """
 
     load: Callable[..., Source]
     options: Callable[[Any], dict[str, Any]]
+    files: Callable[[Any], tuple[str, str, str]] | None = None
 
 
 SOURCES: dict[str, Kind] = {
     "rendered": Kind(rendered.load, lambda data: {"train": data.rendered.train, "test": data.rendered.test}),
-    "tfds": Kind(tfds.load, lambda data: {"name": data.tfds.name, "data_dir": data.tfds.data_dir}),
-    "folder": Kind(folder.load, lambda data: {"path": data.folder, "broken_share": data.broken_share}),
+    "tfds": Kind(
+        tfds.load,
+        lambda data: {"name": data.tfds.name, "data_dir": data.tfds.data_dir},
+        lambda data: (
+            "data.tfds.data_dir",
+            data.tfds.data_dir or os.environ.get("TFDS_DATA_DIR", ""),
+            data.tfds.name,
+        ),
+    ),
+    "folder": Kind(
+        folder.load,
+        lambda data: {"path": data.folder, "broken_share": data.broken_share},
+        lambda data: ("data.folder", data.folder, ""),
+    ),
 }
 """By the name in ``config.data.source``."""
 
@@ -96,13 +111,9 @@ def fingerprint(config: Config) -> str:
     Where it is the same as after a finished run, so are the images; where it is not, their content decides.
     "" where there are no files.
     """
-    data = config.data
-    roots = {"folder": data.folder, "tfds": data.tfds.data_dir or os.environ.get("TFDS_DATA_DIR", "")}
-    given = roots.get(data.source, "")
-    if not given:
-        return ""
-    root = files.given_path(given, "data.folder" if data.source == "folder" else "data.tfds.data_dir")
-    return files.stamp(root, data.tfds.name if data.source == "tfds" else "")
+    read = SOURCES[config.data.source].files
+    field, given, part = read(config.data) if read else ("", "", "")
+    return files.stamp(files.given_path(given, field), part) if given else ""
 
 
 def load_source(config: Config, progress: Progress) -> Source:
