@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from scipy import stats
 
 from kernelgan import config as config_lib
-from kernelgan import fields, workdir
+from kernelgan import fields, models, workdir
 from kernelgan.config import Settings
 from kernelgan.data import quadrants, sources
+from kernelgan.evaluation import features, scores
+from kernelgan.generators import base
 from kernelgan.progress import Progress
-from kernelgan.types import UserError
+from kernelgan.types import LEFT_OUT, Params, UserError
+
+_VALIDATION = 900  # images of a pair
 
 
 def read_run(run: Path) -> tuple[Settings, dict[str, Any]]:
@@ -76,3 +81,44 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     """Mean and 95% interval over pairs, by Student's t."""
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def figures(
+    part: quadrants.Partition,
+    split: quadrants.PairSplit,
+    parents: base.Parents,
+    networks: Mapping[str, Sequence[Params]],
+) -> dict[str, dict[str, list[float]]]:
+    """Figures of a pair's networks, by row; the last row is both parents side by side.
+
+    Args:
+      part: the images.
+      split: the quadrant of each.
+      parents: of each network, in order.
+      networks: by row, stacked networks of these parents, one or several times.
+
+    Returns:
+      For each network worst-quadrant AUROC on test images ("worst"), and the mean correlation with both
+      parents' logits on validation images ("correlation"; the parents have none).
+    """
+    scored = np.flatnonzero(split.test != LEFT_OUT)
+    test, quadrant = part.source.test.images[scored], split.test[scored]
+    validation = validation_images(part, split, _VALIDATION)
+
+    def logits(params: Params, images: np.ndarray) -> np.ndarray:
+        return features.population_logits(models.network_of(params), jax.device_get(params), images)
+
+    def worst(answers: np.ndarray) -> list[float]:
+        return scores.auroc_by_quadrant(features.score(answers)[0], quadrant)["worst"].round(4).tolist()
+
+    wanted, both = (
+        np.concatenate([logits(zoo, images) for zoo in parents], axis=-1) for images in (validation, test)
+    )
+    found: dict[str, dict[str, list[float]]] = {}
+    for row, several in networks.items():
+        near = [correlations(logits(one, validation), wanted) for one in several]
+        found[row] = {
+            "worst": [value for one in several for value in worst(logits(one, test))],
+            "correlation": np.concatenate(near).round(4).tolist(),
+        }
+    return {**found, "and_ensemble": {"worst": worst(both)}}

@@ -17,7 +17,6 @@ from kernelgan import engine, models, probes, splits, workdir
 from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants
-from kernelgan.evaluation import features, scores
 from kernelgan.generators import base, reduce
 from kernelgan.progress import Progress
 from kernelgan.types import LEFT_OUT, PairName, Params, Quadrant, UserError
@@ -36,7 +35,6 @@ CELLS = {
 PACE = 25  # steps of a call
 _JUDGED = 4  # networks of each of the block's zoos, which nothing is learned from
 _POOL = 20_000  # images of a training
-_VALIDATION = 900
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,39 +311,6 @@ def evaluate(
             images = probes.noise(count, size=block.probes.shape[1])
             made = base.generate(generator, {}, [parents], [images], [jax.random.key(0)], name=row)
             networks[row] = [made[0][""]]
-        for row, figures in _figures(block.part, split, parents, networks).items():
+        for row, figures in finished.figures(block.part, split, parents, networks).items():
             rows.setdefault(row, {})[name] = figures
     return rows
-
-
-def _figures(
-    part: quadrants.Partition,
-    split: quadrants.PairSplit,
-    parents: base.Parents,
-    networks: dict[str, list[Params]],
-) -> dict[str, dict[str, list[float]]]:
-    """By row, figures of each network; the last row is both parents side by side."""
-    scored = np.flatnonzero(split.test != LEFT_OUT)
-    test, quadrant = part.source.test.images[scored], split.test[scored]
-    validation = finished.validation_images(part, split, _VALIDATION)
-
-    def logits(params: Params, images: np.ndarray) -> np.ndarray:
-        return features.population_logits(models.network_of(params), jax.device_get(params), images)
-
-    def worst(answers: np.ndarray) -> list[float]:
-        return scores.auroc_by_quadrant(features.score(answers)[0], quadrant)["worst"].round(4).tolist()
-
-    wanted, both = (
-        np.concatenate([logits(zoo, images) for zoo in parents], axis=-1) for images in (validation, test)
-    )
-    found: dict[str, dict[str, list[float]]] = {"and_ensemble": {"worst": worst(both)}}
-    for row, several in networks.items():
-        parts = [
-            (worst(logits(one, test)), finished.correlations(logits(one, validation), wanted))
-            for one in several
-        ]
-        found[row] = {
-            "worst": [value for values, _ in parts for value in values],
-            "correlation": np.concatenate([values for _, values in parts]).round(4).tolist(),
-        }
-    return found

@@ -15,13 +15,10 @@ from kernelgan.baselines import nulls
 from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
 from kernelgan.data import colour, leakage, quadrants
-from kernelgan.evaluation import features, scores
 from kernelgan.generators import base, reduce
 from kernelgan.progress import Progress
-from kernelgan.types import LEFT_OUT, PairName, Params, Quadrant, UserError
+from kernelgan.types import LEFT_OUT, PairName, Quadrant, UserError
 from studies import finished
-
-_VALIDATION = 900  # images of a pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,39 +198,12 @@ def evaluate(part: quadrants.Partition, pairs: list[Pair], count: int) -> dict[s
         networks |= {
             f"{name}_{NULL}": refit.refit_heads(drawn, pair.parents, images) for name, images in shown.items()
         }
-        for row, figures in _figures(part, pair, networks).items():
+        found = finished.figures(part, pair.split, pair.parents, {row: [p] for row, p in networks.items()})
+        for row, figures in found.items():
             rows.setdefault(row, {})[" ".join(pair.name)] = figures
         progress(number + 1, len(pairs))
     progress.close("done")
     return rows
-
-
-def _figures(
-    part: quadrants.Partition, pair: Pair, networks: dict[str, Params]
-) -> dict[str, dict[str, list[float]]]:
-    """By row, figures of each network; the last row is both parents side by side."""
-    scored = np.flatnonzero(pair.split.test != LEFT_OUT)
-    test, quadrant = part.source.test.images[scored], pair.split.test[scored]
-    validation = finished.validation_images(part, pair.split, _VALIDATION)
-
-    def logits(params: Params, images: np.ndarray) -> np.ndarray:
-        return features.population_logits(models.network_of(params), jax.device_get(params), images)
-
-    def worst(answers: np.ndarray) -> list[float]:
-        return scores.auroc_by_quadrant(features.score(answers)[0], quadrant)["worst"].round(4).tolist()
-
-    wanted, both = (
-        np.concatenate([logits(zoo, images) for zoo in pair.parents], axis=-1)
-        for images in (validation, test)
-    )
-    found = {
-        row: {
-            "worst": worst(logits(params, test)),
-            "correlation": finished.correlations(logits(params, validation), wanted).round(4).tolist(),
-        }
-        for row, params in networks.items()
-    }
-    return {**found, "and_ensemble": {"worst": worst(both)}}
 
 
 def by_pair(rows: dict[str, Any], row: str, figure: str = "worst") -> np.ndarray:
