@@ -43,17 +43,30 @@ def places(run: str, out: str) -> tuple[Path, Path]:
     """The directory of the run that is read, and the file of results, which is not in it.
 
     Raises:
-      UserError: it is; or a directory is there, or no name is given.
+      UserError: it is; or see `file`.
     """
     from kernelgan.files import given_path
     from kernelgan.types import UserError
 
-    read, written = given_path(run, "--run"), given_path(out, "--out")
+    read, written = given_path(run, "--run"), file(out)
     if read.resolve() in written.resolve().parents:
         raise UserError(f"--out={written} is in the run, which is only read; expected another place.")
+    return read, written
+
+
+def file(out: str) -> Path:
+    """The file of results.
+
+    Raises:
+      UserError: a directory is there, or no name is given.
+    """
+    from kernelgan.files import given_path
+    from kernelgan.types import UserError
+
+    written = given_path(out, "--out")
     if not out or written.is_dir():
         raise UserError(f"--out={out} is no file; expected the name of one, such as results.json.")
-    return read, written
+    return written
 
 
 def write(file: Path, results: dict[str, Any]) -> None:

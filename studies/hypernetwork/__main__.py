@@ -14,6 +14,7 @@ import numpy as np
 
 from kernelgan.stopping import outlast_readers
 from studies import command
+from studies.hypernetwork import CELLS
 
 
 def table(rows: dict[str, Any], cells: dict[str, str]) -> str:
@@ -35,9 +36,9 @@ def table(rows: dict[str, Any], cells: dict[str, str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit status."""
     parser = argparse.ArgumentParser(prog="python -m studies.hypernetwork", description=__doc__)
-    parser.add_argument("--run", required=True, help="a run of configs/pair_matrix.py:photos")
-    parser.add_argument("--block", default="black:cat", help="pairs held out, not sealed (%(default)s)")
-    parser.add_argument("--cells", default="", help="some of parents, pair, object, attribute, both; all")
+    parser.add_argument("--block", default="black,white:airplane,dog", help="held out (%(default)s)")
+    parser.add_argument("--concepts", type=int, default=96, help="of a side, to learn from (%(default)s)")
+    parser.add_argument("--cells", default="", help=f"some of {', '.join(CELLS)}; all")
     parser.add_argument("--steps", type=int, default=1500, help="of training, a multiple of 25 (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each cell (%(default)s)")
     parser.add_argument("--out", default="runs/hypernetwork.json", help="results (%(default)s)")
@@ -46,34 +47,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(given: argparse.Namespace) -> None:
-    from kernelgan import environment, keys  # here, so that --help need not wait for JAX
-    from kernelgan.checkpoint import Stage
-    from kernelgan.types import UserError
+    from kernelgan.types import UserError  # here, so that --help need not wait for JAX
 
-    if given.steps < 25 or given.steps % 25 or given.seeds < 1:
+    if given.steps < 25 or given.steps % 25 or given.seeds < 1 or given.concepts < 1:
         raise UserError(
-            f"--steps={given.steps} --seeds={given.seeds}; expected steps that are a multiple of 25, and a "
-            "seed or more."
+            f"--steps={given.steps} --seeds={given.seeds} --concepts={given.concepts}; expected steps that "
+            "are a multiple of 25, a seed or more, and a concept or more."
         )
-    run, out = command.places(given.run, given.out)
-    held_out = [
-        (pair.partition(":")[0].strip(), pair.partition(":")[2].strip()) for pair in given.block.split(",")
-    ]
+    cells = [cell.strip() for cell in given.cells.split(",") if cell.strip()] or list(CELLS)
+    for cell in cells:
+        if cell not in CELLS:
+            raise UserError(f"--cells: there is no {cell}; expected some of {', '.join(CELLS)}.")
+    out = command.file(given.out)
+
+    from configs import pair_matrix
+    from kernelgan import config, environment, keys
+    from kernelgan.checkpoint import Stage
+
     environment.configure("auto")
-    from studies import finished
     from studies.hypernetwork import model, study
 
-    cells = [cell.strip() for cell in given.cells.split(",") if cell.strip()] or list(study.CELLS)
-    for cell in cells:
-        if cell not in study.CELLS:
-            raise UserError(f"--cells: there is no {cell}; expected some of {', '.join(study.CELLS)}.")
-    settings, plan = finished.read_run(run)
+    settings = config.parse(pair_matrix.get_config("photos"))
     environment.select_device(settings.device)
+    part, held_out = study.read(settings, given.block)
     size, training = model.Size(), study.Training(steps=given.steps)
-    block = study.load(run, settings, plan, held_out, training)
+    networks = out.with_name(f"{out.stem}_networks")
+    block, digest = study.load(settings, part, held_out, given.concepts, training, networks)
     key = keys.StageKey(
         {
-            "zoos": keys.of_arrays(block.zoos),
+            "networks": digest,
             "settings": keys.of_values([size, training, cells, given.seeds, held_out]),
             "code": keys.of_source("studies.hypernetwork", "kernelgan.models", "kernelgan.refit"),
         }
@@ -81,9 +83,9 @@ def _work(given: argparse.Namespace) -> None:
     saver = Stage(out.with_name(f"{out.stem}_state"), key, seconds=20.0)
     trained, losses = study.train(block, cells, given.seeds, size, training, saver)
     rows = study.evaluate(block, trained, cells, given.seeds, size, training)
-    settings_of = {"block": given.block, "cells": cells, "steps": given.steps, "seeds": given.seeds}
-    command.write(out, {"run": run.name, **settings_of, "losses": losses.round(4).tolist(), "rows": rows})
-    print(f"{table(rows, study.CELLS)}\n{out}")
+    said = {name: getattr(given, name) for name in ("block", "concepts", "steps", "seeds")}
+    command.write(out, {**said, "cells": cells, "losses": losses.round(4).tolist(), "rows": rows})
+    print(f"{table(rows, CELLS)}\n{out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The study: trains hypernetworks on a run's zoos, for each cell of what is new, and judges them."""
+"""The study: trains hypernetworks on networks of many concepts, for each cell of what is new; judges them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,24 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import engine, models, probes, splits, workdir
-from kernelgan.checkpoint import read_result
+from kernelgan import engine, keys, models, plan, probes, splits
+from kernelgan.checkpoint import Stage
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants
 from kernelgan.generators import base, reduce
 from kernelgan.progress import Progress
-from kernelgan.types import LEFT_OUT, PairName, Params, Quadrant, UserError
+from kernelgan.types import PairName, Params, Quadrant, UserError
 from studies import finished
-from studies.hypernetwork import model
+from studies.hypernetwork import model, tasks
 
-CELLS = {
-    "parents": "new parents",
-    "pair": "new pair",
-    "object": "new object",
-    "attribute": "new attribute",
-    "both": "both new",
-}
-"""What of the block a training has not seen: the judged networks, the pair, a concept, both concepts."""
-
+FEW = 12  # concepts of a side that the cell "few" learns from
 PACE = 25  # steps of a call
-_JUDGED = 4  # networks of each of the block's zoos, which nothing is learned from
+OWN = 16  # networks of each of the block's concepts
+OTHER = 2  # of each other concept
+_JUDGED = 4  # networks of each of the block's concepts, which nothing is learned from
 _POOL = 20_000  # images of a training
+_DRAWS = 16_384  # pairs of networks of a training
+_SHARE = 1 / 3  # of a side's draws, those of the block's own concepts where these are known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,116 +57,142 @@ class Block(NamedTuple):
 
     Attributes:
       part: the images.
-      zoos: stacked parameters ``(Z, M, ...)``.
-      names: side and concept of each.
-      own: numbers of the block's zoos.
-      pairs: of the block: its split, and the numbers of its zoos.
-      probes: uint8.
+      held_out: the block's pairs.
+      concepts: the block's own, then others, side by side.
+      networks: of all concepts, ``(M, ...)``, concept by concept.
+      probes: uint8 ``(N, H, W, C)``.
     """
 
     part: quadrants.Partition
-    zoos: Params
-    names: list[tuple[str, str]]
-    own: set[int]
-    pairs: list[tuple[quadrants.PairSplit, int, int]]
+    held_out: list[PairName]
+    concepts: list[tasks.Concept]
+    networks: Params
     probes: np.ndarray
 
+    def numbers(self, place: int) -> np.ndarray:
+        """Numbers of a concept's networks."""
+        sizes = [concept.models for concept in self.concepts]
+        return np.arange(sizes[place]) + sum(sizes[:place])
 
-def load(
-    run: Path, settings: Settings, plan: dict[str, Any], held_out: list[PairName], training: Training
-) -> Block:
-    """Reads the zoos that may stand behind networks of the block, and its images.
+    def own(self, side: str) -> dict[str, int]:
+        """The block's concepts of a side, and their places."""
+        names = {pair[side == "object"] for pair in self.held_out}
+        return {c.name: n for n, c in enumerate(self.concepts) if c.side == side and c.name in names}
+
+    def judged(self, side: str, concept: str) -> Params:
+        """Networks of one of the block's concepts that nothing is learned from."""
+        numbers = self.numbers(self.own(side)[concept])[:_JUDGED]
+        return jax.tree.map(lambda leaf: leaf[numbers], self.networks)
+
+
+def read(settings: Settings, text: str) -> tuple[quadrants.Partition, list[PairName]]:
+    """The images, and the pairs of a block such as ``black,white:airplane,dog``: each with each.
 
     Raises:
-      UserError: a pair of the block is not in the run or is sealed, or too few zoos are clean of the block.
+      UserError: a concept is unknown, or a pair is sealed or has too few images.
     """
+    sides = [[name.strip() for name in side.split(",") if name.strip()] for side in text.split(":")]
+    if len(sides) != 2 or not all(sides):
+        raise UserError(f"--block={text}; expected attributes and objects, such as black,white:airplane,dog.")
+    held_out = list(itertools.product(sides[0], sides[1]))
     folds = splits.of_config(settings)
-    listed = {(pair["attribute"], pair["object"]): pair for pair in plan["pairs"]}
     for name in held_out:
-        if name not in listed:
-            raise UserError(f"--block: the run has no pair {':'.join(name)}; expected pairs that it has.")
         if folds and folds.is_sealed(name):
             raise UserError(f"--block: {':'.join(name)} is sealed; expected pairs for development.")
     part = finished.read_images(settings)
-    sides = {"attribute": {name[1] for name in held_out}, "object": {name[0] for name in held_out}}
-    clean = [number for number, zoo in enumerate(plan["zoos"]) if sides[zoo["kind"]] <= set(zoo["excluded"])]
-    stages = {plan["zoos"][number]["checkpoint"][0] for number in clean}
-    results = {stage: read_result(run / workdir.CHECKPOINTS / stage) for stage in stages}
-    read = []
-    for number in clean:
-        stage, key = plan["zoos"][number]["checkpoint"]
-        read.append(results[stage][key]["params"])
-    names = [(plan["zoos"][number]["kind"], plan["zoos"][number]["concept"]) for number in clean]
-    pairs: list[tuple[quadrants.PairSplit, int, int]] = []
-    own: set[int] = set()
     for name in held_out:
-        serving = [listed[name][f"{side}_zoo"] for side in ("attribute", "object")]
-        if not set(serving) <= set(clean):
-            raise UserError(f"--block: the zoos of {':'.join(name)} have read other pairs of the block.")
-        attribute, thing = (clean.index(number) for number in serving)
-        own |= {attribute, thing}
-        pairs.append((quadrants.split(part, *name), attribute, thing))
-    for side, own_side in (("attribute", {n[0] for n in held_out}), ("object", {n[1] for n in held_out})):
-        if not {concept for kind, concept in names if kind == side} - own_side:
-            raise UserError(f"--block: no zoo of another {side} has left out what the block holds out.")
+        quadrants.split(part, *name)
+    return part, held_out
+
+
+def probes_of(part: quadrants.Partition, held_out: list[PairName], count: int) -> np.ndarray:
+    """Photographs that show no concept of the block, and as many images of noise."""
     rng = np.random.default_rng(0)
-    neither = np.logical_and.reduce([split.train == Quadrant.NEITHER for split, *_ in pairs])
-    chosen = rng.permutation(np.flatnonzero(neither))[: training.probes // 2]
+    neither = np.logical_and.reduce(
+        [quadrants.split(part, *name).train == Quadrant.NEITHER for name in held_out]
+    )
+    chosen = rng.permutation(np.flatnonzero(neither))[: count // 2]
     leakage.check_behind(part, "the probes", held_out, {"the probes": chosen})
     shown = part.source.train.images
-    looked_at = np.concatenate([shown[chosen], probes.noise(training.probes // 2, size=shown.shape[1])])
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *read)
-    return Block(part, stacked, names, own, pairs, looked_at)
+    return np.concatenate([shown[chosen], probes.noise(count // 2, size=shown.shape[1])])
+
+
+def load(
+    settings: Settings,
+    part: quadrants.Partition,
+    held_out: list[PairName],
+    count: int,
+    training: Training,
+    directory: Path,
+) -> tuple[Block, str]:
+    """The block with networks of all concepts, and their digest; networks of before are read again.
+
+    Args:
+      settings: how zoos are trained, and of which networks.
+      part: the images.
+      held_out: the block's pairs.
+      count: concepts of a side, see `tasks.concepts`.
+      training: of the hypernetworks.
+      directory: where the networks are kept.
+    """
+    network = models.ConvNet(settings.model.filters, settings.model.kernel_size)
+    zoo = dataclasses.replace(plan.zoo_training(settings, "attribute"), shares=(1.0, 1.0))
+    concepts = tasks.concepts(part, held_out, count=count, own=OWN, other=OTHER)
+    images = part.source.train.images
+    key = keys.StageKey(
+        {
+            "images": keys.of_arrays({"images": images}),
+            "concepts": keys.of_arrays({f"{c.side} {c.name}": c.holds for c in concepts}),
+            "settings": keys.of_values([zoo, network, OWN, OTHER]),
+            "code": keys.of_source("studies.hypernetwork.tasks", "kernelgan.population"),
+        }
+    )
+    stage = Stage(directory, key, seconds=20.0)
+    networks = stage.result()
+    if networks is None:
+        progress = Progress("networks")
+        networks = tasks.train(network, images, concepts, zoo, saver=stage, progress=progress)
+        stage.finish(networks)
+        progress.close("done")
+    looked_at = probes_of(part, held_out, training.probes)
+    return Block(part, held_out, concepts, networks, looked_at), stage.digest
 
 
 def learned_from(block: Block, cell: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of zoos ``(K, 2)`` and numbers of images ``(_POOL,)`` that a cell's training may draw.
+    """Pairs of networks ``(K, 2)`` and numbers of images ``(N,)`` that a cell's training may draw.
 
     Raises:
       LeakageError: an image has the content of one of the block's conjunctions.
     """
-    held_out = [(split.attribute, split.object_name) for split, *_ in block.pairs]
-    known = {
-        "attribute": cell in ("parents", "pair", "object"),
-        "object": cell in ("parents", "pair", "attribute"),
-    }
-    concepts = {
-        "attribute": {name for name, _ in held_out},
-        "object": {name for _, name in held_out},
-    }
-
-    def usable(side: str) -> list[int]:
-        """Zoos of other concepts, and the judged ones, of which some networks are kept apart."""
-        return [
-            number
-            for number, (kind, concept) in enumerate(block.names)
-            if kind == side and (concept not in concepts[side] or (known[side] and number in block.own))
-        ]
-
-    drawn = list(itertools.product(usable("attribute"), usable("object")))
-    if cell != "parents":
-        drawn = [pair for pair in drawn if not set(pair) <= block.own]
-    train = block.part.source.train
-    free = ~block.part.validation
-    for name in held_out:
-        of_pair = quadrants.quadrant_of(train, *name)
-        free &= (of_pair != Quadrant.CONJUNCTION) & (of_pair != LEFT_OUT)
-    for side, labels in (("attribute", train.attributes), ("object", train.objects)):
-        if not known[side]:
-            for concept in concepts[side]:
-                free &= labels[concept] == 0
+    known = {"attribute": cell in ("parents", "object"), "object": cell in ("parents", "attribute")}
+    free = tasks.readable(block.part, block.held_out)
     rng = np.random.default_rng(1)
+    sides = []
+    for side, labels in (
+        ("attribute", block.part.source.train.attributes),
+        ("object", block.part.source.train.objects),
+    ):
+        own = block.own(side)
+        others = [n for n, c in enumerate(block.concepts) if c.side == side and n not in own.values()]
+        others = others[:FEW] if cell == "few" else others
+        numbers = rng.choice(np.concatenate([block.numbers(place) for place in others]), _DRAWS)
+        if known[side]:
+            mine = np.concatenate([block.numbers(place)[_JUDGED:] for place in own.values()])
+            numbers = np.where(rng.random(_DRAWS) < _SHARE, rng.choice(mine, _DRAWS), numbers)
+        else:
+            for concept in own:
+                free &= labels[concept] == 0
+        sides.append(numbers)
     images = np.resize(rng.permutation(np.flatnonzero(free)), _POOL)
-    leakage.check_behind(block.part, cell, held_out, {"the images": images})
-    return np.array(drawn), images
+    leakage.check_behind(block.part, cell, block.held_out, {"the images": images})
+    return np.stack(sides, axis=1).astype(np.int32), images.astype(np.int32)
 
 
 def program(network: models.ConvNet, size: model.Size, training: Training) -> engine.Program:
     """The training of a hypernetwork.
 
-    A member is ``{"key", "pairs", "images", "least"}``, what it draws from; ``least`` is the first network
-    that is learned from of each zoo. Shared are ``zoos``, the same as `model.Parent` in
-    ``parents``, ``images`` and ``probes``.
+    A member is ``{"key", "pairs", "images"}``, what it draws from. Shared are ``networks``, the same as
+    `model.Parent` in ``parents``, ``images`` and ``probes``.
     """
     warm = min(100, training.steps // 4)
     rates = optax.warmup_cosine_decay_schedule(0, training.rate, warm, training.steps, 0.02 * training.rate)
@@ -180,7 +202,7 @@ def program(network: models.ConvNet, size: model.Size, training: Training) -> en
         return model.Probes(*shared["probes"])
 
     def init(member: Any, shared: Any) -> Params:  # noqa: ANN401
-        like = jax.tree.map(lambda leaf: leaf[0, 0], model.Parent(*shared["parents"]))
+        like = jax.tree.map(lambda leaf: leaf[0], model.Parent(*shared["parents"]))
         weights = model.initialise(jax.random.wrap_key_data(member["key"]), like, size)
         return {"weights": weights, "moments": optimizer.init(weights)}
 
@@ -189,30 +211,24 @@ def program(network: models.ConvNet, size: model.Size, training: Training) -> en
         seen = looked_at(shared)
 
         def step(state: Params, number: jax.Array) -> tuple[Params, dict[str, jax.Array]]:
-            keys = jax.random.split(jax.random.fold_in(key, number), 3)
+            keys = jax.random.split(jax.random.fold_in(key, number))
             drawn = jax.random.choice(keys[0], member["pairs"], (training.pairs,))
-            least = member["least"][drawn]
-            among = jax.tree.leaves(shared["zoos"])[0].shape[1]
-            networks = jax.random.randint(keys[1], drawn.shape, least, among)
-            images = shared["images"][jax.random.choice(keys[2], member["images"], (training.images,))]
+            images = shared["images"][jax.random.choice(keys[1], member["images"], (training.images,))]
 
-            def one(given: tuple[jax.Array, jax.Array], weights: Params) -> jax.Array:
-                zoos, places = given
+            def one(pair: jax.Array, weights: Params) -> jax.Array:
+                def chosen(stacked: Any) -> tuple[Any, Any]:  # noqa: ANN401
+                    first, second = (
+                        jax.tree.map(lambda leaf, n=pair[side]: leaf[n], stacked) for side in (0, 1)
+                    )
+                    return first, second
 
-                def chosen(stacked: Any, side: int) -> Any:  # noqa: ANN401
-                    return jax.tree.map(lambda leaf: leaf[zoos[side], places[side]], stacked)
-
-                parents = model.Parent(*shared["parents"])
                 made = model.generate(
-                    weights, (chosen(parents, 0), chosen(parents, 1)), seen, training.probes, size
+                    weights, chosen(model.Parent(*shared["parents"])), seen, training.probes, size
                 )
-                both = chosen(shared["zoos"], 0), chosen(shared["zoos"], 1)
-                return model.lost(network, made, both, images)
+                return model.lost(network, made, chosen(shared["networks"]), images)
 
             def loss(weights: Params) -> jax.Array:
-                return jnp.mean(
-                    lax.map(lambda given: one(given, weights), (drawn, networks))
-                )  # one solve at a time
+                return jnp.mean(lax.map(lambda pair: one(pair, weights), drawn))  # one solve at a time
 
             value, gradient = jax.value_and_grad(loss)(state["weights"])
             updates, moments = optimizer.update(gradient, state["moments"], state["weights"])
@@ -230,29 +246,18 @@ def train(
     block: Block, cells: list[str], seeds: int, size: model.Size, training: Training, saver: engine.Saver
 ) -> tuple[Params, np.ndarray]:
     """Hypernetworks of all cells, several of each: weights with a leading axis, cell by cell, and losses."""
-    members = []
-    for cell in cells:
-        pairs, images = learned_from(block, cell)
-        least = [_JUDGED if number in block.own else 0 for number in range(len(block.names))]
-        longest = len(block.names) ** 2
-        for seed in range(seeds):
-            members.append(
-                {
-                    "key": np.asarray(jax.random.key_data(jax.random.key(seed))),
-                    "pairs": np.resize(np.random.default_rng(seed).permutation(pairs), (longest, 2)).astype(
-                        np.int32
-                    ),
-                    "images": images.astype(np.int32),
-                    "least": np.array(least, np.int32),
-                }
-            )
-    network = network_of(block)
+    members = [
+        {"key": np.asarray(jax.random.key_data(jax.random.key(seed))), "pairs": pairs, "images": images}
+        for pairs, images in (learned_from(block, cell) for cell in cells)
+        for seed in range(seeds)
+    ]
+    network = models.network_of(block.networks)
     seen = model.look(network, block.probes)
     parents = jax.jit(
-        lambda zoos: lax.map(jax.vmap(lambda params: model.canonical(params, seen, training.probes)), zoos)
-    )(block.zoos)
+        lambda networks: lax.map(lambda params: model.canonical(params, seen, training.probes), networks)
+    )(block.networks)
     shared = {
-        "zoos": block.zoos,
+        "networks": block.networks,
         "parents": tuple(jax.device_get(parents)),
         "images": block.part.source.train.images,
         "probes": tuple(map(np.asarray, seen)),
@@ -273,11 +278,6 @@ def train(
     return found[0], found[1]["lost"]
 
 
-def network_of(block: Block) -> models.ConvNet:
-    """The parents' module."""
-    return models.network_of(jax.tree.map(lambda leaf: leaf[0], block.zoos))
-
-
 def evaluate(
     block: Block, trained: Params, cells: list[str], seeds: int, size: model.Size, training: Training
 ) -> dict[str, Any]:
@@ -287,7 +287,7 @@ def evaluate(
       By row, pair and figure ("worst", "correlation"), a number for each network, several seeds one after the
       other.
     """
-    network = network_of(block)
+    network = models.network_of(block.networks)
     rows: dict[str, Any] = {}
     seen = model.look(network, block.probes)
     parents_of = jax.jit(jax.vmap(lambda params: model.canonical(params, seen, training.probes)))
@@ -296,21 +296,25 @@ def evaluate(
             lambda weights, a, o: model.generate(weights, (a, o), seen, training.probes, size), (None, 0, 0)
         )
     )
-    kinds = {f"reduce_noise, {count} images": count for count in (training.probes, reduce.Config().images)}
-    for split, *places in block.pairs:
-        name = f"{split.attribute} {split.object_name}"
-        zoos = [jax.tree.map(lambda leaf, z=place: leaf[z, :_JUDGED], block.zoos) for place in places]
-        parents = base.Parents(*map(jax.device_get, zoos))
+    most = reduce.Config().images
+    closed = {
+        f"reduce, the same {training.probes} images": block.probes,
+        f"reduce_noise, {training.probes} images": probes.noise(training.probes, size=block.probes.shape[1]),
+        f"reduce_noise, {most:,} images": probes.noise(most, size=block.probes.shape[1]),
+    }
+    for name in block.held_out:
+        zoos = block.judged("attribute", name[0]), block.judged("object", name[1])
+        parents = base.Parents(*zoos)
         canonical = [parents_of(zoo) for zoo in zoos]
         networks: dict[str, list[Params]] = {}
         for number, cell in enumerate(cells):
             own = [jax.tree.map(lambda leaf, m=number * seeds + s: leaf[m], trained) for s in range(seeds)]
             networks[cell] = [made_by(weights, *canonical) for weights in own]
-        for row, count in kinds.items():
-            generator = reduce.reducer(network, reduce.Config(images=count), "S", "noise")
-            images = probes.noise(count, size=block.probes.shape[1])
+        for row, images in closed.items():
+            generator = reduce.reducer(network, reduce.Config(images=len(images)), "S", "noise")
             made = base.generate(generator, {}, [parents], [images], [jax.random.key(0)], name=row)
             networks[row] = [made[0][""]]
+        split = quadrants.split(block.part, *name)
         for row, figures in finished.figures(block.part, split, parents, networks).items():
-            rows.setdefault(row, {})[name] = figures
+            rows.setdefault(row, {})[" ".join(name)] = figures
     return rows
