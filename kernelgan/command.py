@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -90,7 +91,7 @@ def _run(argv: list[str]) -> int:
             environment.configure(given.config.device)
             distributed.join(given.coordinator, given.processes, given.process)
         stopping.listen()
-        command = shlex.join([*program, *sys.argv[1:]])
+        command = _quoted([*program, *sys.argv[1:]])
         with distributed.silent_unless_first():
             if given.seeds:
                 _sweep(given, workdir, program)
@@ -120,6 +121,13 @@ def _run(argv: list[str]) -> int:
     return status
 
 
+def _quoted(words: Sequence[str]) -> str:
+    """A command line to paste; a tuple's quotes stay legible, ``"--config.pairs.objects=('cat',)"``."""
+    return " ".join(
+        f'"{word}"' if "'" in word and not set('"$`\\!') & set(word) else shlex.quote(word) for word in words
+    )
+
+
 def _sweep(given: flags.FlagValues, workdir: Path, program: list[str]) -> None:
     """A run for each seed, in directories of their own, and how they compare.
 
@@ -144,7 +152,7 @@ def _sweep(given: flags.FlagValues, workdir: Path, program: list[str]) -> None:
     for word, folder in zip(words, folders, strict=True):
         own = given.config.copy_and_resolve_references()
         own.seed = int(word)
-        command = shlex.join([*program, *rest, f"--config.seed={int(word)}", f"--workdir={folder}"])
+        command = _quoted([*program, *rest, f"--config.seed={int(word)}", f"--workdir={folder}"])
         run(own, folder, stage=given.stage, command=command, generators=given.generator, keep=given.keep)
     if given.stage == "report":
         print("\n" + compare.text(compare.read(folders)))

@@ -413,7 +413,8 @@ def to_json(config: Config) -> dict[str, Any]:
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Fields in which two plain configs would compute different things, as ``field: theirs, now ours``.
 
-    A field that theirs does not know, at its default, is none: sections gain fields from version to version.
+    A field or a section that theirs does not know, at its default, is none: versions add some. The section of
+    a generator is one: its family is run now.
     """
     a, b = dict(flatten(ours)), dict(flatten(theirs))
     defaults = dict(
@@ -422,7 +423,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
     def is_new(name: str) -> bool:
         section = name.rpartition(".")[0] + "."
-        known = any(other.startswith(section) for other in b)
+        known = any(other.startswith(section) for other in b) or not section.startswith("generators.")
         return name not in b and known and name in defaults and a[name] == defaults[name]
 
     return [

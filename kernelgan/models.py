@@ -204,6 +204,12 @@ class Zoo(NamedTuple):
     network: ConvNet
     history: Mapping[str, np.ndarray] = {}
 
+    def __repr__(self) -> str:
+        """What it is, not the thousands of numbers in it."""
+        count = len(self.params["dense"]["bias"])
+        form = f"filters={self.network.filters}, kernel_size={self.network.kernel_size}"
+        return f"Zoo({count} networks of {form}, outputs={self.network.outputs})"
+
 
 def params_of(zoo: Any) -> Any:  # noqa: ANN401
     """The parameters of what `kernelgan.train_zoo` or `kernelgan.load_zoo` gives; others as they are."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kernelgan import results, weights
+from kernelgan.evaluation.verdict import TIERS
 from kernelgan.files import write_atomically
 from kernelgan.interop import RELEASED
 from kernelgan.report import metrics
@@ -27,12 +28,6 @@ _FIGURES = (
     *("auroc.worst", "auroc.vs_attribute_only", "auroc.vs_object_only", "auroc.vs_neither", "auroc.vs_rest"),
     *("balanced_accuracy", "average_precision", "recall", "recovered", "novelty.distance"),
 )
-_TIERS = {
-    "W": "weights only",
-    "S": "weights, and images that the package makes",
-    "U": "weights, and unlabelled training images without the conjunction",
-    "G": "gradient steps on images",
-}
 _USE = (
     "PyTorch's names and layout. Input: RGB from -1 to 1. Two logits: no, yes. Four: attribute no, yes, "
     "object no, yes; the score of both is log sigmoid(yes - no) of each, added."
@@ -99,7 +94,7 @@ def _of_row(pair: Pair, row: Row) -> dict[str, str]:
     said = {
         "what it is": f"{row.label or row.name} ({row.kind}): {row.description}",
         "made from": f"{made}, by {row.family}" if row.family else made,
-        "reads": f"tier {row.tier}: {_TIERS.get(row.tier, row.tier)}" if row.tier else "",
+        "reads": f"tier {row.tier}: {TIERS.get(row.tier, row.tier)}" if row.tier else "",
         "images handed": "" if row.images is None else str(row.images),
         "training steps": "" if row.steps is None else str(row.steps),
         "parameters of a network": "" if row.parameters is None else str(row.parameters),

@@ -293,6 +293,11 @@ def test_a_field_that_is_new_and_at_its_default_is_no_difference():
     assert config_lib.differences(ours, theirs) == []
     ours["generators"]["reduce"]["whole_zoo"] = True
     assert config_lib.differences(ours, theirs) == ["generators.reduce.whole_zoo: 'absent' there, True now"]
+    del theirs["data"]["tfds"]  # a section that is new
+    assert len(config_lib.differences(ours, theirs)) == 1
+    ours["data"]["tfds"]["name"] = "another"
+    assert config_lib.differences(ours, theirs)[0] == "data.tfds.name: 'absent' there, 'another' now"
+    ours["data"]["tfds"]["name"] = DEFAULTS["data.tfds.name"]
     del theirs["generators"]["reduce"]  # a family that was not there is a difference
     assert len(config_lib.differences(ours, theirs)) == len(ours["generators"]["reduce"])
 

@@ -346,6 +346,15 @@ def test_a_generator_that_cannot_be_hashed_is_trained(network, parents):
     jax.tree.map(np.testing.assert_array_equal, fitted[0].state, fitted[1].state)
 
 
+@pytest.mark.parametrize(("steps", "told"), [(5, [2, 4, 5]), (4, [2, 4]), (1, [1])])
+def test_training_tells_steps(network, parents, steps, told):
+    family = FAMILIES["linear"]
+    task = _task("mine", family.make(network, family.Config(steps=steps)), parents)
+    heard = []
+    base.fit(task, steps_per_call=2, progress=lambda done, total, metrics: heard.append((done, total)))
+    assert heard == [(done, steps) for done in told]
+
+
 @pytest.mark.parametrize("part", ["view", "init", "update", "generate"])
 def test_an_exception_names_the_generator_the_function_and_the_line(network, parents, part):
     def fails(*arguments):

@@ -1,6 +1,7 @@
 """Tests for launch.py: what its flags refuse, each in one line, and its help; runs are in pipeline_test."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -133,3 +134,12 @@ def test_the_console_command_is_the_same_from_another_directory(tmp_path):
 
 def test_the_stages_are_the_pipelines():
     assert command.STAGES == pipeline.STAGES
+
+
+@pytest.mark.parametrize(
+    "word", ["--config.pairs.objects=('cat', 'not dog')", "a b", "it's $5", "x", 'say "no"', "'"]
+)
+def test_the_command_that_a_report_shows_can_be_pasted(word):
+    shown = command._quoted(["python", word])
+    assert shlex.split(shown) == ["python", word]
+    assert word in shown or "'" not in word or "$" in word

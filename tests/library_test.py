@@ -101,6 +101,17 @@ def test_a_name_of_a_baseline_is_refused(ran):
         kg.evaluate(names["pair"], zoos, {"zipit": names["black"]})
 
 
+def test_networks_need_no_name(ran):
+    """They come as far as networks with one: to what makes them again, which here gives others."""
+    names, made = ran[0], ran[0]["networks"]["composed"]
+    with pytest.raises(kg.UserError, match=r"other networks \(generated\)"):
+        kg.evaluate(names["pair"], names["parents"], made, again=lambda zoos: {"": names["black"].params})
+
+
+def test_a_zoo_is_printed_in_a_line(ran):
+    assert repr(ran[0]["black"]) == "Zoo(2 networks of filters=(2, 3), kernel_size=5, outputs=2)"
+
+
 @pytest.mark.parametrize(
     ("spoil", "fact"), [(lambda zoo: None, "nothing"), (lambda zoo: jax.tree.map(np.log, zoo), "not finite")]
 )

@@ -458,6 +458,11 @@ def _poisoned(zoo, value):
     return made
 
 
+def _narrower(zoo, layer):
+    """Of one wrong leaf: nothing else says so many filters."""
+    return {**zoo, layer: {**zoo[layer], "bias": zoo[layer]["bias"][:, 1:]}}
+
+
 @pytest.mark.parametrize(
     ("given", "facts"),
     [
@@ -473,12 +478,20 @@ def _poisoned(zoo, value):
         (lambda a, b: [a, a, _poisoned(b, np.nan)], ["zoo 3 of 3", "conv2.bias", "network 1"]),
         (lambda a, b: [_poisoned(a, -np.inf), b], ["zoo 1 of 2", "conv2.bias", "network 1"]),
         (lambda a, b: [a, _wider(b, "dense")], ["zoo 2 of 2", "4 logits"]),
+        (lambda a, b: [a, "zoo.safetensors"], ["zoo 2 of 2", "the path 'zoo.safetensors'", "load_zoo"]),
+        (lambda a, b: [a, _narrower(b, "conv1")], ["zoo 2 of 2", "conv1.bias"]),
+        (lambda a, b: [a, _narrower(b, "conv2")], ["zoo 2 of 2", "conv2.bias"]),
     ],
 )
 def test_what_cannot_be_composed_is_refused(pair, given, facts):
     with pytest.raises(UserError) as caught:
         kernelgan.compose(*given(*pair))
     assert [fact for fact in facts if fact not in str(caught.value)] == []
+
+
+def test_images_given_as_a_number_are_told_from_it(pair, images):
+    with pytest.raises(UserError, match="probes="):
+        kernelgan.compose(*pair, images=images)
 
 
 @pytest.mark.parametrize("filters", [(2, 4), (2,), (2, 3, 1)])

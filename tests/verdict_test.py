@@ -8,7 +8,7 @@ from synthetic_runs import many_pairs, pair_result, placebos, run_of, statistic,
 from kernelgan import results
 from kernelgan.baselines.methods import BASELINES
 from kernelgan.evaluation.verdict import judged
-from kernelgan.report import prose
+from kernelgan.report import contents, prose
 
 
 def without_tests(made):
@@ -193,8 +193,7 @@ def test_the_verdict_says_what_it_rests_on():
         "Chance is 0.5 in each",
         "above random, attribute_only,",
         "p = 0.004 by permutation with random networks, times 2",
-        "below both parents run side by side (and_ensemble, -0.030, p < 0.001)",
-        "(trained_on_conjunction, -0.200, p < 0.001)",
+        "below and_ensemble (-0.030) and trained_on_conjunction (-0.200)",
         "50% of the way",
     ):
         assert words in text, words
@@ -203,6 +202,30 @@ def test_the_verdict_says_what_it_rests_on():
     unknown = "\n".join(prose.summary(run_of(pair_result(quadrants=False))))
     assert "quadrants of the other images are not known" in unknown
     assert "Worst-quadrant" not in unknown
+
+
+def test_the_terminal_has_the_answer_without_the_details():
+    run = run_of(pair_result())
+    brief, whole = prose.summary(run, brief=True), prose.summary(run)
+    assert brief == whole[: len(brief)]
+    assert len(brief) < len(whole)
+    assert not any("P-values cover" in line for line in brief)
+    assert any("which it need not beat" in line for line in brief)
+
+
+def test_p_values_of_the_best_method_are_the_verdict_s():
+    """A rival that is ahead is corrected for the number of those that must be beaten."""
+    run = run_of(pair_result(generated=(0.1, 0.1), zipit=0.5, concatenate=0.5))
+    (pair,) = run.pairs
+    best = pair.verdict.best
+    (stated,) = [each.p_value for each in pair.verdict.comparisons if each.rival == "zipit"]
+    assert stated > pair.tests[best]["zipit"].p_adjusted
+    assert prose.p_value(pair, best, "zipit") == stated
+    (row,) = [line for line in contents.methods(pair).rows if line.cells[0].text == "zipit"]
+    (cell,) = [cell.small for cell in row.cells if cell.small.startswith("p ")]
+    assert cell == prose.p_text(stated)
+    (other,) = set(pair.tests) - {best}
+    assert prose.p_value(pair, other, "random") == pair.tests[other]["random"].p_adjusted
 
 
 # Over pairs -----------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def _placebos(
 def evaluate(
     pair: Pair,
     parents: Parents,
-    networks: Mapping[str, Params],
+    networks: Mapping[str, Any],
     *,
     again: Callable[[Parents], Mapping[str, Params]] | None = None,
     seed: int = 0,
@@ -88,7 +88,8 @@ def evaluate(
     Args:
       pair: from `kernelgan.split`; its test images are read here, and only here.
       parents: the two zoos, or their parameters.
-      networks: by name (or ""), stacked parameters, as a generator's ``generate`` gives them, or zoos.
+      networks: by name (or ""), stacked parameters, as a generator's ``generate`` gives them, or zoos; or one
+        of these without a name.
       again: makes such networks from other parents. It is called with these parents, of which it must give
         these networks, and with random networks in place of one zoo; without it the answer is never "yes".
       seed: of random networks and of resamples.
@@ -102,6 +103,9 @@ def evaluate(
     parents = Parents(*check.parents_of(parents)[0])
     network = models.network_of(parents.attribute)
     size = pair.test.images.shape[1]
+    alone = models.params_of(networks)
+    if isinstance(alone, Mapping) and "dense" in alone:  # networks without a name
+        networks = {"": alone}
     if isinstance(networks, Mapping):
         networks = {key: models.params_of(params) for key, params in networks.items()}
     check.check_networks(networks, network, size, FAMILY)

@@ -34,7 +34,13 @@ FEW_IMAGES = 20
 TRAININGS = 3
 """A claim needs as many trainings of a generator that has steps: another training is another draw."""
 
-TIERS = ("", "W", "S", "U", "G")
+TIERS = {
+    "": "not known",
+    "W": "weights only",
+    "S": "weights, and images that the package makes",
+    "U": "weights, and unlabelled training images without the conjunction",
+    "G": "gradient steps on images",
+}
 """What a method reads, the least first; nothing is known of "", which every tier is compared with."""
 
 REQUIRED_KINDS = ("null", "parent", "merge")
@@ -99,7 +105,7 @@ def is_copy(distance: float, answers: float) -> bool:
 
 
 def _rank(tier: str) -> int:
-    return TIERS.index(tier) if tier in TIERS else 0
+    return list(TIERS).index(tier) if tier in TIERS else 0
 
 
 def _judge(record: Measured, best: Row, left_out: Sequence[Method]) -> Verdict:

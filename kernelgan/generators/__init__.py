@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kernelgan import fields, models
 from kernelgan.generators import check, cyclegan, linear, reduce, reduce_noise, reduce_rendered, reduce_zoo
@@ -89,6 +90,8 @@ def compose(
     if any(isinstance(zoo, tuple | list) for zoo in given):
         kind = next(type(zoo).__name__ for zoo in given if isinstance(zoo, tuple | list))
         raise UserError(f"compose was given a {kind}; unpack it, as in compose(*parents).")
+    if isinstance(settings.get("images"), np.ndarray | jax.Array):
+        raise UserError("compose was given an array as images, which is a number; give images as probes=.")
     if len(zoos) < 2:
         raise UserError(f"compose needs the networks of two concepts or more; it was given {len(zoos)}.")
     parents, alone = check.parents_of(given)

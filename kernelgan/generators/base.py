@@ -300,7 +300,7 @@ def fit(
       steps_per_call: updates between two looks at the metrics and a possible save.
       remedy: what to do about a metric that is not finite, for errors.
       saver: keeps the state between calls.
-      progress: is told after each call.
+      progress: is told after each call how many steps are done, of how many.
 
     Raises:
       UserError: a metric is not finite, or the generator's own code raises.
@@ -313,17 +313,23 @@ def fit(
     if steps == 0:
         with check.named(task.name, "init"):
             return Fitted(_untrained(task, seed), {})
+    calls = -(-steps // per_call)
+
+    def told(done: int, total: int, metrics: dict[str, float]) -> None:
+        last = done // calls * steps + min(done % calls * per_call, steps)  # the last call has fewer
+        progress(last, total // calls * steps, metrics)
+
     state, history = engine.fit(
         program(task.generator, task.name, steps, per_call),
         members,
         {"seed": np.int32(seed)},
-        calls=-(-steps // per_call),
+        calls=calls,
         pace=per_call,
         names=lambda member: f"{task.name}, {task.names[member]}",
         unit="step",
         remedy=remedy,
         saver=saver,
-        progress=progress,
+        progress=told,
     )
     return Fitted(state, jax.tree.map(lambda values: values[:, :steps], history))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import itertools
@@ -42,9 +43,12 @@ def named(name: str, part: str) -> Iterator[None]:
         own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_PACKAGE)]
         last = (own or frames)[-1] if frames else None  # the user's own line, where there is one
         where = f"{Path(last.filename).name}, line {last.lineno}" if last else part
+        hint = ""
+        if "NoneType" in reason and part in ("view", "generate"):
+            hint = ' In tier W, the default, probes is None; reads="S" or "U" hands it images.'
         raise UserError(
-            f"the generator {name} raises {type(error).__name__} in {part} ({where}): {reason}. Mend it and "
-            "give the same command again; what was finished is kept."
+            f"the generator {name} fails in {part} ({where}) with {type(error).__name__}: {reason}.{hint} "
+            "Mend it and give the same command again; what was finished is kept."
         ) from error
 
 
@@ -204,6 +208,8 @@ def networks_of(zoo: object, name: str) -> tuple[Params, bool]:
     Raises:
       UserError: naming the leaf, what it is and what was expected.
     """
+    if isinstance(zoo, str | Path):
+        raise UserError(f"{name} is the path {str(zoo)!r}; expected networks: kernelgan.load_zoo reads them.")
     params, said = models.params_of(zoo), f"{name} has"
     given = set(params) if isinstance(params, Mapping) else set()
     number = next(number for number in itertools.count(2) if f"conv{number}" not in given)
@@ -219,7 +225,8 @@ def networks_of(zoo: object, name: str) -> tuple[Params, bool]:
                 f"expected {axes} axes of {layer}.{part}{first}."
             )
     params = {layer: {part: leaves[layer, part] for part in _PARTS} for layer in layers}
-    _check_shapes(leaves, models.network_of(params), models.image_size_of(params), said, lead)
+    module = models.network_of(params).clone(filters=_filters(leaves, layers))
+    _check_shapes(leaves, module, models.image_size_of(params), said, lead)
     return (params, False) if lead else (jax.tree.map(lambda leaf: leaf[None], params), True)
 
 
@@ -315,8 +322,18 @@ def _check_population(params: object, network: models.ConvNet, image_size: int, 
     count, outputs = len(leaves["dense", "bias"]), leaves["dense", "bias"].shape[-1]
     if outputs not in (2, 4):
         raise UserError(f"{said} dense.bias ({count}, {outputs}); expected (M, 2) or (M, 4), M networks.")
-    filters = tuple(int(leaves[layer, "bias"].shape[-1]) for layer in layers[:-1])
-    _check_shapes(leaves, network.clone(filters=filters, outputs=outputs), image_size, said, (count,))
+    module = network.clone(filters=_filters(leaves, layers), outputs=outputs)
+    _check_shapes(leaves, module, image_size, said, (count,))
+
+
+def _filters(leaves: Mapping[tuple[str, str], Array], layers: Sequence[str]) -> tuple[int, ...]:
+    """Filters of each layer, as most of its kernels, its biases and the next kernels say."""
+    filters = []
+    for layer, after in itertools.pairwise(layers):
+        said = [leaves[layer, part].shape[-1] for part in _PARTS]
+        said += [leaves[after, "kernel"].shape[-2]] if after != "dense" else []
+        filters.append(collections.Counter(map(int, said)).most_common(1)[0][0])
+    return tuple(filters)
 
 
 def _leaves(params: object, layers: Sequence[str], said: str) -> dict[tuple[str, str], Array]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from kernelgan import results
+from kernelgan.evaluation.verdict import TIERS
 from kernelgan.report import figures, metrics, prose, tables
 from kernelgan.report.metrics import METRICS
 from kernelgan.report.tables import Cell, Column, Line, Table, count, difference, p_cell, statistic, table
@@ -46,7 +47,6 @@ def methods(pair: Pair, brief: bool = False) -> Table:
         Column("networks", where="page"),
         Column("parameters", where="page"),
     ]
-    tests_of_best = pair.tests.get(pair.verdict.best, {})
     marked = prose.marks(pair)
     lines = []
     for row in pair.methods.values():
@@ -56,7 +56,7 @@ def methods(pair: Pair, brief: bool = False) -> Table:
             _with_mark(statistic(pair.figure(row.name), strong=True), marked.get(row.name, "")),
             *(statistic(row.auroc.get(key, NOTHING), brief=True) for key in beside),
             *(statistic(row.auroc.get(part, NOTHING), brief=brief, short=True) for part in parts),
-            Cell("the best") if best else difference(tests_of_best.get(row.name)),
+            Cell("the best") if best else _to_best(pair, row.name),
             *(statistic(getattr(row, score), brief=brief) for score in _SCORES),
             tables.number(row.recovered.mean, 2),
             count(row.networks),
@@ -64,6 +64,13 @@ def methods(pair: Pair, brief: bool = False) -> Table:
         )
         lines.append(Line(cells, row.kind, "best" if best else ""))
     return Table(tuple(columns), tuple(lines), caption="" if brief else methods_note(pair))
+
+
+def _to_best(pair: Pair, rival: str) -> Cell:
+    """The best generated method minus another one, with the verdict's p-value."""
+    best = pair.verdict.best
+    test = pair.tests.get(best, {}).get(rival, Test())
+    return difference(replace(test, p_adjusted=prose.p_value(pair, best, rival)))
 
 
 def _with_mark(cell: Cell, mark: str) -> Cell:
@@ -79,11 +86,21 @@ def _beside(record: Measured) -> list[str]:
 def methods_note(pair: Pair) -> str:
     """What the columns of `methods` are, for a reader new to them; the verdict explains the first."""
     paths = (*(f"auroc.{key}" for key in _beside(pair)), "recovered", *_SCORES)
-    explained = [*(metrics.explained(path, pair.data.test) for path in paths), prose.sizes(pair)]
+    explained = [
+        *(metrics.explained(path, pair.data.test) for path in paths),
+        prose.sizes(pair),
+        marks_note(pair),
+    ]
     return (
         f"{' '.join(words for words in explained if words)} Means over all networks of a method, with 95% "
         "intervals. The best generated method is tinted; every test allows for its having been picked."
     )
+
+
+def marks_note(record: Measured) -> str:
+    """What the words of warning beside figures mean; "" where there is none."""
+    words = dict.fromkeys(prose.marks(record).values())
+    return " ".join(f"“{word}”: {prose.MARKED[word]}." for word in words)
 
 
 def descriptions(rows: Sequence[Row]) -> Table | None:
@@ -99,18 +116,20 @@ def tests(record: Measured) -> Table | None:
     generated = [row.name for row in record.of_kind("generated") if row.name in record.tests]
     lines = []
     for rival in record.methods:
-        against = [record.tests[name].get(rival, Test()) for name in generated]
-        if any(test.difference.known for test in against):
+        against = {name: record.tests[name].get(rival, Test()) for name in generated}
+        if any(test.difference.known for test in against.values()):
             cells = [Cell(rival)]
-            for test in against:
-                p_value = p_cell(test.p_adjusted, prose.clear(test.p_adjusted))
-                cells += [difference(test, interval=True), p_value]
+            for name, test in against.items():
+                p_value = prose.p_value(record, name, rival)
+                cells += [difference(test, interval=True), p_cell(p_value, prose.clear(p_value))]
             lines.append(cells)
     head = ["minus", *(title for name in generated for title in (name, "p"))]
     caption = (
         "Difference of the figures of merit with its 95% interval; above zero the generated networks are "
         "better. Two-sided p-values, bold below 0.05, corrected for having picked the best generated method "
-        "and, in a run of several pairs, for the number of pairs."
+        "and, in a run of several pairs, for the number of pairs. Those of the best generated method are the "
+        "verdict's: a rival that is ahead and must be beaten is corrected for the number of these too, and "
+        "random networks are also tested by permutation."
     )
     return table(head, lines, "Generated methods against every other", caption) if lines else None
 
@@ -130,9 +149,10 @@ def placebos(record: Measured) -> Table | None:
         for name, placebo in row.placebos.items()
     ]
     caption = (
-        "The same generator with one side's zoo exchanged for untrained networks, or for the zoo of another "
-        "concept of that kind. What is made from both parents falls. The difference is half of the method's "
-        "gain over 0.5 minus the placebo's gain; it must be above zero, by a test."
+        "The same generator with one side's zoo exchanged for untrained networks, for networks that answer "
+        "the opposite, or for the zoo of another concept of that kind. What is made from both parents falls. "
+        "The difference is half of the method's gain over 0.5 minus the placebo's gain; it must be above "
+        "zero, by a test."
     )
     head = ["method", "exchanged", "with its parents", "with the placebo", "difference", "p"]
     return table(head, rows, "Placebo parents", caption) if rows else None
@@ -150,9 +170,9 @@ def making(rows: Sequence[Row], seconds: Mapping[str, float]) -> Table | None:
         lines.append([*cells, tables.number(time, 1), Cell(row.digest[:12])])
     head = ["method", "tier", "images read", "training steps", "trainings", "images behind"]
     head += ["seconds to generate", "digest"]
+    tiers = "; ".join(f"{tier}: {words}" for tier, words in TIERS.items() if tier)
     caption = (
-        "Tier: W reads weights, S also images that the package makes, U also unlabelled images without the "
-        "conjunction, G takes gradient steps on images. Images behind are those of every zoo and probe that "
+        f"Tiers, by what is read: {tiers}. Images behind are those of every zoo and probe that "
         "the networks rest on, checked by content against all that is held out. Seconds are those of the "
         "generator's networks on all pairs, compilation included. The digest of the networks was kept before "
         "they were scored."
@@ -381,6 +401,7 @@ def _leaderboard_note(overall: Overall) -> str:
         "p-value of a generated method is times the number of generated methods. "
         + " ".join(metrics.explained(path, {}) for path in paths)
         + f" {prose.sizes(overall)}".rstrip()
+        + f" {marks_note(overall)}".rstrip()
         + (f" Not measured on all pairs: {', '.join(fewer)}." if fewer else "")
     )
 

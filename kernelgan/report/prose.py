@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kernelgan.baselines import PARENTS
-from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TRAININGS, falls
+from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TIERS, TRAININGS, falls
 from kernelgan.report import metrics
 from kernelgan.results import (
     ANSWERS,
@@ -18,6 +18,7 @@ from kernelgan.results import (
     Pair,
     Row,
     Run,
+    Test,
     Verdict,
 )
 
@@ -28,6 +29,11 @@ OUTCOMES = {
     "not measured": "not compared with",
 }
 MARKS = {"yes": "✓ Yes", "no": "✗ No", "cannot tell": "? Cannot tell"}
+MARKED = {
+    "inverted": "images of neither concept score far above those of both",
+    "below a merge": "it is trained, or larger than a parent, and yet a merge that is neither scores higher",
+}
+"""What the word beside a figure of merit means, see `marks`."""
 _FEW_CONCEPTS = 5
 _INVERTED = 0.3
 """An AUROC below which a detector says the opposite of what it is asked."""
@@ -63,6 +69,19 @@ def p_text(p_value: float, missing: str = "p = -") -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
+def p_value(record: Measured, generated: str, rival: str) -> float:
+    """Of a test between a generated method and another, as the verdict counts it; NaN without a test.
+
+    Of the best generated method the verdict's own: a rival that is ahead is corrected for the number of those
+    that must be beaten, and random networks are tested by permutation too.
+    """
+    if generated == record.verdict.best:
+        for each in record.verdict.comparisons:
+            if each.rival == rival:
+                return each.p_value
+    return record.tests.get(generated, {}).get(rival, Test()).p_adjusted
+
+
 def clear(p_value: float) -> bool:
     """Whether a p-value is below the level that the verdict uses."""
     return p_value < SIGNIFICANCE
@@ -78,12 +97,17 @@ def merit_title(record: Measured) -> str:
     return metrics.title(f"auroc.{record.merit}")
 
 
-def summary(run: Run) -> list[str]:
-    """The verdict on the whole run, the answer first: that on its only pair, or over its pairs."""
+def summary(run: Run, brief: bool = False) -> list[str]:
+    """The verdict on the whole run, the answer first: that on its only pair, or over its pairs.
+
+    Args:
+      run: with its verdicts.
+      brief: see `verdict`.
+    """
     if len(run.pairs) == 1:
-        first, *rest = verdict(run.pairs[0])
+        first, *rest = verdict(run.pairs[0], brief)
         return [first, *_given(run), *rest]
-    lines = verdict(run.overall) if run.overall else [
+    lines = verdict(run.overall, brief) if run.overall else [
         f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit, so they were "
         "not compared together."
     ]  # fmt: skip
@@ -126,30 +150,40 @@ def _given(run: Run) -> list[str]:
     ]
 
 
-def verdict(record: Measured) -> list[str]:
-    """The verdict on one pair, or over all, line by line, the answer first."""
+def verdict(record: Measured, brief: bool = False) -> list[str]:
+    """The verdict on one pair, or over all, line by line, the answer first.
+
+    Args:
+      record: with its verdict.
+      brief: without what the tests could find, what was behind the networks, the other generated methods.
+    """
     if not record.verdict.best:
         return [f"Cannot tell: no generated network was scored on {_subject(record)}."]
     best = record.methods[record.verdict.best]
     over = f"{best.networks} networks" if isinstance(record, Pair) else _subject(record)
-    return [
+    main = [
         headline(record),
         *general(record),
         f"Best generated method: {in_words(best)}, mean {merit_title(record)} "
         f"{record.figure(best.name).text()}{_lowest_mean(best)}, over {over}.",
-        *(binding(record) if isinstance(record, Pair) else []),
         *_copied(record),
+        *_placebos(record),
+        *_tiers(record),
+        *_to_reach(record),
+        *_recovered(record),
+        *_marked(record),
+    ]
+    if brief:
+        return main
+    return [
+        *main,
+        *(binding(record) if isinstance(record, Pair) else []),
         _required(record),
         *_others(record),
-        *_placebos(record),
         *_trainings(best),
         *_behind(best),
         *_detectable(record),
-        *_tiers(record),
-        *_to_reach(record),
         *([_null(record)] if isinstance(record, Pair) else []),
-        *_recovered(record),
-        *_marked(record),
         _scope(record),
     ]
 
@@ -378,7 +412,9 @@ def _detectable(record: Measured) -> list[str]:
 
 def _tiers(record: Measured) -> list[str]:
     """The answers within each tier, where there are several."""
-    answers = [f"{answer} in tier {tier}" for tier, answer in record.verdict.tiers.items() if tier]
+    answers = [
+        f"{answer} in tier {tier} ({TIERS[tier]})" for tier, answer in record.verdict.tiers.items() if tier
+    ]
     return [f"By what the generators read, the answer is {joined(answers)}."] if answers else []
 
 
@@ -438,13 +474,12 @@ def _others(record: Measured) -> list[str]:
 
 
 def _to_reach(record: Measured) -> list[str]:
-    """How it does against the goals, each with the difference and its p-value."""
+    """How it does against the goals, each with the difference; the tables have the p-values."""
+    goals = [each for each in record.verdict.comparisons if not each.required]
     words = []
-    for each in record.verdict.comparisons:
-        if not each.required and each.outcome != "not measured":
-            more = [f"{each.difference.mean:+.3f}", p_text(each.p_value)]
-            rival = in_words(record.methods.get(each.rival), each.rival, more)
-            words.append(f"{OUTCOMES[each.outcome]} {rival}")
+    for outcome in ("above", "cannot tell", "below"):
+        named = [f"{each.rival} ({each.difference.mean:+.3f})" for each in goals if each.outcome == outcome]
+        words += [f"{OUTCOMES[outcome]} {joined(named)}"] if named else []
     return [f"Of the goals, which it need not beat, it is {'; '.join(words)}."] if words else []
 
 
@@ -480,8 +515,7 @@ def _recovered(record: Measured) -> list[str]:
 def marks(record: Measured) -> dict[str, str]:
     """By method, a word beside a figure of merit that would mislead; of most methods there is none.
 
-    "inverted": images that hold neither concept score far above those that hold both; "below a merge": a
-    method that is trained, and should be a goal.
+    See `MARKED`.
     """
     merges = [record.figure(row.name).mean for row in record.of_kind("merge")]
     best_merge = max(filter(math.isfinite, merges), default=-math.inf)
@@ -500,8 +534,8 @@ def _marked(record: Measured) -> list[str]:
     found = marks(record)
     names = {word: [name for name, mark in found.items() if mark == word] for word in found.values()}
     sentences = {
-        "inverted": "{} say the opposite: they score images of neither concept above those of both. Check "
-        "which logit says yes (zoo.attribute_positive, zoo.object_positive) and the labels",
+        "inverted": "by {} images of neither concept score above those of both: it says the opposite. "
+        "Check which logit says yes (zoo.attribute_positive, zoo.object_positive) and the labels",
         "below a merge": "a merge that was not trained is above {}. If these were trained, check for "
         "how long and on how many images; shares recovered mean little",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from kernelgan.results import Pair, Run
 
 WIDTH = 80
 _NAME_WIDTH = 24
+_MORE = "The report says what else this rests on: every test, what it could find, what was read, its limits."
 
 
 def table(run: Run, color: bool = False) -> str:
@@ -32,7 +34,8 @@ def table(run: Run, color: bool = False) -> str:
     else:
         parts += [text(contents.leaderboard(run.overall), color), ""] if run.overall else []
         parts.append(text(contents.pairs(run.pairs), color))
-    lines = [*"\n".join(parts).splitlines(), "", *wrapped(prose.summary(run)).splitlines()]
+    told = [*prose.summary(run, brief=True), _MORE]
+    lines = [*"\n".join(parts).splitlines(), "", *wrapped(told).splitlines()]
     if run.skipped:
         lines.append(f"Skipped pairs: {len(run.skipped)}; the report has the reasons.")
     return "\n".join(lines)
@@ -43,12 +46,21 @@ def _methods(pair: Pair) -> Table:
     networks = f"{' to '.join(map(str, dict.fromkeys(counts[:1] + counts[-1:])))} networks".strip()
     caption = (
         "attr, obj, none: AUROC against images of the attribute alone, the object alone, neither; the lowest "
-        "counts. best-this: the best generated method minus this method, with its corrected p. recov: share "
-        f"of the way from {pair.verdict.floor}, at least 0.5, (0) to {pair.verdict.reference} (1). The "
-        "report has more scores."
+        "counts. best-this: the best generated method minus this method, with its corrected p. "
+        f"{_share(pair)} {contents.marks_note(pair)}".rstrip()
     )
     title = f"{pair.title}: mean over {networks} [95%], on the test images"
     return replace(contents.methods(pair), title=title, caption=caption)
+
+
+def _share(pair: Pair) -> str:
+    """What the column of shares is, or why it is empty."""
+    floor, reference = pair.verdict.floor, pair.verdict.reference
+    if any(math.isfinite(row.recovered.mean) for row in pair.methods.values()):
+        return f"recov: share of the way from {floor}, at least 0.5, (0) to {reference} (1)."
+    if pair.figure(reference).known:
+        return f"recov: not known, for {reference} is hardly above chance."
+    return f"recov: not known without {reference}."
 
 
 def wrapped(sentences: Sequence[str]) -> str:
