@@ -1,16 +1,18 @@
-"""Tests for studies.hypernetwork: order and scale of filters change nothing; what a training may draw."""
+"""Tests for studies.hypernetwork: order and scale of filters change nothing; what is learned, from what."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import small_config
+import synthetic_sources
 
-from kernelgan import config
+from kernelgan import config, models
+from kernelgan.data.images import Source
 from kernelgan.evaluation import features
+from kernelgan.population import Training
 from kernelgan.types import UserError
+from studies.hypernetwork import CELLS, model, study, tasks
 from studies.hypernetwork import __main__ as command
-from studies.hypernetwork import model, study
 
 SIZE = model.Size(width=8, heads=2, blocks=1)
 COUNT = 24
@@ -120,9 +122,9 @@ def test_the_loss_has_a_finite_gradient_also_of_dead_filters(network, looked_at,
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("flags", [["--steps=30"], ["--seeds=0"], ["--cells=parent"]])
+@pytest.mark.parametrize("flags", [["--steps=30"], ["--seeds=0"], ["--concepts=0"], ["--cells=parent"]])
 def test_settings_that_cannot_be_are_refused(capsys, flags):
-    assert command.main(["--run=nowhere", *flags]) == 2
+    assert command.main(flags) == 2
     assert flags[0].split("=")[0] in capsys.readouterr().err
 
 
@@ -136,7 +138,96 @@ def test_the_table_has_all_rows():
     assert lines[3] == "| both new | 0.650 | 0.43 | 0.600 |"
 
 
-def test_a_pair_that_the_run_has_not_is_refused():
-    settings = config.parse(small_config())
-    with pytest.raises(UserError, match="no pair"):
-        study.load(None, settings, {"pairs": [], "zoos": []}, [("black", "cat")], study.Training())
+# What is learned from ---------------------------------------------------------------------------------------
+
+HELD_OUT = [("black", "cat")]
+
+
+@pytest.fixture(scope="module")
+def part():
+    train, test = (
+        synthetic_sources.noise_images(count, seed, "image", unknown)
+        for count, seed, unknown in ((1600, 0, 0.1), (400, 1, 0.1))
+    )
+    for images, rng in ((train, np.random.default_rng(2)), (test, np.random.default_rng(3))):
+        for name in ("green", "blue"):
+            images.attributes[name] = rng.integers(0, 2, len(images)).astype(np.int8)
+    return synthetic_sources.partition(Source("noise", train, test))
+
+
+@pytest.fixture(scope="module")
+def concepts(part):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "_FEWEST", 100)
+        return tasks.concepts(part, HELD_OUT, count=3, own=6, other=1)
+
+
+@pytest.mark.parametrize("block", ["black", "black:", "black:cat:dog", ":cat"])
+def test_a_block_that_is_none_is_refused(block):
+    with pytest.raises(UserError, match="--block"):
+        study.read(config.parse(config.default("reduce")), block)
+
+
+def test_no_concept_is_told_from_images_of_the_block_or_for_validation(part, concepts):
+    train = part.source.train
+    both = (train.attributes["black"] != 0) & (train.objects["cat"] != 0)  # surely or perhaps
+    assert both.any()
+    for concept in concepts:
+        assert (concept.holds[both | part.validation] == -1).all()
+        assert (concept.holds == 1).any()
+        assert (concept.holds == 0).any()
+
+
+def test_concepts_are_the_block_s_own_then_others_without_them(part, concepts):
+    assert [(c.side, c.name, c.models) for c in concepts[:4]] == [
+        ("attribute", "black", 6),
+        ("attribute", "red", 1),
+        ("attribute", "green", 1),
+        ("attribute", "blue", 1),
+    ]
+    objects = [c.name for c in concepts if c.side == "object"]
+    assert objects == ["cat", "dog", "car", "dog or car"] or objects == ["cat", "dog", "car", "car or dog"]
+    union, dog, car = concepts[-1].holds, concepts[-3].holds, concepts[-2].holds
+    np.testing.assert_array_equal(union == 1, (dog == 1) | (car == 1))
+    np.testing.assert_array_equal(union == 0, (dog == 0) & (car == 0))
+
+
+def test_more_concepts_than_can_be_made_are_refused(part):
+    with pytest.raises(UserError, match="--concepts=9; of 3 attributes no more than 7"):
+        tasks.concepts(part, HELD_OUT, count=9, own=6, other=1)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_training_draws_nothing_that_is_judged_or_new(part, concepts, cell):
+    block = study.Block(part, HELD_OUT, concepts, {}, np.zeros(0, np.uint8))
+    pairs, images = study.learned_from(block, cell)
+    train = part.source.train
+    known = {"attribute": cell in ("parents", "object"), "object": cell in ("parents", "attribute")}
+    for side, concept, drawn in zip(("attribute", "object"), HELD_OUT[0], pairs.T, strict=True):
+        own = block.numbers(block.own(side)[concept])
+        judged = own[: study._JUDGED]
+        assert not np.isin(drawn, judged).any()
+        assert np.isin(own[study._JUDGED :], drawn).all() == known[side]
+        assert np.isin(drawn, own).any() == known[side]
+        of_side = np.concatenate([block.numbers(n) for n, c in enumerate(concepts) if c.side == side])
+        assert np.isin(drawn, of_side).all()
+        shown = getattr(train, f"{side}s")[concept][images]
+        assert (shown == 1).any() == known[side]
+    assert not ((train.attributes["black"][images] == 1) & (train.objects["cat"][images] == 1)).any()
+
+
+def test_networks_of_concepts_are_trained_and_tell_them(part, concepts):
+    """Planted: the images of a concept are bright."""
+    concept = concepts[1]
+    images = part.source.train.images // 2
+    images[concept.holds == 1] += 100
+    network = models.ConvNet((2, 3), 5)
+    training = Training(3, 320, 32, 0.01, (1.0, 1.0))
+    made = tasks.train(network, images, [concept], training, saver=tasks.engine.NOWHERE, progress=_silent)
+    logits = features.population_logits(network, made, images)
+    told = (logits[0, :, 1] > logits[0, :, 0]) == (concept.holds == 1)
+    assert told[concept.holds >= 0].mean() > 0.9
+
+
+def _silent(done, total, metrics):
+    pass
