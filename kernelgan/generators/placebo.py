@@ -16,7 +16,7 @@ from kernelgan.baselines import nulls
 from kernelgan.generators.base import Parents
 from kernelgan.types import Key, Params
 
-NETWORKS = 8
+NETWORKS = 4
 """Placebo networks that are kept and measured, see `some`."""
 
 RANDOM, OTHER, OPPOSITE = "random", "other", "opposite"
