@@ -312,7 +312,7 @@ MATRIX = {
 def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_other_pairs(
     write, flat_figures, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(generation, "_kinds_at_once", lambda generator, pairs, kinds: kinds)
+    monkeypatch.setattr(generation, "_rounds_at_once", lambda generator, pairs, rounds: rounds)
     workdir = tmp_path / "run"
     path = pipeline.run(small_config(MATRIX), workdir, generators=[write(JOINT, "shared.py")])
     found = results.read_results(workdir)
