@@ -62,6 +62,7 @@ def card(run: Path, network: str, zoo: Mapping[str, object] | None = None) -> di
         said |= {f"{metrics.title(name)}{_VALIDATION}": value.text() for name, value in scores.items()}
     return said | {
         "images": done.data.source,
+        **({"notes": "; ".join(done.data.notes)} if done.data.notes else {}),
         "run": done.name,
         "seed": str(done.seed),
         "date": done.date,

@@ -135,13 +135,19 @@ def test_a_merge_that_was_measured_is_exported_with_its_card(run, make_parents, 
     weights.write_arrays(file, interop.to_torch(make_parents(2, seed=7)))
     row = {"kind": "merge", "label": "the mean", "tier": "W", "auroc": {"worst": {"mean": 0.61}}}
     pair = {"pair": {"attribute": "black", "object": "cat"}, "methods": {"average": row}}
-    document = {"pairs": [pair], "commit": "abc", "command": "kernelgan"}
+    kept = "zoo: made by other code than this"
+    document = {"pairs": [pair], "commit": "abc", "command": "kernelgan", "data": {"notes": [kept]}}
     results.write_results(tmp_path / "run", results.from_document(document))
     assert "average" in export.networks(tmp_path / "run")
     export.export(tmp_path / "run", tmp_path / "average.safetensors", network="average")
     with safetensors.safe_open(tmp_path / "average.safetensors", "numpy") as opened:
         said = opened.metadata()
-    for name, text in {"worst-quadrant AUROC": "0.610", "commit": "abc", "reads": "tier W"}.items():
+    for name, text in {
+        "worst-quadrant AUROC": "0.610",
+        "commit": "abc",
+        "reads": "tier W",
+        "notes": kept,
+    }.items():
         assert text in said[name]
         assert text in (tmp_path / "average.card.md").read_text()
 
