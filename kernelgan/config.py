@@ -413,8 +413,8 @@ def to_json(config: Config) -> dict[str, Any]:
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Fields in which two plain configs would compute different things, as ``field: theirs, now ours``.
 
-    A field or a section that theirs does not know, at its default, is none: versions add some. The section of
-    a generator is one: its family is run now.
+    A field or a section that theirs does not know, at its default, is no difference: versions add some. The
+    section of another generator is a difference, for that generator runs.
     """
     a, b = dict(flatten(ours)), dict(flatten(theirs))
     defaults = dict(

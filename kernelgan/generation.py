@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -346,89 +347,87 @@ def _work_of_placebos(
     saver: Saver,
     progress: Progress,
 ) -> dict[str, Any]:
-    """A generator's placebo networks by pair, row and placebo.
-
-    It is first asked again for networks that it has made: if it takes no steps, for those of a few parents of
-    every pair, where it can be in one call with the placebos. Where all are the same as among all parents,
-    placebos are made of no more parents than are measured. Otherwise it is asked for those of the first pair.
-
-    Raises:
-      UserError: it gives others.
-    """
+    """A generator's placebo networks by pair, row and placebo."""
     del saver
-    parents, first = _parents(plan, zoos), trained[0]
-    exchanged = _placebo_parents(of, plan, zoos)
-    rounds = {name: [of_pair[name] for of_pair in exchanged] for name in exchanged[0]}
-    found = list(map(placebo.measured, generated, parents))
-    chosen = [members for members in found if members is not None]
-    if len(chosen) == len(found) and not _takes_steps(loaded, first):
-        few = {
-            name: list(map(_taken, of_pairs, chosen)) for name, of_pairs in {"": parents, **rounds}.items()
-        }
-        made = _of_rounds(of, plan, loaded, first, probes, few, progress, 0)
-        again = [_by_row(loaded.name, networks) for networks in next(made)[1]]
-        if not any(map(functools.partial(check.other, every=True), again, map(_taken, generated, chosen))):
-            return _by_placebo(plan, loaded.name, made)
-    one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
-    begun = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
-    (own,) = _of_all_trainings(of, one_pair, loaded, begun, parents[:1], probes[:1])
-    check.check_same(_by_row(loaded.name, own), generated[0], loaded.name)
-    made = _of_rounds(of, plan, loaded, first, probes, rounds, progress, len(plan.pairs))
-    return _by_placebo(plan, loaded.name, made)
-
-
-def _of_rounds(
-    of: Run,
-    plan: Plan,
-    loaded: loading.Loaded,
-    fitted: base.Fitted,
-    probes: list[base.Probes],
-    rounds: dict[str, list[Parents]],
-    progress: Progress,
-    before: int,
-) -> Iterator[tuple[str, list[base.Networks]]]:
-    """Of each round of parents, one of every pair, its name and the networks that are made of them.
-
-    ``before`` so many were made already.
-    """
-    pairs, names = len(plan.pairs), list(rounds)
-    at_once = _rounds_at_once(loaded.generator, pairs, len(names))
-    for begin in range(0, len(names), at_once):
-        some = names[begin : begin + at_once]
-        states = [_begun_anew(of, plan, loaded, fitted, rounds[name], probes).state for name in some]
+    exchanged, first = _placebo_parents(of, plan, zoos), trained[0]
+    kinds, pairs = list(exchanged[0]), len(plan.pairs)
+    part = _part(progress, 0, 1 + len(kinds))
+    chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated, part)
+    at_once = _kinds_at_once(loaded.generator, pairs, len(kinds))
+    rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
+    for begin in range(0, len(kinds), at_once):
+        names = kinds[begin : begin + at_once]
+        rounds = [[of_pair[name] for of_pair in exchanged] for name in names]
+        if chosen:
+            rounds = [list(map(_taken, parents, chosen)) for parents in rounds]
+        states = [_begun_anew(of, plan, loaded, first, parents, probes).state for parents in rounds]
         with check.named(loaded.name, "init"):
             state = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
-        made = _generated(
+        of_all = _generated(
             of,
             plan,
             loaded,
-            fitted._replace(state=state),
-            list(itertools.chain(*(rounds[name] for name in some))),
-            probes * len(some),
-            _after(progress, before + begin * pairs, before + len(names) * pairs),
+            first._replace(state=state),
+            list(itertools.chain(*rounds)),
+            probes * len(names),
+            _after(progress, (1 + begin) * pairs, (1 + len(kinds)) * pairs),
         )
-        for place, name in enumerate(some):
-            yield name, made[place * pairs : (place + 1) * pairs]
-
-
-def _by_placebo(plan: Plan, name: str, made: Iterator[tuple[str, list[base.Networks]]]) -> dict[str, Any]:
-    """The networks to be measured, by pair, row and placebo."""
-    rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
-    for kind, of_pairs in made:
-        for pair, networks in zip(plan.pairs, of_pairs, strict=True):
-            for row, params in _by_row(name, networks).items():
-                rows[str(pair.number)].setdefault(row, {})[kind] = placebo.some(params)
+        for (name, pair), networks in zip(itertools.product(names, plan.pairs), of_all, strict=True):
+            for row, params in _by_row(loaded.name, networks).items():
+                rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
     return rows
 
 
-def _rounds_at_once(generator: base.Generator, pairs: int, rounds: int) -> int:
-    """Of how many rounds networks are made in one call: of all where the pairs leave devices idle."""
-    return rounds if not generator.host and pairs < len(parallel.devices()) else 1
+def _kinds_at_once(generator: base.Generator, pairs: int, kinds: int) -> int:
+    """Of how many placebos networks are made in one call: of all where the pairs leave devices idle."""
+    return kinds if not generator.host and pairs < len(parallel.devices()) else 1
 
 
 def _taken(networks: Any, members: np.ndarray) -> Any:  # noqa: ANN401
     """Some of stacked networks, in any tree."""
     return jax.tree.map(lambda leaf: leaf[members], networks)
+
+
+def _asked_again(
+    of: Run,
+    plan: Plan,
+    loaded: loading.Loaded,
+    zoos: Zoos,
+    trained: Trained,
+    probes: list[base.Probes],
+    generated: list[dict[str, Params]],
+    progress: Callable[[int, int], None],
+) -> list[np.ndarray] | None:
+    """Asks a generator again for networks that it has made.
+
+    If it takes no steps, it is asked for those of a few parents, of every pair. Where all are the same as
+    among all parents, placebos are made of no more parents than are measured. Otherwise, or where it fails on
+    a few, it is asked for those of the first pair.
+
+    Returns:
+      Of each pair, the numbers of these parents; None where placebos are made of all.
+
+    Raises:
+      UserError: it gives others.
+    """
+    parents = _parents(plan, zoos)
+    found = list(map(placebo.measured, generated, parents))
+    chosen = [members for members in found if members is not None]
+    if len(chosen) == len(found) and not _takes_steps(loaded, trained[0]):
+        few = list(map(_taken, parents, chosen))
+        with contextlib.suppress(UserError):  # it may need more parents
+            begun = _begun_anew(of, plan, loaded, trained[0], few, probes)
+            made_again = _of_all_trainings(of, plan, loaded, [begun], few, probes, progress)
+            again = [_by_row(loaded.name, made) for made in made_again]
+            if not any(
+                map(functools.partial(check.other, every=True), again, map(_taken, generated, chosen))
+            ):
+                return chosen
+    one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
+    first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
+    (made,) = _of_all_trainings(of, one_pair, loaded, first, parents[:1], probes[:1])
+    check.check_same(_by_row(loaded.name, made), generated[0], loaded.name)
+    return None
 
 
 def _takes_steps(loaded: loading.Loaded, fitted: base.Fitted) -> bool:

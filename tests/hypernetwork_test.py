@@ -193,12 +193,13 @@ def test_concepts_are_the_block_s_own_then_others_without_them(part, concepts):
 
 
 def test_more_concepts_than_can_be_made_are_refused(part):
-    with pytest.raises(UserError, match="--concepts=9; of 3 attributes no more than 7"):
+    with pytest.raises(UserError, match="--concepts=9; no more than 7 can be made of 3 attributes"):
         tasks.concepts(part, HELD_OUT, count=9, own=6, other=1)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_training_draws_nothing_that_is_judged_or_new(part, concepts, cell):
+def test_a_training_draws_nothing_that_is_judged_or_new(part, concepts, cell, monkeypatch):
+    monkeypatch.setattr(study, "FEW", 1)
     block = study.Block(part, HELD_OUT, concepts, {}, np.zeros(0, np.uint8))
     pairs, images = study.learned_from(block, cell)
     train = part.source.train
@@ -211,9 +212,31 @@ def test_a_training_draws_nothing_that_is_judged_or_new(part, concepts, cell):
         assert np.isin(drawn, own).any() == known[side]
         of_side = np.concatenate([block.numbers(n) for n, c in enumerate(concepts) if c.side == side])
         assert np.isin(drawn, of_side).all()
+        several = len({n for n, c in enumerate(concepts) if np.isin(block.numbers(n), drawn).any()}) > 1
+        assert several == (cell != "few")
         shown = getattr(train, f"{side}s")[concept][images]
-        assert (shown == 1).any() == known[side]
-    assert not ((train.attributes["black"][images] == 1) & (train.objects["cat"][images] == 1)).any()
+        assert (shown == 1).any() if known[side] else (shown == 0).all()  # surely not
+    assert ((train.attributes["black"][images] == 0) | (train.objects["cat"][images] == 0)).all()
+
+
+def test_networks_are_known_by_the_order_of_their_concepts(part, monkeypatch, tmp_path):
+    """Two blocks of the same pairs: networks of one are not taken for those of the other."""
+    monkeypatch.setattr(tasks, "_FEWEST", 100)
+    trained = []
+
+    def train(network, images, learned, training, *, saver, progress):
+        trained.append([concept.name for concept in learned])
+        return {"numbers": np.zeros(1)}
+
+    monkeypatch.setattr(tasks, "train", train)
+    settings = config.parse(config.default("reduce"))
+    for names in (("black", "red"), ("red", "black"), ("black", "red")):
+        held_out = [(name, "cat") for name in names]
+        study.load(settings, part, held_out, 1, study.Training(probes=4), tmp_path)
+    assert trained == [
+        ["black", "red", "green", "cat", "dog"],
+        ["red", "black", "green", "cat", "dog"],
+    ]
 
 
 def test_networks_of_concepts_are_trained_and_tell_them(part, concepts):

@@ -101,11 +101,18 @@ def test_a_name_of_a_baseline_is_refused(ran):
         kg.evaluate(names["pair"], zoos, {"zipit": names["black"]})
 
 
-def test_networks_need_no_name(ran):
+@pytest.mark.parametrize("form", [lambda zoo: zoo, lambda zoo: zoo.params, lambda zoo: {"": zoo}])
+def test_networks_need_no_name_when_they_are_given_or_made_again(ran, form):
     """They come as far as networks with one: to what makes them again, which here gives others."""
     names, made = ran[0], ran[0]["networks"]["composed"]
     with pytest.raises(kg.UserError, match=r"other networks \(generated\)"):
-        kg.evaluate(names["pair"], names["parents"], made, again=lambda zoos: {"": names["black"].params})
+        kg.evaluate(names["pair"], names["parents"], made, again=lambda zoos: form(names["black"]))
+
+
+def test_what_is_made_again_must_be_networks(ran):
+    names, made = ran[0], ran[0]["networks"]["composed"]
+    with pytest.raises(kg.UserError, match="the generator again gives nothing"):
+        kg.evaluate(names["pair"], names["parents"], made, again=lambda zoos: None)
 
 
 def test_a_zoo_is_printed_in_a_line(ran):

@@ -458,8 +458,15 @@ def _poisoned(zoo, value):
     return made
 
 
+def _as_torch(zoo):
+    return {
+        name: {**layer, "kernel": layer["kernel"].transpose(0, 4, 3, 1, 2)} if "conv" in name else layer
+        for name, layer in zoo.items()
+    }
+
+
 def _narrower(zoo, layer):
-    """Of one wrong leaf: nothing else says so many filters."""
+    """Of one wrong leaf: of the first layer nothing else says so many filters."""
     return {**zoo, layer: {**zoo[layer], "bias": zoo[layer]["bias"][:, 1:]}}
 
 
@@ -480,7 +487,8 @@ def _narrower(zoo, layer):
         (lambda a, b: [a, _wider(b, "dense")], ["zoo 2 of 2", "4 logits"]),
         (lambda a, b: [a, "zoo.safetensors"], ["zoo 2 of 2", "the path 'zoo.safetensors'", "load_zoo"]),
         (lambda a, b: [a, _narrower(b, "conv1")], ["zoo 2 of 2", "conv1.bias"]),
-        (lambda a, b: [a, _narrower(b, "conv2")], ["zoo 2 of 2", "conv2.bias"]),
+        (lambda a, b: [a, _narrower(b, "conv2")], ["zoo 2 of 2", "conv2.kernel"]),
+        (lambda a, b: [a, _as_torch(b)], ["zoo 2 of 2", "conv1.kernel", "expected (4, 3, 3, 3, 2)"]),
     ],
 )
 def test_what_cannot_be_composed_is_refused(pair, given, facts):

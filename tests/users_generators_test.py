@@ -120,7 +120,8 @@ def test_a_generator_added_to_a_finished_run_alone_is_measured(
     pipeline.run(small_config(), copied, generators=[mine], stage="evaluate")
     said = said_of(capsys.readouterr().err)
     assert said.pop("generate/mine") == "is made again: its code changed since"
-    assert said.pop("placebos/mine") == "is made again: its code and its input generate/mine changed since"
+    both = "is made again: its code and its input generate/mine changed since"
+    assert said.pop("placebos/mine") == both
     assert {said[stage] for stage in said if stage not in ("data", "evaluate")} == {"done before"}
     again = measured(copied)
     assert again["mine"] > added["mine"]
@@ -312,7 +313,7 @@ MATRIX = {
 def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_other_pairs(
     write, flat_figures, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(generation, "_rounds_at_once", lambda generator, pairs, rounds: rounds)
+    monkeypatch.setattr(generation, "_kinds_at_once", lambda generator, pairs, kinds: kinds)
     workdir = tmp_path / "run"
     path = pipeline.run(small_config(MATRIX), workdir, generators=[write(JOINT, "shared.py")])
     found = results.read_results(workdir)

@@ -58,18 +58,16 @@ def _row(name: str, made: Mapping[str, Mapping[str, Params]]) -> methods.Method:
     return methods.Method("generated", label, "given by the caller", networks, FAMILY, placebos=placebos)
 
 
-def _placebos(
-    again: Callable[[Parents], Mapping[str, Params]],
-    network: models.ConvNet,
-    size: int,
-    parents: Parents,
-    seed: int,
-) -> dict[str, dict[str, Params]]:
-    """By placebo and name, the first networks that are made from placebo parents."""
-    return {
-        name: {key or FAMILY: placebo.some(jax.device_get(params)) for key, params in again(other).items()}
-        for name, other in placebo.exchanged(network, size, parents, jax.random.key(seed)).items()
-    }
+def _named(networks: Any) -> Any:  # noqa: ANN401
+    """By name, parameters; what is one population has the name "". Others as they are."""
+    alone = models.params_of(networks)
+    if isinstance(alone, Mapping) and "dense" in alone:
+        return {"": alone}
+    return {key: models.params_of(one) for key, one in alone.items()} if isinstance(alone, Mapping) else alone
+
+
+def _made(networks: Mapping[str, Params]) -> dict[str, Params]:
+    return {key or FAMILY: jax.device_get(params) for key, params in networks.items()}
 
 
 def evaluate(
@@ -77,7 +75,7 @@ def evaluate(
     parents: Parents,
     networks: Mapping[str, Any],
     *,
-    again: Callable[[Parents], Mapping[str, Params]] | None = None,
+    again: Callable[[Parents], Any] | None = None,
     seed: int = 0,
     random_networks: int = 256,
     resamples: int = 1000,
@@ -103,21 +101,23 @@ def evaluate(
     parents = Parents(*check.parents_of(parents)[0])
     network = models.network_of(parents.attribute)
     size = pair.test.images.shape[1]
-    alone = models.params_of(networks)
-    if isinstance(alone, Mapping) and "dense" in alone:  # networks without a name
-        networks = {"": alone}
-    if isinstance(networks, Mapping):
-        networks = {key: models.params_of(params) for key, params in networks.items()}
+    networks = _named(networks)
     check.check_networks(networks, network, size, FAMILY)
-    made = {key or FAMILY: jax.device_get(params) for key, params in networks.items()}
+    made = _made(networks)
     clash = [name for name in made if name in methods.BASELINES]
     if clash:
         raise UserError(f"networks are called {', '.join(clash)}, as a baseline is; give them another name.")
-    placebos = {}
+    placebos: dict[str, dict[str, Params]] = {}
     if again:
-        placebos = _placebos(again, network, size, parents, seed)
-        own = {key or FAMILY: jax.device_get(params) for key, params in again(parents).items()}
-        check.check_same(own, made, "again")
+        exchanged = placebo.exchanged(network, size, parents, jax.random.key(seed))
+        asked = {name: _named(again(zoos)) for name, zoos in {"": parents, **exchanged}.items()}
+        for given in asked.values():
+            check.check_networks(given, network, size, "again")
+        check.check_same(_made(asked.pop("")), made, "again")
+        placebos = {
+            name: {key: placebo.some(params) for key, params in _made(given).items()}
+            for name, given in asked.items()
+        }
     rows = {name: _row(name, placebos) for name in made}
     context = methods.Context(
         network=network,

@@ -44,7 +44,7 @@ def named(name: str, part: str) -> Iterator[None]:
         last = (own or frames)[-1] if frames else None  # the user's own line, where there is one
         where = f"{Path(last.filename).name}, line {last.lineno}" if last else part
         hint = ""
-        if "NoneType" in reason and part in ("view", "generate"):
+        if "NoneType" in reason and "probes" in (last.line or "" if last else ""):
             hint = ' In tier W, the default, probes is None; reads="S" or "U" hands it images.'
         raise UserError(
             f"the generator {name} fails in {part} ({where}) with {type(error).__name__}: {reason}.{hint} "
@@ -327,11 +327,16 @@ def _check_population(params: object, network: models.ConvNet, image_size: int, 
 
 
 def _filters(leaves: Mapping[tuple[str, str], Array], layers: Sequence[str]) -> tuple[int, ...]:
-    """Filters of each layer, as most of its kernels, its biases and the next kernels say."""
+    """Filters of each layer, as most of its biases, its kernels and the next kernels say.
+
+    Kernels say nothing whose first axes are no square of pixels, as PyTorch's are not.
+    """
     filters = []
     for layer, after in itertools.pairwise(layers):
-        said = [leaves[layer, part].shape[-1] for part in _PARTS]
-        said += [leaves[after, "kernel"].shape[-2]] if after != "dense" else []
+        said = [leaves[layer, "bias"].shape[-1]]
+        for name, axis in ((layer, -1), (after, -2)):
+            shape = leaves[name, "kernel"].shape
+            said += [shape[axis]] if name != "dense" and shape[-4] == shape[-3] else []
         filters.append(collections.Counter(map(int, said)).most_common(1)[0][0])
     return tuple(filters)
 

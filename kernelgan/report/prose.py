@@ -75,11 +75,12 @@ def p_value(record: Measured, generated: str, rival: str) -> float:
     Of the best generated method the verdict's own: a rival that is ahead is corrected for the number of those
     that must be beaten, and random networks are tested by permutation too.
     """
-    if generated == record.verdict.best:
-        for each in record.verdict.comparisons:
-            if each.rival == rival:
-                return each.p_value
-    return record.tests.get(generated, {}).get(rival, Test()).p_adjusted
+    stated = [
+        each.p_value
+        for each in record.verdict.comparisons
+        if each.rival == rival and generated == record.verdict.best and math.isfinite(each.p_value)
+    ]
+    return stated[0] if stated else record.tests.get(generated, {}).get(rival, Test()).p_adjusted
 
 
 def clear(p_value: float) -> bool:
@@ -534,7 +535,7 @@ def _marked(record: Measured) -> list[str]:
     found = marks(record)
     names = {word: [name for name, mark in found.items() if mark == word] for word in found.values()}
     sentences = {
-        "inverted": "by {} images of neither concept score above those of both: it says the opposite. "
+        "inverted": "{} put images of neither concept above those of both, which says the opposite. "
         "Check which logit says yes (zoo.attribute_positive, zoo.object_positive) and the labels",
         "below a merge": "a merge that was not trained is above {}. If these were trained, check for "
         "how long and on how many images; shares recovered mean little",

@@ -1,4 +1,4 @@
-"""Can a network generate networks from weights? `python -m studies.hypernetwork --run=DIR`.
+"""Can a network generate networks from weights? `python -m studies.hypernetwork`.
 
 See docs/learned.md.
 """
@@ -61,8 +61,9 @@ def _work(given: argparse.Namespace) -> None:
     out = command.file(given.out)
 
     from configs import pair_matrix
-    from kernelgan import config, environment, keys
+    from kernelgan import config, environment, keys, models
     from kernelgan.checkpoint import Stage
+    from kernelgan.stages import CODE
 
     environment.configure("auto")
     from studies.hypernetwork import model, study
@@ -77,7 +78,10 @@ def _work(given: argparse.Namespace) -> None:
         {
             "networks": digest,
             "settings": keys.of_values([size, training, cells, given.seeds, held_out]),
-            "code": keys.of_source("studies.hypernetwork", "kernelgan.models", "kernelgan.refit"),
+            "arithmetic": models.arithmetic(models.network_of(block.networks).form),
+            "code": keys.of_source(
+                "studies.hypernetwork", "kernelgan.probes", "kernelgan.refit", *CODE["zoo"]
+            ),
         }
     )
     saver = Stage(out.with_name(f"{out.stem}_state"), key, seconds=20.0)

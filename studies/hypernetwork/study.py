@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import engine, keys, models, plan, probes, splits
+from kernelgan import engine, keys, losses, models, plan, probes, splits, stages
 from kernelgan.checkpoint import Stage
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants
@@ -142,9 +142,10 @@ def load(
     key = keys.StageKey(
         {
             "images": keys.of_arrays({"images": images}),
-            "concepts": keys.of_arrays({f"{c.side} {c.name}": c.holds for c in concepts}),
-            "settings": keys.of_values([zoo, network, OWN, OTHER]),
-            "code": keys.of_source("studies.hypernetwork.tasks", "kernelgan.population"),
+            "concepts": keys.of_arrays({f"{n:04d}": c.holds for n, c in enumerate(concepts)}),
+            "settings": keys.of_values([zoo, network, [[c.side, c.name, c.models] for c in concepts]]),
+            "arithmetic": stages.arithmetic(network, images.shape[1], losses.cross_entropy),
+            "code": keys.of_source("studies.hypernetwork.tasks", *stages.CODE["zoo"]),
         }
     )
     stage = Stage(directory, key, seconds=20.0)

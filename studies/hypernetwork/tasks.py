@@ -88,7 +88,8 @@ def concepts(
         found = list(itertools.islice(enough, count))
         if len(found) < count:
             raise UserError(
-                f"--concepts={count}; of {len(others)} {side}s no more than {len(found)} can be made."
+                f"--concepts={count}; no more than {len(found)} can be made of {len(others)} {side}s. Give a "
+                "smaller number or a smaller --block."
             )
         made += found
     return made
