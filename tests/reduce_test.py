@@ -488,7 +488,7 @@ def _narrower(zoo, layer):
         (lambda a, b: [a, "zoo.safetensors"], ["zoo 2 of 2", "the path 'zoo.safetensors'", "load_zoo"]),
         (lambda a, b: [a, _narrower(b, "conv1")], ["zoo 2 of 2", "conv1.bias"]),
         (lambda a, b: [a, _narrower(b, "conv2")], ["zoo 2 of 2", "conv2.kernel"]),
-        (lambda a, b: [a, _as_torch(b)], ["zoo 2 of 2", "conv1.kernel", "expected (4, 3, 3, 3, 2)"]),
+        (lambda a, b: [a, _as_torch(b)], ["zoo 2 of 2", "conv1.kernel", "expected (2, 3, 3, 3, 2)"]),
     ],
 )
 def test_what_cannot_be_composed_is_refused(pair, given, facts):

@@ -7,5 +7,5 @@ CELLS = {
     "both": "both new",
     "few": "both new, few concepts",
 }
-"""What of the block a training has not seen: the judged networks, or any network and photograph of a concept or
-of both. Networks of other concepts may have been trained on such photographs."""
+"""What of the block a training has not seen: the judged networks; or all networks and photographs of a
+concept or of both. Networks of other concepts may have been trained on such photographs."""
