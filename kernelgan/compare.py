@@ -63,8 +63,9 @@ class Compared:
     @functools.cached_property
     def recorded(self) -> dict[str, Any]:
         """What decides its figures, by name: config fields, ``seed``, versions, ``device``."""
-        config = dict(config_lib.flatten(self.run.config)).items()
-        decides = {name: value for name, value in config if not name.startswith(config_lib.HARMLESS)}
+        flat = dict(config_lib.flatten(self.run.config))
+        config = config_lib.with_defaults(flat) if flat else {}
+        decides = {name: value for name, value in config.items() if not name.startswith(config_lib.HARMLESS)}
         versions = {f"version of {name}": value for name, value in self.run.versions.items()}
         return {**decides, **versions, "seed": self.run.seed, "device": self.run.device}
 

@@ -7,6 +7,7 @@ the same attributes, such as ``config.zoo.models``. ``python -m kernelgan.config
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -410,34 +411,41 @@ def to_json(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(fields.plain(config)))
 
 
+def with_defaults(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat plain config with the defaults of fields and sections that it lacks: versions add some.
+
+    The section of a generator that it has not is not added, for that generator does not run.
+    """
+    sections = {name.rpartition(".")[0] for name in flat}
+    return {
+        name: value
+        for name, value in _defaults().items()
+        if not name.startswith("generators.") or name.rpartition(".")[0] in sections
+    } | dict(flat)
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    families = {name: family.Config() for name, family in FAMILIES.items()}
+    return dict(flatten(to_json(Settings(generators=families))))
+
+
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Fields in which two plain configs would compute different things, as ``field: theirs, now ours``.
 
-    A field or a section that theirs does not know, at its default, is no difference: versions add some. The
-    section of another generator is a difference, for that generator runs.
+    A field or a section that one does not know has its defaults there, see `with_defaults`.
     """
-    a, b = dict(flatten(ours)), dict(flatten(theirs))
-    defaults = dict(
-        flatten(to_json(Settings(generators={name: one.Config() for name, one in FAMILIES.items()})))
-    )
-
-    def is_new(name: str) -> bool:
-        section = name.rpartition(".")[0] + "."
-        known = any(other.startswith(section) for other in b) or not section.startswith("generators.")
-        return name not in b and known and name in defaults and a[name] == defaults[name]
-
+    a, b = (with_defaults(dict(flatten(one))) for one in (ours, theirs))
     return [
         f"{name}: {b.get(name, 'absent')!r} there, {a.get(name, 'absent')!r} now"
         for name in sorted(a.keys() | b.keys())
-        if a.get(name, "absent") != b.get(name, "absent")
-        and not name.startswith(HARMLESS)
-        and not is_new(name)
+        if a.get(name, "absent") != b.get(name, "absent") and not name.startswith(HARMLESS)
     ]
 
 
 def listing() -> str:
     """Every field, a paragraph each: its name, default, meaning and what it accepts."""
-    families = {name: module.Config() for name, module in FAMILIES.items()}
+    families = {name: family.Config() for name, family in FAMILIES.items()}
     found = fields.documented(Settings(generators=families))
     return "\n".join(f"{name} = {value!r}\n    {doc}\n    ({words})" for name, value, doc, words in found)
 

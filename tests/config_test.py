@@ -10,7 +10,9 @@ from configs import default
 from kernelgan import config as config_lib
 from kernelgan import fields, population
 from kernelgan.baselines.trained import CEILING_SHARES
+from kernelgan.compare import Compared
 from kernelgan.generators import FAMILIES
+from kernelgan.results import Run
 from kernelgan.types import UserError
 
 DEFAULTS = dict(fields.flatten(default.get_config()))
@@ -292,14 +294,25 @@ def test_a_field_that_is_new_and_at_its_default_is_no_difference():
     del theirs["generators"]["reduce"]["whole_zoo"], theirs["zoo"]["decay"]
     assert config_lib.differences(ours, theirs) == []
     ours["generators"]["reduce"]["whole_zoo"] = True
-    assert config_lib.differences(ours, theirs) == ["generators.reduce.whole_zoo: 'absent' there, True now"]
+    assert config_lib.differences(ours, theirs) == ["generators.reduce.whole_zoo: False there, True now"]
     del theirs["data"]["tfds"]  # a section that is new
     assert len(config_lib.differences(ours, theirs)) == 1
     ours["data"]["tfds"]["name"] = "another"
-    assert config_lib.differences(ours, theirs)[0] == "data.tfds.name: 'absent' there, 'another' now"
+    (line, _) = config_lib.differences(ours, theirs)
+    assert line == f"data.tfds.name: {DEFAULTS['data.tfds.name']!r} there, 'another' now"
     ours["data"]["tfds"]["name"] = DEFAULTS["data.tfds.name"]
     del theirs["generators"]["reduce"]  # a family that was not there is a difference
     assert len(config_lib.differences(ours, theirs)) == len(ours["generators"]["reduce"])
+
+
+def test_a_run_of_before_a_section_is_compared_with_its_defaults():
+    whole = config_lib.to_json(default.get_config("reduce"))
+    older = {name: value for name, value in whole.items() if name != "checkpoint"} | {
+        "data": {name: value for name, value in whole["data"].items() if name != "tfds"}
+    }
+    recorded = [Compared("run", Path(), Run(config=config, pairs=())).recorded for config in (whole, older)]
+    assert recorded[0] == recorded[1]
+    assert not any(name.startswith("generators.cyclegan") for name in recorded[1])
 
 
 def _shipped():
