@@ -50,11 +50,21 @@ class Splits:
     sealed: tuple[int, ...]
 
     def fold(self, pair: PairName) -> int:
-        """The number, from 1, of the fold that holds a pair out."""
-        return next(number for number, fold in enumerate(self.folds, start=1) if pair in fold)
+        """The number, from 1, of the fold that holds a pair out.
+
+        Raises:
+          UserError: none does, for a concept is unknown.
+        """
+        for number, fold in enumerate(self.folds, start=1):
+            if pair in fold:
+                return number
+        raise UserError(
+            f"the splits have no pair {' '.join(pair)!r}; expected attributes among "
+            f"{', '.join(self.attributes)} and objects among {', '.join(self.objects)}."
+        )
 
     def is_sealed(self, pair: PairName) -> bool:
-        """Whether a pair's test images may be opened by registered runs only."""
+        """Whether a pair's test images may be opened by registered runs only; raises as `fold`."""
         return self.fold(pair) in self.sealed
 
     def chosen(self, use: str, among: Sequence[PairName] = ()) -> list[PairName]:

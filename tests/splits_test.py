@@ -175,3 +175,9 @@ def test_the_file_of_cifar10_is_what_its_command_makes(tmp_path):
     made = splits.read(CIFAR10)
     assert (made.attributes, made.objects) == (pair_matrix.COLOURS, pair_matrix.CLASSES)
     assert (len(made.folds), len(made.sealed)) == (10, 5)
+
+
+@pytest.mark.parametrize("pair", [("blak", "cat"), ("black", "truck"), ("cat", "black")])
+def test_a_pair_that_the_splits_do_not_know_is_refused_by_name(pair):
+    with pytest.raises(UserError, match=f"no pair '{' '.join(pair)}'.* black, red .* cat, car, dog"):
+        _made().is_sealed(pair)

@@ -43,7 +43,7 @@ class Evaluation:
         """Prints the verdict and the table."""
         from kernelgan.report import terminal
 
-        print(terminal.table(self.run))
+        print(terminal.table(self.run, report=False))
 
 
 def _row(name: str, made: Mapping[str, Mapping[str, Params]]) -> methods.Method:

@@ -18,7 +18,7 @@ _NAME_WIDTH = 24
 _MORE = "The report says what else this rests on: every test, what it could find, what was read, its limits."
 
 
-def table(run: Run, color: bool = False) -> str:
+def table(run: Run, color: bool = False, *, report: bool = True) -> str:
     """The results as text: the answer in words, methods with 95% intervals, and what the answer rests on.
 
     One pair has its methods by kind; several have a leaderboard over all and a line each. The answer follows
@@ -27,6 +27,7 @@ def table(run: Run, color: bool = False) -> str:
     Args:
       run: with its verdicts.
       color: whether to use a terminal's bold and colours.
+      report: whether there is a report, which has the rest of the words; without one they are here.
     """
     parts: list[str] = []
     if len(run.pairs) == 1:
@@ -34,7 +35,7 @@ def table(run: Run, color: bool = False) -> str:
     else:
         parts += [text(contents.leaderboard(run.overall), color), ""] if run.overall else []
         parts.append(text(contents.pairs(run.pairs), color))
-    told = [*prose.summary(run, brief=True), _MORE]
+    told = [*prose.summary(run, brief=True), _MORE] if report else prose.summary(run)
     lines = [*"\n".join(parts).splitlines(), "", *wrapped(told).splitlines()]
     if run.skipped:
         lines.append(f"Skipped pairs: {len(run.skipped)}; the report has the reasons.")
