@@ -74,11 +74,14 @@ def test_features_that_tell_nothing_are_one_cluster(planes, value):
 
 @needs_reference
 def test_the_original_s_best_network_repeats_under_umap():
-    """A229, reported 0.876; another program's UMAP and K-means gave 0.888 with seed 0."""
+    """A229, reported 0.876; another program's UMAP and K-means gave 0.888 with seed 0.
+
+    UMAP's figure hangs on the seed and, for one seed, on the processor: 0.79 to 0.89 over twenty.
+    """
     real = data.load(REFERENCE, silent)
     chosen = (assemble.take_members(zoo, np.array([229])) for zoo in (real.black, real.cat))
     few = dataclasses.replace(real, **dict(zip(("black", "cat"), chosen, strict=True)))
     params = populations.generate(few, "A", 1)
     ((_, _, values),) = features.population_outputs(data.NETWORK, params, real.images, chunk_size=1)
-    settings = protocol.Settings((0,), (1,), (3.0,), (3,), 0.1)
-    assert protocol.measure(values[0], real.positive, settings)[0, 0, 0] >= 0.85
+    settings = protocol.Settings((0, 1, 2), (1,), (3.0,), (3,), 0.1)
+    assert np.median(protocol.measure(values[0], real.positive, settings)[:, 0, 0]) >= 0.8

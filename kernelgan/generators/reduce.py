@@ -34,9 +34,11 @@ LABELS = {
     )
 }
 
+BLOCK = 64
+"""Images that are read at the same places; probes come in whole blocks."""
+
 _Exchange = tuple[jax.Array, jax.Array, jax.Array]  # the chosen, whether it goes on, rounds
 _PLACES = 0  # seed of the places of patches
-_BLOCK = 64  # images
 _LEAST = 0.1  # of the highest cost, so that no concept is given up
 _GAIN = 1e-5  # of what is explained: less is rounding, no better exchange
 
@@ -148,7 +150,7 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
     for problem in problems(config, layers=len(network.filters), models=sizes):
         raise UserError(problem)
     groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
-    count = -(-len(probes) // _BLOCK) * _BLOCK  # some images twice
+    count = -(-len(probes) // BLOCK) * BLOCK  # some images twice
     laid_out = network.lay_out(models.normalise_images(probes[jnp.arange(count) % len(probes)]))
 
     layers = models.layer_names(network.filters)
@@ -213,13 +215,14 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
         windows = _windows(refit.batch_minor(inputs, group.difference.shape[1]), layer, reader)
         maps, candidates = mixing.maps_of(windows), windows.shape[1]
         found = refit.moments(maps.reshape(-1, maps.shape[-1]), reader.values, candidates, reader.ridge)
-        weights = _balanced(important[number], found.variance, concepts)
+        weights = lax.stop_gradient(_balanced(important[number], found.variance, concepts))
         target = mixing.Target(reader.values, weights, reader.weights, reader.ridge)
         chosen = select(found, weights, candidates, filters)
         if not last:
             chosen = exchange(found, weights, candidates, chosen)
             picked = mixing.mix(windows, chosen, target, 0)
-            target = target._replace(weights=weights * _cost(group, number, inputs, layer, picked, weights))
+            cost = lax.stop_gradient(_cost(group, number, inputs, layer, picked, weights))
+            target = target._replace(weights=weights * cost)
             chosen = exchange(found, target.weights, candidates, chosen)
         mixed = mixing.mix(windows, chosen, target, config.rounds)
         made[name] = _mixture(layer, mixed)
@@ -328,7 +331,7 @@ def _reader(group: Group, number: int, config: Config) -> Reader:
     own_side = parents[0][f"conv{number + 1}"]["kernel"].shape[0]
     side = layers[0]["kernel"].shape[0]
     _, height, width, _ = refit.batch_minor(group.hidden[0][number], count).shape
-    rows, columns = places((height, width), side, count // _BLOCK, config.patches)
+    rows, columns = places((height, width), side, count // BLOCK, config.patches)
 
     def cut(maps: jax.Array) -> jax.Array:
         found = patches(maps, side, rows, columns)
@@ -357,7 +360,7 @@ def _windows(inputs: jax.Array, layer: Params, reader: Reader) -> jax.Array:
 
 
 def places(size: tuple[int, int], side: int, blocks: int, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where kernels read maps: first rows and columns, drawn for every `_BLOCK` images.
+    """Where kernels read maps: first rows and columns, drawn for every `BLOCK` images.
 
     Args:
       size: height and width of the maps.
@@ -457,7 +460,7 @@ def exchange(found: refit.Moments, weights: jax.Array, groups: int, chosen: jax.
 
 def _weighted(found: refit.Moments, weights: jax.Array) -> jax.Array:
     """Covariances of the features with themselves and with the targets, these by the root of their weight."""
-    return jnp.concatenate([found.gram, found.cross * jnp.sqrt(weights)], axis=1)
+    return lax.stop_gradient(jnp.concatenate([found.gram, found.cross * jnp.sqrt(weights)], axis=1))
 
 
 def _gains(left: jax.Array, taken: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A generator that is a network itself: weights in, weights out. See docs/learned.md."""
+"""Generators that are learned by gradient: weights in, weights out. See docs/learned.md."""
 
 CELLS = {
     "parents": "new parents",
@@ -9,3 +9,9 @@ CELLS = {
 }
 """What of the block a training has not seen: the judged networks; or all networks and photographs of a
 concept or of both. Networks of other concepts may have been trained on such photographs."""
+
+DESIGNS = {
+    "hypernetwork": "a network that reads filters as tokens and writes filters",
+    "probes": "the closed form, with images that are learned",
+}
+"""What is learned; each is made in `studies.learned.design`."""

@@ -10,7 +10,7 @@ parents' answers to the probes, shrunk towards the heads that the queries mix.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 
 from kernelgan import models, refit
-from kernelgan.types import Array, Key, Params
+from kernelgan.types import Key, Params
 
 _LEAST = 1e-6  # of a variance
 _PLACES = 8  # of each probe, that the second layer's scale is measured at
@@ -79,6 +79,46 @@ class Parent(NamedTuple):
     answer: jax.Array
     loudness: jax.Array
     described: tuple[jax.Array, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypernetwork:
+    """A `studies.learned.design.Design`.
+
+    Attributes:
+      network: the parents' module.
+      count: probes.
+      size: of the hypernetwork.
+      pairs: see `studies.learned.design.Design`.
+      rate: see there.
+    """
+
+    network: models.ConvNet
+    count: int
+    size: Size = Size()
+    pairs: int = 16
+    rate: float = 5e-4
+
+    def look(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The fields of `Probes`."""
+        return tuple(map(np.asarray, look(self.network, images)))
+
+    def describe(self, params: Params, seen: tuple[Any, ...]) -> Parent:
+        """The network in canonical scale."""
+        return canonical(params, Probes(*seen), self.count)
+
+    def initialise(self, key: Key, like: Parent, seen: tuple[Any, ...]) -> Params:
+        """Drawn weights."""
+        del seen
+        return initialise(key, like, self.size)
+
+    def generate(self, weights: Params, parents: tuple[Parent, Parent], seen: tuple[Any, ...]) -> Params:
+        """See `generate`."""
+        return generate(weights, parents, Probes(*seen), self.count, self.size)
+
+    def for_use(self) -> Hypernetwork:
+        """The same."""
+        return self
 
 
 def look(network: models.ConvNet, images: np.ndarray) -> Probes:
@@ -383,33 +423,3 @@ def _fitted(
     weights = prior + centred.T @ jnp.linalg.solve(gram, left) / count
     slopes = weights.reshape(heads.shape) / scale[..., None]
     return slopes.reshape(prior.shape), centre - mean @ weights
-
-
-def lost(network: models.ConvNet, made: Params, parents: tuple[Params, Params], images: Array) -> jax.Array:
-    """What a network loses of its parents' logit differences, as a share of their variance, mean of both.
-
-    A share above 4 counts by its logarithm.
-
-    Args:
-      network: the parents' module.
-      made: with two logits for each concept.
-      parents: of two logits each.
-      images: as `models.ConvNet.lay_out` lays them out, and how many follows from the answers.
-    """
-    shares = []
-    for place, parent in enumerate(parents):
-        wanted = difference(network, parent, images)
-        given = difference(network, made, images, place)
-        share = jnp.mean(jnp.square(given - wanted)) / (wanted.var() + 1e-3)
-        shares.append(jnp.where(share > 4, 4 + jnp.log(jnp.maximum(share, 1) / 4), share))
-    return jnp.mean(jnp.stack(shares))
-
-
-def difference(network: models.ConvNet, params: Params, images: Array, concept: int = 0) -> jax.Array:
-    """A concept's logit difference ``(N,)`` on uint8 images."""
-    normalised = models.normalise_images(jnp.asarray(images))
-    last = refit.run_layers(params, models.layer_names(network.filters), network.lay_out(normalised))[-1]
-    maps = refit.batch_minor(last, len(images))
-    columns = slice(2 * concept, 2 * concept + 2)
-    dense = params["dense"]
-    return refit.difference({"kernel": dense["kernel"][:, columns], "bias": dense["bias"][columns]}, maps)

@@ -1,4 +1,4 @@
-"""Tests for studies.hypernetwork: order and scale of filters change nothing; what is learned, from what."""
+"""Tests for studies.learned: order and scale of filters change nothing; what is learned, from what."""
 
 import jax
 import jax.numpy as jnp
@@ -9,27 +9,30 @@ import synthetic_sources
 from kernelgan import config, models
 from kernelgan.data.images import Source
 from kernelgan.evaluation import features
+from kernelgan.generators import reduce
 from kernelgan.population import Training
 from kernelgan.types import UserError
-from studies.hypernetwork import CELLS, model, study, tasks
-from studies.hypernetwork import __main__ as command
+from studies.learned import CELLS, DESIGNS, hypernetwork, study, tasks
+from studies.learned import __main__ as command
+from studies.learned.design import of_name
+from studies.learned.loss import lost
 
-SIZE = model.Size(width=8, heads=2, blocks=1)
+SIZE = hypernetwork.Size(width=8, heads=2, blocks=1)
 COUNT = 24
 
 
 @pytest.fixture(scope="module")
 def looked_at(network, images):
-    return model.look(network, images[:COUNT])
+    return hypernetwork.look(network, images[:COUNT])
 
 
 @pytest.fixture(scope="module")
 def generated(network, make_parents, looked_at):
     """``generated(first, second)``: what the same untrained hypernetwork makes of two parents."""
-    canonical = jax.jit(lambda params: model.canonical(params, looked_at, COUNT))
+    canonical = jax.jit(lambda params: hypernetwork.canonical(params, looked_at, COUNT))
     one = jax.tree.map(lambda leaf: leaf[0], make_parents(1, seed=1))
-    weights = model.initialise(jax.random.key(0), canonical(one), SIZE)
-    make = jax.jit(lambda a, o: model.generate(weights, (a, o), looked_at, COUNT, SIZE))
+    weights = hypernetwork.initialise(jax.random.key(0), canonical(one), SIZE)
+    make = jax.jit(lambda a, o: hypernetwork.generate(weights, (a, o), looked_at, COUNT, SIZE))
     return lambda first, second: make(canonical(first), canonical(second))
 
 
@@ -96,7 +99,7 @@ def test_a_network_hangs_on_both_parents(generated, parents, make_parents):
 def test_heads_are_the_ridge_regression_that_is_shrunk_towards_the_mixed_ones():
     rng = np.random.default_rng(0)
     maps, heads, answers = (rng.normal(size=size) for size in ((3, 4, 20), (3, 4, 2), (20, 2)))
-    slopes, intercepts = model._fitted(*map(jnp.asarray, (maps, heads, answers)), 0.5)
+    slopes, intercepts = hypernetwork._fitted(*map(jnp.asarray, (maps, heads, answers)), 0.5)
     scale = np.sqrt(maps.var(axis=2).mean(axis=1))
     own = (maps / scale[:, None, None]).reshape(12, 20).T
     prior = (heads * scale[:, None, None]).reshape(12, 2)
@@ -108,18 +111,56 @@ def test_heads_are_the_ridge_regression_that_is_shrunk_towards_the_mixed_ones():
     np.testing.assert_allclose(given.mean(axis=0), answers.mean(axis=0), atol=1e-4)
 
 
-def test_the_loss_has_a_finite_gradient_also_of_dead_filters(network, looked_at, parents, images):
+@pytest.fixture(scope="module")
+def designs(network):
+    return {name: of_name(name, network, 64) for name in DESIGNS}
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_the_loss_has_a_finite_gradient_also_of_dead_filters(network, designs, name, parents, images):
     dead = {**parents[0], "conv1": {**parents[0]["conv1"], "bias": parents[0]["conv1"]["bias"] - 100}}
-    canonical = [model.canonical(params, looked_at, COUNT) for params in (dead, parents[1])]
-    weights = model.initialise(jax.random.key(0), canonical[0], SIZE)
+    design, shown = designs[name], np.resize(images, (64, *images.shape[1:]))
+    seen = design.look(shown)
+    known = tuple(design.describe(params, seen) for params in (dead, parents[1]))
+    weights = design.initialise(jax.random.key(0), known[0], seen)
 
     def loss(weights):
-        made = model.generate(weights, tuple(canonical), looked_at, COUNT, SIZE)
-        return model.lost(network, made, (dead, parents[1]), images[:16])
+        return lost(network, design.generate(weights, known, seen), (dead, parents[1]), images[:16])
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(weights)
     assert np.isfinite(value)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    leaves = jax.tree.leaves(gradient)
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert any(np.abs(leaf).max() > 0 for leaf in leaves)
+
+
+def test_the_gradient_of_learned_probes_is_the_slope_of_the_loss(network, designs, parents, images):
+    """Against differences; the choice of filters and the weights of errors are held by small steps."""
+    design, shown = designs["probes"], np.resize(images, (64, *images.shape[1:]))
+    weights = design.initialise(None, None, design.look(shown))
+
+    @jax.jit
+    def loss(weights):
+        return lost(network, design.generate(weights, parents, ()), parents, images[:16])
+
+    gradient = jax.grad(loss)(weights)["images"]
+    along = gradient / np.linalg.norm(gradient)
+    away = [loss({"images": weights["images"] + step * along}) for step in (-0.01, 0.01)]
+    assert (away[1] - away[0]) / 0.02 == pytest.approx(np.linalg.norm(gradient), rel=0.2)
+
+
+def test_learned_probes_begin_as_the_closed_form(network, designs, parents, images):
+    shown = np.resize(images, (64, *images.shape[1:]))
+    design = designs["probes"].for_use()
+    made = design.generate(design.initialise(None, None, design.look(shown)), parents, ())
+    stacked = [jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], parent) for parent in parents]
+    closed = reduce.compose_zoos(network, reduce.Config(images=64), stacked, shown)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y[0], rtol=1e-3, atol=1e-4), made, closed)
+
+
+def test_probes_that_are_no_whole_blocks_are_refused(designs, images):
+    with pytest.raises(UserError, match="10 probes; expected a multiple of 64"):
+        designs["probes"].look(images[:10])
 
 
 @pytest.mark.parametrize("flags", [["--steps=30"], ["--seeds=0"], ["--concepts=0"], ["--cells=parent"]])
@@ -232,7 +273,7 @@ def test_networks_are_known_by_the_order_of_their_concepts(part, monkeypatch, tm
     settings = config.parse(config.default("reduce"))
     for names in (("black", "red"), ("red", "black"), ("black", "red")):
         held_out = [(name, "cat") for name in names]
-        study.load(settings, part, held_out, 1, study.Training(probes=4), tmp_path)
+        study.load(settings, part, held_out, 1, study.Training(25, probes=4), tmp_path)
     assert trained == [
         ["black", "red", "green", "cat", "dog"],
         ["red", "black", "green", "cat", "dog"],

@@ -1,4 +1,4 @@
-"""Can a network generate networks from weights? `python -m studies.hypernetwork`.
+"""Can a generator be learned by gradient? `python -m studies.learned`.
 
 See docs/learned.md.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from kernelgan.stopping import outlast_readers
 from studies import command
-from studies.hypernetwork import CELLS
+from studies.learned import CELLS, DESIGNS
 
 
 def table(rows: dict[str, Any], cells: dict[str, str]) -> str:
@@ -35,13 +35,14 @@ def table(rows: dict[str, Any], cells: dict[str, str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m studies.hypernetwork", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m studies.learned", description=__doc__)
+    parser.add_argument("--design", choices=DESIGNS, default="hypernetwork", help="what is learned")
     parser.add_argument("--block", default="black,white:airplane,dog", help="held out (%(default)s)")
     parser.add_argument("--concepts", type=int, default=96, help="of a side, to learn from (%(default)s)")
     parser.add_argument("--cells", default="", help=f"some of {', '.join(CELLS)}; all")
-    parser.add_argument("--steps", type=int, default=1500, help="of training, a multiple of 25 (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1200, help="of training, a multiple of 25 (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each cell (%(default)s)")
-    parser.add_argument("--out", default="runs/hypernetwork.json", help="results (%(default)s)")
+    parser.add_argument("--out", default="runs/learned.json", help="results (%(default)s)")
     given = parser.parse_args(argv)
     return command.status(lambda: _work(given), "what was trained is kept, and the same command continues")
 
@@ -66,28 +67,31 @@ def _work(given: argparse.Namespace) -> None:
     from kernelgan.stages import CODE
 
     environment.configure("auto")
-    from studies.hypernetwork import model, study
+    from studies.learned import study
+    from studies.learned.design import of_name
 
     settings = config.parse(pair_matrix.get_config("photos"))
     environment.select_device(settings.device)
     part, held_out = study.read(settings, given.block)
-    size, training = model.Size(), study.Training(steps=given.steps)
+    training = study.Training(steps=given.steps)
     networks = out.with_name(f"{out.stem}_networks")
     block, digest = study.load(settings, part, held_out, given.concepts, training, networks)
+    network = models.network_of(block.networks)
+    design = of_name(given.design, network, training.probes)
     key = keys.StageKey(
         {
             "networks": digest,
-            "settings": keys.of_values([size, training, cells, given.seeds, held_out]),
-            "arithmetic": models.arithmetic(models.network_of(block.networks).form),
+            "settings": keys.of_values([given.design, design, training, cells, given.seeds, held_out]),
+            "arithmetic": models.arithmetic(network.form),
             "code": keys.of_source(
-                "studies.hypernetwork", "kernelgan.probes", "kernelgan.refit", *CODE["zoo"]
+                "studies.learned", "kernelgan.probes", "kernelgan.refit", "kernelgan.generators", *CODE["zoo"]
             ),
         }
     )
     saver = Stage(out.with_name(f"{out.stem}_state"), key, seconds=20.0)
-    trained, losses = study.train(block, cells, given.seeds, size, training, saver)
-    rows = study.evaluate(block, trained, cells, given.seeds, size, training)
-    said = {name: getattr(given, name) for name in ("block", "concepts", "steps", "seeds")}
+    trained, losses = study.train(block, design, cells, given.seeds, training, saver)
+    rows = study.evaluate(block, design, trained, cells, given.seeds, training)
+    said = {name: getattr(given, name) for name in ("design", "block", "concepts", "steps", "seeds")}
     command.write(out, {**said, "cells": cells, "losses": losses.round(4).tolist(), "rows": rows})
     print(f"{table(rows, CELLS)}\n{out}")
 

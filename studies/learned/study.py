@@ -1,4 +1,4 @@
-"""The study: trains hypernetworks on networks of many concepts, for each cell of what is new; judges them."""
+"""The study: trains generators on networks of many concepts, for each cell of what is new; judges them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from kernelgan.generators import base, reduce
 from kernelgan.progress import Progress
 from kernelgan.types import PairName, Params, Quadrant, UserError
 from studies import finished
-from studies.hypernetwork import model, tasks
+from studies.learned import tasks
+from studies.learned.design import Design
+from studies.learned.loss import lost
 
 FEW = 12  # concepts of a side that the cell "few" learns from
 PACE = 25  # steps of a call
@@ -39,17 +41,13 @@ class Training:
 
     Attributes:
       steps: a multiple of `PACE`.
-      pairs: of a step.
       images: of a step.
       probes: half photographs that show neither concept of the block, half noise.
-      rate: the highest, after a hundred steps; it falls by a cosine.
     """
 
-    steps: int = 1500
-    pairs: int = 16
+    steps: int
     images: int = 64
     probes: int = 128
-    rate: float = 5e-4
 
 
 class Block(NamedTuple):
@@ -132,7 +130,7 @@ def load(
       part: the images.
       held_out: the block's pairs.
       count: concepts of a side, see `tasks.concepts`.
-      training: of the hypernetworks.
+      training: of the generators.
       directory: where the networks are kept.
     """
     network = models.ConvNet(settings.model.filters, settings.model.kernel_size)
@@ -145,7 +143,7 @@ def load(
             "concepts": keys.of_arrays({f"{n:04d}": c.holds for n, c in enumerate(concepts)}),
             "settings": keys.of_values([zoo, network, [[c.side, c.name, c.models] for c in concepts]]),
             "arithmetic": stages.arithmetic(network, images.shape[1], losses.cross_entropy),
-            "code": keys.of_source("studies.hypernetwork.tasks", *stages.CODE["zoo"]),
+            "code": keys.of_source("studies.learned.tasks", *stages.CODE["zoo"]),
         }
     )
     stage = Stage(directory, key, seconds=20.0)
@@ -189,31 +187,27 @@ def learned_from(block: Block, cell: str) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(sides, axis=1).astype(np.int32), images.astype(np.int32)
 
 
-def program(network: models.ConvNet, size: model.Size, training: Training) -> engine.Program:
-    """The training of a hypernetwork.
+def program(network: models.ConvNet, design: Design, training: Training) -> engine.Program:
+    """The training of a generator: its rate rises for a hundred steps, then falls by a cosine.
 
-    A member is ``{"key", "pairs", "images"}``, what it draws from. Shared are ``networks``, the same as
-    `model.Parent` in ``parents``, ``images`` and ``probes``.
+    A member is ``{"key", "pairs", "images"}``, what it draws from. Shared are ``networks``, what the design
+    knows of them in ``parents`` and of the probes in ``probes``, and ``images``.
     """
     warm = min(100, training.steps // 4)
-    rates = optax.warmup_cosine_decay_schedule(0, training.rate, warm, training.steps, 0.02 * training.rate)
+    rates = optax.warmup_cosine_decay_schedule(0, design.rate, warm, training.steps, 0.02 * design.rate)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rates, weight_decay=1e-3))
 
-    def looked_at(shared: Any) -> model.Probes:  # noqa: ANN401
-        return model.Probes(*shared["probes"])
-
     def init(member: Any, shared: Any) -> Params:  # noqa: ANN401
-        like = jax.tree.map(lambda leaf: leaf[0], model.Parent(*shared["parents"]))
-        weights = model.initialise(jax.random.wrap_key_data(member["key"]), like, size)
+        like = jax.tree.map(lambda leaf: leaf[0], shared["parents"])
+        weights = design.initialise(jax.random.wrap_key_data(member["key"]), like, shared["probes"])
         return {"weights": weights, "moments": optimizer.init(weights)}
 
     def advance(state: Params, member: Any, shared: Any, call: jax.Array) -> Any:  # noqa: ANN401
         key = jax.random.fold_in(jax.random.wrap_key_data(member["key"]), 1)
-        seen = looked_at(shared)
 
         def step(state: Params, number: jax.Array) -> tuple[Params, dict[str, jax.Array]]:
             keys = jax.random.split(jax.random.fold_in(key, number))
-            drawn = jax.random.choice(keys[0], member["pairs"], (training.pairs,))
+            drawn = jax.random.choice(keys[0], member["pairs"], (design.pairs,))
             images = shared["images"][jax.random.choice(keys[1], member["images"], (training.images,))]
 
             def one(pair: jax.Array, weights: Params) -> jax.Array:
@@ -223,10 +217,8 @@ def program(network: models.ConvNet, size: model.Size, training: Training) -> en
                     )
                     return first, second
 
-                made = model.generate(
-                    weights, chosen(model.Parent(*shared["parents"])), seen, training.probes, size
-                )
-                return model.lost(network, made, chosen(shared["networks"]), images)
+                made = design.generate(weights, chosen(shared["parents"]), shared["probes"])
+                return lost(network, made, chosen(shared["networks"]), images)
 
             def loss(weights: Params) -> jax.Array:
                 return jnp.mean(lax.map(lambda pair: one(pair, weights), drawn))  # one solve at a time
@@ -244,28 +236,25 @@ def program(network: models.ConvNet, size: model.Size, training: Training) -> en
 
 
 def train(
-    block: Block, cells: list[str], seeds: int, size: model.Size, training: Training, saver: engine.Saver
+    block: Block, design: Design, cells: list[str], seeds: int, training: Training, saver: engine.Saver
 ) -> tuple[Params, np.ndarray]:
-    """Hypernetworks of all cells, several of each: weights with a leading axis, cell by cell, and losses."""
+    """Generators of all cells, several of each: weights with a leading axis, cell by cell, and losses."""
     members = [
         {"key": np.asarray(jax.random.key_data(jax.random.key(seed))), "pairs": pairs, "images": images}
         for pairs, images in (learned_from(block, cell) for cell in cells)
         for seed in range(seeds)
     ]
-    network = models.network_of(block.networks)
-    seen = model.look(network, block.probes)
-    parents = jax.jit(
-        lambda networks: lax.map(lambda params: model.canonical(params, seen, training.probes), networks)
-    )(block.networks)
+    seen = design.look(block.probes)
+    describe = jax.jit(lambda networks: lax.map(lambda params: design.describe(params, seen), networks))
     shared = {
         "networks": block.networks,
-        "parents": tuple(jax.device_get(parents)),
+        "parents": jax.device_get(describe(block.networks)),
         "images": block.part.source.train.images,
-        "probes": tuple(map(np.asarray, seen)),
+        "probes": seen,
     }
-    progress = Progress("hypernetwork")
+    progress = Progress("learned")
     found = engine.fit(
-        program(network, size, training),
+        program(models.network_of(block.networks), design, training),
         jax.tree.map(lambda *leaves: np.stack(leaves), *members),
         shared,
         calls=training.steps // PACE,
@@ -280,7 +269,7 @@ def train(
 
 
 def evaluate(
-    block: Block, trained: Params, cells: list[str], seeds: int, size: model.Size, training: Training
+    block: Block, design: Design, trained: Params, cells: list[str], seeds: int, training: Training
 ) -> dict[str, Any]:
     """All rows on the block's pairs, networks that nothing was learned from.
 
@@ -290,12 +279,10 @@ def evaluate(
     """
     network = models.network_of(block.networks)
     rows: dict[str, Any] = {}
-    seen = model.look(network, block.probes)
-    parents_of = jax.jit(jax.vmap(lambda params: model.canonical(params, seen, training.probes)))
+    using, seen = design.for_use(), design.look(block.probes)
+    described = jax.jit(lambda zoo: lax.map(lambda params: using.describe(params, seen), zoo))
     made_by = jax.jit(
-        jax.vmap(
-            lambda weights, a, o: model.generate(weights, (a, o), seen, training.probes, size), (None, 0, 0)
-        )
+        lambda weights, parents: lax.map(lambda pair: using.generate(weights, pair, seen), parents)
     )
     most = reduce.Config().images
     closed = {
@@ -306,11 +293,11 @@ def evaluate(
     for name in block.held_out:
         zoos = block.judged("attribute", name[0]), block.judged("object", name[1])
         parents = base.Parents(*zoos)
-        canonical = [parents_of(zoo) for zoo in zoos]
+        known = tuple(map(described, zoos))
         networks: dict[str, list[Params]] = {}
         for number, cell in enumerate(cells):
             own = [jax.tree.map(lambda leaf, m=number * seeds + s: leaf[m], trained) for s in range(seeds)]
-            networks[cell] = [made_by(weights, *canonical) for weights in own]
+            networks[cell] = [made_by(weights, known) for weights in own]
         for row, images in closed.items():
             generator = reduce.reducer(network, reduce.Config(images=len(images)), "S", "noise")
             made = base.generate(generator, {}, [parents], [images], [jax.random.key(0)], name=row)
