@@ -1,10 +1,13 @@
 """Tests for studies.learned: order and scale of filters change nothing; what is learned, from what."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import synthetic_sources
+from conftest import KilledError
 
 from kernelgan import config, models
 from kernelgan.data.images import Source
@@ -134,19 +137,39 @@ def test_the_loss_has_a_finite_gradient_also_of_dead_filters(network, designs, n
     assert any(np.abs(leaf).max() > 0 for leaf in leaves)
 
 
-def test_the_gradient_of_learned_probes_is_the_slope_of_the_loss(network, designs, parents, images):
-    """Against differences; the choice of filters and the weights of errors are held by small steps."""
+def test_the_gradient_of_learned_probes_is_the_slope_of_the_loss(
+    network, designs, parents, images, monkeypatch
+):
+    """Against differences, in three directions; what is chosen, and the weights of errors, are held."""
     design, shown = designs["probes"], np.resize(images, (64, *images.shape[1:]))
-    weights = design.initialise(None, None, design.look(shown))
+    start, kept, left = jnp.asarray(design.look(shown)[0]), [], None
 
-    @jax.jit
-    def loss(weights):
-        return lost(network, design.generate(weights, parents, ()), parents, images[:16])
+    def held(function):
+        def call(*given):
+            if left is None:
+                kept.append(function(*given))
+            return kept[-1] if left is None else left.pop(0)
 
-    gradient = jax.grad(loss)(weights)["images"]
-    along = gradient / np.linalg.norm(gradient)
-    away = [loss({"images": weights["images"] + step * along}) for step in (-0.01, 0.01)]
-    assert (away[1] - away[0]) / 0.02 == pytest.approx(np.linalg.norm(gradient), rel=0.2)
+        return call
+
+    for name in ("select", "exchange", "_balanced", "_cost"):
+        monkeypatch.setattr(reduce, name, held(getattr(reduce, name)))
+
+    def loss(seen):
+        return lost(network, design.generate({"images": seen}, parents, ()), parents, images[:16])
+
+    loss(start)
+    left = list(kept)
+    gradient = np.asarray(jax.grad(loss)(start))
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        along = np.abs(gradient) * rng.choice([-1, 1], gradient.shape) + 0.5 * gradient
+        along /= np.linalg.norm(along)
+        away = []
+        for step in (-0.05, 0.05):
+            left = list(kept)
+            away.append(float(loss(start + step * along)))
+        assert (away[1] - away[0]) / 0.1 == pytest.approx(np.sum(gradient * along), rel=0.1)
 
 
 def test_learned_probes_begin_as_the_closed_form(network, designs, parents, images):
@@ -258,6 +281,69 @@ def test_a_training_draws_nothing_that_is_judged_or_new(part, concepts, cell, mo
         shown = getattr(train, f"{side}s")[concept][images]
         assert (shown == 1).any() if known[side] else (shown == 0).all()  # surely not
     assert ((train.attributes["black"][images] == 0) | (train.objects["cat"][images] == 0)).all()
+
+
+@pytest.fixture(scope="module")
+def block(part, concepts, make_parents):
+    """Of two attributes and two objects, with untrained networks."""
+    held_out = [(colour, thing) for colour in ("black", "red") for thing in ("cat", "dog")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "_FEWEST", 100)
+        concepts = tasks.concepts(part, held_out, count=1, own=6, other=1)
+    networks = make_parents(sum(concept.models for concept in concepts), seed=3)
+    networks = jax.tree.map(
+        lambda leaf: leaf + np.random.default_rng(4).normal(0, 0.1, leaf.shape).astype(np.float32), networks
+    )
+    return study.Block(part, held_out, concepts, networks, study.probes_of(part, held_out, 64))
+
+
+def test_probes_show_no_concept_of_the_block(part, block):
+    train = part.source.train
+    photographs, noise = np.split(block.probes, 2)
+    for image in photographs:
+        (number,) = np.flatnonzero((train.images == image).all(axis=(1, 2, 3)))
+        for pair in block.held_out:
+            assert train.attributes[pair[0]][number] == 0
+            assert train.objects[pair[1]][number] == 0
+    assert len(noise) == 32
+    with pytest.raises(UserError, match="photographs show no concept of the block; expected 5000"):
+        study.probes_of(part, block.held_out, 10_000)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_a_training_that_was_killed_goes_on_to_the_same_generators(
+    network, block, name, new_saver, monkeypatch
+):
+    monkeypatch.setattr(study, "PACE", 1)
+    design = of_name(name, network, 64)
+    if name == "hypernetwork":
+        design = dataclasses.replace(design, size=SIZE)
+    design = dataclasses.replace(design, pairs=1)
+    drawn, training = study.draws(block, ["both"], 1), study.Training(2, images=8)
+
+    def trained(saver):
+        return study.train(block, design, drawn, training, saver, ["both"])
+
+    whole = trained(new_saver())
+    saver = new_saver(killed_after=1)
+    with pytest.raises(KilledError):
+        trained(saver)
+    jax.tree.map(np.testing.assert_array_equal, trained(saver), whole)
+    assert whole["lost"].shape == (1, 2)
+    begun = study.train(block, design, drawn, dataclasses.replace(training, steps=1), new_saver(), ["both"])
+    gaps = jax.tree.map(lambda x, y: np.abs(x - y).max(), whole["weights"], begun["weights"])
+    assert max(jax.tree.leaves(gaps)) > 0
+
+
+def test_probes_that_have_learned_nothing_are_the_closed_form_s_row(network, block):
+    """The same rounds, patches and ridges."""
+    design = of_name("probes", network, 64)
+    images = design.look(block.probes)[0][None]
+    rows = study.evaluate(block, design, {"images": images}, ["both"], 1)
+    for pair, figures in rows["reduce, the same 64 images"].items():
+        np.testing.assert_allclose(rows["both"][pair]["correlation"], figures["correlation"], atol=2e-3)
+        np.testing.assert_allclose(rows["both"][pair]["worst"], figures["worst"], atol=5e-3)
+    assert {"reduce, 64 images that both may see", "reduce_noise, 64 images", "and_ensemble"} <= rows.keys()
 
 
 def test_networks_are_known_by_the_order_of_their_concepts(part, monkeypatch, tmp_path):

@@ -94,7 +94,7 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
       rounds: of alternating least squares; 0 leaves the candidates as they are.
     """
     candidates, filters = windows.shape[1], len(chosen)
-    spread = lax.stop_gradient(maps_of(windows).std(axis=2).mean(axis=1))
+    spread = maps_of(lax.stop_gradient(windows)).std(axis=2).mean(axis=1)  # has no derivative at 0
     scale = jnp.where(spread > 0, 1 / jnp.where(spread > 0, spread, 1), 0)
     start = jnp.zeros((filters, candidates)).at[jnp.arange(filters), chosen].set(1)
     prior = (target.prior * spread[:, None, None])[chosen].reshape(-1, len(target.values))

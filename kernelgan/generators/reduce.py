@@ -215,14 +215,14 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
         windows = _windows(refit.batch_minor(inputs, group.difference.shape[1]), layer, reader)
         maps, candidates = mixing.maps_of(windows), windows.shape[1]
         found = refit.moments(maps.reshape(-1, maps.shape[-1]), reader.values, candidates, reader.ridge)
+        # Where this is differentiated, weights and choices are constants: roots have no derivative at 0.
         weights = lax.stop_gradient(_balanced(important[number], found.variance, concepts))
         target = mixing.Target(reader.values, weights, reader.weights, reader.ridge)
         chosen = select(found, weights, candidates, filters)
         if not last:
             chosen = exchange(found, weights, candidates, chosen)
             picked = mixing.mix(windows, chosen, target, 0)
-            cost = lax.stop_gradient(_cost(group, number, inputs, layer, picked, weights))
-            target = target._replace(weights=weights * cost)
+            target = target._replace(weights=weights * _cost(group, number, inputs, layer, picked, weights))
             chosen = exchange(found, target.weights, candidates, chosen)
         mixed = mixing.mix(windows, chosen, target, config.rounds)
         made[name] = _mixture(layer, mixed)
@@ -251,6 +251,7 @@ def _cost(
     The next layer of each parent is exchanged for its fit; the share of the logit differences' variance that
     is lost thereby is divided by the concept's weighted error, 0 where nothing is lost.
     """
+    group, inputs, layer, mixed = lax.stop_gradient((group, inputs, layer, mixed))
     concepts, count = group.difference.shape
     maps = refit.run_layer(_mixture(layer, mixed), inputs)
     following, parents = _following(group, number, mixed), len(group.params)

@@ -14,4 +14,4 @@ DESIGNS = {
     "hypernetwork": "a network that reads filters as tokens and writes filters",
     "probes": "the closed form, with images that are learned",
 }
-"""What is learned; each is made in `studies.learned.design`."""
+"""What is learned, by name; `studies.learned.design.of_name` makes it."""

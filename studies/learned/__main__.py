@@ -6,6 +6,7 @@ See docs/learned.md.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -36,13 +37,14 @@ def table(rows: dict[str, Any], cells: dict[str, str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit status."""
     parser = argparse.ArgumentParser(prog="python -m studies.learned", description=__doc__)
-    parser.add_argument("--design", choices=DESIGNS, default="hypernetwork", help="what is learned")
+    known = "; ".join(f"{name}, {what}" for name, what in DESIGNS.items())
+    parser.add_argument("--design", choices=DESIGNS, default="probes", help=f"{known} (%(default)s)")
     parser.add_argument("--block", default="black,white:airplane,dog", help="held out (%(default)s)")
     parser.add_argument("--concepts", type=int, default=96, help="of a side, to learn from (%(default)s)")
     parser.add_argument("--cells", default="", help=f"some of {', '.join(CELLS)}; all")
     parser.add_argument("--steps", type=int, default=1200, help="of training, a multiple of 25 (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each cell (%(default)s)")
-    parser.add_argument("--out", default="runs/learned.json", help="results (%(default)s)")
+    parser.add_argument("--out", default="", help="results (runs/learned_DESIGN.json)")
     given = parser.parse_args(argv)
     return command.status(lambda: _work(given), "what was trained is kept, and the same command continues")
 
@@ -55,11 +57,12 @@ def _work(given: argparse.Namespace) -> None:
             f"--steps={given.steps} --seeds={given.seeds} --concepts={given.concepts}; expected steps that "
             "are a multiple of 25, a seed or more, and a concept or more."
         )
-    cells = [cell.strip() for cell in given.cells.split(",") if cell.strip()] or list(CELLS)
+    named = [cell.strip() for cell in given.cells.split(",") if cell.strip()]
+    cells = list(dict.fromkeys(named)) or list(CELLS)
     for cell in cells:
         if cell not in CELLS:
             raise UserError(f"--cells: there is no {cell}; expected some of {', '.join(CELLS)}.")
-    out = command.file(given.out)
+    out = command.file(given.out or f"runs/learned_{given.design}.json")
 
     from configs import pair_matrix
     from kernelgan import config, environment, keys, models
@@ -74,25 +77,35 @@ def _work(given: argparse.Namespace) -> None:
     environment.select_device(settings.device)
     part, held_out = study.read(settings, given.block)
     training = study.Training(steps=given.steps)
-    networks = out.with_name(f"{out.stem}_networks")
-    block, digest = study.load(settings, part, held_out, given.concepts, training, networks)
+    block, digest = study.load(
+        settings, part, held_out, given.concepts, training, out.with_name("learned_networks")
+    )
     network = models.network_of(block.networks)
     design = of_name(given.design, network, training.probes)
+    drawn = study.draws(block, cells, given.seeds)
     key = keys.StageKey(
         {
             "networks": digest,
-            "settings": keys.of_values([given.design, design, training, cells, given.seeds, held_out]),
+            "images": keys.of_arrays({"train": part.source.train.images}),
+            "draws": keys.of_arrays({"probes": block.probes, **drawn}),
+            "settings": keys.of_values([design, training]),
             "arithmetic": models.arithmetic(network.form),
             "code": keys.of_source(
-                "studies.learned", "kernelgan.probes", "kernelgan.refit", "kernelgan.generators", *CODE["zoo"]
+                "studies.learned.study", "studies.learned.loss", "kernelgan.refit", *design.code, *CODE["zoo"]
             ),
         }
     )
-    saver = Stage(out.with_name(f"{out.stem}_state"), key, seconds=20.0)
-    trained, losses = study.train(block, design, cells, given.seeds, training, saver)
-    rows = study.evaluate(block, design, trained, cells, given.seeds, training)
+    stage = Stage(out.with_name(f"{out.stem}_state"), key, seconds=20.0)
+    found = stage.result()
+    if found is None:
+        names = [f"{cell}, seed {seed}" for cell in cells for seed in range(given.seeds)]
+        found = study.train(block, design, drawn, training, stage, names)
+        stage.finish(found)
+    rows = study.evaluate(block, design, found["weights"], cells, given.seeds)
     said = {name: getattr(given, name) for name in ("design", "block", "concepts", "steps", "seeds")}
-    command.write(out, {**said, "cells": cells, "losses": losses.round(4).tolist(), "rows": rows})
+    how = {name: getattr(design, name) for name in ("pairs", "rate")} | dataclasses.asdict(training)
+    losses = {"losses": found["lost"].round(4).tolist()}
+    command.write(out, {**said, **how, "cells": cells, **losses, "rows": rows})
     print(f"{table(rows, CELLS)}\n{out}")
 
 

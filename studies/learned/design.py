@@ -8,6 +8,7 @@ import numpy as np
 
 from kernelgan import models
 from kernelgan.types import Key, Params
+from studies.learned import hypernetwork, learned_probes
 
 
 class Design(Protocol):
@@ -15,7 +16,9 @@ class Design(Protocol):
 
     Attributes:
       pairs: of parents in a step of its training.
-      rate: the highest of its training.
+      rate: of learning, at its highest.
+      decay: of weights.
+      code: modules that it is written in.
     """
 
     @property
@@ -23,6 +26,12 @@ class Design(Protocol):
 
     @property
     def rate(self) -> float: ...  # noqa: D102
+
+    @property
+    def decay(self) -> float: ...  # noqa: D102
+
+    @property
+    def code(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def look(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """What all trainings know of the probes, uint8 ``(N, H, W, C)``."""
@@ -40,6 +49,10 @@ class Design(Protocol):
         """One network with two logits for each concept, of what it knows of both parents."""
         ...
 
+    def bounded(self, weights: Params) -> Params:
+        """The nearest weights that may be; asked after every step."""
+        ...
+
     def for_use(self) -> Design:
         """As it makes networks once it has learned."""
         ...
@@ -47,10 +60,8 @@ class Design(Protocol):
 
 def of_name(name: str, network: models.ConvNet, probes: int) -> Design:
     """A design of `studies.learned.DESIGNS` for these networks, with so many probes."""
-    from studies.learned import hypernetwork, learned_probes
-
     made: dict[str, Design] = {
         "hypernetwork": hypernetwork.Hypernetwork(network, probes),
-        "probes": learned_probes.LearnedProbes(network, probes),
+        "probes": learned_probes.LearnedProbes(network),
     }
     return made[name]

@@ -10,7 +10,7 @@ parents' answers to the probes, shrunk towards the heads that the queries mix.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +89,7 @@ class Hypernetwork:
       network: the parents' module.
       count: probes.
       size: of the hypernetwork.
-      pairs: see `studies.learned.design.Design`.
-      rate: see there.
+      pairs: see `studies.learned.design.Design`, also of the rest.
     """
 
     network: models.ConvNet
@@ -98,6 +97,8 @@ class Hypernetwork:
     size: Size = Size()
     pairs: int = 16
     rate: float = 5e-4
+    decay: float = 1e-3
+    code: ClassVar[tuple[str, ...]] = ("studies.learned.hypernetwork",)
 
     def look(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """The fields of `Probes`."""
@@ -115,6 +116,10 @@ class Hypernetwork:
     def generate(self, weights: Params, parents: tuple[Parent, Parent], seen: tuple[Any, ...]) -> Params:
         """See `generate`."""
         return generate(weights, parents, Probes(*seen), self.count, self.size)
+
+    def bounded(self, weights: Params) -> Params:
+        """The same."""
+        return weights
 
     def for_use(self) -> Hypernetwork:
         """The same."""
@@ -365,11 +370,11 @@ def _written(
     rows = sum(
         jnp.einsum(
             "fs,gh,fhq->gsq",
-            through[side_ * filters : (side_ + 1) * filters],
-            coefficients[:, side_ * following : (side_ + 1) * following],
+            through[place * filters : (place + 1) * filters],
+            coefficients[:, place * following : (place + 1) * following],
             parent.second,
         )
-        for side_, parent in enumerate(parents)
+        for place, parent in enumerate(parents)
     )
     rows = (rows + added[1][:, None, :-1]).reshape(following, -1)
     bias = coefficients @ jnp.concatenate([parent.second_bias for parent in parents]) + added[1][:, -1]
@@ -383,8 +388,8 @@ def _written(
     mixed = _coefficients(mix["head"], old[1], new[1])
     heads = jnp.stack(
         [
-            mixed[side_ * following : (side_ + 1) * following].T @ (parent.head / parent.loudness)
-            for side_, parent in enumerate(parents)
+            mixed[place * following : (place + 1) * following].T @ (parent.head / parent.loudness)
+            for place, parent in enumerate(parents)
         ],
         axis=-1,
     )

@@ -1,14 +1,14 @@
 """The closed form with learned images: `reduce` is differentiated, and what it looks at is trained.
 
-The images begin as the probes. No gradient goes through the choice of filters, nor through the weights of
-errors; it goes through the least squares of all layers and through the mixing of filters. What is learned is
-used on parents that it never met.
+The images begin as the block's probes. No gradient goes through the choice of filters, nor through the
+weights of errors; it goes through the least squares of all layers and through the mixing of filters. What is
+learned is used on parents that it never met.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,20 +24,29 @@ class LearnedProbes:
 
     Attributes:
       network: the parents' module.
-      count: images.
       pairs: see `studies.learned.design.Design`.
       rate: of images from -1 to 1.
-      rounds: of mixing: one while it learns, which takes half the time; then as many as `reduce` has.
+      decay: none, of images.
+      rounds: of mixing: one in training, which halves its time; `for_use` has as many as `reduce`.
     """
 
     network: models.ConvNet
-    count: int
     pairs: int = 4
     rate: float = 0.01
+    decay: float = 0.0
     rounds: int = 1
+    code: ClassVar[tuple[str, ...]] = (
+        "studies.learned.learned_probes",
+        "kernelgan.generators.reduce",
+        "kernelgan.generators.mixing",
+    )
 
     def look(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The images that are begun with, float32 from -1 to 1."""
+        """The images that are begun with, float32 from -1 to 1.
+
+        Raises:
+          UserError: they are no whole blocks.
+        """
         if len(images) % reduce.BLOCK:
             raise UserError(f"{len(images)} probes; expected a multiple of {reduce.BLOCK}.")
         return (np.asarray(models.normalise_images(jnp.asarray(images))),)
@@ -55,9 +64,15 @@ class LearnedProbes:
     def generate(self, weights: Params, parents: tuple[Params, Params], seen: tuple[Any, ...]) -> Params:
         """`reduce` with the learned images."""
         del seen
-        laid_out = self.network.lay_out(jnp.clip(weights["images"], -1, 1))
-        group = reduce.unite(self.network, list(parents), len(parents), laid_out, self.count)
-        return reduce.reduce(self.network, reduce.Config(images=self.count, rounds=self.rounds), group)
+        images = weights["images"]
+        group = reduce.unite(
+            self.network, list(parents), len(parents), self.network.lay_out(images), len(images)
+        )
+        return reduce.reduce(self.network, reduce.Config(rounds=self.rounds), group)
+
+    def bounded(self, weights: Params) -> Params:
+        """Images from -1 to 1."""
+        return {"images": jnp.clip(weights["images"], -1, 1)}
 
     def for_use(self) -> LearnedProbes:
         """With all rounds."""

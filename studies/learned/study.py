@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,8 +112,14 @@ def probes_of(part: quadrants.Partition, held_out: list[PairName], count: int) -
     )
     chosen = rng.permutation(np.flatnonzero(neither))[: count // 2]
     leakage.check_behind(part, "the probes", held_out, {"the probes": chosen})
-    shown = part.source.train.images
-    return np.concatenate([shown[chosen], probes.noise(count // 2, size=shown.shape[1])])
+    if len(chosen) < count // 2:
+        raise UserError(f"{len(chosen)} photographs show no concept of the block; expected {count // 2}.")
+    return _with_noise(part.source.train.images, chosen)
+
+
+def _with_noise(photographs: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Some photographs, and as many images of noise."""
+    return np.concatenate([photographs[chosen], probes.noise(len(chosen), size=photographs.shape[1])])
 
 
 def load(
@@ -195,7 +202,7 @@ def program(network: models.ConvNet, design: Design, training: Training) -> engi
     """
     warm = min(100, training.steps // 4)
     rates = optax.warmup_cosine_decay_schedule(0, design.rate, warm, training.steps, 0.02 * design.rate)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rates, weight_decay=1e-3))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rates, weight_decay=design.decay))
 
     def init(member: Any, shared: Any) -> Params:  # noqa: ANN401
         like = jax.tree.map(lambda leaf: leaf[0], shared["parents"])
@@ -206,9 +213,9 @@ def program(network: models.ConvNet, design: Design, training: Training) -> engi
         key = jax.random.fold_in(jax.random.wrap_key_data(member["key"]), 1)
 
         def step(state: Params, number: jax.Array) -> tuple[Params, dict[str, jax.Array]]:
-            keys = jax.random.split(jax.random.fold_in(key, number))
-            drawn = jax.random.choice(keys[0], member["pairs"], (design.pairs,))
-            images = shared["images"][jax.random.choice(keys[1], member["images"], (training.images,))]
+            first, second = jax.random.split(jax.random.fold_in(key, number))
+            drawn = jax.random.choice(first, member["pairs"], (design.pairs,))
+            images = shared["images"][jax.random.choice(second, member["images"], (training.images,))]
 
             def one(pair: jax.Array, weights: Params) -> jax.Array:
                 def chosen(stacked: Any) -> tuple[Any, Any]:  # noqa: ANN401
@@ -225,9 +232,8 @@ def program(network: models.ConvNet, design: Design, training: Training) -> engi
 
             value, gradient = jax.value_and_grad(loss)(state["weights"])
             updates, moments = optimizer.update(gradient, state["moments"], state["weights"])
-            return {"weights": optax.apply_updates(state["weights"], updates), "moments": moments}, {
-                "lost": value
-            }
+            weights = design.bounded(optax.apply_updates(state["weights"], updates))
+            return {"weights": weights, "moments": moments}, {"lost": value}
 
         state, terms = lax.scan(step, state, call * PACE + jnp.arange(PACE))
         return state, jax.tree.map(jnp.mean, terms)
@@ -235,15 +241,32 @@ def program(network: models.ConvNet, design: Design, training: Training) -> engi
     return engine.Program(init, advance, lambda state: state["weights"])
 
 
-def train(
-    block: Block, design: Design, cells: list[str], seeds: int, training: Training, saver: engine.Saver
-) -> tuple[Params, np.ndarray]:
-    """Generators of all cells, several of each: weights with a leading axis, cell by cell, and losses."""
+def draws(block: Block, cells: Sequence[str], seeds: int) -> Params:
+    """What every training draws from, cell by cell, several trainings of each; see `program`."""
     members = [
         {"key": np.asarray(jax.random.key_data(jax.random.key(seed))), "pairs": pairs, "images": images}
         for pairs, images in (learned_from(block, cell) for cell in cells)
         for seed in range(seeds)
     ]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *members)
+
+
+def train(
+    block: Block, design: Design, drawn: Params, training: Training, saver: engine.Saver, names: Sequence[str]
+) -> Params:
+    """Trains generators.
+
+    Args:
+      block: what is learned from.
+      design: of the generators.
+      drawn: from `draws`.
+      training: how.
+      saver: keeps the state.
+      names: of the trainings, for messages.
+
+    Returns:
+      ``weights`` with a leading axis, training by training, and ``lost`` by call.
+    """
     seen = design.look(block.probes)
     describe = jax.jit(lambda networks: lax.map(lambda params: design.describe(params, seen), networks))
     shared = {
@@ -255,54 +278,71 @@ def train(
     progress = Progress("learned")
     found = engine.fit(
         program(models.network_of(block.networks), design, training),
-        jax.tree.map(lambda *leaves: np.stack(leaves), *members),
+        drawn,
         shared,
         calls=training.steps // PACE,
         pace=PACE,
-        names=lambda member: f"the training of {cells[member // seeds]}, seed {member % seeds}",
+        names=lambda member: f"the training of {names[member]}",
         unit="call",
         saver=saver,
         progress=progress,
     )
     progress.close("done")
-    return found[0], found[1]["lost"]
+    return {"weights": found[0], "lost": found[1]["lost"]}
 
 
-def evaluate(
-    block: Block, design: Design, trained: Params, cells: list[str], seeds: int, training: Training
-) -> dict[str, Any]:
+def shown(block: Block, cell: str, count: int) -> np.ndarray:
+    """Photographs that a cell's training may draw, and as many images of noise: what it could remember."""
+    return _with_noise(block.part.source.train.images, learned_from(block, cell)[1][: count // 2])
+
+
+def evaluate(block: Block, design: Design, weights: Params, cells: Sequence[str], seeds: int) -> Params:
     """All rows on the block's pairs, networks that nothing was learned from.
+
+    Args:
+      block: what is judged.
+      design: of the generators.
+      weights: of each, see `train`.
+      cells: of the trainings.
+      seeds: trainings of each.
 
     Returns:
       By row, pair and figure ("worst", "correlation"), a number for each network, several seeds one after the
-      other.
+      other. A row of `reduce` looks at the probes, at noise, or at what the training of a cell
+      could remember: the null of what is learned.
     """
     network = models.network_of(block.networks)
-    rows: dict[str, Any] = {}
     using, seen = design.for_use(), design.look(block.probes)
     described = jax.jit(lambda zoo: lax.map(lambda params: using.describe(params, seen), zoo))
     made_by = jax.jit(
         lambda weights, parents: lax.map(lambda pair: using.generate(weights, pair, seen), parents)
     )
-    most = reduce.Config().images
-    closed = {
-        f"reduce, the same {training.probes} images": block.probes,
-        f"reduce_noise, {training.probes} images": probes.noise(training.probes, size=block.probes.shape[1]),
-        f"reduce_noise, {most:,} images": probes.noise(most, size=block.probes.shape[1]),
+    reduced = jax.jit(
+        lambda zoos, images: reduce.compose_zoos(
+            network, reduce.Config(), [jax.tree.map(jnp.asarray, zoo) for zoo in zoos], images
+        )
+    )
+    few, most, side = len(block.probes), reduce.Config().images, block.probes.shape[1]
+    closed = {f"reduce, the same {few} images": block.probes}
+    closed |= {f"reduce_noise, {count:,} images": probes.noise(count, size=side) for count in (few, most)}
+    closed |= {
+        f"reduce, {count:,} images that {cell} may see": shown(block, cell, count)
+        for cell in cells
+        for count in (few, most)
     }
-    for name in block.held_out:
+    rows: dict[str, Any] = {}
+    progress = Progress("evaluate")
+    for number, name in enumerate(block.held_out):
+        progress(number, len(block.held_out), {})
         zoos = block.judged("attribute", name[0]), block.judged("object", name[1])
-        parents = base.Parents(*zoos)
         known = tuple(map(described, zoos))
         networks: dict[str, list[Params]] = {}
-        for number, cell in enumerate(cells):
-            own = [jax.tree.map(lambda leaf, m=number * seeds + s: leaf[m], trained) for s in range(seeds)]
-            networks[cell] = [made_by(weights, known) for weights in own]
-        for row, images in closed.items():
-            generator = reduce.reducer(network, reduce.Config(images=len(images)), "S", "noise")
-            made = base.generate(generator, {}, [parents], [images], [jax.random.key(0)], name=row)
-            networks[row] = [made[0][""]]
+        for place, cell in enumerate(cells):
+            own = (jax.tree.map(lambda leaf, m=place * seeds + s: leaf[m], weights) for s in range(seeds))
+            networks[cell] = [made_by(one, known) for one in own]
+        networks |= {row: [reduced(zoos, images)] for row, images in closed.items()}
         split = quadrants.split(block.part, *name)
-        for row, figures in finished.figures(block.part, split, parents, networks).items():
+        for row, figures in finished.figures(block.part, split, base.Parents(*zoos), networks).items():
             rows.setdefault(row, {})[" ".join(name)] = figures
+    progress.close("done")
     return rows
