@@ -296,7 +296,14 @@ def shown(block: Block, cell: str, count: int) -> np.ndarray:
     return _with_noise(block.part.source.train.images, learned_from(block, cell)[1][: count // 2])
 
 
-def evaluate(block: Block, design: Design, weights: Params, cells: Sequence[str], seeds: int) -> Params:
+def evaluate(
+    block: Block,
+    design: Design,
+    weights: Params,
+    cells: Sequence[str],
+    seeds: int,
+    most: int = reduce.Config().images,
+) -> Params:
     """All rows on the block's pairs, networks that nothing was learned from.
 
     Args:
@@ -305,6 +312,7 @@ def evaluate(block: Block, design: Design, weights: Params, cells: Sequence[str]
       weights: of each, see `train`.
       cells: of the trainings.
       seeds: trainings of each.
+      most: images that `reduce` looks at, beside as many as there are probes.
 
     Returns:
       By row, pair and figure ("worst", "correlation"), a number for each network, several seeds one after the
@@ -322,7 +330,7 @@ def evaluate(block: Block, design: Design, weights: Params, cells: Sequence[str]
             network, reduce.Config(), [jax.tree.map(jnp.asarray, zoo) for zoo in zoos], images
         )
     )
-    few, most, side = len(block.probes), reduce.Config().images, block.probes.shape[1]
+    few, side = len(block.probes), block.probes.shape[1]
     closed = {f"reduce, the same {few} images": block.probes}
     closed |= {f"reduce_noise, {count:,} images": probes.noise(count, size=side) for count in (few, most)}
     closed |= {
