@@ -219,6 +219,7 @@ def _measured(
         methods={
             name: _exportable(method, directory / f"{name}.safetensors") for name, method in rows.items()
         },
+        at_once=max(1, environment.cores() // len(plan.pairs)),
     )
     digests = workdir_lib.read_networks(of.stages.workdir).get(pair.split.name, {})
     for name, row in record["methods"].items():
@@ -389,7 +390,7 @@ def _measurement_key(
 def _evaluation_settings(of: Run, plan: Plan) -> measurement.Settings:
     from kernelgan.evaluation import features, measurement
 
-    calls = min(environment.cores(), len(plan.pairs))  # see `evaluation_pairs.evaluate_pairs`
+    calls = environment.cores()  # pairs or methods at a time
     fitting = features.networks_at_once(of.network, plan.source.test.images, calls=calls)
     return measurement.Settings(
         **fields.plain(of.settings.evaluate),

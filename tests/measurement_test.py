@@ -51,7 +51,7 @@ def measure(context, pictures):
 
 @pytest.fixture(scope="module")
 def evaluate(context, pictures):
-    def run(directory, progress=lambda done: None, context=context, methods=ROWS):
+    def run(directory, progress=lambda done: None, context=context, methods=ROWS, at_once=1):
         return pairs.evaluate_pair(
             context,
             pictures,
@@ -61,6 +61,7 @@ def evaluate(context, pictures):
             keys=lambda name: keys.StageKey({"method": name}),
             progress=progress,
             methods=methods,
+            at_once=at_once,
         )
 
     return run
@@ -372,6 +373,18 @@ def test_a_pair_s_tests_are_of_its_means(pair):
     for rival, test in tests["cyclegan_a2b"].items():
         means = [arrays[f"worst/{name}"].mean() for name in ("cyclegan_a2b", rival)]
         assert test["difference"]["mean"] == pytest.approx(means[0] - means[1])
+
+
+def test_methods_measured_at_the_same_time_are_measured_as_one_after_another(evaluate, tmp_path):
+    names = (baselines.YARDSTICK, "average", "random", "object_only", "pixels", "attribute_only")
+    rows, seen = {name: ROWS[name] for name in names}, []
+    together = evaluate(tmp_path / "together", seen.append, methods=rows, at_once=3)
+    alone = evaluate(tmp_path / "alone", methods=rows)
+    assert seen == list(range(1, len(names) + 1))
+    assert list(together[0]["methods"]) == list(names)
+    assert json.dumps(together[0]) == json.dumps(alone[0])
+    assert "novelty" in together[0]["methods"]["average"]  # though the parents come last
+    jax.tree.map(np.testing.assert_array_equal, together[1], alone[1])
 
 
 def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypatch):

@@ -30,15 +30,25 @@ _Result = TypeVar("_Result")
 
 
 def on_all_cores(
-    work: Callable[[_Item], _Result], items: Iterable[_Item], *, stop: Callable[[], None] = lambda: None
+    work: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    *,
+    stop: Callable[[], None] = lambda: None,
+    at_once: int | None = None,
 ) -> list[_Result]:
-    """``work(item)`` of each in a thread, as many at a time as there are cores, with one BLAS thread each.
+    """``work(item)`` of each in a thread, with one BLAS thread each.
 
     What an item gives must not depend on the others; then the results do not depend on the number of cores.
-    At the first error no other item is begun, ``stop`` is called, and the error is raised when those that are
-    under way have ended.
+
+    Args:
+      work: what is done.
+      items: with what.
+      stop: called at the first error; no other item is begun, and the error is raised when those that are
+        under way have ended.
+      at_once: items at a time; None for as many as there are cores.
     """
-    with _blas().limit(limits=1), futures.ThreadPoolExecutor(environment.cores()) as pool:
+    threads = at_once or environment.cores()
+    with _blas().limit(limits=1), futures.ThreadPoolExecutor(threads) as pool:
         started = [pool.submit(work, item) for item in items]
         try:
             return [one.result() for one in started]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -83,6 +84,7 @@ def evaluate_pair(
     keys: Callable[[str], StageKey],
     progress: Callable[[int], None],
     methods: Mapping[str, Method],
+    at_once: int = 1,
 ) -> tuple[Record, Arrays]:
     """Measures every method on one pair.
 
@@ -94,20 +96,41 @@ def evaluate_pair(
       directory: each method's measurements are kept here, and used by a resumed run.
       keys: what a method of this name and its measurements are made from.
       progress: called with the number of methods done.
-      methods: the table; the parents come first, for the novelty of others is taken against them.
+      methods: the table; the parents are measured first, for the novelty of others is taken against them.
+      at_once: methods that are measured at a time; what is measured does not depend on it.
 
     Returns:
       ``{"methods": ..., "tests": ..., "null_test": ..., "binding": ...}`` as `results` describes them, and
       the pair's arrays for figures and for `comparison.overall`.
     """
+    from kernelgan.evaluation import loops  # numba takes a while to import
+
+    parents: dict[str, Arrays] = {}
+    pair, lock, done = (
+        _Pair(context, images, quadrant, settings, parents),
+        threading.Lock(),
+        itertools.count(1),
+    )
+
+    def measured(name: str) -> tuple[Record, Arrays] | None:
+        work = functools.partial(pair.measure, methods[name])
+        found = kept(directory / f"{name}.npz", keys(name), work)
+        with lock:
+            progress(next(done))
+        return found
+
+    first = [name for name, method in methods.items() if method.kind == "parent"]
+    found = {name: measured(name) for name in first}
+    parents |= {name: made[1] for name, made in found.items() if made is not None}
+    others = [name for name in methods if name not in found]
+    if at_once > 1:
+        pair.work_out()
+    found |= dict(zip(others, loops.on_all_cores(measured, others, at_once=at_once), strict=True))
     records: dict[str, Record] = {}
     outcomes: dict[str, Arrays] = {}
-    pair = _Pair(context, images, quadrant, settings, outcomes)
-    for done, (name, method) in enumerate(methods.items(), start=1):
-        found = kept(directory / f"{name}.npz", keys(name), functools.partial(pair.measure, method))
-        if found is not None:
-            records[name], outcomes[name] = found
-        progress(done)
+    for name in methods:
+        if (made := found[name]) is not None:
+            records[name], outcomes[name] = made
     for name, share in measurement.recovered(records).items():
         records[name]["recovered"] = share
     merit = measurement.merit_of(next(iter(records.values())))
@@ -136,7 +159,7 @@ class _Pair:
 
     Attributes:
       context: see `evaluate_pair`, as are the next three.
-      outcomes: the arrays of the methods that are measured, the parents' among them.
+      outcomes: the arrays of the parents, once they are measured.
       answered: what parents answer, by `features.identity`: ensembles ask again.
     """
 
@@ -166,6 +189,12 @@ class _Pair:
             return parentage.parentage((self.context.attribute, self.context.objects), rivals, self.quadrant)
         except ValueError:
             return None
+
+    def work_out(self) -> None:
+        """Works out what several methods need, before they are measured at the same time."""
+        _ = self.weights, self.seen
+        if all(name in self.outcomes for name in baselines.PARENTS):
+            _ = self.parentage
 
     def measure(self, method: Method) -> tuple[Record, Arrays] | None:
         """A method's measurements, with its novelty where that is defined; the parents have none.
