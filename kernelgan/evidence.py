@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _SHOWN_KERNELS = 4
 _WITHOUT_STAGE = ("null", "merge")
+_METHODS = 4  # of a pair at a time, at most: their networks are in memory together
 """Kinds of methods whose networks are made as they are measured."""
 KEPT = 16
 """Most networks of such a method that are kept for export."""
@@ -219,7 +220,7 @@ def _measured(
         methods={
             name: _exportable(method, directory / f"{name}.safetensors") for name, method in rows.items()
         },
-        at_once=max(1, environment.cores() // len(plan.pairs)),
+        at_once=_methods_at_once(plan),
     )
     digests = workdir_lib.read_networks(of.stages.workdir).get(pair.split.name, {})
     for name, row in record["methods"].items():
@@ -387,10 +388,15 @@ def _measurement_key(
     )
 
 
+def _methods_at_once(plan: Plan) -> int:
+    """Of a pair: of one on each core that the pairs leave idle."""
+    return min(_METHODS, max(1, environment.cores() // len(plan.pairs)))
+
+
 def _evaluation_settings(of: Run, plan: Plan) -> measurement.Settings:
     from kernelgan.evaluation import features, measurement
 
-    calls = environment.cores()  # pairs or methods at a time
+    calls = min(environment.cores(), len(plan.pairs)) * _methods_at_once(plan)
     fitting = features.networks_at_once(of.network, plan.source.test.images, calls=calls)
     return measurement.Settings(
         **fields.plain(of.settings.evaluate),

@@ -325,8 +325,8 @@ def test_probes_that_have_learned_nothing_are_the_closed_form_s_row(network, blo
     images = design.look(block.probes)[0][None]
     rows = study.evaluate(block, design, {"images": images}, ["both"], 1, most=64)
     for pair, figures in rows["reduce, the same 64 images"].items():
-        np.testing.assert_allclose(rows["both"][pair]["correlation"], figures["correlation"], atol=2e-3)
-        np.testing.assert_allclose(rows["both"][pair]["worst"], figures["worst"], atol=5e-3)
+        np.testing.assert_allclose(rows["both"][pair]["correlation"], figures["correlation"], atol=5e-4)
+        np.testing.assert_allclose(rows["both"][pair]["worst"], figures["worst"], atol=2e-3)
     assert {"reduce, 64 images that both may see", "reduce_noise, 64 images", "and_ensemble"} <= rows.keys()
 
 

@@ -387,6 +387,27 @@ def test_methods_measured_at_the_same_time_are_measured_as_one_after_another(eva
     jax.tree.map(np.testing.assert_array_equal, together[1], alone[1])
 
 
+def test_an_error_in_one_method_begins_no_other(evaluate, tmp_path):
+    """The methods before it are still at work."""
+    begun, failed = [], threading.Event()
+
+    def slow(context):
+        begun.append("slow")
+        failed.wait(5)
+        return ROWS["average"].networks(context)
+
+    def bad(context):
+        failed.set()
+        raise ValueError("of this method")
+
+    makes = {"slow": slow, "bad": bad, **dict.fromkeys("abcdef", lambda context: begun.append("other"))}
+    rows = {name: ROWS[name] for name in baselines.PARENTS}
+    rows |= {name: dataclasses.replace(ROWS["average"], networks=make) for name, make in makes.items()}
+    with pytest.raises(ValueError, match="of this method"):
+        evaluate(tmp_path, methods=rows, at_once=2)
+    assert begun == ["slow"]
+
+
 def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypatch):
     ran, real = [], features.population_outputs
 

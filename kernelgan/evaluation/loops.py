@@ -7,6 +7,7 @@ about a second (numba), so it is imported where something is computed.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import TypeVar
@@ -41,16 +42,31 @@ def on_all_cores(
     What an item gives must not depend on the others; then the results do not depend on the number of cores.
 
     Args:
-      work: what is done.
-      items: with what.
+      work: a function of one item.
+      items: its arguments.
       stop: called at the first error; no other item is begun, and the error is raised when those that are
         under way have ended.
       at_once: items at a time; None for as many as there are cores.
     """
-    threads = at_once or environment.cores()
-    with _blas().limit(limits=1), futures.ThreadPoolExecutor(threads) as pool:
-        started = [pool.submit(work, item) for item in items]
+    failed = threading.Event()
+
+    def unless_failed(item: _Item) -> _Result:
+        if failed.is_set():
+            raise futures.CancelledError
         try:
+            return work(item)
+        except BaseException:
+            failed.set()
+            raise
+
+    with _blas().limit(limits=1), futures.ThreadPoolExecutor(at_once or environment.cores()) as pool:
+        started = [pool.submit(unless_failed, item) for item in items]
+        try:
+            futures.wait(started, return_when=futures.FIRST_EXCEPTION)
+            for one in started:
+                error = one.exception() if one.done() else None
+                if error is not None and not isinstance(error, futures.CancelledError):
+                    raise error
             return [one.result() for one in started]
         except BaseException:
             stop()

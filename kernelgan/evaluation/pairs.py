@@ -121,16 +121,19 @@ def evaluate_pair(
 
     first = [name for name, method in methods.items() if method.kind == "parent"]
     found = {name: measured(name) for name in first}
-    parents |= {name: made[1] for name, made in found.items() if made is not None}
+    parents |= {name: one[1] for name, one in found.items() if one is not None}
     others = [name for name in methods if name not in found]
     if at_once > 1:
-        pair.work_out()
-    found |= dict(zip(others, loops.on_all_cores(measured, others, at_once=at_once), strict=True))
+        pair.precompute()
+        made = loops.on_all_cores(measured, others, at_once=at_once)
+    else:
+        made = [measured(name) for name in others]
+    found |= dict(zip(others, made, strict=True))
     records: dict[str, Record] = {}
     outcomes: dict[str, Arrays] = {}
     for name in methods:
-        if (made := found[name]) is not None:
-            records[name], outcomes[name] = made
+        if (measurements := found[name]) is not None:
+            records[name], outcomes[name] = measurements
     for name, share in measurement.recovered(records).items():
         records[name]["recovered"] = share
     merit = measurement.merit_of(next(iter(records.values())))
@@ -190,8 +193,8 @@ class _Pair:
         except ValueError:
             return None
 
-    def work_out(self) -> None:
-        """Works out what several methods need, before they are measured at the same time."""
+    def precompute(self) -> None:
+        """Computes what several methods need, before they are measured at the same time."""
         _ = self.weights, self.seen
         if all(name in self.outcomes for name in baselines.PARENTS):
             _ = self.parentage
