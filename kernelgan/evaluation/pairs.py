@@ -106,11 +106,8 @@ def evaluate_pair(
     from kernelgan.evaluation import loops  # numba takes a while to import
 
     parents: dict[str, Arrays] = {}
-    pair, lock, done = (
-        _Pair(context, images, quadrant, settings, parents),
-        threading.Lock(),
-        itertools.count(1),
-    )
+    pair = _Pair(context, images, quadrant, settings, parents)
+    lock, done = threading.Lock(), itertools.count(1)
 
     def measured(name: str) -> tuple[Record, Arrays] | None:
         work = functools.partial(pair.measure, methods[name])

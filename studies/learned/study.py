@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import engine, keys, losses, models, plan, probes, splits, stages
+from kernelgan import engine, generators, keys, losses, models, plan, probes, splits, stages
 from kernelgan.checkpoint import Stage
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants
@@ -319,16 +319,10 @@ def evaluate(
       other. A row of `reduce` looks at the probes, at noise, or at what the training of a cell
       could remember: the null of what is learned.
     """
-    network = models.network_of(block.networks)
     using, seen = design.for_use(), design.look(block.probes)
     described = jax.jit(lambda zoo: lax.map(lambda params: using.describe(params, seen), zoo))
     made_by = jax.jit(
         lambda weights, parents: lax.map(lambda pair: using.generate(weights, pair, seen), parents)
-    )
-    reduced = jax.jit(
-        lambda zoos, images: reduce.compose_zoos(
-            network, reduce.Config(), [jax.tree.map(jnp.asarray, zoo) for zoo in zoos], images
-        )
     )
     few, side = len(block.probes), block.probes.shape[1]
     closed = {f"reduce, the same {few} images": block.probes}
@@ -348,7 +342,7 @@ def evaluate(
         for place, cell in enumerate(cells):
             own = (jax.tree.map(lambda leaf, m=place * seeds + s: leaf[m], weights) for s in range(seeds))
             networks[cell] = [made_by(one, known) for one in own]
-        networks |= {row: [reduced(zoos, images)] for row, images in closed.items()}
+        networks |= {row: [generators.compose(*zoos, probes=images)] for row, images in closed.items()}
         split = quadrants.split(block.part, *name)
         for row, figures in finished.figures(block.part, split, base.Parents(*zoos), networks).items():
             rows.setdefault(row, {})[" ".join(name)] = figures
