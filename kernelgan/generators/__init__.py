@@ -74,8 +74,8 @@ def compose(
       *zoos: for each concept, a zoo of `kernelgan.train_zoo` or `kernelgan.load_zoo`, or parameters of one
         network or stacked ones, ``(M, ...)``; with two logits, no and yes. Network ``i`` is made of parents
         ``i``, counted round; with ``parents=k`` of ``k`` of each.
-      probes: two or more uint8 images ``(N, H, W, 3)`` of the size that the networks take; None: dead
-        leaves, of the smallest size that fits.
+      probes: two or more uint8 images ``(N, H, W, 3)`` of the size that the networks take, in random order;
+        None: dead leaves, of the smallest size that fits.
       **settings: fields of `reduce.Config`.
 
     Returns:
@@ -99,7 +99,7 @@ def compose(
     network = models.network_of(stacked[0])
     config = _config("reduce_noise", settings)
     if probes is None:
-        probes = noise(config.images, size=models.image_size_of(stacked[0]))
+        probes = noise(reduce.probes_of(config), size=models.image_size_of(stacked[0]))
     check.check_images(probes, stacked[0], "probes", least=2)
     made = _composer(network, config)(stacked, jnp.asarray(probes))
     return jax.tree.map(lambda leaf: leaf[0], made) if alone else made

@@ -4,8 +4,9 @@ Side by side, the filters of two parents are one network of twice the width, and
 is reduced layer by layer. Of a layer's candidates those are picked from whose maps
 the next layer's pre-activations are recovered best; then each is mixed with all others, to recover them
 better (`kernelgan.generators.mixing`). The same least squares gives the next layer's kernels and biases; of
-the last layer's maps, the parents' logit differences are recovered, which gives the heads. Picking columns
-by what least squares recovers from them is orthogonal matching pursuit (Pati et al., 1993); for filters, with
+the last layer's maps, the parents' logit differences are recovered, which gives the heads. Then every layer
+is mixed once more, for the whole network's answers (`kernelgan.generators.backfitting`). Picking columns by
+what least squares recovers from them is orthogonal matching pursuit (Pati et al., 1993); for filters, with
 the next layer as the target, it is ThiNet (Luo et al., arXiv:1707.06342).
 """
 
@@ -22,7 +23,7 @@ from jax import lax
 
 from kernelgan import fields, models, refit
 from kernelgan.fields import setting
-from kernelgan.generators import mixing
+from kernelgan.generators import backfitting, mixing
 from kernelgan.generators.base import Generator, Parents, Tier, stateless
 from kernelgan.ops import products
 from kernelgan.types import Array, Key, Params, UserError
@@ -51,11 +52,13 @@ WHOLE_ZOO = (fields.truth, "whether heads imitate the mean answer of the whole z
 class Config:
     """The fields of ``config.generators.reduce`` and of the families that are named after it."""
 
-    images: int = setting(1536, fields.whole(2), "probe images")
+    images: int = setting(1536, fields.whole(2), "probe images that filters are picked and mixed on")
     patches: int = setting(4, fields.whole(1), "positions of each image that a convolution is fitted on")
     parents: int = setting(1, *PARENTS)
     whole_zoo: bool = setting(False, *WHOLE_ZOO)
     rounds: int = setting(3, fields.whole(0), "of mixing a layer's filters; 0 picks them only")
+    sweeps: int = setting(1, fields.whole(0), "of backfitting, over all layers; 0: none")
+    sweep_images: int = setting(4, fields.whole(1), "probe images of backfitting, in units of images")
     ridge: float = setting(1e-2, fields.positive, "of a convolution's fit, in units of a filter's variance")
     head_ridge: float = setting(
         refit.HEAD_RIDGE, fields.positive, "of the heads' fit, in units of a filter's mean variance"
@@ -131,7 +134,12 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
         del key
         return compose_zoos(network, config, parents, probes)
 
-    return stateless(jax.jit(generate), reads=reads, images=config.images, made=made, host=False)
+    return stateless(jax.jit(generate), reads=reads, images=probes_of(config), made=made, host=False)
+
+
+def probes_of(config: Config) -> int:
+    """How many probe images a generator is handed."""
+    return config.images * (config.sweep_images if config.sweeps else 1)
 
 
 def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params], probes: Array) -> Params:
@@ -141,7 +149,7 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
       network: the parents' module.
       config: of the family.
       zoos: of each concept, stacked parameters.
-      probes: uint8 images ``(N, H, W, C)``.
+      probes: uint8 images ``(N, H, W, C)``; filters are picked on the first.
 
     Raises:
       UserError: a zoo has fewer networks than there are to be parents of one.
@@ -150,24 +158,54 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
     for problem in problems(config, layers=len(network.filters), models=sizes):
         raise UserError(problem)
     groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
-    count = -(-len(probes) // BLOCK) * BLOCK  # some images twice
-    laid_out = network.lay_out(models.normalise_images(probes[jnp.arange(count) % len(probes)]))
-
     layers = models.layer_names(network.filters)
-    whole = [refit.mean_answer(zoo, layers, laid_out, count) for zoo in zoos] if config.whole_zoo else None
+    first = _in_blocks(probes[: config.images], BLOCK)
+    every = _in_blocks(probes, backfitting.BLOCK)
+    laid_out, all_laid_out = (network.lay_out(models.normalise_images(images)) for images in (first, every))
+
+    def answers(of: Sequence[Params]) -> jax.Array:
+        """The mean logit difference of each concept's networks, to all probes."""
+        return jnp.stack([refit.mean_answer(networks, layers, all_laid_out, len(every)) for networks in of])
+
+    whole = answers(zoos) if config.whole_zoo else None
 
     def one(group: jax.Array) -> Params:
         members = [
-            jax.tree.map(lambda leaf, n=number % size: leaf[n], zoo)
+            jax.tree.map(lambda leaf, size=size: leaf[group % size], zoo)
             for zoo, size in zip(zoos, sizes, strict=True)
-            for number in group
         ]
-        united = unite(network, members, len(zoos), laid_out, count)
+        parents = [
+            jax.tree.map(lambda leaf, n=n: leaf[n], of_concept)
+            for of_concept in members
+            for n in range(config.parents)
+        ]
+        united = unite(network, parents, len(zoos), laid_out, len(first))
         if whole is not None:
-            united = united._replace(target=jnp.stack(whole))
-        return reduce(network, config, united)
+            united = united._replace(target=whole[:, : len(first)])
+        if not config.sweeps:
+            return params_of(reduce(network, config, united))
+        target = answers(members) if whole is None else whole
+        half = -(-len(every) // backfitting.BLOCK // 2) * backfitting.BLOCK
+        few, all_of_them = (
+            backfitting.wanted(network, every[:count], target[:, :count]) for count in (half, len(every))
+        )
+        return params_of(
+            backfitting.backfit(reduce(network, config, united), few, all_of_them, config.sweeps)
+        )
 
     return lax.map(one, jnp.asarray(groups))
+
+
+def _in_blocks(images: Array, block: int) -> jax.Array:
+    """Whole blocks of them, some twice."""
+    return jnp.asarray(images)[np.arange(-(-len(images) // block) * block) % len(images)]
+
+
+def params_of(made: backfitting.Made) -> Params:
+    """Parameters with two logits for each concept."""
+    layers = models.layer_names(range(len(made.layers)))
+    heads = refit.concepts_head(made.weights, made.intercepts)
+    return {**dict(zip(layers, made.layers, strict=True)), "dense": heads}
 
 
 def unite(
@@ -194,7 +232,7 @@ def unite(
     return Group(laid_out, parents, hidden, difference, difference)
 
 
-def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
+def reduce(network: models.ConvNet, config: Config, group: Group) -> backfitting.Made:
     """One network of the parents' size.
 
     Args:
@@ -209,7 +247,7 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
     # the layer before.
     firsts = [parent[names[0]] for parent in group.params]
     layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *firsts)
-    inputs, made = group.images, {}
+    inputs, candidates_of, made = group.images, [], []
     for number, (name, filters) in enumerate(zip(names, network.filters, strict=True)):
         reader, last = _reader(group, number, config), name == names[-1]
         windows = _windows(refit.batch_minor(inputs, group.difference.shape[1]), layer, reader)
@@ -225,11 +263,12 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> Params:
             target = target._replace(weights=weights * _cost(group, number, inputs, layer, picked, weights))
             chosen = exchange(found, target.weights, candidates, chosen)
         mixed = mixing.mix(windows, chosen, target, config.rounds)
-        made[name] = _mixture(layer, mixed)
-        inputs = refit.run_layer(made[name], inputs)
+        candidates_of.append(layer)
+        made.append(_mixture(layer, mixed))
+        inputs = refit.run_layer(made[-1], inputs)
         if not last:
             layer = _following(group, number, mixed)
-    return {**made, "dense": refit.concepts_head(mixed.weights, mixed.intercepts)}
+    return backfitting.Made(tuple(made), tuple(candidates_of), mixed.weights, mixed.intercepts)
 
 
 def _mixture(layer: Params, mixed: mixing.Mixed) -> Params:

@@ -183,7 +183,7 @@ def evaluate(part: quadrants.Partition, pairs: list[Pair], count: int) -> dict[s
       the mean correlation with both parents' logits on validation images ("correlation").
     """
     network = models.network_of(pairs[0].parents.attribute)
-    generator = reduce.reducer(network, reduce.Config(images=count), "U")
+    generator = reduce.reducer(network, reduce.Config(images=count, sweeps=0), "U")
     members = len(pairs[0].parents.attribute["dense"]["bias"])
     size = part.source.train.images.shape[1]
     drawn = jax.device_get(nulls.initialise(network, size, jax.random.split(jax.random.key(5), members)))

@@ -342,7 +342,9 @@ def evaluate(
         for place, cell in enumerate(cells):
             own = (jax.tree.map(lambda leaf, m=place * seeds + s: leaf[m], weights) for s in range(seeds))
             networks[cell] = [made_by(one, known) for one in own]
-        networks |= {row: [generators.compose(*zoos, probes=images)] for row, images in closed.items()}
+        networks |= {
+            row: [generators.compose(*zoos, probes=images, sweeps=0)] for row, images in closed.items()
+        }
         split = quadrants.split(block.part, *name)
         for row, figures in finished.figures(block.part, split, base.Parents(*zoos), networks).items():
             rows.setdefault(row, {})[" ".join(name)] = figures

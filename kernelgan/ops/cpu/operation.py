@@ -41,13 +41,12 @@ def convolve_pool_relu(images: jax.Array, kernel: jax.Array, bias: jax.Array, fi
     Returns:
       float32 ``(K, O, (H - h + 1) // 2, (W - k + 1) // 2, LANES)``.
     """
-    return _forward(images, kernel, bias, first)[0]
-
-
-def _forward(
-    images: jax.Array, kernel: jax.Array, bias: jax.Array, first: bool
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     del first
+    return forward(images, kernel, bias)[0]
+
+
+def forward(images: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What `convolve_pool_relu` gives, and the place that each comes from: uint8, 4 where ReLU cut it."""
     register()
     blocks, _, height, width, _ = images.shape
     tall, wide, _, outputs = kernel.shape
@@ -58,6 +57,30 @@ def _forward(
         vmap_method="sequential",
     )
     pooled, code = call(images, kernel, bias)
+    return pooled, code
+
+
+def transpose(images: jax.Array, kernel: jax.Array, code: jax.Array, slope: jax.Array) -> jax.Array:
+    """The images' gradient, from that of what `forward` gave and its places."""
+    return _gradients(images, kernel, code, slope, False)[2]
+
+
+def _gradients(
+    images: jax.Array, kernel: jax.Array, code: jax.Array, slope: jax.Array, first: bool
+) -> list[jax.Array]:
+    """Of kernel, bias and images; of these an empty array if the layer is the first."""
+    shapes = (kernel.shape, kernel.shape[-1:], (0 if first else images.shape[0], *images.shape[1:]))
+    call = jax.ffi.ffi_call(
+        _BACKWARD, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], vmap_method="sequential"
+    )
+    return list(call(slope, code, images, kernel))
+
+
+def _forward(
+    images: jax.Array, kernel: jax.Array, bias: jax.Array, first: bool
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    del first
+    pooled, code = forward(images, kernel, bias)
     return pooled, (code, images, kernel)
 
 
@@ -65,11 +88,7 @@ def _backward(
     first: bool, kept: tuple[jax.Array, ...], slope: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     code, images, kernel = kept
-    shapes = (kernel.shape, kernel.shape[-1:], (0 if first else images.shape[0], *images.shape[1:]))
-    call = jax.ffi.ffi_call(
-        _BACKWARD, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], vmap_method="sequential"
-    )
-    of_kernel, of_bias, of_images = call(slope, code, images, kernel)
+    of_kernel, of_bias, of_images = _gradients(images, kernel, code, slope, first)
     return (jnp.zeros_like(images) if first else of_images), of_kernel, of_bias
 
 
