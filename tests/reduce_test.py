@@ -424,7 +424,7 @@ def test_compose_is_the_family_s_network_of_single_or_stacked_parents(make_paren
     size = models.image_size_of(pair.attribute)
     assert size == 14  # 16 pixels a side would do too, and leave a row out
     generator = generators.make("reduce_noise", models.network_of(pair.attribute), images=64)
-    expected = generator.generate(jax.random.key(0), {}, pair, probes.noise(64, size=size))[""]
+    expected = generator.generate(jax.random.key(0), {}, pair, probes.noise(256, size=size))[""]
     assert_near = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allclose, atol=1e-5))
     zoos = [models.Zoo(zoo, models.network_of(zoo)) for zoo in pair]
     assert_near(kernelgan.compose(*zoos, images=64), expected)

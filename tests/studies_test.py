@@ -11,6 +11,7 @@ from kernelgan.stopping import STATUS, Terminated
 from kernelgan.types import UserError
 from studies import command, finished
 from studies.ladder import __main__ as ladder
+from studies.parts import __main__ as parts
 from studies.repaired_cyclegan import __main__ as repaired_cyclegan
 
 
@@ -33,7 +34,7 @@ def test_what_ends_a_study_is_said_in_a_line(capsys, error, status, said):
     assert capsys.readouterr().err == said
 
 
-@pytest.mark.parametrize("study", [ladder, repaired_cyclegan])
+@pytest.mark.parametrize("study", [ladder, parts, repaired_cyclegan])
 @pytest.mark.parametrize(
     ("out", "said"),
     [("run/results.json", "only read"), ("results.json", "plan.json"), ("", "--out= "), ("run", "--out=run")],
@@ -69,7 +70,13 @@ def test_a_run_whose_config_cannot_be_read_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("study", "flag"), [(ladder, "--models=0"), (ladder, "--images=1"), (repaired_cyclegan, "--steps=30")]
+    ("study", "flag"),
+    [
+        (ladder, "--models=0"),
+        (ladder, "--images=1"),
+        (parts, "--models=0"),
+        (repaired_cyclegan, "--steps=30"),
+    ],
 )
 def test_a_number_that_cannot_be_is_refused(capsys, study, flag):
     assert study.main(["--run=run", flag]) == 2

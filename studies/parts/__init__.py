@@ -1,0 +1,1 @@
+"""What each part of `reduce` buys, over the development pairs of a finished run."""

@@ -1,0 +1,108 @@
+"""The study: makes networks of the same parents with more and more of `reduce`, and of random kernels."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernelgan import models, refit
+from kernelgan.baselines import nulls
+from kernelgan.data import quadrants
+from kernelgan.generators import backfitting, base, reduce
+from kernelgan.progress import Progress
+from kernelgan.types import Params
+from studies import finished
+from studies.ladder import study as ladder
+
+DEFAULT = reduce.Config()
+MORE = DEFAULT.images * DEFAULT.sweep_images
+
+PARTS = {
+    "picked": ("filters picked", reduce.Config(rounds=0, sweeps=0)),
+    "mixed": ("and mixed", reduce.Config(sweeps=0)),
+    "more": ("and mixed, with as many images as backfitting has", reduce.Config(images=MORE, sweeps=0)),
+    "backfitted": ("and mixed, and backfitted: the default", DEFAULT),
+}
+"""By row: in words, and the settings."""
+
+NULLS = {
+    "refit": "null: random kernels, heads refitted",
+    "random": "null: random kernels, backfitted",
+}
+"""With as many images as backfitting has."""
+
+PROBES = ("seen", "noise")
+
+
+def evaluate(part: quadrants.Partition, pairs: list[ladder.Pair]) -> dict[str, Any]:
+    """All rows of all pairs.
+
+    Args:
+      part: the images.
+      pairs: what is composed.
+
+    Returns:
+      By row, such as "seen_mixed", pair and figure, see `finished.figures`, a number for each network.
+    """
+    network = models.network_of(pairs[0].parents.attribute)
+    size = part.source.train.images.shape[1]
+    generators = {row: reduce.reducer(network, config, "U") for row, (_, config) in PARTS.items()}
+    rows: dict[str, Any] = {}
+    progress = Progress("parts")
+    for number, pair in enumerate(pairs):
+        shown = [ladder.images_of(part, pair, ladder.RUNGS[kind], MORE) for kind in PROBES]
+        states = jax.tree.map(lambda *leaves: np.stack(leaves), *[{}] * len(PROBES))
+        made: dict[str, Params] = {}
+        for row, generator in generators.items():
+            images = [of_kind[: generator.images] for of_kind in shown]
+            given = [pair.parents] * len(PROBES), images, [jax.random.key(0)] * len(PROBES)
+            found = base.generate(generator, states, *given, name="reduce")
+            made |= {f"{kind}_{row}": one[""] for kind, one in zip(PROBES, found, strict=True)}
+        for kind, of_kind in zip(PROBES, shown, strict=True):
+            for row, params in _nulls(pair.parents, of_kind, size).items():
+                made[f"{kind}_{row}"] = params
+        networks = {row: [jax.device_get(params)] for row, params in made.items()}
+        for row, figures in finished.figures(part, pair.split, pair.parents, networks).items():
+            rows.setdefault(row, {})[" ".join(pair.name)] = figures
+        progress(number + 1, len(pairs))
+    progress.close("done")
+    return rows
+
+
+def _nulls(parents: base.Parents, images: np.ndarray, size: int) -> dict[str, Params]:
+    """Random kernels with heads refitted, and these backfitted: mixed with as many other random kernels."""
+    network, members = models.network_of(parents.attribute), len(parents.attribute["dense"]["bias"])
+    drawn = jax.device_get(nulls.initialise(network, size, jax.random.split(jax.random.key(5), 2 * members)))
+    own, other = (jax.tree.map(lambda leaf, n=n: leaf[n::2], drawn) for n in (0, 1))
+    refitted = refit.refit_heads(own, parents, images)
+    return {"refit": refitted, "random": _backfitted(network, refitted, other, parents, images)}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _backfitted(
+    network: models.ConvNet, networks: Params, others: Params, parents: base.Parents, images: jax.Array
+) -> Params:
+    names, laid_out = models.layer_names(network.filters), network.lay_out(models.normalise_images(images))
+
+    def one(of: tuple[Params, Params, base.Parents]) -> Params:
+        params, other, both = of
+        alone = (jax.tree.map(lambda leaf: leaf[None], parent) for parent in both)
+        values = jnp.stack([refit.mean_answer(zoo, names, laid_out, len(images)) for zoo in alone])
+        candidates = tuple(
+            jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), params[name], other[name])
+            for name in names
+        )
+        layers = tuple(params[name] for name in names)
+        weights, intercepts = (params["dense"][leaf][..., 1::2] for leaf in ("kernel", "bias"))
+        made = backfitting.Made(layers, candidates, 2 * weights, 2 * intercepts)
+        half = len(images) // 2 // backfitting.BLOCK * backfitting.BLOCK
+        few, every = (
+            backfitting.wanted(network, images[:count], values[:, :count]) for count in (half, len(images))
+        )
+        return reduce.params_of(backfitting.backfit(made, few, every, DEFAULT.sweeps))
+
+    return jax.lax.map(one, (networks, others, parents))

@@ -1,0 +1,121 @@
+"""Tests for kernelgan.generators.backfitting: derivatives, planted networks, free scales, degenerate ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernelgan import models, refit
+from kernelgan.generators import backfitting
+
+NETWORK = models.ConvNet(filters=(2, 3), kernel_size=3)
+LAYERS = models.layer_names(NETWORK.filters)
+CONCEPTS = 2
+
+
+def _layer(rng, inputs, filters):
+    shapes = {"kernel": (3, 3, inputs, filters), "bias": (filters,)}
+    return {name: jnp.asarray(0.4 * rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A network whose filters are mixtures of five candidates a layer."""
+    rng = np.random.default_rng(0)
+    layers, candidates = [], []
+    for inputs, filters in ((3, 2), (2, 3)):
+        candidates.append(_layer(rng, inputs, 5))
+        mixture = jnp.asarray(rng.normal(size=(5, filters)), jnp.float32)
+        layers.append(jax.tree.map(lambda leaf, mixture=mixture: leaf @ mixture, candidates[-1]))
+    weights = jnp.asarray(rng.normal(size=(12, CONCEPTS)), jnp.float32)
+    return backfitting.Made(tuple(layers), tuple(candidates), weights, jnp.asarray([0.3, -0.2]))
+
+
+@pytest.fixture(scope="module")
+def shown():
+    rng = np.random.default_rng(1)
+    means = rng.integers(40, 216, (512, 1, 1, 3))
+    return jnp.asarray(np.clip(means + rng.normal(0, 60, (512, 16, 16, 3)), 0, 255), jnp.uint8)[:, :14, :14]
+
+
+def _answers(made, images):
+    """``(K, N)``, with XLA's own convolution."""
+    hidden = models.normalise_images(images).transpose(3, 1, 2, 0)
+    for layer in made.layers:
+        hidden = models.ConvPool(layer["bias"].size, 3, "plain").apply({"params": layer}, hidden)
+    return made.weights.T @ hidden.reshape(len(made.weights), -1) + made.intercepts[:, None]
+
+
+def _moved(made, number, change):
+    """A layer with so much of each candidate, and of a constant, added: ``(F, C + 1)``."""
+    added = jax.tree.map(lambda leaf: leaf @ change[:, :-1].T, made.candidates[number])
+    added["bias"] += change[:, -1]
+    layers = list(made.layers)
+    layers[number] = jax.tree.map(jnp.add, layers[number], added)
+    return made._replace(layers=tuple(layers))
+
+
+@jax.jit
+def _backfitted(made, images, values):
+    wanted = backfitting.wanted(NETWORK, images, values)
+    return backfitting.backfit(made, wanted, wanted, 1)
+
+
+def _lost(made, images, values):
+    return np.square(_answers(made, images) - values).mean() / np.asarray(values).var()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_slopes_are_the_derivatives_of_the_answers(made, shown, number):
+    images = shown[: backfitting.BLOCK]
+    filters = NETWORK.filters[number]
+    wanted = jax.jacrev(lambda change: _answers(_moved(made, number, change), images))(
+        jnp.zeros((filters, 6))
+    )
+    found, answers = jax.jit(backfitting._slopes, static_argnums=1)(
+        made, number, models.normalise_images(images)
+    )
+    np.testing.assert_allclose(answers.T, _answers(made, images), atol=1e-4)
+    np.testing.assert_allclose(found.transpose(3, 2, 0, 1), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_planted_change_of_a_layer_is_mostly_taken_back(made, shown, number):
+    change = 0.2 * np.random.default_rng(2).normal(size=(NETWORK.filters[number], 6))
+    values = _answers(_moved(made, number, jnp.asarray(change, jnp.float32)), shown)
+    before, after = (_lost(one, shown, values) for one in (made, _backfitted(made, shown, values)))
+    assert before > 0.02
+    assert after < 0.3 * before
+
+
+def test_no_sweep_makes_the_error_larger_and_a_right_network_stays(made, shown):
+    values = _answers(made, shown)
+    same = _backfitted(made, shown, values)
+    jax.tree.map(lambda new, old: np.testing.assert_allclose(new, old, atol=2e-3), same.layers, made.layers)
+    other = jnp.asarray(np.random.default_rng(3).normal(size=values.shape), jnp.float32)
+    assert _lost(_backfitted(made, shown, other), shown, other) <= _lost(made, shown, other)
+
+
+def test_the_scale_of_a_candidate_does_not_matter(made, shown):
+    values = _answers(_moved(made, 0, 0.2 * jnp.ones((2, 6))), shown)
+    scaled = jax.tree.map(lambda leaf: leaf * jnp.asarray([1e-2, 1, 1e2, 1, 10.0]), made.candidates[0])
+    found, other = (
+        _backfitted(made._replace(candidates=(first, made.candidates[1])), shown, values)
+        for first in (made.candidates[0], scaled)
+    )
+    np.testing.assert_allclose(_answers(found, shown), _answers(other, shown), atol=0.02)
+
+
+@pytest.mark.parametrize("spoil", ["dead", "constant", "alike"])
+def test_degenerate_networks_and_answers_give_finite_ones(made, shown, spoil):
+    values = _answers(made, shown) + 1
+    if spoil == "dead":
+        dead = {"kernel": 0 * made.layers[0]["kernel"], "bias": made.layers[0]["bias"] * 0 - 1}
+        made = made._replace(layers=(dead, made.layers[1]))
+    elif spoil == "constant":
+        values = values.at[1].set(3.0)
+    else:
+        shown = jnp.broadcast_to(shown[:1], shown.shape)
+    for leaf in jax.tree.leaves(_backfitted(made, shown, values)):
+        assert np.isfinite(leaf).all()
+    assert refit.concepts_head(made.weights, made.intercepts)["bias"].shape == (2 * CONCEPTS,)

@@ -1,0 +1,43 @@
+"""Tests for kernelgan.ops.gated: against XLA's convolution and JAX's derivatives, on both ways."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernelgan import models
+from kernelgan.ops import cpu, gated
+
+
+@pytest.fixture(params=["direct", "tiles"])
+def form(request, monkeypatch):
+    if request.param == "direct" and not cpu.is_available():
+        pytest.skip("no vector code on this machine")
+    monkeypatch.setattr(gated, "_direct", lambda: request.param == "direct")
+    return request.param
+
+
+def _textbook(images, kernel, bias):
+    """Maps ``(B, C, q)`` of images ``(B, H, W, C)``."""
+    found = models.ConvPool(kernel.shape[-1], kernel.shape[0], "plain").apply(
+        {"params": {"kernel": kernel, "bias": bias}}, images.transpose(3, 1, 2, 0)
+    )
+    return gated.by_image(found)
+
+
+@pytest.mark.parametrize(("size", "side"), [(12, 5), (11, 5), (10, 3), (9, 2), (10, 2)])
+def test_a_layer_and_its_transpose(form, size, side):
+    rng = np.random.default_rng(size)
+    images = jnp.asarray(rng.normal(size=(32, size, size, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(side, side, 3, 4)), jnp.float32)
+    bias = jnp.asarray(rng.normal(size=4), jnp.float32)
+    expected, pull = jax.vjp(lambda images: _textbook(images, kernel, bias), images)
+
+    laid_out = models.ConvNet(form=form).lay_out(images)
+    maps, places = gated.run(laid_out, kernel, bias)
+    np.testing.assert_allclose(gated.by_image(maps), expected, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(places) == gated.OFF, np.asarray(maps) == 0)
+    slopes = jnp.asarray(rng.normal(size=maps.shape), jnp.float32)
+    found = gated.by_image(gated.transpose(laid_out, kernel, places, slopes))
+    (wanted,) = pull(gated.by_image(slopes))
+    np.testing.assert_allclose(found, wanted.transpose(0, 3, 1, 2).reshape(32, 3, -1), atol=1e-4)
