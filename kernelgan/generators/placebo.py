@@ -16,8 +16,8 @@ from kernelgan.baselines import nulls
 from kernelgan.generators.base import Parents
 from kernelgan.types import Key, Params
 
-NETWORKS = 4
-"""Placebo networks that are kept and measured, see `some`: a placebo fails by far or not at all."""
+NETWORKS = 8
+"""Placebo networks that are kept and measured, see `some`: fewer than `comparison.FEW` show little."""
 
 RANDOM, OTHER, OPPOSITE = "random", "other", "opposite"
 """What stands in: untrained networks of the parents' scale; the zoo of another concept of that kind; where
