@@ -40,7 +40,8 @@ CODE = {
     ),
     "generator": (
         *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels"),
-        *("kernelgan.generators.mixing", "kernelgan.generators.reduce", "kernelgan.refit"),
+        *("kernelgan.generators.backfitting", "kernelgan.generators.mixing"),
+        *("kernelgan.generators.reduce", "kernelgan.refit"),
         *("kernelgan.baselines.merges", "kernelgan.evaluation.novelty", *_ENGINE),
     ),
     "placebos": ("kernelgan.generators.placebo", "kernelgan.baselines.nulls"),
