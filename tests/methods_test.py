@@ -9,7 +9,7 @@ from kernelgan import assemble, models, results, stages
 from kernelgan.baselines import methods, readouts
 from kernelgan.data import colour
 from kernelgan.evaluation import features, scores
-from kernelgan.generators import stateless
+from kernelgan.generators import reduce, stateless
 from kernelgan.types import UserError
 
 
@@ -256,3 +256,7 @@ def test_probes_are_equally_many_of_each_seen_quadrant_in_random_order_and_a_cop
     handed[:] = 0
     assert context.images.any()
     assert context.probes(stateless(lambda key, parents, probes: {})) is None
+
+
+def test_heads_of_rivals_are_fitted_on_as_many_images_as_reduce_is_handed():
+    assert methods._REFIT_IMAGES == reduce.probes_of(reduce.Config())

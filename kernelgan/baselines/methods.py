@@ -26,7 +26,7 @@ from kernelgan.types import Key, Params, UserError
 Networks = tuple[Population, ...]
 
 _ALIGNING_IMAGES = 384  # seen images that features are correlated over
-_REFIT_IMAGES = 1536  # images that heads are fitted on, as many as a generator is handed
+_REFIT_IMAGES = 6144  # images that heads are fitted on, as many as `reduce` is handed
 _RENDERED_REFIT = "random_refit_rendered"
 _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
 
