@@ -259,4 +259,4 @@ def test_probes_are_equally_many_of_each_seen_quadrant_in_random_order_and_a_cop
 
 
 def test_heads_of_rivals_are_fitted_on_as_many_images_as_reduce_is_handed():
-    assert methods._REFIT_IMAGES == reduce.probes_of(reduce.Config())
+    assert reduce.probes_of(reduce.Config()) == methods._REFIT_IMAGES
