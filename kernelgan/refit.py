@@ -24,7 +24,9 @@ from kernelgan.types import Params
 HEAD_RIDGE = 0.2
 """Of a head's fit, in units of a group's mean variance."""
 
-_ROUNDING = 4 * float(jnp.finfo(jnp.float32).eps)  # of the Gram matrix's largest possible eigenvalue
+ROUNDING = 4 * float(jnp.finfo(jnp.float32).eps)
+"""Of the Gram matrix's largest possible eigenvalue: the least ridge."""
+
 _CONSTANT = 1e-6  # of its mean square: what has less variance does not vary
 
 
@@ -60,7 +62,7 @@ def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) 
       ridge: in units of a group's mean variance; at least so much is added that float32 stays accurate.
     """
     size, count = features.shape
-    ridge = max(ridge, _ROUNDING * size)
+    ridge = max(ridge, ROUNDING * size)
     mean, target_mean = features.mean(axis=1), targets.mean(axis=1)
     centred, wanted = features - mean[:, None], targets - target_mean[:, None]
     gram, cross = (
@@ -69,7 +71,7 @@ def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) 
     by_group = (groups, size // groups)
     spread = jnp.diagonal(gram).reshape(by_group).mean(axis=1)
     power = spread + jnp.square(mean).reshape(by_group).mean(axis=1)
-    scale = jnp.repeat(_inverse_root(spread, power), size // groups)
+    scale = jnp.repeat(inverse_root(spread, power), size // groups)
     variance = jnp.mean(jnp.square(wanted), axis=1)
     varies = variance > _CONSTANT * (variance + jnp.square(target_mean))
     return Moments(
@@ -83,7 +85,7 @@ def moments(features: jax.Array, targets: jax.Array, groups: int, ridge: float) 
     )
 
 
-def _inverse_root(variance: jax.Array, power: jax.Array) -> jax.Array:
+def inverse_root(variance: jax.Array, power: jax.Array) -> jax.Array:
     """1 over the standard deviation, 0 for what does not vary.
 
     Args:

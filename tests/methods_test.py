@@ -9,7 +9,7 @@ from kernelgan import assemble, models, results, stages
 from kernelgan.baselines import methods, readouts
 from kernelgan.data import colour
 from kernelgan.evaluation import features, scores
-from kernelgan.generators import reduce, stateless
+from kernelgan.generators import base, reduce, stateless
 from kernelgan.types import UserError
 
 
@@ -259,4 +259,4 @@ def test_probes_are_equally_many_of_each_seen_quadrant_in_random_order_and_a_cop
 
 
 def test_heads_of_rivals_are_fitted_on_as_many_images_as_reduce_is_handed():
-    assert reduce.probes_of(reduce.Config()) == methods._REFIT_IMAGES
+    assert reduce.probes_of(reduce.Config()) == base.IMAGES

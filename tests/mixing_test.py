@@ -103,7 +103,7 @@ def test_the_change_is_the_least_squares_solution_by_finite_differences(windows,
         fitted.intercepts,
         jnp.asarray(left(start).reshape(TARGETS, -1) / np.sqrt(weights)[:, None]),
         0.0,
-        mixing.gates(windows[:, :FILTERS], top),
+        mixing._gates(windows[:, :FILTERS], top),
     )
     found = jax.jit(mixing._change)(mixing._arranged(windows, by_sample=by_sample), now, weights)
     np.testing.assert_allclose(np.asarray(found).ravel(), expected, atol=0.02 * np.abs(expected).max())
@@ -112,7 +112,7 @@ def test_the_change_is_the_least_squares_solution_by_finite_differences(windows,
 def test_slopes_are_the_same_in_both_arrangements_also_of_equal_pre_activations(windows):
     windows = mixing._few(windows)
     windows = windows.at[2].set(windows[1])
-    gates = mixing.gates(windows[:, :FILTERS], mixing.maps_of(windows[:, :FILTERS]))
+    gates = mixing._gates(windows[:, :FILTERS], mixing.maps_of(windows[:, :FILTERS]))
     assert gates.sum(axis=0).max() == 1
     assert not gates[1].any()
     read = jnp.asarray(np.random.default_rng(0).normal(size=(FILTERS, TARGETS, PLACES)), jnp.float32)

@@ -26,7 +26,6 @@ from kernelgan.types import Key, Params, UserError
 Networks = tuple[Population, ...]
 
 _ALIGNING_IMAGES = 384  # seen images that features are correlated over
-_REFIT_IMAGES = 6144  # images that heads are fitted on, as many as `reduce` is handed
 _RENDERED_REFIT = "random_refit_rendered"
 _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
 
@@ -200,7 +199,7 @@ def _refit(
             both = Parents(*assemble.paired(*parents))
             return refit.refit_heads(trunks(context, key, both, images), both, images)
 
-        return stateless(generate, reads=reads, images=_REFIT_IMAGES)
+        return stateless(generate, reads=reads, images=base.IMAGES)
 
     return _by(make)
 

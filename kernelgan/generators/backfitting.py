@@ -25,7 +25,7 @@ BLOCK = 128
 _DAMPING = 3e-3  # of a layer's fit, in units of a candidate's mean square slope
 _RIDGE = 1e-2  # of the heads' fit, towards the heads as they are
 
-_Sums = tuple[jax.Array, jax.Array]  # of products: slopes with slopes, with what is left
+_Sums = tuple[jax.Array, ...]  # slopes with slopes, with what is left; slopes and what is left, by concept
 
 
 class Made(NamedTuple):
@@ -51,7 +51,7 @@ class Answers(NamedTuple):
       images: uint8 ``(b, B, H, W, C)``, in blocks.
       laid_out: the same, all together, see `models.ConvNet.lay_out`.
       values: ``(K, N)``, logit differences.
-      scale: ``(K,)``, 1 over their standard deviations; 0 where they do not vary.
+      scale: ``(K,)``, 1 over their standard deviations; 0 where they do not vary, see `refit.Moments`.
     """
 
     images: jax.Array
@@ -68,29 +68,27 @@ def wanted(network: models.ConvNet, images: jax.Array, values: jax.Array) -> Ans
       images: uint8 ``(N, H, W, C)``, whole blocks of `BLOCK`.
       values: ``(K, N)``.
     """
-    variance = values.var(axis=1)
-    scale = jnp.where(variance > 0, lax.rsqrt(jnp.where(variance > 0, variance, 1)), 0)
+    scale = refit.inverse_root(values.var(axis=1), jnp.square(values).mean(axis=1))
     laid_out = network.lay_out(models.normalise_images(images))
     return Answers(images.reshape(-1, BLOCK, *images.shape[1:]), laid_out, values, scale)
 
 
-def backfit(made: Made, few: Answers, every: Answers, sweeps: int) -> Made:
+def backfit(made: Made, few: Answers, others: Answers, every: Answers, sweeps: int) -> Made:
     """Changes every layer in turn, then fits the heads.
-
-    A layer's change that makes the error larger is not taken; the heads' fit cannot.
 
     Args:
       made: a network.
       few: what it is to answer; layers are changed for these.
+      others: a change that makes the error larger on these is not taken.
       every: the heads are fitted to these.
       sweeps: how often.
     """
 
     def sweep(made: Made, _: None) -> tuple[Made, None]:
-        state = made, _lost(made, few)
+        state = made, _lost(made, others)
         for number in range(len(made.layers)):
             tried = _mixed(state[0], few, number)
-            then = tried, _lost(tried, few)
+            then = tried, _lost(tried, others)
             state = jax.tree.map(functools.partial(jnp.where, then[1] < state[1]), then, state)
         return _refitted(state[0], every), None
 
@@ -107,8 +105,8 @@ def _last_maps(made: Made, answers: Answers) -> jax.Array:
 
 def _lost(made: Made, answers: Answers) -> jax.Array:
     """The sum over the concepts of what the network leaves of the answers' variance."""
-    given = refit.product(made.weights.T, _last_maps(made, answers)) + made.intercepts[:, None]
-    return jnp.sum(jnp.square((answers.values - given) * answers.scale[:, None])) / answers.values.shape[1]
+    left = answers.values - refit.product(made.weights.T, _last_maps(made, answers))
+    return jnp.sum(left.var(axis=1) * jnp.square(answers.scale))
 
 
 def _refitted(made: Made, answers: Answers) -> Made:
@@ -128,20 +126,23 @@ def _mixed(made: Made, answers: Answers, number: int) -> Made:
     def add(sums: _Sums, block: tuple[jax.Array, jax.Array]) -> tuple[_Sums, None]:
         images, values = block
         slopes, given = _slopes(made, number, models.normalise_images(images))
-        slopes = (slopes * answers.scale).reshape(filters * count, -1)
-        left = ((values - given) * answers.scale).reshape(-1, 1)
-        return jax.tree.map(
-            jnp.add, sums, (refit.product(slopes, slopes.T), refit.product(slopes, left))
-        ), None
+        slopes, left = slopes * answers.scale, (values - given) * answers.scale
+        by_concept = slopes.sum(axis=2).reshape(unknowns, -1), left.sum(axis=0)[:, None]
+        slopes, left = slopes.reshape(unknowns, -1), left.reshape(-1, 1)
+        new = refit.product(slopes, slopes.T), refit.product(slopes, left), *by_concept
+        return jax.tree.map(jnp.add, sums, new), None
 
+    unknowns, (concepts, images) = filters * count, answers.values.shape
     values = answers.values.T.reshape(len(answers.images), BLOCK, -1)
-    zeros = jnp.zeros((filters * count, filters * count)), jnp.zeros((filters * count, 1))
-    gram, cross = lax.scan(add, zeros, (answers.images, values))[0]
+    zeros = tuple(map(jnp.zeros, ((unknowns,) * 2, (unknowns, 1), (unknowns, concepts), (concepts, 1))))
+    gram, cross, total, of_left = lax.scan(add, zeros, (answers.images, values))[0]
+    gram -= refit.product(total, total.T) / images  # the intercepts take the mean up
+    cross -= refit.product(total, of_left) / images
     # Units in which each candidate's slopes have mean square 1: a filter's own scale is free.
     size = jnp.diagonal(gram).reshape(filters, count).mean(axis=0)
     unit = jnp.tile(jnp.where(size > 0, lax.rsqrt(jnp.where(size > 0, size, 1)), 0), filters)
     system = unit[:, None] * jnp.concatenate([gram * unit, cross], axis=1)
-    system = system.at[:, :-1].add(_DAMPING * jnp.eye(len(gram)))
+    system = system.at[:, :-1].add(max(_DAMPING, refit.ROUNDING * unknowns) * jnp.eye(unknowns))
     change = refit.eliminate(system, jnp.arange(filters), count)[:, -1] * unit
     change = change.reshape(filters, count)
     added = jax.tree.map(lambda leaf: refit.product(leaf, change[:, :-1].T), candidates)

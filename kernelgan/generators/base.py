@@ -53,6 +53,10 @@ class Parents(NamedTuple):
     object: Params
 
 
+IMAGES = 6144
+"""Most probes that a generator is handed unless it says otherwise; rivals' heads are fitted to as many."""
+
+
 class Generator(NamedTuple):
     """A generator of one pair; pure functions, traced by JAX unless ``host``.
 
@@ -78,7 +82,7 @@ class Generator(NamedTuple):
     steps: int | Callable[[View], int]
     joint: bool = False
     reads: Tier = "W"
-    images: int = 1536
+    images: int = IMAGES
     made: str = "rendered"
     keep: Callable[[State], State] = lambda state: state
     host: bool = False
@@ -114,7 +118,7 @@ def stateless(
     generate: Callable[..., Params | Networks],
     *,
     reads: Tier = "W",
-    images: int = 1536,
+    images: int = IMAGES,
     made: str = "rendered",
     host: bool = True,
 ) -> Generator:

@@ -108,7 +108,7 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
         weights, intercepts = refit.solve(found, jnp.arange(filters), len(prior) // filters, prior)
         left = values - refit.product(weights.T, maps) - intercepts[:, None]
         loss = jnp.sum(target.weights * jnp.square(left).mean(axis=1))
-        return _Fitted(weights, intercepts, left, loss, gates(mixed, top))
+        return _Fitted(weights, intercepts, left, loss, _gates(mixed, top))
 
     def step(state: tuple[jax.Array, _Fitted], _: None) -> tuple[tuple[jax.Array, _Fitted], None]:
         mixture, now = state
@@ -128,7 +128,7 @@ def mix(windows: jax.Array, chosen: jax.Array, target: Target, rounds: int) -> M
     return Mixed(mixture, last.weights, last.intercepts, jnp.square(last.left).mean(axis=1))
 
 
-def gates(mixed: jax.Array, top: jax.Array) -> jax.Array:
+def _gates(mixed: jax.Array, top: jax.Array) -> jax.Array:
     """Which of four pre-activations ``(4, F, q, n)`` is the map, one of equal ones; none of a map of 0."""
     found, free = [], top > 0
     for place in mixed[::-1]:

@@ -52,16 +52,22 @@ WHOLE_ZOO = (fields.truth, "whether heads imitate the mean answer of the whole z
 class Config:
     """The fields of ``config.generators.reduce`` and of the families that are named after it."""
 
-    images: int = setting(1536, fields.whole(2), "probe images that filters are picked and mixed on")
+    images: int = setting(
+        1536, fields.whole(2), "probe images that filters are picked and mixed on; without sweeps all"
+    )
     patches: int = setting(4, fields.whole(1), "positions of each image that a convolution is fitted on")
     parents: int = setting(1, *PARENTS)
     whole_zoo: bool = setting(False, *WHOLE_ZOO)
     rounds: int = setting(3, fields.whole(0), "of mixing a layer's filters; 0 picks them only")
     sweeps: int = setting(1, fields.whole(0), "of backfitting, over all layers; 0: none")
-    sweep_images: int = setting(4, fields.whole(1), "probe images of backfitting, in units of images")
+    sweep_images: int = setting(
+        4, fields.whole(1), "probe images in all, in units of images; layers are backfitted on half"
+    )
     ridge: float = setting(1e-2, fields.positive, "of a convolution's fit, in units of a filter's variance")
     head_ridge: float = setting(
-        refit.HEAD_RIDGE, fields.positive, "of the heads' fit, in units of a filter's mean variance"
+        refit.HEAD_RIDGE,
+        fields.positive,
+        "of the heads' fit before backfitting, in units of a filter's mean variance",
     )
 
 
@@ -149,7 +155,7 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
       network: the parents' module.
       config: of the family.
       zoos: of each concept, stacked parameters.
-      probes: uint8 images ``(N, H, W, C)``; filters are picked on the first.
+      probes: uint8 images ``(N, H, W, C)``, in any order but that of a period.
 
     Raises:
       UserError: a zoo has fewer networks than there are to be parents of one.
@@ -159,8 +165,11 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
         raise UserError(problem)
     groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
     layers = models.layer_names(network.filters)
-    first = _in_blocks(probes[: config.images], BLOCK)
-    every = _in_blocks(probes, backfitting.BLOCK)
+    # Where all is backfitted, filters are picked on every so many of the probes.
+    stride = max(1, len(probes) // config.images) if config.sweeps else 1
+    numbers = _in_blocks(np.arange(0, len(probes), stride)[: config.images if config.sweeps else None], BLOCK)
+    every = jnp.asarray(probes)[_in_blocks(np.arange(len(probes)), backfitting.BLOCK)]
+    first = jnp.asarray(probes)[numbers]
     laid_out, all_laid_out = (network.lay_out(models.normalise_images(images)) for images in (first, every))
 
     def answers(of: Sequence[Params]) -> jax.Array:
@@ -168,6 +177,7 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
         return jnp.stack([refit.mean_answer(networks, layers, all_laid_out, len(every)) for networks in of])
 
     whole = answers(zoos) if config.whole_zoo else None
+    half = -(-len(every) // backfitting.BLOCK // 2) * backfitting.BLOCK
 
     def one(group: jax.Array) -> Params:
         members = [
@@ -181,28 +191,27 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
         ]
         united = unite(network, parents, len(zoos), laid_out, len(first))
         if whole is not None:
-            united = united._replace(target=whole[:, : len(first)])
-        if not config.sweeps:
-            return params_of(reduce(network, config, united))
-        target = answers(members) if whole is None else whole
-        half = -(-len(every) // backfitting.BLOCK // 2) * backfitting.BLOCK
-        few, all_of_them = (
-            backfitting.wanted(network, every[:count], target[:, :count]) for count in (half, len(every))
-        )
-        return params_of(
-            backfitting.backfit(reduce(network, config, united), few, all_of_them, config.sweeps)
-        )
+            united = united._replace(target=whole[:, numbers])
+        made = reduce(network, config, united)
+        if config.sweeps:
+            target = answers(members) if whole is None else whole
+            few, others, all_of_them = (
+                backfitting.wanted(network, every[part], target[:, part])
+                for part in (slice(half), slice(-half, None), slice(None))
+            )
+            made = backfitting.backfit(made, few, others, all_of_them, config.sweeps)
+        return parameters(made)
 
     return lax.map(one, jnp.asarray(groups))
 
 
-def _in_blocks(images: Array, block: int) -> jax.Array:
-    """Whole blocks of them, some twice."""
-    return jnp.asarray(images)[np.arange(-(-len(images) // block) * block) % len(images)]
+def _in_blocks(numbers: np.ndarray, block: int) -> np.ndarray:
+    """Whole blocks of them, some more than once."""
+    return numbers[np.arange(-(-len(numbers) // block) * block) % len(numbers)]
 
 
-def params_of(made: backfitting.Made) -> Params:
-    """Parameters with two logits for each concept."""
+def parameters(made: backfitting.Made) -> Params:
+    """A network's parameters, two logits for each concept: ``{layer: {"kernel", "bias"}}``."""
     layers = models.layer_names(range(len(made.layers)))
     heads = refit.concepts_head(made.weights, made.intercepts)
     return {**dict(zip(layers, made.layers, strict=True)), "dense": heads}
@@ -233,12 +242,15 @@ def unite(
 
 
 def reduce(network: models.ConvNet, config: Config, group: Group) -> backfitting.Made:
-    """One network of the parents' size.
+    """One network of the parents' size, not backfitted.
 
     Args:
       network: the parents' module.
       config: of the family.
       group: the united network.
+
+    Returns:
+      The network, and what its filters are mixed of.
     """
     names, concepts = models.layer_names(network.filters), len(group.difference)
     # Errors in what the heads read count by concept, in pre-activations by what they do to the logits.

@@ -46,7 +46,7 @@ def composed(reference: Reference, count: int, made: str, trunks: Params | None 
         images = probes.rendered(IMAGES, size=IMAGE_SIZE, exclude=(("black", "cat"),))
     if trunks is not None:
         return refit.refit_heads(assemble.take_members(trunks, np.arange(count)), (black, cat), images)
-    return jax.device_get(generators.compose(black, cat, probes=images))
+    return jax.device_get(generators.compose(black, cat, probes=images, sweeps=0))
 
 
 def untranslated(reference: Reference, domain: str, count: int) -> Params:

@@ -68,7 +68,7 @@ class LearnedProbes:
         group = reduce.unite(
             self.network, list(parents), len(parents), self.network.lay_out(images), len(images)
         )
-        return reduce.params_of(reduce.reduce(self.network, reduce.Config(rounds=self.rounds), group))
+        return reduce.parameters(reduce.reduce(self.network, reduce.Config(rounds=self.rounds), group))
 
     def bounded(self, weights: Params) -> Params:
         """Images from -1 to 1."""

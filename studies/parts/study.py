@@ -100,9 +100,10 @@ def _backfitted(
         weights, intercepts = (params["dense"][leaf][..., 1::2] for leaf in ("kernel", "bias"))
         made = backfitting.Made(layers, candidates, 2 * weights, 2 * intercepts)
         half = len(images) // 2 // backfitting.BLOCK * backfitting.BLOCK
-        few, every = (
-            backfitting.wanted(network, images[:count], values[:, :count]) for count in (half, len(images))
+        few, others, every = (
+            backfitting.wanted(network, images[part], values[:, part])
+            for part in (slice(half), slice(-half, None), slice(None))
         )
-        return reduce.params_of(backfitting.backfit(made, few, every, DEFAULT.sweeps))
+        return reduce.parameters(backfitting.backfit(made, few, others, every, DEFAULT.sweeps))
 
     return jax.lax.map(one, (networks, others, parents))

@@ -95,7 +95,7 @@ def load(
                 f"networks; expected {Training.batch} or more beside the new ones."
             )
         split = quadrants.split(part, *name)
-        generator = reduce.make(models.network_of(parents.attribute), reduce.Config())
+        generator = reduce.make(models.network_of(parents.attribute), reduce.Config(sweeps=0))
         seen, key = quadrants.distilled_groups(split), jax.random.key(settings.seed)
         probes = methods.probes_for(generator, part.source.train.images, seen, key, named)
         assert probes is not None
@@ -209,7 +209,7 @@ def nulls_of(pair: Pair, new: int) -> Iterator[tuple[str, Params]]:
     for row, zoo in sides.items():
         yield row, with_heads(pair, assemble.take_members(zoo, members), members)
     parents = base.Parents(*(assemble.take_members(zoo, members) for zoo in pair.parents))
-    generator = reduce.make(models.network_of(parents.attribute), reduce.Config())
+    generator = reduce.make(models.network_of(parents.attribute), reduce.Config(sweeps=0))
     made = base.generate(generator, {}, [parents], [pair.probes], [jax.random.key(0)], name="reduce")
     yield "reduce", made[0][""]
 
