@@ -12,7 +12,7 @@ from tiny_runs import small_config
 import kernelgan
 from kernelgan import fields, generators, models, pipeline, probes, refit
 from kernelgan.baselines import methods
-from kernelgan.generators import FAMILIES, Parents, check, mixing, reduce
+from kernelgan.generators import FAMILIES, Parents, base, check, mixing, reduce
 from kernelgan.types import UserError
 
 IMAGE_SIZE = 16
@@ -572,3 +572,44 @@ def _calls(jaxpr, names):
             inner = getattr(parameter, "jaxpr", parameter)
             if hasattr(inner, "eqns"):
                 yield from _calls(inner, names)
+
+
+@pytest.mark.parametrize(
+    ("devices", "counts", "parts"), [(2, 8, 2), (2, 2, 1), (4, 4, 2), (3, 8, 2), (1, 8, 1)]
+)
+def test_networks_of_one_pair_are_made_on_all_devices(
+    network, make_parents, monkeypatch, devices, counts, parts
+):
+    generator = generators.make("reduce", network)
+    parents = Parents(make_parents(counts, seed=1), make_parents(counts, seed=2))
+    monkeypatch.setattr(base.parallel, "devices", lambda: list(range(devices)))
+    assert base._parts(generator, [parents]) == parts
+    assert base._parts(generator, [parents] * devices) == 1
+    assert base._parts(generators.make("reduce_zoo", network), [parents]) == 1
+    assert base._parts(generator, [parents._replace(object=make_parents(counts + 1, seed=2))]) == 1
+
+
+def test_networks_made_in_parts_have_the_same_bits(
+    network, make_parents, images, monkeypatch, assert_trees_equal
+):
+    generator = generators.make("reduce", network, images=32)
+    parents = Parents(make_parents(4, seed=1), make_parents(4, seed=2))
+    key, states = jax.random.key(0), {}
+
+    def made():
+        told = []
+        rows = base.generate(
+            generator,
+            states,
+            [parents],
+            [images],
+            [key],
+            name="reduce",
+            progress=lambda *done: told.append(done),
+        )
+        assert told[-1] == (1, 1)
+        return rows[0][""]
+
+    whole = made()
+    monkeypatch.setattr(base, "_parts", lambda generator, parents: 2 if generator.separable else 1)
+    assert_trees_equal(made(), whole)

@@ -65,10 +65,10 @@ def compose(
 ) -> Params:
     """Composes networks for two or more concepts into networks for all, from weights alone.
 
-    Nothing is trained. `reduce` with dead leaves (`probes.noise`), or with images of your own. They need no
-    labels, but must not show the conjunction if that is to be tested; photographs are better than dead leaves
-    if they show the attribute; the object they need not show (docs/learned.md). The first call takes some
-    seconds to compile.
+    No gradient descent but least squares (docs/generators.md): `reduce` with dead leaves (`probes.noise`), or
+    with images of your own. They need no labels, but must not show the conjunction if that is to be tested;
+    photographs are better than dead leaves if they show the attribute; the object they need not show
+    (docs/learned.md). The first call takes some seconds to compile.
 
     Args:
       *zoos: for each concept, a zoo of `kernelgan.train_zoo` or `kernelgan.load_zoo`, or parameters of one

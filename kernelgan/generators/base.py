@@ -73,6 +73,7 @@ class Generator(NamedTuple):
       made: in tier S, which images of `kernelgan.probes`: "rendered" or "noise".
       keep: ``state -> what generate needs of it``; selects, computes nothing.
       host: whether `generate` is plain Python on numpy arrays, called pair by pair.
+      separable: whether network ``i`` rests on parents ``i`` alone, where both zoos have as many.
     """
 
     view: Callable[[Parents, Probes], View]
@@ -86,6 +87,7 @@ class Generator(NamedTuple):
     made: str = "rendered"
     keep: Callable[[State], State] = lambda state: state
     host: bool = False
+    separable: bool = False
 
 
 class JointView(NamedTuple):
@@ -121,6 +123,7 @@ def stateless(
     images: int = IMAGES,
     made: str = "rendered",
     host: bool = True,
+    separable: bool = False,
 ) -> Generator:
     """A generator that learns nothing.
 
@@ -130,6 +133,7 @@ def stateless(
       images: most probes that it is handed.
       made: see `Generator`.
       host: False if it is a traceable JAX function, which then runs for all pairs in one compiled call.
+      separable: see `Generator`.
     """
 
     def networks(key: Key, state: State, parents: Parents, probes: Probes) -> Networks:
@@ -147,6 +151,7 @@ def stateless(
         images=images,
         made=made,
         host=host,
+        separable=separable,
     )
 
 
@@ -438,6 +443,21 @@ def generate(
     Raises:
       UserError: the generator raises an exception.
     """
+    parts = _parts(generator, parents)
+    if parts > 1:
+        rows = generate(
+            generator._replace(separable=False),
+            jax.tree.map(lambda leaf: np.repeat(leaf, parts, axis=0), fitted),
+            [part for pair in parents for part in _shares(pair, parts)],
+            [images for images in probes for _ in range(parts)],
+            [key for key in keys for _ in range(parts)],
+            name=name,
+            progress=lambda done, total: progress(done // parts, total // parts),
+        )
+        return [
+            jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows[first : first + parts])
+            for first in range(0, len(rows), parts)
+        ]
     at_once = len(parallel.devices()) * (1 if jax.default_backend() == "cpu" else _TOGETHER)
     made: dict[int, Networks] = {}
     for chunk in parallel.chunks(len(parents), 1 if generator.host else at_once):
@@ -453,6 +473,27 @@ def generate(
         made |= dict(zip(chunk.tolist(), found, strict=True))
         progress(len(made), len(parents))
     return [made[number] for number in range(len(parents))]
+
+
+def _parts(generator: Generator, parents: Sequence[Parents]) -> int:
+    """In how many parts each pair's networks are made: several where the pairs leave devices idle.
+
+    Each has two networks or more, for a loop of one step is another program, which may round otherwise.
+    """
+    counts = {len(zoo["dense"]["bias"]) for both in parents for zoo in both}
+    if not generator.separable or len(counts) != 1:
+        return 1
+    (count,) = counts
+    free = len(parallel.devices()) // len(parents)
+    return max((n for n in range(2, free + 1) if count % n == 0 and count > n), default=1)
+
+
+def _shares(parents: Parents, parts: int) -> list[Parents]:
+    """Both zoos in equal parts, one after the other."""
+    each = len(parents.attribute["dense"]["bias"]) // parts
+    return [
+        jax.tree.map(lambda leaf, first=n * each: leaf[first : first + each], parents) for n in range(parts)
+    ]
 
 
 def _copied(given: Any) -> Any:  # noqa: ANN401

@@ -140,7 +140,10 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
         del key
         return compose_zoos(network, config, parents, probes)
 
-    return stateless(jax.jit(generate), reads=reads, images=probes_of(config), made=made, host=False)
+    alone = config.parents == 1 and not config.whole_zoo
+    return stateless(
+        jax.jit(generate), reads=reads, images=probes_of(config), made=made, host=False, separable=alone
+    )
 
 
 def probes_of(config: Config) -> int:
