@@ -152,6 +152,22 @@ def test_with_the_whole_zoo_each_network_imitates_the_mean_of_all(network, reduc
     assert np.square(error).mean() < 1e-3 * mean.var(axis=0).mean()
 
 
+@pytest.mark.parametrize("picked_on", [40, 20])
+def test_filters_picked_on_some_of_the_probes_have_these_images_answers(
+    network, make_parents, images, monkeypatch, picked_on
+):
+    """Of 64: the first 40, filled up to a block with some of them again, or every third."""
+    monkeypatch.setattr(reduce.backfitting, "backfit", lambda made, *_: made)
+    zoos = [make_parents(2, seed=seed) for seed in (1, 2)]
+    trunk = {name: jax.tree.map(lambda leaf: leaf[[0, 0]], zoos[0][name]) for name in ("conv1", "conv2")}
+    pair = Parents(*({**trunk, "dense": zoo["dense"]} for zoo in zoos))
+    settings = {"images": picked_on, "whole_zoo": True, "ridge": 1e-5, "head_ridge": 1e-5}
+    made = generators.make("reduce", network, **settings).generate(jax.random.key(0), {}, pair, images)[""]
+    mean = _both(network, pair, images).mean(axis=0)
+    error = _differences(network, jax.device_get(made), images) - mean
+    assert np.square(error).mean() < 0.05 * mean.var(axis=0).mean()
+
+
 def test_reduce_zoo_is_reduce_with_four_parents_and_the_whole_zoo():
     expected = reduce.Config(parents=4, whole_zoo=True)
     assert fields.plain(FAMILIES["reduce_zoo"].Config()) == fields.plain(expected)
