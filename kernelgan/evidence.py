@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from kernelgan.evaluation import measurement
 
 _SHOWN_KERNELS = 4
-_WITHOUT_STAGE = ("null", "merge")
 _METHODS = 4  # of a pair at a time, at most: their networks are in memory together
+_WITHOUT_STAGE = ("null", "merge")
 """Kinds of methods whose networks are made as they are measured."""
 KEPT = 16
 """Most networks of such a method that are kept for export."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kernelgan import fields, models, workdir
 from kernelgan.config import Settings
 from kernelgan.data import quadrants, sources
 from kernelgan.evaluation import features, scores
+from kernelgan.evaluation.comparison import Drawings
 from kernelgan.generators import base
 from kernelgan.progress import Progress
 from kernelgan.types import LEFT_OUT, Params, UserError
@@ -81,6 +82,22 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     """Mean and 95% interval over pairs, by Student's t."""
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def by_drawn_concepts(names: Iterable[str]) -> Callable[[np.ndarray, str], str]:
+    """``(values, form) -> text``: the mean over pairs and its 95% interval for drawn attributes and objects.
+
+    Args:
+      names: of the pairs, such as "black cat", in the order of the values.
+    """
+    pairs = [(name.split(" ", 1)[0], name.split(" ", 1)[1]) for name in names]
+    drawings = Drawings(pairs, resamples=4000, seed=0)
+
+    def words(values: np.ndarray, form: str) -> str:
+        found = drawings.statistic(values)
+        return f"{found['mean']:{form}} [{', '.join(f'{end:{form}}' for end in found['ci95'])}]"
+
+    return words
 
 
 def figures(

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kernelgan.stopping import outlast_readers
 from studies import command
 
@@ -21,16 +19,10 @@ OTHERS = {"and_ensemble": "both parents run (and_ensemble)"}
 
 def table(rows: dict[str, Any]) -> str:
     """The figures of `study.evaluate`, as Markdown."""
-    from kernelgan.evaluation.comparison import Drawings
+    from studies import finished
     from studies.ladder import study
 
-    pairs = [tuple(name.split(" ", 1)) for name in rows["noise"]]
-    drawings = Drawings(pairs, resamples=4000, seed=0)
-
-    def words(values: np.ndarray, form: str) -> str:
-        found = drawings.statistic(values)
-        return f"{found['mean']:{form}} [{', '.join(f'{end:{form}}' for end in found['ci95'])}]"
-
+    words = finished.by_drawn_concepts(rows["noise"])
     nothing, everything, both = (study.by_pair(rows, row) for row in ("noise", "seen", "and_ensemble"))
     lines = [
         "| images | AUROC | minus noise | minus the pair's own | correlation | null |",

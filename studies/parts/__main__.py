@@ -10,25 +10,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from kernelgan.stopping import outlast_readers
 from studies import command
 
 
 def table(rows: dict[str, Any]) -> str:
     """The figures of `study.evaluate`, as Markdown."""
-    from kernelgan.evaluation.comparison import Drawings
+    from studies import finished
     from studies.ladder.study import by_pair
     from studies.parts import study
 
-    pairs = [tuple(name.split(" ", 1)) for name in rows["and_ensemble"]]
-    drawings = Drawings(pairs, resamples=4000, seed=0)
-
-    def words(values: np.ndarray, form: str) -> str:
-        found = drawings.statistic(values)
-        return f"{found['mean']:{form}} [{', '.join(f'{end:{form}}' for end in found['ci95'])}]"
-
+    words = finished.by_drawn_concepts(rows["and_ensemble"])
     both = by_pair(rows, "and_ensemble")
     lines = [
         "| probes | part | AUROC | minus mixed | minus both parents run | correlation |",
