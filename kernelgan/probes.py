@@ -32,7 +32,7 @@ _LEAVES = 40  # shapes of an image of noise
 _TOGETHER = 64  # images of noise that are drawn at a time
 
 
-@functools.lru_cache(maxsize=128)  # the pairs of a matrix; 19 MB each of 6,144 images
+@functools.lru_cache(maxsize=128)  # the pairs of a matrix; 14 MB each of 4,608 images
 def _rendered(count: int, seed: int, size: int, exclude: frozenset[tuple[str, str]]) -> np.ndarray:
     rng = np.random.default_rng([seed, 1])
     every = itertools.product(rendered_lib.COLOURS, rendered_lib.OBJECTS)

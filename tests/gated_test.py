@@ -41,3 +41,25 @@ def test_a_layer_and_its_transpose(form, size, side):
     found = gated.by_image(gated.transpose(laid_out, kernel, places, slopes))
     (wanted,) = pull(gated.by_image(slopes))
     np.testing.assert_allclose(found, wanted.transpose(0, 3, 1, 2).reshape(32, 3, -1), atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "side", "candidates"), [(12, 5, 7), (11, 5, 1), (9, 2, 12)])
+def test_slopes_of_mixtures_are_derivatives_image_by_image(form, size, side, candidates):
+    rng = np.random.default_rng(size)
+    images = jnp.asarray(rng.normal(size=(64, size, size, 3)), jnp.float32)
+    kernel, others = (
+        jnp.asarray(rng.normal(size=(side, side, 3, count)), jnp.float32) for count in (4, candidates)
+    )
+    bias, biases = (jnp.asarray(rng.normal(size=count), jnp.float32) for count in (4, candidates))
+    laid_out = models.ConvNet(form=form).lay_out(images)
+    maps, places = gated.run(laid_out, kernel, bias)
+    slopes = jnp.asarray(rng.normal(size=maps.shape), jnp.float32)
+
+    def answer(change):  # (F, C + 1)
+        changed = kernel + jnp.einsum("hwic,fc->hwif", others, change[:, :-1])
+        found = _textbook(images, changed, bias + change[:, :-1] @ biases + change[:, -1])
+        return jnp.sum(found * gated.by_image(slopes), axis=(1, 2))
+
+    wanted = jax.jacrev(answer)(jnp.zeros((4, candidates + 1)))
+    found = gated.mixtures(laid_out, others, biases, places, slopes)
+    np.testing.assert_allclose(found.transpose(2, 0, 1), wanted, atol=2e-3)

@@ -391,13 +391,13 @@ def test_what_each_family_is_handed(network, make_context, images, family, tier)
     assert generator.reads == tier
     context = make_context()
     handed = context.probes(generator)
-    assert handed.shape == (120 if tier == "S" else 36, *images.shape[1:])  # of 36 seen images
+    assert handed.shape == (90 if tier == "S" else 36, *images.shape[1:])  # of 36 seen images
     expected = {
         "reduce_rendered": functools.partial(probes.rendered, exclude=[context.names]),
         "reduce_noise": probes.noise,
     }
     if tier == "S":
-        np.testing.assert_array_equal(handed, expected[family](120, size=IMAGE_SIZE))
+        np.testing.assert_array_equal(handed, expected[family](90, size=IMAGE_SIZE))
     else:
         assert all((images == image).all(axis=(1, 2, 3)).any() for image in handed)
 
@@ -440,7 +440,7 @@ def test_compose_is_the_family_s_network_of_single_or_stacked_parents(make_paren
     size = models.image_size_of(pair.attribute)
     assert size == 14  # 16 pixels a side would do too, and leave a row out
     generator = generators.make("reduce_noise", models.network_of(pair.attribute), images=64)
-    expected = generator.generate(jax.random.key(0), {}, pair, probes.noise(256, size=size))[""]
+    expected = generator.generate(jax.random.key(0), {}, pair, probes.noise(192, size=size))[""]
     assert_near = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allclose, atol=1e-5))
     zoos = [models.Zoo(zoo, models.network_of(zoo)) for zoo in pair]
     assert_near(kernelgan.compose(*zoos, images=64), expected)

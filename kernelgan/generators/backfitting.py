@@ -15,17 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernelgan import models, refit
-from kernelgan.ops import gated, products
+from kernelgan import refit
+from kernelgan.ops import gated
 from kernelgan.types import Params
-
-BLOCK = 128
-"""Images whose slopes are in memory at once."""
 
 _DAMPING = 3e-3  # of a layer's fit, in units of a candidate's mean square slope
 _RIDGE = 1e-2  # of the heads' fit, towards the heads as they are
-
-_Sums = tuple[jax.Array, ...]  # slopes with slopes, with what is left; slopes and what is left, by concept
 
 
 class Made(NamedTuple):
@@ -48,96 +43,99 @@ class Answers(NamedTuple):
     """What a network is to answer.
 
     Attributes:
-      images: uint8 ``(b, B, H, W, C)``, in blocks.
-      laid_out: the same, all together, see `models.ConvNet.lay_out`.
+      images: as `models.ConvNet.lay_out` lays them out, whole blocks.
       values: ``(K, N)``, logit differences.
-      scale: ``(K,)``, 1 over their standard deviations; 0 where they do not vary, see `refit.Moments`.
     """
 
     images: jax.Array
-    laid_out: jax.Array
     values: jax.Array
-    scale: jax.Array
 
 
-def wanted(network: models.ConvNet, images: jax.Array, values: jax.Array) -> Answers:
-    """The answers to images.
+class _State(NamedTuple):
+    """A network, and what it gives for the images that decide.
 
-    Args:
-      network: the module.
-      images: uint8 ``(N, H, W, C)``, whole blocks of `BLOCK`.
-      values: ``(K, N)``.
+    Attributes:
+      made: the network.
+      maps: what each layer gives, laid out.
+      lost: what is left of the answers, see `_lost`.
     """
-    scale = refit.inverse_root(values.var(axis=1), jnp.square(values).mean(axis=1))
-    laid_out = network.lay_out(models.normalise_images(images))
-    return Answers(images.reshape(-1, BLOCK, *images.shape[1:]), laid_out, values, scale)
+
+    made: Made
+    maps: tuple[jax.Array, ...]
+    lost: jax.Array
 
 
-def backfit(made: Made, few: Answers, others: Answers, every: Answers, sweeps: int) -> Made:
-    """Changes every layer in turn, then fits the heads.
+def backfit(made: Made, first: Answers, second: Answers, third: Answers, sweeps: int) -> Made:
+    """Changes every layer in turn, then fits the heads to all answers.
 
     Args:
       made: a network.
-      few: what it is to answer; layers are changed for these.
-      others: a change that makes the error larger on these is not taken.
-      every: the heads are fitted to these.
+      first: what it is to answer; all layers are changed for these.
+      second: the last layer, which has the most coefficients, is changed for these as well.
+      third: a change that makes the error larger on these is not taken.
       sweeps: how often.
     """
 
+    def judged(made: Made, maps: tuple[jax.Array, ...]) -> _State:
+        """With the layers after these maps run."""
+        for layer in made.layers[len(maps) :]:
+            maps = (*maps, refit.run_layer(layer, maps[-1] if maps else third.images))
+        return _State(made, maps, _lost(made, maps[-1], third))
+
     def sweep(made: Made, _: None) -> tuple[Made, None]:
-        state = made, _lost(made, others)
+        state, inputs = judged(made, ()), [first.images, second.images]
         for number in range(len(made.layers)):
-            tried = _mixed(state[0], few, number)
-            then = tried, _lost(tried, others)
-            state = jax.tree.map(functools.partial(jnp.where, then[1] < state[1]), then, state)
-        return _refitted(state[0], every), None
+            read, wanted = inputs[0], first.values
+            if number + 1 == len(made.layers):
+                read, wanted = gated.joined(inputs), jnp.concatenate([wanted, second.values], axis=1)
+            tried = judged(_mixed(state.made, read, wanted, number), state.maps[:number])
+            state = jax.tree.map(functools.partial(jnp.where, tried.lost < state.lost), tried, state)
+            inputs = [refit.run_layer(state.made.layers[number], images) for images in inputs]
+        shown = [(inputs[0], first), (inputs[1], second), (state.maps[-1], third)]
+        features = jnp.concatenate([_flat(maps, answers.values) for maps, answers in shown], axis=1)
+        values = jnp.concatenate([answers.values for _, answers in shown], axis=1)
+        return _refitted(state.made, features, values), None
 
     return lax.scan(sweep, made, None, length=sweeps)[0]
 
 
-def _last_maps(made: Made, answers: Answers) -> jax.Array:
-    """``(F * q, N)``."""
-    hidden = answers.laid_out
-    for layer in made.layers:
-        hidden = refit.run_layer(layer, hidden)
-    return refit.batch_minor(hidden, answers.values.shape[1]).reshape(len(made.weights), -1)
+def _flat(maps: jax.Array, values: jax.Array) -> jax.Array:
+    """What the heads read for these answers, ``(F * q, N)``."""
+    count = values.shape[1]
+    return refit.batch_minor(maps, count).reshape(-1, count)
 
 
-def _lost(made: Made, answers: Answers) -> jax.Array:
-    """The sum over the concepts of what the network leaves of the answers' variance."""
-    left = answers.values - refit.product(made.weights.T, _last_maps(made, answers))
-    return jnp.sum(left.var(axis=1) * jnp.square(answers.scale))
+def _scale(values: jax.Array) -> jax.Array:
+    """1 over the standard deviations ``(K,)``; 0 where they do not vary, see `refit.Moments`."""
+    return refit.inverse_root(values.var(axis=1), jnp.square(values).mean(axis=1))
 
 
-def _refitted(made: Made, answers: Answers) -> Made:
-    """The heads, fitted anew."""
+def _lost(made: Made, maps: jax.Array, answers: Answers) -> jax.Array:
+    """The sum over the concepts of what is left of the answers' variance, given the last maps."""
+    left = answers.values - refit.product(made.weights.T, _flat(maps, answers.values))
+    return jnp.sum(left.var(axis=1) * jnp.square(_scale(answers.values)))
+
+
+def _refitted(made: Made, features: jax.Array, values: jax.Array) -> Made:
+    """The heads, fitted anew: features ``(F * q, N)`` to values ``(K, N)``."""
     filters = made.layers[-1]["kernel"].shape[-1]
-    found = refit.moments(_last_maps(made, answers), answers.values, filters, _RIDGE)
-    each = len(made.weights) // filters
-    weights, intercepts = refit.solve(found, jnp.arange(filters), each, made.weights)
+    found = refit.moments(features, values, filters, _RIDGE)
+    weights, intercepts = refit.solve(found, jnp.arange(filters), len(features) // filters, made.weights)
     return made._replace(weights=weights, intercepts=intercepts)
 
 
-def _mixed(made: Made, answers: Answers, number: int) -> Made:
-    """Layer ``number``, from 0, changed by a mixture of its candidates and a constant."""
-    candidates = made.candidates[number]
-    filters, count = made.layers[number]["kernel"].shape[-1], candidates["kernel"].shape[-1] + 1
-
-    def add(sums: _Sums, block: tuple[jax.Array, jax.Array]) -> tuple[_Sums, None]:
-        images, values = block
-        slopes, given = _slopes(made, number, models.normalise_images(images))
-        slopes, left = slopes * answers.scale, (values - given) * answers.scale
-        by_concept = slopes.sum(axis=2).reshape(unknowns, -1), left.sum(axis=0)[:, None]
-        slopes, left = slopes.reshape(unknowns, -1), left.reshape(-1, 1)
-        new = refit.product(slopes, slopes.T), refit.product(slopes, left), *by_concept
-        return jax.tree.map(jnp.add, sums, new), None
-
-    unknowns, (concepts, images) = filters * count, answers.values.shape
-    values = answers.values.T.reshape(len(answers.images), BLOCK, -1)
-    zeros = tuple(map(jnp.zeros, ((unknowns,) * 2, (unknowns, 1), (unknowns, concepts), (concepts, 1))))
-    gram, cross, total, of_left = lax.scan(add, zeros, (answers.images, values))[0]
-    gram -= refit.product(total, total.T) / images  # the intercepts take the mean up
-    cross -= refit.product(total, of_left) / images
+def _mixed(made: Made, inputs: jax.Array, values: jax.Array, number: int) -> Made:
+    """Layer ``number``, from 0, which reads ``inputs``: a mixture of candidates and a constant is added."""
+    candidates, scale = made.candidates[number], _scale(values)
+    slopes, given = _slopes(made, inputs, number)
+    filters, count, *_ = slopes.shape
+    unknowns = filters * count
+    slopes = slopes.reshape(unknowns, len(scale), -1) * scale[:, None]
+    left = (values - given) * scale[:, None]
+    # The intercepts take the means up.
+    slopes, left = (of - of.mean(axis=-1, keepdims=True) for of in (slopes, left))
+    slopes, left = slopes.reshape(unknowns, -1), left.reshape(-1, 1)
+    gram, cross = refit.product(slopes, slopes.T), refit.product(slopes, left)
     # Units in which each candidate's slopes have mean square 1: a filter's own scale is free.
     size = jnp.diagonal(gram).reshape(filters, count).mean(axis=0)
     unit = jnp.tile(jnp.where(size > 0, lax.rsqrt(jnp.where(size > 0, size, 1)), 0), filters)
@@ -151,37 +149,29 @@ def _mixed(made: Made, answers: Answers, number: int) -> Made:
     return made._replace(layers=(*made.layers[:number], layer, *made.layers[number + 1 :]))
 
 
-def _slopes(made: Made, number: int, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _slopes(made: Made, inputs: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
     """What a unit of each candidate, and of a constant, in each filter of a layer would add to the answers.
 
     Args:
       made: the network.
+      inputs: what the layer reads, laid out.
       number: of the layer, from 0.
-      images: a block, float32 ``(B, H, W, C)``.
 
     Returns:
-      Slopes ``(F, C + 1, B, K)``, and the network's answers ``(B, K)``.
+      Slopes ``(F, C + 1, K, N)``, and the network's answers ``(K, N)``.
     """
-    maps, places = [models.ConvNet().lay_out(images)], []
-    for layer in made.layers:
+    maps, places = [inputs], []
+    for layer in made.layers[number:]:
         given, of_given = gated.run(maps[-1], layer["kernel"], layer["bias"])
         maps.append(given)
         places.append(of_given)
-    features = gated.by_image(maps[-1]).reshape(len(images), -1)
-    answers = refit.product(features, made.weights) + made.intercepts
-    last, slopes = maps[-1].shape, []
+    last, slopes, candidates = maps[-1], [], made.candidates[number]
+    features = gated.by_image(last).reshape(-1, len(made.weights)).T
     for weights in made.weights.T:
-        slope = jnp.broadcast_to(weights.reshape(*last[-4:-1], 1), last)
-        for later in range(len(made.layers) - 1, number, -1):
-            slope = gated.transpose(maps[later], made.layers[later]["kernel"], places[later], slope)
-        slopes.append(gated.by_image(slope))
-    slope, place = jnp.stack(slopes, axis=1), gated.by_image(places[number])[:, None]  # (B, K, F, q)
-    read, candidates = refit.batch_minor(maps[number], len(images)), made.candidates[number]
-    windows = products.convolve_windows(read, candidates["kernel"]) + candidates["bias"][:, None, None, None]
-    windows = jnp.concatenate([windows, jnp.ones_like(windows[:, :1])], axis=1)
-    windows = windows.reshape(*windows.shape[:2], -1, len(images)).transpose(0, 3, 2, 1)  # (4, B, q, C + 1)
-    found = jnp.zeros(())
-    for at, window in enumerate(windows):
-        passed = jnp.where(place == at, slope, 0).reshape(len(images), -1, slope.shape[-1])
-        found += refit.product(passed, window)
-    return found.reshape(*slope.shape[:3], -1).transpose(2, 3, 0, 1), answers
+        slope = jnp.broadcast_to(weights.reshape(*last.shape[-4:-1], 1), last.shape)
+        for later in range(len(places) - 1, 0, -1):
+            kernel = made.layers[number + later]["kernel"]
+            slope = gated.transpose(maps[later], kernel, places[later], slope)
+        slopes.append(gated.mixtures(inputs, candidates["kernel"], candidates["bias"], places[0], slope))
+    answers = refit.product(made.weights.T, features) + made.intercepts[:, None]
+    return jnp.stack(slopes, axis=2), answers

@@ -53,7 +53,7 @@ class Parents(NamedTuple):
     object: Params
 
 
-IMAGES = 6144
+IMAGES = 4608
 """Most probes that a generator is handed unless it says otherwise; rivals' heads are fitted to as many."""
 
 

@@ -38,6 +38,9 @@ LABELS = {
 BLOCK = 64
 """Images that are read at the same places; probes come in whole blocks."""
 
+PARTS = 3
+"""Of the probes, where networks are backfitted, see `backfitting.backfit`: every third image is of one."""
+
 _Exchange = tuple[jax.Array, jax.Array, jax.Array]  # the chosen, whether it goes on, rounds
 _PLACES = 0  # seed of the places of patches
 _LEAST = 0.1  # of the highest cost, so that no concept is given up
@@ -53,16 +56,17 @@ class Config:
     """The fields of ``config.generators.reduce`` and of the families that are named after it."""
 
     images: int = setting(
-        1536, fields.whole(2), "probe images that filters are picked and mixed on; without sweeps all"
+        1536,
+        fields.whole(2),
+        "probe images that filters are picked and mixed on; with sweeps three times as many",
     )
     patches: int = setting(4, fields.whole(1), "positions of each image that a convolution is fitted on")
     parents: int = setting(1, *PARENTS)
     whole_zoo: bool = setting(False, *WHOLE_ZOO)
-    rounds: int = setting(3, fields.whole(0), "of mixing a layer's filters; 0 picks them only")
-    sweeps: int = setting(1, fields.whole(0), "of backfitting, over all layers; 0: none")
-    sweep_images: int = setting(
-        4, fields.whole(1), "probe images in all, in units of images; layers are backfitted on half"
+    rounds: int = setting(
+        3, fields.whole(0), "of mixing a layer's filters, with sweeps not the last one's; 0 picks them only"
     )
+    sweeps: int = setting(1, fields.whole(0), "of backfitting, over all layers; 0: none")
     ridge: float = setting(1e-2, fields.positive, "of a convolution's fit, in units of a filter's variance")
     head_ridge: float = setting(
         refit.HEAD_RIDGE,
@@ -148,7 +152,7 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
 
 def probes_of(config: Config) -> int:
     """How many probe images a generator is handed."""
-    return config.images * (config.sweep_images if config.sweeps else 1)
+    return config.images * (PARTS if config.sweeps else 1)
 
 
 def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params], probes: Array) -> Params:
@@ -168,19 +172,17 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
         raise UserError(problem)
     groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
     layers = models.layer_names(network.filters)
-    # Where all is backfitted, filters are picked on every so many of the probes.
-    stride = max(1, len(probes) // config.images) if config.sweeps else 1
-    numbers = _in_blocks(np.arange(0, len(probes), stride)[: config.images if config.sweeps else None], BLOCK)
-    every = jnp.asarray(probes)[_in_blocks(np.arange(len(probes)), backfitting.BLOCK)]
-    first = jnp.asarray(probes)[numbers]
-    laid_out, all_laid_out = (network.lay_out(models.normalise_images(images)) for images in (first, every))
+    parts = [_in_blocks(np.arange(len(probes)), BLOCK)]
+    if config.sweeps:  # filters are picked on the first part
+        parts = in_parts(len(probes))
+    shown = [network.lay_out(models.normalise_images(jnp.asarray(probes)[part])) for part in parts]
+    size = len(parts[0])
 
-    def answers(of: Sequence[Params]) -> jax.Array:
-        """The mean logit difference of each concept's networks, to all probes."""
-        return jnp.stack([refit.mean_answer(networks, layers, all_laid_out, len(every)) for networks in of])
+    def answers(of: Sequence[Params], images: jax.Array) -> jax.Array:
+        """The mean logit difference of each concept's networks, ``(K, N)``."""
+        return jnp.stack([refit.mean_answer(networks, layers, images, size) for networks in of])
 
-    whole = answers(zoos) if config.whole_zoo else None
-    half = -(-len(every) // backfitting.BLOCK // 2) * backfitting.BLOCK
+    of_zoos = [answers(zoos, images) for images in shown if config.whole_zoo]
 
     def one(group: jax.Array) -> Params:
         members = [
@@ -192,20 +194,22 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
             for of_concept in members
             for n in range(config.parents)
         ]
-        united = unite(network, parents, len(zoos), laid_out, len(first))
-        if whole is not None:
-            united = united._replace(target=whole[:, numbers])
+        united = unite(network, parents, len(zoos), shown[0], size)
+        if config.whole_zoo:
+            united = united._replace(target=of_zoos[0])
         made = reduce(network, config, united)
         if config.sweeps:
-            target = answers(members) if whole is None else whole
-            few, others, all_of_them = (
-                backfitting.wanted(network, every[part], target[:, part])
-                for part in (slice(half), slice(-half, None), slice(None))
-            )
-            made = backfitting.backfit(made, few, others, all_of_them, config.sweeps)
+            wanted = of_zoos or [united.target, *(answers(members, images) for images in shown[1:])]
+            first, second, third = map(backfitting.Answers, shown, wanted)
+            made = backfitting.backfit(made, first, second, third, config.sweeps)
         return parameters(made)
 
     return lax.map(one, jnp.asarray(groups))
+
+
+def in_parts(count: int) -> list[np.ndarray]:
+    """Which of so many probes are of each part that `backfitting.backfit` is given: whole blocks."""
+    return list(_in_blocks(np.arange(count), PARTS * BLOCK).reshape(-1, PARTS).T)
 
 
 def _in_blocks(numbers: np.ndarray, block: int) -> np.ndarray:
@@ -277,7 +281,9 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> backfitting
             picked = mixing.mix(windows, chosen, target, 0)
             target = target._replace(weights=weights * _cost(group, number, inputs, layer, picked, weights))
             chosen = exchange(found, target.weights, candidates, chosen)
-        mixed = mixing.mix(windows, chosen, target, config.rounds)
+        # Backfitting mixes the last layer for the same target, the answers.
+        rounds = 0 if last and config.sweeps else config.rounds
+        mixed = mixing.mix(windows, chosen, target, rounds)
         candidates_of.append(layer)
         made.append(_mixture(layer, mixed))
         inputs = refit.run_layer(made[-1], inputs)

@@ -6,13 +6,18 @@ map. On CPUs it is `kernelgan.ops.cpu`'s, elsewhere products; maps are as `model
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from kernelgan.ops import cpu, products
 
 OFF = 4
 """The place of a map that is 0; the others are 0 to 3, row by row of a pooling window."""
+
+_BLOCK = 128  # images whose windows are in memory at once, where they are products
 
 
 def _direct() -> bool:
@@ -66,6 +71,58 @@ def transpose(maps: jax.Array, kernel: jax.Array, places: jax.Array, slopes: jax
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     found = products.convolve_windows(jnp.pad(whole, ((0, 0), *margins, (0, 0))), turned)
     return _opened(found)[:, :height, :width]
+
+
+def mixtures(
+    maps: jax.Array, kernels: jax.Array, biases: jax.Array, places: jax.Array, slopes: jax.Array
+) -> jax.Array:
+    """What a unit of each candidate in each filter adds, by what one of each map that the layer gives adds.
+
+    Args:
+      maps: that the layer reads, laid out.
+      kernels: of the candidates, ``(k, k, I, C)``.
+      biases: ``(C,)``.
+      places: see `run`.
+      slopes: see `transpose`.
+
+    Returns:
+      Of each image ``(F, C + 1, B)``; the last candidate is a constant, 1.
+    """
+    passed = jnp.where(places == OFF, 0, slopes)
+    if _direct():
+        from kernelgan.ops.cpu import operation
+
+        found = operation.mixtures(maps, kernels, places, slopes)  # (b, F, C, LANES)
+        constant = passed.sum(axis=(2, 3))[:, :, None]
+        found = jnp.concatenate([found + biases[:, None] * constant, constant], axis=2)
+        return found.transpose(1, 2, 0, 3).reshape(*found.shape[1:3], -1)
+    constant = passed.sum(axis=(1, 2))[:, None]
+
+    def block(of: tuple[jax.Array, ...]) -> jax.Array:
+        maps, places, slopes = of
+        windows = products.convolve_windows(maps, kernels)  # (4, C, P, Q, m)
+        windows = windows.reshape(*windows.shape[:2], -1, windows.shape[-1]).transpose(0, 3, 2, 1)
+        found = jnp.zeros(())
+        for place, window in enumerate(windows):
+            there = by_image(jnp.where(places == place, slopes, 0))
+            found += jnp.matmul(there, window, precision=products.PRECISION)
+        return found
+
+    found = lax.map(block, tuple(_in_blocks(array) for array in (maps, places, slopes)))  # (b, m, F, C)
+    found = found.reshape(-1, *found.shape[2:]).transpose(1, 2, 0)
+    return jnp.concatenate([found + biases[:, None] * constant, constant], axis=1)
+
+
+def _in_blocks(images: jax.Array) -> jax.Array:
+    """``(..., B)`` as ``(b, ..., m)``: `_BLOCK` images at once if these make whole blocks, else all."""
+    count = images.shape[-1]
+    each = count if count % _BLOCK else _BLOCK
+    return jnp.moveaxis(images.reshape(*images.shape[:-1], -1, each), -2, 0)
+
+
+def joined(maps: Sequence[jax.Array]) -> jax.Array:
+    """Laid-out maps of several sets of images as those of one; sets of whole blocks."""
+    return jnp.concatenate(maps, axis=0 if maps[0].ndim == 5 else -1)
 
 
 def by_image(maps: jax.Array) -> jax.Array:

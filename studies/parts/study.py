@@ -19,7 +19,7 @@ from studies import finished
 from studies.ladder import study as ladder
 
 DEFAULT = reduce.Config()
-MORE = DEFAULT.images * DEFAULT.sweep_images
+MORE = reduce.probes_of(DEFAULT)
 
 PARTS = {
     "picked": ("filters picked", reduce.Config(rounds=0, sweeps=0)),
@@ -86,12 +86,19 @@ def _nulls(parents: base.Parents, images: np.ndarray, size: int) -> dict[str, Pa
 def _backfitted(
     network: models.ConvNet, networks: Params, others: Params, parents: base.Parents, images: jax.Array
 ) -> Params:
-    names, laid_out = models.layer_names(network.filters), network.lay_out(models.normalise_images(images))
+    names = models.layer_names(network.filters)
+    parts = [images[numbers] for numbers in reduce.in_parts(len(images))]
+    laid_out = [network.lay_out(models.normalise_images(part)) for part in parts]
 
     def one(of: tuple[Params, Params, base.Parents]) -> Params:
         params, other, both = of
-        alone = (jax.tree.map(lambda leaf: leaf[None], parent) for parent in both)
-        values = jnp.stack([refit.mean_answer(zoo, names, laid_out, len(images)) for zoo in alone])
+        alone = [jax.tree.map(lambda leaf: leaf[None], parent) for parent in both]
+        wanted = [
+            backfitting.Answers(
+                shown, jnp.stack([refit.mean_answer(zoo, names, shown, len(part)) for zoo in alone])
+            )
+            for shown, part in zip(laid_out, parts, strict=True)
+        ]
         candidates = tuple(
             jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), params[name], other[name])
             for name in names
@@ -99,11 +106,7 @@ def _backfitted(
         layers = tuple(params[name] for name in names)
         weights, intercepts = (params["dense"][leaf][..., 1::2] for leaf in ("kernel", "bias"))
         made = backfitting.Made(layers, candidates, 2 * weights, 2 * intercepts)
-        half = len(images) // 2 // backfitting.BLOCK * backfitting.BLOCK
-        few, others, every = (
-            backfitting.wanted(network, images[part], values[:, part])
-            for part in (slice(half), slice(-half, None), slice(None))
-        )
-        return reduce.parameters(backfitting.backfit(made, few, others, every, DEFAULT.sweeps))
+        first, second, third = wanted
+        return reduce.parameters(backfitting.backfit(made, first, second, third, DEFAULT.sweeps))
 
     return jax.lax.map(one, (networks, others, parents))

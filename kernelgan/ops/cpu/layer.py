@@ -11,7 +11,7 @@ import numpy as np
 
 from kernelgan.ops.cpu import microkernels
 from kernelgan.ops.cpu.compiler import compiled
-from kernelgan.ops.cpu.microkernels import LANES, TAPS, WIDTH
+from kernelgan.ops.cpu.microkernels import LANES, TAPS, VECTORS, WIDTH
 
 OFF = 4
 
@@ -22,6 +22,7 @@ _ZERO = np.float32(0)
 
 _taps6, _taps4, _taps2, _taps1 = (microkernels.taps_of(filters) for filters in microkernels.FILTERS)
 _dots6, _dots4, _dots2, _dots1 = (microkernels.dots_of(filters) for filters in microkernels.FILTERS)
+_each6, _each4, _each2, _each1 = (microkernels.dots_of(filters, 1) for filters in microkernels.FILTERS)
 
 
 @compiled
@@ -54,6 +55,23 @@ def _dots(filters: int, x: int, offsets: int, g: int, stride: int, count: int, s
         _dots2(x, offsets, g, stride, count, sums, apart)
     else:
         _dots1(x, offsets, g, stride, count, sums, apart)
+
+
+@compiled
+def _dots_of_each(
+    filters: int, x: int, offsets: int, g: int, stride: int, count: int, sums: int, apart: int
+) -> None:
+    """`_dots` image by image: the sums are ``(filters, taps, LANES)``."""
+    for _ in range(VECTORS):
+        if filters == 6:
+            _each6(x, offsets, g, stride, count, sums, apart)
+        elif filters == 4:
+            _each4(x, offsets, g, stride, count, sums, apart)
+        elif filters == 2:
+            _each2(x, offsets, g, stride, count, sums, apart)
+        else:
+            _each1(x, offsets, g, stride, count, sums, apart)
+        x, g, sums = x + _BYTES * WIDTH, g + _BYTES * WIDTH, sums + _BYTES * WIDTH
 
 
 @compiled
@@ -193,11 +211,11 @@ def backward(
     db: np.ndarray,
     dx: np.ndarray,
 ) -> None:
-    """Fills ``dw``, ``db`` and, unless it has no blocks, ``dx``."""
+    """Fills ``dw`` unless it has no rows, ``db``, and ``dx`` unless it has no blocks."""
     blocks, inputs, height, width, _ = x.shape
     tall, wide, _, outputs = w.shape
     rows, columns = dy.shape[2], dy.shape[3]
-    wants_images = dx.shape[0] > 0
+    wants_kernel, wants_images = dw.shape[0] > 0, dx.shape[0] > 0
     offsets = _tap_offsets(tall, wide, inputs, height, width, TAPS)
     sums = np.zeros((outputs, len(offsets), WIDTH), np.float32)
     across = 2 * columns
@@ -226,12 +244,61 @@ def backward(
         for row in range(rows):
             pair = g[row if wants_images else 0]
             _unpool(dy[block], code[block], row, pair)
-            _add_kernel_gradient(x[block], pair, row, offsets, sums)
+            if wants_kernel:
+                _add_kernel_gradient(x[block], pair, row, offsets, sums)
         if wants_images:
             _image_gradient(g, turned, back, dx[block])
-    for o in range(outputs):
+    for o in range(outputs if wants_kernel else 0):
         for tap in range(tall * wide * inputs):
             total = _ZERO
             for lane in range(WIDTH):
                 total += sums[o, tap, lane]
             dw[tap // (wide * inputs), tap // inputs % wide, tap % inputs, o] = total
+
+
+@compiled
+def mixtures(dy: np.ndarray, code: np.ndarray, x: np.ndarray, w: np.ndarray, slopes: np.ndarray) -> None:
+    """Fills ``slopes`` ``(K, O, C, LANES)``: each image's gradient times kernels ``w`` ``(h, k, I, C)``."""
+    blocks, inputs, height, width, _ = x.shape
+    tall, wide, _, candidates = w.shape
+    outputs, rows, columns = dy.shape[1], dy.shape[2], dy.shape[3]
+    offsets = _tap_offsets(tall, wide, inputs, height, width, TAPS)
+    taps, across = len(offsets), 2 * columns
+    in_order = np.arange(taps) * LANES
+    sums = np.empty((outputs, taps, LANES), np.float32)
+    g = np.empty((outputs, 2, across, LANES), np.float32)
+    slopes[:] = _ZERO
+    for block in range(blocks):
+        sums[:] = _ZERO
+        for row in range(rows):
+            _unpool(dy[block], code[block], row, g)
+            o = 0
+            while o < outputs:
+                filters = _filters_of(outputs - o)
+                for tap in range(0, taps, TAPS):
+                    for half in range(2):
+                        _dots_of_each(
+                            filters,
+                            x[block].ctypes.data + _BYTES * (2 * row + half) * width * LANES,
+                            offsets.ctypes.data + 8 * tap,
+                            g.ctypes.data + _BYTES * (o * 2 + half) * across * LANES,
+                            2 * across * LANES,
+                            across,
+                            sums.ctypes.data + _BYTES * (o * taps + tap) * LANES,
+                            taps * LANES,
+                        )
+                o += filters
+        for o in range(outputs):
+            c = 0
+            while c < candidates:
+                filters = _filters_of(candidates - c)
+                _taps(
+                    filters,
+                    sums[o].ctypes.data,
+                    in_order.ctypes.data,
+                    tall * wide * inputs,
+                    w.ctypes.data + _BYTES * c,
+                    candidates,
+                    slopes[block, o].ctypes.data + _BYTES * c * LANES,
+                )
+                c += filters

@@ -72,14 +72,15 @@ def taps_of(filters: int) -> Any:
     return taps
 
 
-def dots_of(filters: int) -> Any:
+def dots_of(filters: int, vectors: int = VECTORS) -> Any:
     """Makes ``dots(x, offsets, g, stride, count, sums, apart)``: a kernel gradient's sums along a row.
 
-    ``sums[f, t, :] += sum over the row's `count` places and over VECTORS of g[f] * x[offsets[t]]``, lane
+    ``sums[f, t, :] += sum over the row's `count` places and over `vectors` of g[f] * x[offsets[t]]``, lane
     by lane, for the first ``filters`` f and `TAPS` t. A place is `LANES` floats on from the last in x and g,
-    g's filters are ``stride`` apart, and the sums' filters ``apart``; ``sums`` is ``(filters, apart)``, of
-    which ``TAPS * WIDTH`` are used.
+    g's filters are ``stride`` apart, and the sums' filters ``apart``. Each t has `WIDTH` sums, which lie
+    together with those of the next t; with fewer ``vectors`` they have room for those of all vectors.
     """
+    pitch = LANES // vectors
 
     @intrinsic
     def dots(
@@ -100,11 +101,11 @@ def dots_of(filters: int) -> Any:
             images = [builder.gep(x, [builder.load(emit.at(offsets, t))]) for t in range(TAPS)]
             slopes = [builder.gep(g, [builder.mul(stride, constant(f))]) for f in range(filters)]
             rows = [builder.gep(sums, [builder.mul(apart, constant(f))]) for f in range(filters)]
-            homes = [emit.at(row, t * WIDTH) for row in rows for t in range(TAPS)]
+            homes = [emit.at(row, t * pitch) for row in rows for t in range(TAPS)]
 
             def body(k: Any, totals: list[Any]) -> list[Any]:
                 place = builder.mul(k, constant(LANES))
-                for v in range(VECTORS):
+                for v in range(vectors):
                     seen = [emit.load(emit.at(image, place, v * WIDTH)) for image in images]
                     for f in range(filters):
                         slope = emit.load(emit.at(slopes[f], place, v * WIDTH))

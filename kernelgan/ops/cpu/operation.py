@@ -13,6 +13,7 @@ from kernelgan.ops.cpu.custom_call import argument, bytes_at, data, floats_at, i
 from kernelgan.ops.cpu.microkernels import LANES
 
 _FORWARD, _BACKWARD = "kernelgan_direct_forward", "kernelgan_direct_backward"
+_MIXTURES = "kernelgan_direct_mixtures"
 
 
 def to_blocks(images: jax.Array) -> jax.Array:
@@ -62,14 +63,37 @@ def forward(images: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.
 
 def transpose(images: jax.Array, kernel: jax.Array, code: jax.Array, slope: jax.Array) -> jax.Array:
     """The images' gradient, from that of what `forward` gave and its places."""
-    return _gradients(images, kernel, code, slope, False)[2]
+    return _gradients(images, kernel, code, slope, (0, *kernel.shape[1:]), images.shape)[2]
+
+
+def mixtures(images: jax.Array, kernels: jax.Array, code: jax.Array, slope: jax.Array) -> jax.Array:
+    """Each image's kernel gradient, multiplied by other kernels.
+
+    Args:
+      images: float32 ``(K, I, H, W, LANES)``, see `to_blocks`.
+      kernels: ``(h, k, I, C)``.
+      code: of what `forward` gave, ``(K, O, P, Q, LANES)``.
+      slope: the gradient of what it gave, of the same shape.
+
+    Returns:
+      float32 ``(K, O, C, LANES)``.
+    """
+    register_mixtures()
+    shape = (*slope.shape[:2], kernels.shape[-1], LANES)
+    call = jax.ffi.ffi_call(_MIXTURES, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential")
+    return call(slope, code, images, kernels)
 
 
 def _gradients(
-    images: jax.Array, kernel: jax.Array, code: jax.Array, slope: jax.Array, first: bool
+    images: jax.Array,
+    kernel: jax.Array,
+    code: jax.Array,
+    slope: jax.Array,
+    of_kernel: tuple[int, ...],
+    of_images: tuple[int, ...],
 ) -> list[jax.Array]:
-    """Of kernel, bias and images; of these an empty array if the layer is the first."""
-    shapes = (kernel.shape, kernel.shape[-1:], (0 if first else images.shape[0], *images.shape[1:]))
+    """Of kernel, bias and images, in these shapes; of kernel and images empty where no length is wanted."""
+    shapes = (of_kernel, kernel.shape[-1:], of_images)
     call = jax.ffi.ffi_call(
         _BACKWARD, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], vmap_method="sequential"
     )
@@ -88,7 +112,8 @@ def _backward(
     first: bool, kept: tuple[jax.Array, ...], slope: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     code, images, kernel = kept
-    of_kernel, of_bias, of_images = _gradients(images, kernel, code, slope, first)
+    shape = (0 if first else images.shape[0], *images.shape[1:])
+    of_kernel, of_bias, of_images = _gradients(images, kernel, code, slope, kernel.shape, shape)
     return (jnp.zeros_like(images) if first else of_images), of_kernel, of_bias
 
 
@@ -117,7 +142,7 @@ def _answer_backward(frame: int) -> int:
     if is_question(frame):
         return 0
     dy, x, w = argument(frame, 0), argument(frame, 2), argument(frame, 3)
-    dx = result(frame, 2)
+    dw, dx = result(frame, 0), result(frame, 2)
     blocks, inputs, height, width = size(x, 0), size(x, 1), size(x, 2), size(x, 3)
     tall, wide, outputs = size(w, 0), size(w, 1), size(w, 3)
     pooled = (blocks, outputs, size(dy, 2), size(dy, 3), LANES)
@@ -126,9 +151,26 @@ def _answer_backward(frame: int) -> int:
         carray(bytes_at(data(argument(frame, 1))), pooled),
         carray(floats_at(data(x)), (blocks, inputs, height, width, LANES)),
         carray(floats_at(data(w)), (tall, wide, inputs, outputs)),
-        carray(floats_at(data(result(frame, 0))), (tall, wide, inputs, outputs)),
+        carray(floats_at(data(dw)), (size(dw, 0), wide, inputs, outputs)),
         carray(floats_at(data(result(frame, 1))), (outputs,)),
         carray(floats_at(data(dx)), (size(dx, 0), inputs, height, width, LANES)),
+    )
+    return 0
+
+
+def _answer_mixtures(frame: int) -> int:
+    if is_question(frame):
+        return 0
+    dy, x, w = argument(frame, 0), argument(frame, 2), argument(frame, 3)
+    blocks, inputs, height, width = size(x, 0), size(x, 1), size(x, 2), size(x, 3)
+    tall, wide, candidates, outputs = size(w, 0), size(w, 1), size(w, 3), size(dy, 1)
+    pooled = (blocks, outputs, size(dy, 2), size(dy, 3), LANES)
+    layer.mixtures(
+        carray(floats_at(data(dy)), pooled),
+        carray(bytes_at(data(argument(frame, 1))), pooled),
+        carray(floats_at(data(x)), (blocks, inputs, height, width, LANES)),
+        carray(floats_at(data(w)), (tall, wide, inputs, candidates)),
+        carray(floats_at(data(result(frame, 0))), (blocks, outputs, candidates, LANES)),
     )
     return 0
 
@@ -138,3 +180,9 @@ def register() -> None:
     """Compiles both calls, or finds them on disk, and tells XLA of them."""
     custom_call.register(_FORWARD, _answer_forward)
     custom_call.register(_BACKWARD, _answer_backward)
+
+
+@custom_call.once
+def register_mixtures() -> None:
+    """The same for the call of `mixtures`, which few programs have."""
+    custom_call.register(_MIXTURES, _answer_mixtures)
