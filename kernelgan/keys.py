@@ -15,7 +15,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,41 @@ def of_source(*modules: str) -> str:
     """
     files = dict(file for module in modules for file in _files(module))
     return of_values({name: _first_code(path) for name, path in files.items()})
+
+
+def imported(module: str, apart: Collection[str] = ()) -> tuple[str, ...]:
+    """A module, and all of its package that it imports, that these import, and so on; nothing is run.
+
+    Args:
+      module: dotted name, of no package.
+      apart: modules that are left out, with what only they import.
+
+    Raises:
+      ModuleNotFoundError: there is no such module, or its source is not there.
+    """
+    top = module.partition(".")[0]
+    found, left = set(), {module}
+    while left:
+        name = left.pop()
+        found.add(name)
+        ((_, path),) = _files(name)
+        named = set()
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == top:
+                named |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+            elif isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names if alias.name.partition(".")[0] == top}
+        left |= {name for name in named if _is_module(name)} - found - set(apart)
+    return tuple(sorted(found))
+
+
+def _is_module(name: str) -> bool:
+    """Whether it is a module with a file of its own, and no package."""
+    try:
+        files = _files(name)
+    except ModuleNotFoundError:
+        return False
+    return len(files) == 1 and files[0][0] == f"{name.replace('.', '/')}.py"
 
 
 def of_file(path: str | Path) -> str:

@@ -40,9 +40,7 @@ CODE = {
     ),
     "generator": (
         *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels"),
-        *("kernelgan.generators.backfitting", "kernelgan.generators.mixing"),
-        *("kernelgan.generators.reduce", "kernelgan.refit"),
-        *("kernelgan.baselines.merges", "kernelgan.evaluation.novelty", *_ENGINE),
+        *("kernelgan.evaluation.novelty", *_ENGINE),
     ),
     "placebos": ("kernelgan.generators.placebo", "kernelgan.baselines.nulls"),
     "evaluate": (
@@ -51,7 +49,7 @@ CODE = {
         *("kernelgan.parallel", "kernelgan.probes", "kernelgan.refit", "kernelgan.zoo"),
     ),
 }
-"""The modules whose code decides a stage's numbers."""
+"""The modules whose code decides a stage's numbers; of a generator also its own, see `loading.Loaded`."""
 
 _PARTS_OF_CODE = ("code", "placebos")  # of a key
 

@@ -4,13 +4,12 @@ import dataclasses
 import json
 import math
 import sys
-import types
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from kernelgan import generators, keys, stages
+from kernelgan import keys
 from kernelgan.keys import StageKey
 from kernelgan.types import UserError
 
@@ -185,6 +184,32 @@ def test_a_package_is_all_files_below_it_and_a_module_only_itself(package):
     assert package({}, "planted.a", "planted.b") == package({}, "planted.b", "planted.b.c", "planted.a")
 
 
+def test_what_a_module_imports_counts_and_what_that_imports(package):
+    files = {
+        "first.py": "import planted.second\nfrom planted.inner import third, fourth as other\nimport os",
+        "second.py": "def f():\n    from planted import inner, fifth",
+        "inner/__init__.py": "from planted import unrelated",
+        "inner/third.py": "from planted.first import x",  # in a circle
+        "inner/fourth.py": "from planted.apart import y",
+        "fifth.py": "raise RuntimeError('is not run')",
+        "apart.py": "from planted import behind",
+        "behind.py": "",
+        "unrelated.py": "",
+    }
+    package({"__init__.py": "", **files})
+    found = keys.imported("planted.first", apart=("planted.apart",))
+    names = ("fifth", "first", "inner.fourth", "inner.third", "second")
+    assert found == tuple(f"planted.{name}" for name in names)
+
+
+def test_a_generator_rests_on_what_it_imports_and_on_no_other_generator():
+    cyclegan, mixed = (keys.imported(f"kernelgan.generators.{name}") for name in ("cyclegan", "reduce_noise"))
+    needed = {f"kernelgan.{name}" for name in ("generators.mixing", "generators.backfitting", "refit")}
+    assert needed <= set(mixed)
+    assert not needed & set(cyclegan)
+    assert "kernelgan.kernels" in cyclegan
+
+
 def test_source_is_read_and_not_imported(package):
     package({"__init__.py": "raise SystemExit"})
     assert "planted" not in sys.modules
@@ -315,24 +340,3 @@ def test_the_key_is_in_the_file(keep, file):
     keep()
     with np.load(file) as saved:
         assert json.loads(str(saved["key"]))["parts"] == KEY.parts
-
-
-def _read(module, seen):
-    """Modules of the package that a module uses, and that they use among generators."""
-    for value in vars(module).values():
-        name = value.__name__ if isinstance(value, types.ModuleType) else ""
-        if name.startswith("kernelgan.") and name not in seen:
-            seen.add(name)
-            if name.startswith("kernelgan.generators"):
-                _read(value, seen)
-    return seen
-
-
-def test_what_families_are_made_of_is_in_their_keys():
-    used = set().union(*(_read(family, set()) for family in generators.FAMILIES.values()))
-    covered = {*stages.CODE["generator"], *(family.__name__ for family in generators.FAMILIES.values())}
-    harmless = {"kernelgan.fields", "kernelgan.config", "kernelgan.generators.check", "kernelgan.probes"}
-    missing = {
-        name for name in used - harmless if not any(f"{name}.".startswith(f"{one}.") for one in covered)
-    }
-    assert not missing

@@ -17,6 +17,12 @@ from kernelgan.generators import FAMILIES, check
 from kernelgan.generators.base import Generator, Tier
 from kernelgan.types import UserError
 
+_NO_NUMBERS = tuple(
+    f"kernelgan.{name}"
+    for name in ("cache", "distributed", "fields", "stopping", "types", "generators.check")
+)  # modules that a family may import, and that decide no numbers
+_FOR_FILES = ("kernelgan.generators", "kernelgan.refit", "kernelgan.baselines.merges")  # may be imported
+
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
@@ -27,7 +33,7 @@ class Loaded:
       module: of the family, or the user's file.
       config: its settings.
       generator: for the run's networks.
-      code: digest of the code that is its own.
+      code: digest of the code that is its own: what a family imports; a user's file, and what it may import.
       watched: what its file was seen to do when it was imported.
     """
 
@@ -77,7 +83,7 @@ def load(configs: Mapping[str, Any], files: Sequence[str], network: models.ConvN
 def _families(configs: Mapping[str, Any], network: models.ConvNet) -> Iterator[Loaded]:
     for name, config in configs.items():
         module = FAMILIES[name]
-        code = keys.of_source(module.__name__)
+        code = keys.of_source(*keys.imported(module.__name__, _NO_NUMBERS))
         yield Loaded(name, module, config, module.make(network, config), code)
 
 
@@ -96,7 +102,7 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
             f"{flag}: the file's name becomes the name of its rows; expected letters, digits and "
             "underscores, such as my_generator.py."
         )
-    code = keys.of_file(path)
+    code = keys.of_values([keys.of_file(path), keys.of_source(*_FOR_FILES)])
     spec = importlib.util.spec_from_file_location(f"kernelgan_user_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
