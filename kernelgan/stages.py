@@ -45,7 +45,8 @@ CODE = {
     "placebos": ("kernelgan.generators.placebo", "kernelgan.baselines.nulls"),
     "evaluate": (
         *("kernelgan.assemble", "kernelgan.baselines", "kernelgan.data.quadrants", "kernelgan.evaluation"),
-        *("kernelgan.generators.base", "kernelgan.kernels", "kernelgan.models", "kernelgan.ops"),
+        *("kernelgan.generators.backfitting", "kernelgan.generators.base", "kernelgan.kernels"),
+        *("kernelgan.models", "kernelgan.ops"),
         *("kernelgan.parallel", "kernelgan.probes", "kernelgan.refit", "kernelgan.zoo"),
     ),
 }

@@ -24,6 +24,7 @@ NETWORKS = {
     "gaussian": 6,
     "constant": 1,
     "random_refit": 3,
+    "random_backfitted": 3,
     "pixels": 1,
     "colour_histogram": 1,
     "colour_rule_object": 3,

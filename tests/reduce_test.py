@@ -420,9 +420,10 @@ def test_no_fragment_and_no_part_has_the_colour_of_the_conjunction(monkeypatch):
     assert len(drawn) > 200
 
 
-def test_the_null_of_rendered_probes_is_there_where_a_generator_reads_them():
+@pytest.mark.parametrize("null", ["random_refit_rendered", "random_backfitted_rendered"])
+def test_the_nulls_of_rendered_probes_are_there_where_a_generator_reads_them(null):
     rows = [methods.table(methods.generated_rows("mine", ("",), tier)) for tier in ("U", "S")]
-    assert ["random_refit_rendered" in found for found in rows] == [False, True]
+    assert [null in found for found in rows] == [False, True]
 
 
 def test_a_setting_out_of_range_is_refused(network):

@@ -19,14 +19,14 @@ from kernelgan import assemble, models, probes, refit
 from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK, merges, moments, nulls, readouts
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluation.features import ConvNets, Population
-from kernelgan.generators import base
+from kernelgan.generators import backfitting, base
 from kernelgan.generators.base import Generator, Parents, stateless
 from kernelgan.types import Key, Params, UserError
 
 Networks = tuple[Population, ...]
 
 _ALIGNING_IMAGES = 384  # seen images that features are correlated over
-_RENDERED_REFIT = "random_refit_rendered"
+_RENDERED_REFIT, _RENDERED_BACKFITTED = "random_refit_rendered", "random_backfitted_rendered"
 _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
 
 
@@ -211,6 +211,23 @@ def _random_trunks(context: Context, key: Key, parents: Parents, images: np.ndar
     return generator.generate(key, {}, parents, None)[""]
 
 
+def _backfitted(reads: base.Tier) -> Callable[[Context], Networks]:
+    """`_refit` of random kernels, which are then mixed with as many others, as `reduce` does."""
+
+    def make(context: Context) -> Generator:
+        def generate(key: Key, parents: Parents, images: np.ndarray) -> Params:
+            both = Parents(*assemble.paired(*parents))
+            drawn = key, jax.random.fold_in(key, 1)
+            own, other = (_random_trunks(context, of, both, images) for of in drawn)
+            refitted = refit.refit_heads(own, both, images)
+            made = backfitting.backfit_networks(context.network, refitted, other, tuple(both), images)
+            return jax.device_get(made)
+
+        return stateless(generate, reads=reads, images=base.IMAGES)
+
+    return _by(make)
+
+
 def _concatenated(context: Context, key: Key, parents: Parents, images: np.ndarray) -> Params:
     del context, key, images
     return merges.concatenate(*parents)
@@ -291,6 +308,20 @@ BASELINES: dict[str, Method] = {
         "random kernels with heads fitted on rendered images",
         "kernels drawn from the initialiser, heads fitted to the parents' answers on rendered images",
         _refit(_random_trunks, "S"),
+        tier="S",
+    ),
+    "random_backfitted": Method(
+        "null",
+        "random kernels that are backfitted on seen images",
+        "the same, then random kernels mixed with as many others for the parents' answers, as `reduce` does",
+        _backfitted("U"),
+        tier="U",
+    ),
+    _RENDERED_BACKFITTED: Method(
+        "null",
+        "random kernels that are backfitted on rendered images",
+        "the same on rendered images",
+        _backfitted("S"),
         tier="S",
     ),
     "pixels": Method(
@@ -477,7 +508,7 @@ def chosen(rows: Mapping[str, Method], names: Sequence[str]) -> dict[str, Method
 def table(generated: Mapping[str, Method]) -> dict[str, Method]:
     """Every row of a run, those that others are measured against first.
 
-    The null of tier S is there where a generator of tier S is.
+    The nulls of tier S are there where a generator of tier S is.
 
     Raises:
       UserError: a generator's row has the name of a baseline.
@@ -489,7 +520,7 @@ def table(generated: Mapping[str, Method]) -> dict[str, Method]:
             )
     rows = {**BASELINES, **generated}
     if all(method.tier != "S" for method in generated.values()):
-        del rows[_RENDERED_REFIT]
+        del rows[_RENDERED_REFIT], rows[_RENDERED_BACKFITTED]
     return {name: rows[name] for name in (*PARENTS, *(name for name in rows if name not in PARENTS))}
 
 

@@ -9,15 +9,23 @@ linear in the coefficients of a layer's mixtures, and least squares gives the ch
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from kernelgan import refit
+from kernelgan import models, refit
 from kernelgan.ops import gated
 from kernelgan.types import Params
+
+BLOCK = 64
+"""Probes come in whole blocks of so many."""
+
+PARTS = 3
+"""Of the probes, see `backfit`."""
 
 _DAMPING = 3e-3  # of a layer's fit, in units of a candidate's mean square slope
 _RIDGE = 1e-2  # of the heads' fit, towards the heads as they are
@@ -63,6 +71,58 @@ class _State(NamedTuple):
     made: Made
     maps: tuple[jax.Array, ...]
     lost: jax.Array
+
+
+def in_parts(count: int, parts: int = PARTS) -> list[np.ndarray]:
+    """Which of so many probes are of each part: every third, in whole blocks, some more than once."""
+    whole = -(-count // (parts * BLOCK)) * parts * BLOCK
+    return list((np.arange(whole) % count).reshape(-1, parts).T)
+
+
+def parameters(made: Made) -> Params:
+    """The network with two logits for each concept: ``{layer: {"kernel", "bias"}}``."""
+    layers = models.layer_names(range(len(made.layers)))
+    heads = refit.concepts_head(made.weights, made.intercepts)
+    return {**dict(zip(layers, made.layers, strict=True)), "dense": heads}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def backfit_networks(
+    network: models.ConvNet, networks: Params, others: Params, zoos: Sequence[Params], probes: jax.Array
+) -> Params:
+    """Networks of any origin, backfitted to their parents' answers: their filters are mixed with others'.
+
+    Args:
+      network: the module of all of them.
+      networks: stacked ``(M, ...)``, with two logits for each concept.
+      others: stacked, of as many networks; their heads are not read.
+      zoos: of each concept, as many parents, stacked.
+      probes: uint8 images ``(N, H, W, C)``, in any order but that of a period.
+
+    Returns:
+      Stacked parameters.
+    """
+    names = models.layer_names(network.filters)
+    shown = [network.lay_out(models.normalise_images(probes[part])) for part in in_parts(len(probes))]
+    count = len(in_parts(len(probes))[0])
+
+    def one(of: tuple[Params, Params, Sequence[Params]]) -> Params:
+        params, other, parents = of
+        alone = [jax.tree.map(lambda leaf: leaf[None], parent) for parent in parents]
+        first, second, third = (
+            Answers(images, jnp.stack([refit.mean_answer(zoo, names, images, count) for zoo in alone]))
+            for images in shown
+        )
+        candidates = tuple(
+            jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), params[name], other[name])
+            for name in names
+        )
+        # Half of a logit difference is in each logit, see `refit.concepts_head`.
+        weights, intercepts = (params["dense"][leaf][..., 1::2] * 2 for leaf in ("kernel", "bias"))
+        made = Made(tuple(params[name] for name in names), candidates, weights, intercepts)
+        return parameters(backfit(made, first, second, third, 1))
+
+    return lax.map(one, (networks, others, zoos))
 
 
 def backfit(made: Made, first: Answers, second: Answers, third: Answers, sweeps: int) -> Made:

@@ -35,11 +35,8 @@ LABELS = {
     )
 }
 
-BLOCK = 64
-"""Images that are read at the same places; probes come in whole blocks."""
-
-PARTS = 3
-"""Of the probes, where networks are backfitted, see `backfitting.backfit`: every third image is of one."""
+BLOCK = backfitting.BLOCK
+"""Images that are read at the same places."""
 
 _Exchange = tuple[jax.Array, jax.Array, jax.Array]  # the chosen, whether it goes on, rounds
 _PLACES = 0  # seed of the places of patches
@@ -152,7 +149,7 @@ def reducer(network: models.ConvNet, config: Config, reads: Tier, made: str = "r
 
 def probes_of(config: Config) -> int:
     """How many probe images a generator is handed."""
-    return config.images * (PARTS if config.sweeps else 1)
+    return config.images * (backfitting.PARTS if config.sweeps else 1)
 
 
 def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params], probes: Array) -> Params:
@@ -172,9 +169,8 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
         raise UserError(problem)
     groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
     layers = models.layer_names(network.filters)
-    parts = [_in_blocks(np.arange(len(probes)), BLOCK)]
-    if config.sweeps:  # filters are picked on the first part
-        parts = in_parts(len(probes))
+    # Filters are picked on the first part.
+    parts = backfitting.in_parts(len(probes), backfitting.PARTS if config.sweeps else 1)
     shown = [network.lay_out(models.normalise_images(jnp.asarray(probes)[part])) for part in parts]
     size = len(parts[0])
 
@@ -202,26 +198,9 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
             wanted = of_zoos or [united.target, *(answers(members, images) for images in shown[1:])]
             first, second, third = map(backfitting.Answers, shown, wanted)
             made = backfitting.backfit(made, first, second, third, config.sweeps)
-        return parameters(made)
+        return backfitting.parameters(made)
 
     return lax.map(one, jnp.asarray(groups))
-
-
-def in_parts(count: int) -> list[np.ndarray]:
-    """Which of so many probes are of each part that `backfitting.backfit` is given: whole blocks."""
-    return list(_in_blocks(np.arange(count), PARTS * BLOCK).reshape(-1, PARTS).T)
-
-
-def _in_blocks(numbers: np.ndarray, block: int) -> np.ndarray:
-    """Whole blocks of them, some more than once."""
-    return numbers[np.arange(-(-len(numbers) // block) * block) % len(numbers)]
-
-
-def parameters(made: backfitting.Made) -> Params:
-    """A network's parameters, two logits for each concept: ``{layer: {"kernel", "bias"}}``."""
-    layers = models.layer_names(range(len(made.layers)))
-    heads = refit.concepts_head(made.weights, made.intercepts)
-    return {**dict(zip(layers, made.layers, strict=True)), "dense": heads}
 
 
 def unite(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernelgan import models
-from kernelgan.generators import reduce
+from kernelgan.generators import backfitting, reduce
 from kernelgan.types import Key, Params, UserError
 
 
@@ -68,7 +68,7 @@ class LearnedProbes:
         group = reduce.unite(
             self.network, list(parents), len(parents), self.network.lay_out(images), len(images)
         )
-        return reduce.parameters(reduce.reduce(self.network, reduce.Config(rounds=self.rounds), group))
+        return backfitting.parameters(reduce.reduce(self.network, reduce.Config(rounds=self.rounds), group))
 
     def bounded(self, weights: Params) -> Params:
         """Images from -1 to 1."""

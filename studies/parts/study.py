@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kernelgan import models, refit
@@ -79,34 +77,5 @@ def _nulls(parents: base.Parents, images: np.ndarray, size: int) -> dict[str, Pa
     drawn = jax.device_get(nulls.initialise(network, size, jax.random.split(jax.random.key(5), 2 * members)))
     own, other = (jax.tree.map(lambda leaf, n=n: leaf[n::2], drawn) for n in (0, 1))
     refitted = refit.refit_heads(own, parents, images)
-    return {"refit": refitted, "random": _backfitted(network, refitted, other, parents, images)}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _backfitted(
-    network: models.ConvNet, networks: Params, others: Params, parents: base.Parents, images: jax.Array
-) -> Params:
-    names = models.layer_names(network.filters)
-    parts = [images[numbers] for numbers in reduce.in_parts(len(images))]
-    laid_out = [network.lay_out(models.normalise_images(part)) for part in parts]
-
-    def one(of: tuple[Params, Params, base.Parents]) -> Params:
-        params, other, both = of
-        alone = [jax.tree.map(lambda leaf: leaf[None], parent) for parent in both]
-        wanted = [
-            backfitting.Answers(
-                shown, jnp.stack([refit.mean_answer(zoo, names, shown, len(part)) for zoo in alone])
-            )
-            for shown, part in zip(laid_out, parts, strict=True)
-        ]
-        candidates = tuple(
-            jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), params[name], other[name])
-            for name in names
-        )
-        layers = tuple(params[name] for name in names)
-        weights, intercepts = (params["dense"][leaf][..., 1::2] for leaf in ("kernel", "bias"))
-        made = backfitting.Made(layers, candidates, 2 * weights, 2 * intercepts)
-        first, second, third = wanted
-        return reduce.parameters(backfitting.backfit(made, first, second, third, DEFAULT.sweeps))
-
-    return jax.lax.map(one, (networks, others, parents))
+    backfitted = backfitting.backfit_networks(network, refitted, other, tuple(parents), images)
+    return {"refit": refitted, "random": backfitted}
