@@ -178,7 +178,7 @@ def test_a_zoo_that_is_taken_out_and_given_back_has_the_same_rows(finished, tmp_
     ("change", "fields", "facts"),
     [
         (lambda params: jax.tree.map(lambda leaf: leaf[:3], params), {}, ["3 networks", "4"]),
-        (lambda params: params, {"model.filters": (2, 3)}, ["conv2.weight"]),
+        (lambda params: params, {"model.filters": (3,)}, ["conv1.weight"]),
         (lambda params: params, {"data.image_size": 24}, ["fc1.weight"]),
         (None, {}, ["nowhere.npz"]),
         (lambda params: params, {"pairs.objects": ("cat", "car")}, ["zoo.object_file", "pairs.objects", "2"]),

@@ -33,7 +33,7 @@ def _code(page, word):
 def parents():
     def zoo(seed):
         keys = jax.random.split(jax.random.key(seed), 3)
-        init = jax.vmap(lambda key: models.initialise_convnet(NETWORK, IMAGE_SIZE, key))
+        init = jax.jit(jax.vmap(lambda key: models.initialise_convnet(NETWORK, IMAGE_SIZE, key)))
         return jax.device_get(init(keys))
 
     return base.Parents(zoo(0), zoo(1))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from kernelgan import pipeline, results
+from kernelgan import pipeline, probes, results
 from kernelgan.baselines import methods, readouts
 from kernelgan.data import quadrants, sources
 from kernelgan.data.leakage import LeakageError
@@ -323,8 +323,10 @@ def test_gradient_steps_on_unlabelled_images_reach_no_conjunction(judge, context
 
 
 @pytest.mark.parametrize("name", [*methods.BASELINES, "cheat"])
-def test_no_method_reads_an_image_in_which_both_concepts_hold(name, context):
+def test_no_method_reads_an_image_in_which_both_concepts_hold(name, context, monkeypatch):
     """Pictures of the conjunction are exchanged for each other's negatives: nothing may change."""
+    make = probes.make
+    monkeypatch.setattr(probes, "make", lambda made, images, **named: make(made, 64, **named))  # drawn soon
     images = context.images.copy()
     conjunction = cheats.scenes(60, seed=1)[1] == Quadrant.CONJUNCTION
     images[conjunction] = 255 - images[conjunction]

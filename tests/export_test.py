@@ -36,7 +36,8 @@ def suffix(request):
 def generator():
     """Parameters of a small kernel generator."""
     module = models.KernelGenerator(HIDDEN)
-    return jax.device_get(module.init(jax.random.key(1), jnp.zeros((1, 2, 3, 3, CHANNELS)))["params"])
+    init = jax.jit(module.init)
+    return jax.device_get(init(jax.random.key(1), jnp.zeros((1, 2, 3, 3, CHANNELS)))["params"])
 
 
 def _one(stacked, number=0):
@@ -184,7 +185,7 @@ def test_a_generator_is_exported(run, generator, tmp_path, assert_trees_equal):
 def test_a_zoo_at_half_width_is_exported(run, network, tmp_path, assert_trees_equal):
     half = network.clone(filters=(1, 1))
     keys = jax.random.split(jax.random.key(5), 3)
-    zoo = jax.device_get(jax.vmap(lambda key: models.initialise_convnet(half, SIZE, key))(keys))
+    zoo = jax.device_get(jax.jit(jax.vmap(lambda key: models.initialise_convnet(half, SIZE, key)))(keys))
     shutil.copytree(run, tmp_path / "run")
     _finish(tmp_path / "run", "half_width", {f"{n:04d}": {"params": zoo} for n in range(2)})
     names = list(export.networks(tmp_path / "run"))

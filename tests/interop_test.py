@@ -332,7 +332,7 @@ def test_the_snippets_of_the_documentation_run(torch, tmp_path, monkeypatch):
 
     for number in range(3):
         weights.write_arrays(Path(f"black_models/{number}.pth"), interop.to_torch(_one(params, number)))
-    four = models.initialise_convnet(models.ConvNet(outputs=4), 32, keys[0])
+    four = jax.jit(lambda key: models.initialise_convnet(models.ConvNet(outputs=4), 32, key))(keys[0])
     weights.write_arrays(Path("networks/0.safetensors"), interop.to_torch(jax.device_get(four)))
     exec(compile(into, "weights.md", "exec"), found)
     assert found["generated"].params["dense"]["bias"].shape == (1, 4)

@@ -23,7 +23,7 @@ SMALLER = {
     "models=8": "models=2",
     '"epochs": 16': '"epochs": 1',
     '"images_per_epoch": 2560, "batch_size": 64': '"images_per_epoch": 32, "batch_size": 16',
-    "kg.compose(*parents)": "kg.compose(*parents, images=64)",
+    "kg.compose(*parents)": "kg.compose(*parents, images=64, rounds=0, sweeps=0)",
     "random_networks=64": "random_networks=4, resamples=20",
 }
 
@@ -185,9 +185,8 @@ def test_what_is_no_network_is_not_saved(make_parents, tmp_path, given):
 @pytest.mark.parametrize("concepts", [1, 3])
 def test_probabilities_are_the_softmax_of_each_concepts_logits(network, images, size, concepts):
     module = network.clone(outputs=2 * concepts)
-    params = jax.vmap(lambda key: models.initialise_convnet(module, size, key))(
-        jax.random.split(jax.random.key(0), 2)
-    )
+    initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, size, key)))
+    params = initialise(jax.random.split(jax.random.key(0), 2))
     shown = images[:, :size, :size]
     found = kg.probabilities(models.Zoo(params, models.network_of(params)), shown)
     assert found.shape == (2, len(shown), concepts)

@@ -304,7 +304,8 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
 def test_networks_of_any_depth_have_a_novelty(evaluate, make_context, tmp_path, filters):
     module = models.ConvNet(filters=filters, kernel_size=2)
     keys_of = jax.random.split(jax.random.key(7), 8)
-    every = jax.device_get(jax.vmap(lambda key: models.initialise_convnet(module, 16, key))(keys_of))
+    initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, 16, key)))
+    every = jax.device_get(initialise(keys_of))
     zoos = [jax.tree.map(lambda leaf, part=part: leaf[part], every) for part in (slice(4), slice(4, 8))]
     deep = make_context(network=module, half_width=None)
     deep = dataclasses.replace(deep, attribute=zoos[0], objects=zoos[1], generated={}, trained={})

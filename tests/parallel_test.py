@@ -101,7 +101,7 @@ zoo = population.program(
 )
 images = np.zeros((16, 12, 12, 3), np.uint8)
 texts = [text_of(zoo, population.members_of(people), population.shared_arrays(images, people, 0))]
-params = models.initialise_convnet(network, 12, jax.random.key(0))
+params = jax.jit(lambda key: models.initialise_convnet(network, 12, key))(jax.random.key(0))
 parents = jax.tree.map(lambda leaf: np.stack([leaf] * 3), params)
 family = cyclegan.make(network, cyclegan.Config(hidden=2, epochs=(1, 1), batch_size=2))
 view = family.view(base.Parents(parents, parents), None)

@@ -449,7 +449,8 @@ def test_compose_is_the_family_s_network_of_single_or_stacked_parents(make_paren
     alone = kernelgan.compose(*first, images=64)
     assert alone["dense"]["bias"].shape == (4,)
     assert_near(alone, jax.tree.map(lambda leaf: leaf[0], expected))
-    own = kernelgan.compose(*first, probes=images[:, :size, :size], images=64)
+    shown = np.concatenate([images[:, :size, :size]] * 4)  # as many as of noise: it is the same program
+    own = kernelgan.compose(*first, probes=shown, images=64)
     assert np.abs(own["dense"]["kernel"] - alone["dense"]["kernel"]).max() > 1e-3
 
 
@@ -522,7 +523,8 @@ def test_images_given_as_a_number_are_told_from_it(pair, images):
 @pytest.mark.parametrize("filters", [(2, 4), (2,), (2, 3, 1)])
 def test_compose_names_the_first_leaf_of_other_shape(pair, filters):
     module, size = models.ConvNet(filters, kernel_size=3), 40
-    other = jax.tree.map(lambda leaf: leaf[None], models.initialise_convnet(module, size, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda key: models.initialise_convnet(module, size, key), jax.random.key(0))
+    other = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), shapes)
     name = {2: "conv2.kernel", 1: "conv2.kernel", 3: "dense.kernel"}[len(filters)]
     with pytest.raises(UserError, match=name):
         kernelgan.compose(pair.attribute, other)

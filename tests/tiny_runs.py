@@ -10,12 +10,13 @@ from kernelgan.checkpoint import read_result
 
 SMALL = {
     "data.image_size": 16,
-    "model.filters": (2, 2),
+    "model.filters": (2,),
     "model.kernel_size": 3,
+    "generators.cyclegan.epochs": (3,),
     "evaluate.bootstrap": 10,
     "baselines.methods": ("average", "distilled", "trained_on_conjunction"),
 }
-"""With few rows; `pipeline_test` has a run with all."""
+"""With one layer and few rows; `pipeline_test` has a run with two, and one with all."""
 
 INTERRUPTING = """
 import re, runpy, signal, sys
