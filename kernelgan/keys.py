@@ -136,7 +136,9 @@ def of_source(*modules: str) -> str:
 
 
 def imported(module: str, apart: Collection[str] = ()) -> tuple[str, ...]:
-    """A module, and all of its package that it imports, that these import, and so on; nothing is run.
+    """A module, and all modules of its package that it imports, that these import, and so on; nothing is run.
+
+    What stands in a package's own ``__init__`` does not count.
 
     Args:
       module: dotted name, of no package.
@@ -153,11 +155,14 @@ def imported(module: str, apart: Collection[str] = ()) -> tuple[str, ...]:
         ((_, path),) = _files(name)
         named = set()
         for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == top:
-                named |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+            if isinstance(node, ast.ImportFrom):
+                above = name.split(".")[: -node.level] if node.level else []  # of a relative one
+                origin = ".".join([*above, *([node.module] if node.module else [])])
+                named |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
             elif isinstance(node, ast.Import):
-                named |= {alias.name for alias in node.names if alias.name.partition(".")[0] == top}
-        left |= {name for name in named if _is_module(name)} - found - set(apart)
+                named |= {alias.name for alias in node.names}
+        of_package = {name for name in named if name.startswith(f"{top}.") and _is_module(name)}
+        left |= of_package - found - set(apart)
     return tuple(sorted(found))
 
 

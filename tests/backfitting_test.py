@@ -118,6 +118,43 @@ def test_what_helps_on_its_images_only_is_not_taken(made, shown):
     assert np.abs(changed.layers[0]["kernel"] - made.layers[0]["kernel"]).max() > 1e-3
 
 
+def test_each_part_has_its_use(made, shown):
+    """The first changes all layers, the second the last one too; heads are fitted to all three."""
+    rng = np.random.default_rng(4)
+    values = _answers(_moved(made, 0, 0.2 * jnp.ones((2, 6))), shown)
+    wanted = _wanted(shown, values)
+    noisy, near = (
+        _wanted(shown, values + scale * jnp.asarray(rng.normal(size=values.shape), jnp.float32))
+        for scale in (10, 0.1)
+    )
+    backfit = jax.jit(backfitting.backfit, static_argnums=4)
+    found = backfit(made, wanted, wanted, wanted, 1)
+    other_first, other_second, other_third = (
+        backfit(made, *parts, 1)
+        for parts in ((noisy, wanted, wanted), (wanted, noisy, wanted), (wanted, wanted, near))
+    )
+    layers = [
+        [layer["kernel"] for layer in one.layers] for one in (found, other_first, other_second, other_third)
+    ]
+    assert np.abs(layers[0][0] - layers[1][0]).max() > 1e-3
+    np.testing.assert_array_equal(layers[0][0], layers[2][0])
+    assert np.abs(layers[0][1] - layers[2][1]).max() > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, layers[0], layers[3])
+    for other in (other_first, other_second, other_third):
+        assert np.abs(other.weights - found.weights).max() > 1e-4
+
+
+@pytest.mark.parametrize("count", [2, 3, 64, 100, 193, 1000, 4608])
+def test_no_two_parts_share_a_probe(count):
+    parts = backfitting.in_parts(count)
+    assert all(len(part) % backfitting.BLOCK == 0 for part in parts)
+    different = [set(part.tolist()) for part in parts]
+    assert set.union(*different) == set(range(count))
+    if count >= backfitting.PARTS:
+        assert sum(map(len, different)) == count
+        assert max(map(len, different)) - min(map(len, different)) <= 1
+
+
 def test_the_scale_of_a_candidate_does_not_matter(made, shown):
     values = _answers(_moved(made, 0, 0.2 * jnp.ones((2, 6))), shown)
     scaled = jax.tree.map(lambda leaf: leaf * jnp.asarray([1e-2, 1, 1e2, 1, 10.0]), made.candidates[0])

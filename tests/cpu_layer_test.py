@@ -113,6 +113,7 @@ def test_a_weight_that_is_not_a_number_is_not_hidden():
 _PROGRAM = """
 import hashlib, sys, jax, jax.numpy as jnp, numpy as np
 from kernelgan import models
+from kernelgan.ops import gated
 from kernelgan.ops.cpu import microkernels
 images = jax.random.uniform(jax.random.key(1), (37, 14, 14, 3))
 volumes = jax.random.uniform(jax.random.key(2), (19, 3, 5, 5, 3), minval=-1)
@@ -129,6 +130,16 @@ for loss, given in ((layers, network), (kernels, (generator, volumes))):
     for a, b in zip(ours, plain):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
         found += np.asarray(a).tobytes()
+laid_out = models.ConvNet(form="direct").lay_out(images[:32])
+run = gated.run(laid_out, network["conv1"]["kernel"], network["conv1"]["bias"])
+slopes = {}
+for gated._direct in (lambda: True, lambda: False):
+    maps, others = (laid_out, run) if gated._direct() else tuple(
+        jax.tree.map(lambda of: of.transpose(1, 2, 3, 0, 4).reshape(*of.shape[1:4], -1), (laid_out, run)))
+    kernels = jnp.concatenate([network["conv1"]["kernel"]] * 2, axis=-1)
+    slopes[gated._direct()] = gated.mixtures(maps, kernels, jnp.ones(12), others[1], others[0])
+np.testing.assert_allclose(slopes[True], slopes[False], rtol=1e-4, atol=1e-4)
+found += np.asarray(slopes[True]).tobytes()
 print(microkernels.WIDTH, hashlib.sha256(found).hexdigest())
 """
 

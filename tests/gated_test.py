@@ -43,14 +43,17 @@ def test_a_layer_and_its_transpose(form, size, side):
     np.testing.assert_allclose(found, wanted.transpose(0, 3, 1, 2).reshape(32, 3, -1), atol=1e-4)
 
 
-@pytest.mark.parametrize(("size", "side", "candidates"), [(12, 5, 7), (11, 5, 1), (9, 2, 12)])
-def test_slopes_of_mixtures_are_derivatives_image_by_image(form, size, side, candidates):
+@pytest.mark.parametrize(
+    ("size", "side", "filters", "candidates"), [(12, 5, 4, 7), (11, 5, 13, 1), (9, 2, 8, 12), (6, 3, 1, 3)]
+)
+def test_slopes_of_mixtures_are_derivatives_image_by_image(form, size, side, filters, candidates):
+    """Also of several blocks of images, and of filters and taps that vectors do not divide."""
     rng = np.random.default_rng(size)
-    images = jnp.asarray(rng.normal(size=(64, size, size, 3)), jnp.float32)
+    images = jnp.asarray(rng.normal(size=(128, size, size, 3)), jnp.float32)
     kernel, others = (
-        jnp.asarray(rng.normal(size=(side, side, 3, count)), jnp.float32) for count in (4, candidates)
+        jnp.asarray(rng.normal(size=(side, side, 3, count)), jnp.float32) for count in (filters, candidates)
     )
-    bias, biases = (jnp.asarray(rng.normal(size=count), jnp.float32) for count in (4, candidates))
+    bias, biases = (jnp.asarray(rng.normal(size=count), jnp.float32) for count in (filters, candidates))
     laid_out = models.ConvNet(form=form).lay_out(images)
     maps, places = gated.run(laid_out, kernel, bias)
     slopes = jnp.asarray(rng.normal(size=maps.shape), jnp.float32)
@@ -60,6 +63,6 @@ def test_slopes_of_mixtures_are_derivatives_image_by_image(form, size, side, can
         found = _textbook(images, changed, bias + change[:, :-1] @ biases + change[:, -1])
         return jnp.sum(found * gated.by_image(slopes), axis=(1, 2))
 
-    wanted = jax.jacrev(answer)(jnp.zeros((4, candidates + 1)))
+    wanted = jax.jit(jax.jacrev(answer))(jnp.zeros((filters, candidates + 1)))
     found = gated.mixtures(laid_out, others, biases, places, slopes)
     np.testing.assert_allclose(found.transpose(2, 0, 1), wanted, atol=2e-3)

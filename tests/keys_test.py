@@ -189,7 +189,7 @@ def test_what_a_module_imports_counts_and_what_that_imports(package):
         "first.py": "import planted.second\nfrom planted.inner import third, fourth as other\nimport os",
         "second.py": "def f():\n    from planted import inner, fifth",
         "inner/__init__.py": "from planted import unrelated",
-        "inner/third.py": "from planted.first import x",  # in a circle
+        "inner/third.py": "from ..first import x\nfrom . import fourth",  # in a circle
         "inner/fourth.py": "from planted.apart import y",
         "fifth.py": "raise RuntimeError('is not run')",
         "apart.py": "from planted import behind",

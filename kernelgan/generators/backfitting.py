@@ -73,10 +73,17 @@ class _State(NamedTuple):
     lost: jax.Array
 
 
-def in_parts(count: int, parts: int = PARTS) -> list[np.ndarray]:
-    """Which of so many probes are of each part: every third, in whole blocks, some more than once."""
-    whole = -(-count // (parts * BLOCK)) * parts * BLOCK
-    return list((np.arange(whole) % count).reshape(-1, parts).T)
+def in_blocks(numbers: np.ndarray) -> np.ndarray:
+    """Whole blocks of them; some are there twice, or more often if they are few."""
+    return np.resize(numbers, -(-len(numbers) // BLOCK) * BLOCK)
+
+
+def in_parts(count: int) -> list[np.ndarray]:
+    """Which of so many probes are of each part, ``(N,)`` in whole blocks: of the first 0, 3, 6 and so on.
+
+    No two parts share a probe, unless there are fewer probes than parts.
+    """
+    return [in_blocks(np.arange(start % count, count, PARTS)) for start in range(PARTS)]
 
 
 def parameters(made: Made) -> Params:
@@ -97,21 +104,21 @@ def backfit_networks(
       networks: stacked ``(M, ...)``, with two logits for each concept.
       others: stacked, of as many networks; their heads are not read.
       zoos: of each concept, as many parents, stacked.
-      probes: uint8 images ``(N, H, W, C)``, in any order but that of a period.
+      probes: uint8 images ``(N, H, W, C)``, in random order.
 
     Returns:
       Stacked parameters.
     """
     names = models.layer_names(network.filters)
-    shown = [network.lay_out(models.normalise_images(probes[part])) for part in in_parts(len(probes))]
-    count = len(in_parts(len(probes))[0])
+    parts = in_parts(len(probes))
+    shown = [network.lay_out(models.normalise_images(probes[part])) for part in parts]
 
     def one(of: tuple[Params, Params, Sequence[Params]]) -> Params:
         params, other, parents = of
         alone = [jax.tree.map(lambda leaf: leaf[None], parent) for parent in parents]
         first, second, third = (
-            Answers(images, jnp.stack([refit.mean_answer(zoo, names, images, count) for zoo in alone]))
-            for images in shown
+            Answers(images, jnp.stack([refit.mean_answer(zoo, names, images, len(part)) for zoo in alone]))
+            for images, part in zip(shown, parts, strict=True)
         )
         candidates = tuple(
             jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), params[name], other[name])

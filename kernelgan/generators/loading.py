@@ -18,10 +18,12 @@ from kernelgan.generators.base import Generator, Tier
 from kernelgan.types import UserError
 
 _NO_NUMBERS = tuple(
-    f"kernelgan.{name}"
-    for name in ("cache", "distributed", "fields", "stopping", "types", "generators.check")
+    f"kernelgan.{name}" for name in ("cache", "distributed", "stopping", "types", "generators.check")
 )  # modules that a family may import, and that decide no numbers
-_FOR_FILES = ("kernelgan.generators", "kernelgan.refit", "kernelgan.baselines.merges")  # may be imported
+_FOR_FILES = tuple(
+    f"kernelgan.{name}"
+    for name in ("baselines.merges", "data.drawings", "data.rendered", "generators", "probes", "refit")
+)  # what a user's file may use, beside what every generator rests on
 
 
 @dataclasses.dataclass(frozen=True)

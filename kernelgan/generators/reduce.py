@@ -55,13 +55,15 @@ class Config:
     images: int = setting(
         1536,
         fields.whole(2),
-        "probe images that filters are picked and mixed on; with sweeps three times as many",
+        "probe images that filters are picked and mixed on; with sweeps three times as many are handed over",
     )
     patches: int = setting(4, fields.whole(1), "positions of each image that a convolution is fitted on")
     parents: int = setting(1, *PARENTS)
     whole_zoo: bool = setting(False, *WHOLE_ZOO)
     rounds: int = setting(
-        3, fields.whole(0), "of mixing a layer's filters, with sweeps not the last one's; 0 picks them only"
+        3,
+        fields.whole(0),
+        "of mixing a layer's filters, the last one's only without sweeps; 0 picks them only",
     )
     sweeps: int = setting(1, fields.whole(0), "of backfitting, over all layers; 0: none")
     ridge: float = setting(1e-2, fields.positive, "of a convolution's fit, in units of a filter's variance")
@@ -159,7 +161,7 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
       network: the parents' module.
       config: of the family.
       zoos: of each concept, stacked parameters.
-      probes: uint8 images ``(N, H, W, C)``, in any order but that of a period.
+      probes: uint8 images ``(N, H, W, C)``, in random order.
 
     Raises:
       UserError: a zoo has fewer networks than there are to be parents of one.
@@ -169,16 +171,32 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
         raise UserError(problem)
     groups = np.arange(max(1, max(sizes) // config.parents) * config.parents).reshape(-1, config.parents)
     layers = models.layer_names(network.filters)
-    # Filters are picked on the first part.
-    parts = backfitting.in_parts(len(probes), backfitting.PARTS if config.sweeps else 1)
-    shown = [network.lay_out(models.normalise_images(jnp.asarray(probes)[part])) for part in parts]
-    size = len(parts[0])
+    parts: list[np.ndarray] = []
+    picked = np.arange(len(probes))
+    if config.sweeps:
+        parts = backfitting.in_parts(len(probes))
+        picked = picked[:: max(1, len(probes) // config.images)][: config.images]
+    picked = backfitting.in_blocks(picked)
 
-    def answers(of: Sequence[Params], images: jax.Array) -> jax.Array:
+    def lay_out(numbers: np.ndarray) -> jax.Array:
+        return network.lay_out(models.normalise_images(jnp.asarray(probes)[numbers]))
+
+    laid_out = lay_out(picked)  # of as many probes as it asks for, these are the first part
+    shown = [laid_out if np.array_equal(part, picked) else lay_out(part) for part in parts]
+
+    def answers(of: Sequence[Params], images: jax.Array, count: int) -> jax.Array:
         """The mean logit difference of each concept's networks, ``(K, N)``."""
-        return jnp.stack([refit.mean_answer(networks, layers, images, size) for networks in of])
+        return jnp.stack([refit.mean_answer(networks, layers, images, count) for networks in of])
 
-    of_zoos = [answers(zoos, images) for images in shown if config.whole_zoo]
+    def of_parts(of: Sequence[Params], target: jax.Array) -> list[jax.Array]:
+        """The same to each part, given those to the picked ones."""
+        return [
+            target if images is laid_out else answers(of, images, len(part))
+            for images, part in zip(shown, parts, strict=True)
+        ]
+
+    whole = answers(zoos, laid_out, len(picked)) if config.whole_zoo else None
+    whole_parts = [] if whole is None else of_parts(zoos, whole)
 
     def one(group: jax.Array) -> Params:
         members = [
@@ -190,12 +208,12 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
             for of_concept in members
             for n in range(config.parents)
         ]
-        united = unite(network, parents, len(zoos), shown[0], size)
-        if config.whole_zoo:
-            united = united._replace(target=of_zoos[0])
-        made = reduce(network, config, united)
+        united = unite(network, parents, len(zoos), laid_out, len(picked))
+        if whole is not None:
+            united = united._replace(target=whole)
+        made = reduce(network, config, united, mixes_last=not config.sweeps)
         if config.sweeps:
-            wanted = of_zoos or [united.target, *(answers(members, images) for images in shown[1:])]
+            wanted = whole_parts or of_parts(members, united.target)
             first, second, third = map(backfitting.Answers, shown, wanted)
             made = backfitting.backfit(made, first, second, third, config.sweeps)
         return backfitting.parameters(made)
@@ -227,13 +245,17 @@ def unite(
     return Group(laid_out, parents, hidden, difference, difference)
 
 
-def reduce(network: models.ConvNet, config: Config, group: Group) -> backfitting.Made:
+def reduce(
+    network: models.ConvNet, config: Config, group: Group, *, mixes_last: bool = True
+) -> backfitting.Made:
     """One network of the parents' size, not backfitted.
 
     Args:
       network: the parents' module.
       config: of the family.
       group: the united network.
+      mixes_last: whether the last layer's filters are mixed, not picked alone: backfitting mixes them for the
+        same target, the answers.
 
     Returns:
       The network, and what its filters are mixed of.
@@ -260,9 +282,7 @@ def reduce(network: models.ConvNet, config: Config, group: Group) -> backfitting
             picked = mixing.mix(windows, chosen, target, 0)
             target = target._replace(weights=weights * _cost(group, number, inputs, layer, picked, weights))
             chosen = exchange(found, target.weights, candidates, chosen)
-        # Backfitting mixes the last layer for the same target, the answers.
-        rounds = 0 if last and config.sweeps else config.rounds
-        mixed = mixing.mix(windows, chosen, target, rounds)
+        mixed = mixing.mix(windows, chosen, target, config.rounds if mixes_last or not last else 0)
         candidates_of.append(layer)
         made.append(_mixture(layer, mixed))
         inputs = refit.run_layer(made[-1], inputs)

@@ -17,7 +17,7 @@ from kernelgan.ops import cpu, products
 OFF = 4
 """The place of a map that is 0; the others are 0 to 3, row by row of a pooling window."""
 
-_BLOCK = 128  # images whose windows are in memory at once, where they are products
+_BLOCK = 64  # images whose windows are in memory at once, where they are products
 
 
 def _direct() -> bool:

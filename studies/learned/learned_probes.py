@@ -37,6 +37,7 @@ class LearnedProbes:
     rounds: int = 1
     code: ClassVar[tuple[str, ...]] = (
         "studies.learned.learned_probes",
+        "kernelgan.generators.backfitting",
         "kernelgan.generators.reduce",
         "kernelgan.generators.mixing",
     )

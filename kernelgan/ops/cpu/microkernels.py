@@ -77,8 +77,8 @@ def dots_of(filters: int, vectors: int = VECTORS) -> Any:
 
     ``sums[f, t, :] += sum over the row's `count` places and over `vectors` of g[f] * x[offsets[t]]``, lane
     by lane, for the first ``filters`` f and `TAPS` t. A place is `LANES` floats on from the last in x and g,
-    g's filters are ``stride`` apart, and the sums' filters ``apart``. Each t has `WIDTH` sums, which lie
-    together with those of the next t; with fewer ``vectors`` they have room for those of all vectors.
+    g's filters are ``stride`` apart, and the sums' filters ``apart``. Each t has `WIDTH` sums; those of the
+    next t are ``LANES / vectors`` floats on.
     """
     pitch = LANES // vectors
 
