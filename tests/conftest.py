@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -13,11 +14,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # where more are meant, the test says so
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("NUMBA_OPT", "1")
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # others may not know the flag
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # half the time
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # others may not know the flags
+    _QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", _QUICK)  # half the time
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+gc.set_threshold(100_000, 50, 50)  # tracing makes many objects: a tenth of the time is looking for garbage
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

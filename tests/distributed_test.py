@@ -274,6 +274,8 @@ def test_a_place_among_the_processes_that_cannot_be_is_refused(processes, proces
 
 # Through launch.py.
 
+FIELDS = SMALL | {"baselines.methods": ("average",)}  # what else trains does so by the zoos' own function
+
 
 def _launch(workdir, *flags, place=(), cwd=ROOT, interrupted_at=""):
     program = ["-c", INTERRUPTING, interrupted_at, "1", str(int(signal.SIGINT))]
@@ -283,7 +285,7 @@ def _launch(workdir, *flags, place=(), cwd=ROOT, interrupted_at=""):
             *(program if interrupted_at else [str(ROOT / "launch.py")]),
             f"--config={ROOT}/configs/tiny.py",
             f"--workdir={workdir}",
-            *(f"--config.{name}={value}" for name, value in SMALL.items()),
+            *(f"--config.{name}={value}" for name, value in FIELDS.items()),
             *place,
             *flags,
         ],
@@ -327,22 +329,24 @@ def test_a_file_that_one_process_lacks_ends_both_with_one_line(tmp_path):
 
 
 def test_a_whole_run_on_two_processes_ends_in_the_same_results(finished, tmp_path):
-    """Interrupted on the way to its zoos, and continued to its end; a finished run is shown again."""
-    second_state = r"zoo/[0-9a-f]{12}/state/sha256-2\.json$"
-    statuses, said = _ended(_both(tmp_path / "two", "--stage=zoo", interrupted_at=second_state))
+    """Interrupted before its zoos begin, and continued to its end; a finished run is shown again."""
+    statuses, said = _ended(_both(tmp_path / "two", "--stage=zoo", interrupted_at=r"/plan\.json$"))
     assert statuses[0] == 130, said
     assert statuses[1] != 0, said  # by itself or, if that is faster, by JAX, which aborts it
     assert "interrupted; the same command" in said[0]
     assert "Traceback" not in said[0]
-    assert not list((tmp_path / "two/checkpoints/zoo").glob("*/result"))
+    assert not (tmp_path / "two/checkpoints/zoo").exists()
 
     statuses, said = _ended(_both(tmp_path / "two"))
     assert statuses == [0, 0], said
     assert "in 2 processes" in said[0]
-    assert "resuming from" in said[0]
     assert "report: " in said[0]
     assert "zoo" not in said[1]
-    _assert_same(_arrays(tmp_path / "two" / "arrays.npz"), _arrays(finished / "arrays.npz"))
+    found, wanted = (_arrays(run / "arrays.npz") for run in (tmp_path / "two", finished))
+    left_out = {"embedding_quadrant", "contact_sheet", "distilled", "trained_on_conjunction"}
+    compared = [name for name in wanted if not left_out & set(name.split("/"))]
+    assert {name.split("/")[-1] for name in compared} >= {"average", "cyclegan_a2b", "cyclegan_b2a", "random"}
+    _assert_same({name: found[name] for name in compared}, {name: wanted[name] for name in compared})
     found, wanted = (document(run)["pairs"][0]["methods"] for run in (tmp_path / "two", finished))
     assert found["cyclegan_a2b"]["placebos"] == wanted["cyclegan_a2b"]["placebos"]
 

@@ -42,11 +42,14 @@ def _logits(network, params, images):
 # Families.
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "cyclegan"])
 def test_a_family_trains_generates_and_gives_networks_that_fit(network, parents, images, name):
+    """CycleGANs take longest to compile: `cyclegan_test` asks the same of those that it has trained."""
     module = FAMILIES[name]
     config = module.Config()
-    small = {"steps": 3, "epochs": (1,), "batch_size": (2,), "hidden": 2, "parents": 2}
+    small = {"steps": 3, "parents": 2}
+    if name != "reduce":  # those named after it differ in their probes and parents
+        small |= {"rounds": 0, "sweeps": 0}
     known = {field.name for field in dataclasses.fields(config)}
     small = {field: value for field, value in small.items() if field in known}
     generator = module.make(network, dataclasses.replace(config, **small))
@@ -325,9 +328,9 @@ def test_what_are_no_networks_is_refused_by_name(network, parents, change, facts
 
 def test_networks_of_another_width_are_allowed(network, parents):
     wide = network.clone(filters=(5, 4), outputs=4)
-    keys = jax.random.split(jax.random.key(0), 2)
-    params = jax.jit(jax.vmap(lambda key: models.initialise_convnet(wide, IMAGE_SIZE, key)))(keys)
-    check.check_networks({"": jax.device_get(params)}, network, IMAGE_SIZE, "wide")
+    shapes = jax.eval_shape(lambda key: models.initialise_convnet(wide, IMAGE_SIZE, key), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.ones((2, *leaf.shape), leaf.dtype), shapes)
+    check.check_networks({"": params}, network, IMAGE_SIZE, "wide")
 
 
 def test_a_generator_that_cannot_be_hashed_is_trained(network, parents):

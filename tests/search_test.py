@@ -3,10 +3,12 @@ from pathlib import Path
 import forks
 import numpy as np
 import pytest
+from tiny_runs import small_config
 
-from configs import tiny
 from kernelgan import plan, search
 from kernelgan.types import UserError
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 ROOT = Path(__file__).parents[1]
 LISTS = {"learning_rate": [1e-6, 0.01], "batch_size": [], "epochs": [12], "decay": []}
@@ -14,12 +16,12 @@ LISTS = {"learning_rate": [1e-6, 0.01], "batch_size": [], "epochs": [12], "decay
 
 @pytest.fixture
 def config():
-    return tiny.get_config()
+    return small_config()
 
 
 @pytest.fixture(scope="module")
 def trials():
-    return search.search(tiny.get_config(), LISTS, models_a_zoo=2)
+    return search.search(small_config(), LISTS, models_a_zoo=2)
 
 
 def test_a_combination_that_no_run_could_have_is_refused_before_any_data_is_read(config, monkeypatch):
@@ -95,9 +97,10 @@ def test_test_images_are_read_by_the_gate_alone(config, monkeypatch):
             getattr(made.source.test, field)[...] = 0
         return made
 
-    expected = search.search(config, {"learning_rate": [0.02]}, models_a_zoo=2)
+    lists = {"learning_rate": [0.01], "epochs": [12]}  # a program of `trials`
+    expected = search.search(config, lists, models_a_zoo=2)
     monkeypatch.setattr(search, "make_plan", without_test)
-    found = search.search(config, {"learning_rate": [0.02]}, models_a_zoo=2)
+    found = search.search(config, lists, models_a_zoo=2)
     assert [{**trial, "seconds": 0} for trial in found] == [{**trial, "seconds": 0} for trial in expected]
 
 
