@@ -174,9 +174,14 @@ def concepts_head(weights: jax.Array, intercepts: jax.Array) -> Params:
 
 
 def run_layer(params: Params, hidden: jax.Array) -> jax.Array:
-    """What a convolutional layer gives the next, in the layout of `models.ConvNet.lay_out`."""
+    """What a convolutional layer gives the next, in the layout of `lay_out`."""
     size, *_, filters = params["kernel"].shape
     return models.ConvPool(filters, size).apply({"params": params}, hidden)  # type: ignore[return-value]
+
+
+def lay_out(images: jax.Array) -> jax.Array:
+    """Images ``(N, H, W, C)`` from -1 to 1 as `run_layer` takes them, whatever form their network has."""
+    return models.ConvNet().lay_out(images)
 
 
 def run_layers(params: Params, layers: Sequence[str], hidden: jax.Array) -> list[jax.Array]:
@@ -206,7 +211,7 @@ def mean_answer(zoo: Params, layers: Sequence[str], images: jax.Array, count: in
     Args:
       zoo: stacked parameters.
       layers: names of the convolutional layers.
-      images: as `models.ConvNet.lay_out` lays them out.
+      images: as `lay_out` lays them out.
       count: how many.
     """
 
@@ -252,7 +257,7 @@ def _compiled(
     spread = parallel.Spread(members)
 
     def prepare(images: jax.Array) -> tuple[jax.Array, int]:
-        return models.ConvNet().lay_out(models.normalise_images(images)), len(images)
+        return lay_out(models.normalise_images(images)), len(images)
 
     def last(params: Params, hidden: jax.Array, count: int) -> jax.Array:
         for name in layers:

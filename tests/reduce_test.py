@@ -213,8 +213,8 @@ def test_degenerate_parents_give_finite_networks(network, reduced, uneven, spoil
 
 
 def test_probes_that_are_all_alike_give_finite_networks(reduced, uneven):
-    """As two would, which are taken again until they fill a block."""
-    assert len(np.unique(backfitting.in_parts(2)[0])) == 2
+    """As two would, each of which fills a part."""
+    assert [np.unique(part).tolist() for part in backfitting.in_parts(2)] == [[0], [1], [0]]
     for leaf in jax.tree.leaves(reduced(uneven, np.full((64, 16, 16, 3), 90, np.uint8))):
         assert np.isfinite(leaf).all()
 
@@ -413,6 +413,17 @@ def test_no_fragment_and_no_part_has_the_colour_of_the_conjunction(monkeypatch):
 def test_the_nulls_of_rendered_probes_are_there_where_a_generator_reads_them(null):
     rows = [methods.table(methods.generated_rows("mine", ("",), tier)) for tier in ("U", "S")]
     assert [null in found for found in rows] == [False, True]
+
+
+def test_a_network_that_asks_for_another_form_is_composed_as_well(network, pair, images):
+    """The forms of `models.ConvNet` are one function; reducing chooses its own."""
+    made = [
+        generators.make("reduce", network.clone(form=form), rounds=0).generate(
+            jax.random.key(0), {}, pair, images
+        )[""]
+        for form in ("auto", "tiles")
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *made)
 
 
 def test_a_setting_out_of_range_is_refused(network):

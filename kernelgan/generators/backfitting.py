@@ -51,7 +51,7 @@ class Answers(NamedTuple):
     """What a network is to answer.
 
     Attributes:
-      images: as `models.ConvNet.lay_out` lays them out, whole blocks.
+      images: as `refit.lay_out` lays them out, whole blocks.
       values: ``(K, N)``, logit differences.
     """
 
@@ -111,7 +111,7 @@ def backfit_networks(
     """
     names = models.layer_names(network.filters)
     parts = in_parts(len(probes))
-    shown = [network.lay_out(models.normalise_images(probes[part])) for part in parts]
+    shown = [refit.lay_out(models.normalise_images(probes[part])) for part in parts]
 
     def one(of: tuple[Params, Params, Sequence[Params]]) -> Params:
         params, other, parents = of

@@ -88,7 +88,7 @@ class Group(NamedTuple):
     """The united network: parents, concept by concept.
 
     Attributes:
-      images: as `models.ConvNet.lay_out` lays them out.
+      images: as `refit.lay_out` lays them out.
       params: of each parent; those of a concept stand together, as many of each.
       hidden: for each parent, the maps that each layer gives, as the next layer reads them.
       difference: ``(K, N)``, the mean logit difference of each concept's parents.
@@ -179,7 +179,7 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
     picked = backfitting.in_blocks(picked)
 
     def lay_out(numbers: np.ndarray) -> jax.Array:
-        return network.lay_out(models.normalise_images(jnp.asarray(probes)[numbers]))
+        return refit.lay_out(models.normalise_images(jnp.asarray(probes)[numbers]))
 
     laid_out = lay_out(picked)  # of as many probes as it asks for, these are the first part
     shown = [laid_out if np.array_equal(part, picked) else lay_out(part) for part in parts]
@@ -230,7 +230,7 @@ def unite(
       network: their module.
       parents: concept by concept, as many of each.
       concepts: how many.
-      laid_out: images, see `models.ConvNet.lay_out`.
+      laid_out: images, see `refit.lay_out`.
       count: how many.
     """
     layers = models.layer_names(network.filters)

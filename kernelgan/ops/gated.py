@@ -1,7 +1,8 @@
 """A layer with the places that its maps come from, and its transpose while these stay.
 
 While each pooling window passes on the same pre-activation, or none, a layer without its bias is a linear
-map. On CPUs it is `kernelgan.ops.cpu`'s, elsewhere products; maps are as `models.ConvNet.lay_out` lays them.
+map. On CPUs it is `kernelgan.ops.cpu`'s, elsewhere products; maps are laid out for a `models.ConvNet` of no
+particular form.
 """
 
 from __future__ import annotations

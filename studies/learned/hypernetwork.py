@@ -47,7 +47,7 @@ class Probes(NamedTuple):
     """Images that all networks are run on.
 
     Attributes:
-      images: as `models.ConvNet.lay_out` lays them out.
+      images: as `refit.lay_out` lays them out.
       mean: of their patches ``(q,)``, as kernels of the first layer read them.
       covariance: of these ``(q, q)``.
     """
@@ -135,7 +135,7 @@ def look(network: models.ConvNet, images: np.ndarray) -> Probes:
         [normalised[:, i : i + side, j : j + side].reshape(len(images), -1) for i, j in places]
     )
     covariance = np.cov(patches.T) + 1e-4 * np.eye(patches.shape[1])
-    laid_out = network.lay_out(jnp.asarray(normalised))
+    laid_out = refit.lay_out(jnp.asarray(normalised))
     return Probes(laid_out, jnp.asarray(patches.mean(axis=0)), jnp.asarray(covariance, jnp.float32))
 
 

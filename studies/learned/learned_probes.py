@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from kernelgan import models
+from kernelgan import models, refit
 from kernelgan.generators import backfitting, reduce
 from kernelgan.types import Key, Params, UserError
 
@@ -66,9 +66,7 @@ class LearnedProbes:
         """`reduce` with the learned images."""
         del seen
         images = weights["images"]
-        group = reduce.unite(
-            self.network, list(parents), len(parents), self.network.lay_out(images), len(images)
-        )
+        group = reduce.unite(self.network, list(parents), len(parents), refit.lay_out(images), len(images))
         return backfitting.parameters(reduce.reduce(self.network, reduce.Config(rounds=self.rounds), group))
 
     def bounded(self, weights: Params) -> Params:

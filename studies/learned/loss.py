@@ -22,7 +22,7 @@ def lost(network: models.ConvNet, made: Params, parents: Sequence[Params], image
       parents: of two logits each.
       images: uint8 ``(N, H, W, C)``.
     """
-    laid_out = network.lay_out(models.normalise_images(images))
+    laid_out = refit.lay_out(models.normalise_images(images))
 
     def last(params: Params) -> jax.Array:
         maps = refit.run_layers(params, models.layer_names(network.filters), laid_out)[-1]
