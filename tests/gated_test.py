@@ -25,22 +25,29 @@ def _textbook(images, kernel, bias):
     return gated.by_image(found)
 
 
+def _drawn(*shapes):
+    rng = np.random.default_rng(sum(shapes[0]))
+    return tuple(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+
+
 @pytest.mark.parametrize(("size", "side"), [(12, 5), (11, 5), (10, 3), (9, 2), (10, 2)])
 def test_a_layer_and_its_transpose(form, size, side):
-    rng = np.random.default_rng(size)
-    images = jnp.asarray(rng.normal(size=(32, size, size, 3)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(side, side, 3, 4)), jnp.float32)
-    bias = jnp.asarray(rng.normal(size=4), jnp.float32)
-    expected, pull = jax.vjp(lambda images: _textbook(images, kernel, bias), images)
+    given = _drawn((32, size, size, 3), (side, side, 3, 4), (4,))
 
-    laid_out = models.ConvNet(form=form).lay_out(images)
-    maps, places = gated.run(laid_out, kernel, bias)
+    @jax.jit
+    def both(images, kernel, bias):
+        laid_out = models.ConvNet(form=form).lay_out(images)
+        maps, places = gated.run(laid_out, kernel, bias)
+        slopes = jax.random.normal(jax.random.key(0), maps.shape)
+        found = gated.by_image(gated.transpose(laid_out, kernel, places, slopes))
+        expected, pull = jax.vjp(lambda images: _textbook(images, kernel, bias), images)
+        (wanted,) = pull(gated.by_image(slopes))
+        return maps, places, expected, found, wanted.transpose(0, 3, 1, 2).reshape(32, 3, -1)
+
+    maps, places, expected, found, wanted = both(*given)
     np.testing.assert_allclose(gated.by_image(maps), expected, atol=1e-4)
     np.testing.assert_array_equal(np.asarray(places) == gated.OFF, np.asarray(maps) == 0)
-    slopes = jnp.asarray(rng.normal(size=maps.shape), jnp.float32)
-    found = gated.by_image(gated.transpose(laid_out, kernel, places, slopes))
-    (wanted,) = pull(gated.by_image(slopes))
-    np.testing.assert_allclose(found, wanted.transpose(0, 3, 1, 2).reshape(32, 3, -1), atol=1e-4)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -48,21 +55,23 @@ def test_a_layer_and_its_transpose(form, size, side):
 )
 def test_slopes_of_mixtures_are_derivatives_image_by_image(form, size, side, filters, candidates):
     """Also of several blocks of images, and of filters and taps that vectors do not divide."""
-    rng = np.random.default_rng(size)
-    images = jnp.asarray(rng.normal(size=(128, size, size, 3)), jnp.float32)
-    kernel, others = (
-        jnp.asarray(rng.normal(size=(side, side, 3, count)), jnp.float32) for count in (filters, candidates)
+    given = _drawn(
+        (128, size, size, 3), (side, side, 3, filters), (filters,), (side, side, 3, candidates), (candidates,)
     )
-    bias, biases = (jnp.asarray(rng.normal(size=count), jnp.float32) for count in (filters, candidates))
-    laid_out = models.ConvNet(form=form).lay_out(images)
-    maps, places = gated.run(laid_out, kernel, bias)
-    slopes = jnp.asarray(rng.normal(size=maps.shape), jnp.float32)
 
-    def answer(change):  # (F, C + 1)
-        changed = kernel + jnp.einsum("hwic,fc->hwif", others, change[:, :-1])
-        found = _textbook(images, changed, bias + change[:, :-1] @ biases + change[:, -1])
-        return jnp.sum(found * gated.by_image(slopes), axis=(1, 2))
+    @jax.jit
+    def both(images, kernel, bias, others, biases):
+        laid_out = models.ConvNet(form=form).lay_out(images)
+        maps, places = gated.run(laid_out, kernel, bias)
+        slopes = jax.random.normal(jax.random.key(0), maps.shape)
 
-    wanted = jax.jit(jax.jacrev(answer))(jnp.zeros((filters, candidates + 1)))
-    found = gated.mixtures(laid_out, others, biases, places, slopes)
+        def answer(change):  # (F, C + 1)
+            changed = kernel + jnp.einsum("hwic,fc->hwif", others, change[:, :-1])
+            found = _textbook(images, changed, bias + change[:, :-1] @ biases + change[:, -1])
+            return jnp.sum(found * gated.by_image(slopes), axis=(1, 2))
+
+        wanted = jax.jacfwd(answer)(jnp.zeros((filters, candidates + 1)))
+        return gated.mixtures(laid_out, others, biases, places, slopes), wanted
+
+    found, wanted = both(*given)
     np.testing.assert_allclose(found.transpose(2, 0, 1), wanted, atol=2e-3)
