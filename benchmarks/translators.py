@@ -22,7 +22,7 @@ from benchmarks.check import Snapshot
 from benchmarks.stopwatch import Compilations, Lockstep, Prepared
 from kernelgan import kernels, models
 from kernelgan.baselines import merges
-from kernelgan.generators import base, cyclegan
+from kernelgan.generators import base, cyclegan, fitting
 from kernelgan.types import Params
 
 SHAPES = {"conv1": (6, 5, 5, 3), "conv2": (16, 5, 5, 6)}
@@ -115,7 +115,7 @@ def step_error(
 # The engine -----------------------------------------------------------------------------------------------
 
 
-def _task(views: list[View], updates: int, parents: int, hidden: int) -> base.Task:
+def _task(views: list[View], updates: int, parents: int, hidden: int) -> fitting.Task:
     config = cyclegan.Config(
         hidden=hidden,
         epochs=(updates,),
@@ -124,14 +124,14 @@ def _task(views: list[View], updates: int, parents: int, hidden: int) -> base.Ta
         cycle_weight=CYCLE,
     )
     names = tuple(f"pair {number}" for number in range(len(views)))
-    return base.Task("cyclegan", cyclegan.make(models.ConvNet(), config), views, names)
+    return fitting.Task("cyclegan", cyclegan.make(models.ConvNet(), config), views, names)
 
 
 def engine(pairs: int, steps: int, parents: int, hidden: int, *, checked: bool = True) -> Prepared:
-    """`base.fit` of the family itself, a call a lap."""
+    """`fitting.fit` of the family itself, a call a lap."""
     views = make_views(pairs, parents)
     task = _task(views, Lockstep.MOST * steps, parents, hidden)
-    step = Lockstep(lambda lap: base.fit(task, steps_per_call=steps, progress=lap))
+    step = Lockstep(lambda lap: fitting.fit(task, steps_per_call=steps, progress=lap))
     heard = Compilations()
     step.laps(1)
     return Prepared(
@@ -147,9 +147,9 @@ def _engine_error(views: list[View], parents: int, hidden: int) -> float:
     """Of the second step, for the first pair and the last."""
     keeper, pairs = check.Keeper(), sorted({0, len(views) - 1})
     task = _task(views, 2, parents, hidden)
-    fitted = base.fit(task, steps_per_call=1, saver=keeper)
+    fitted = fitting.fit(task, steps_per_call=1, saver=keeper)
     member = {"number": task.numbers[0], "view": views[0]}
-    program = base.program(task.generator, task.name, 2, 1)
+    program = fitting.program(task.generator, task.name, 2, 1)
     structure = jax.tree.structure(jax.eval_shape(program.init, member, {"seed": np.int32(0)}))
     before, after = (check.member_of(state, np.array(pairs)) for state in keeper.states(structure))
     errors = []

@@ -18,7 +18,7 @@ _PUBLIC = {
     "compose": ("kernelgan.generators", "compose"),
     "data": ("kernelgan.data", ""),
     "evaluate": ("kernelgan.evaluation.single", "evaluate"),
-    "fit": ("kernelgan.generators.base", "fit_pair"),
+    "fit": ("kernelgan.generators.fitting", "fit_pair"),
     "generators": ("kernelgan.generators", ""),
     "load_zoo": ("kernelgan.interop", "load_zoo"),
     "probabilities": ("kernelgan.evaluation.features", "probabilities"),

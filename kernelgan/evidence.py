@@ -19,6 +19,7 @@ from kernelgan import config as config_lib
 from kernelgan import environment, fields, generation, interop, keys, models, report, results, stages, weights
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, nulls, readouts
+from kernelgan.baselines.context import Context
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants, sources
 from kernelgan.evaluation.features import ConvNets
@@ -267,7 +268,7 @@ def _exportable(method: methods.Method, file: Path) -> methods.Method:
     if method.kind not in _WITHOUT_STAGE:
         return method
 
-    def networks(context: methods.Context) -> methods.Networks | None:
+    def networks(context: Context) -> methods.Networks | None:
         made = method.networks(context)
         if made is not None and len(made) == 1 and isinstance(made[0], ConvNets):
             first = jax.tree.map(lambda leaf: leaf[:KEPT], made[0].params)
@@ -323,10 +324,10 @@ def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
     return rows
 
 
-def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: readouts.Fits) -> methods.Context:
+def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: readouts.Fits) -> Context:
     """What the methods of a pair are made from."""
     attribute, objects = pair.attribute_zoo, pair.object_zoo
-    return methods.Context(
+    return Context(
         network=of.network,
         image_size=of.settings.data.image_size,
         attribute=networks.zoos[attribute]["params"],

@@ -16,10 +16,10 @@ from flax import serialization
 
 from kernelgan import distributed, keys, models, parallel
 from kernelgan import workdir as workdir_lib
-from kernelgan.baselines import methods
+from kernelgan.baselines.context import probes_for
 from kernelgan.data import leakage, quadrants
 from kernelgan.engine import Saver
-from kernelgan.generators import base, check, loading, placebo
+from kernelgan.generators import base, check, fitting, loading, placebo
 from kernelgan.generators.base import Parents
 from kernelgan.plan import PairTask, Plan
 from kernelgan.progress import WIDTH, Progress
@@ -51,7 +51,7 @@ class Made:
     trainings: int
 
 
-Trained = list[base.Fitted]
+Trained = list[fitting.Fitted]
 """A generator's state and metrics after each of its trainings, stacked along the pairs."""
 
 
@@ -64,7 +64,7 @@ def _parents(plan: Plan, zoos: Zoos) -> list[Parents]:
 def _probes(of: Run, plan: Plan, generator: base.Generator) -> list[base.Probes]:
     """Of each pair, equally many."""
     handed = [
-        methods.probes_for(
+        probes_for(
             generator,
             plan.source.train.images,
             quadrants.distilled_groups(pair.split),
@@ -104,7 +104,7 @@ def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, Trained]:
             trained = [_fitted(of, loaded, task, key, n + 1) for n in range(of.settings.trainings)]
         else:  # it is begun at once; to watch a training would take longer than to compile it
             with check.watched() as begun:
-                trained = [base.fit(task, seed=of.settings.seed)]
+                trained = [fitting.fit(task, seed=of.settings.seed)]
             watched |= begun
         if folds:  # each pair is judged by the fold that holds it out
             of_pair = [
@@ -121,17 +121,17 @@ def _task(
     parents: list[Parents],
     probes: list[base.Probes],
     folds: Sequence[leakage.Fold] = (),
-) -> base.Task:
+) -> fitting.Task:
     """What is fitted, for every pair or fold."""
     names = tuple(fold.name for fold in folds) or tuple(pair.split.name for pair in plan.pairs)
     weights = [np.array([fold.weights[pair.names] for pair in plan.pairs], np.float32) for fold in folds]
-    views = base.views(loaded.name, loaded.generator, parents, probes, weights)
-    return base.Task(loaded.name, loaded.generator, views, names)
+    views = fitting.views(loaded.name, loaded.generator, parents, probes, weights)
+    return fitting.Task(loaded.name, loaded.generator, views, names)
 
 
 def _fitted(
-    of: Run, loaded: loading.Loaded, task: base.Task, key: dict[str, str], number: int
-) -> base.Fitted:
+    of: Run, loaded: loading.Loaded, task: fitting.Task, key: dict[str, str], number: int
+) -> fitting.Fitted:
     """A generator after one of its trainings, from 1; each is a stage, and has its own random numbers."""
     stage = f"fit/{loaded.name}"
     if number > 1:
@@ -139,7 +139,7 @@ def _fitted(
         task = task._replace(names=tuple(f"{name}, training {number}" for name in task.names))
 
     def work(saver: Saver, progress: Progress) -> Params:
-        made = base.fit(
+        made = fitting.fit(
             task,
             seed=of.settings.seed,
             steps_per_call=of.settings.checkpoint.steps,
@@ -150,7 +150,7 @@ def _fitted(
         return {"state": serialization.to_state_dict(made.state), "history": made.history}
 
     found = of.stages.once(stage, key, work, timing=f"fit/{loaded.name}")
-    return base.Fitted(base.from_dict(task, found["state"]), found["history"])
+    return fitting.Fitted(fitting.from_dict(task, found["state"]), found["history"])
 
 
 def folds_of(plan: Plan, loaded: loading.Loaded) -> tuple[leakage.Fold, ...]:
@@ -241,7 +241,7 @@ def _generated(
     of: Run,
     plan: Plan,
     loaded: loading.Loaded,
-    fitted: base.Fitted,
+    fitted: fitting.Fitted,
     parents: list[Parents],
     probes: list[base.Probes],
     progress: Callable[[int, int], None] = base.untold,
@@ -430,7 +430,7 @@ def _asked_again(
     return None
 
 
-def _takes_steps(loaded: loading.Loaded, fitted: base.Fitted) -> bool:
+def _takes_steps(loaded: loading.Loaded, fitted: fitting.Fitted) -> bool:
     return loaded.generator.joint or bool(jax.tree.leaves(fitted.history))
 
 
@@ -438,15 +438,15 @@ def _begun_anew(
     of: Run,
     plan: Plan,
     loaded: loading.Loaded,
-    fitted: base.Fitted,
+    fitted: fitting.Fitted,
     parents: list[Parents],
     probes: list[base.Probes],
-) -> base.Fitted:
+) -> fitting.Fitted:
     """A generator's state; of one that takes no steps it is made from these parents."""
     if _takes_steps(loaded, fitted):
         return fitted
     task = _task(plan, loaded, parents, probes)
-    return fitted if task.steps > 0 else base.fit(task, seed=of.settings.seed)
+    return fitted if task.steps > 0 else fitting.fit(task, seed=of.settings.seed)
 
 
 def _placebo_parents(of: Run, plan: Plan, zoos: Zoos) -> list[dict[str, Parents]]:

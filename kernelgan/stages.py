@@ -39,8 +39,8 @@ CODE = {
         *("kernelgan.zoo", *_ENGINE),
     ),
     "generator": (
-        *("kernelgan.generators.base", "kernelgan.assemble", "kernelgan.kernels"),
-        *("kernelgan.evaluation.novelty", *_ENGINE),
+        *("kernelgan.generators.base", "kernelgan.generators.fitting", "kernelgan.assemble"),
+        *("kernelgan.kernels", "kernelgan.evaluation.novelty", *_ENGINE),
     ),
     "placebos": ("kernelgan.generators.placebo", "kernelgan.baselines.nulls"),
     "evaluate": (

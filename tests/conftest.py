@@ -27,7 +27,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from kernelgan import models  # noqa: E402
-from kernelgan.baselines import methods  # noqa: E402
+from kernelgan.baselines.context import Context  # noqa: E402
 from kernelgan.data import quadrants  # noqa: E402
 
 IMAGE_SIZE = 16
@@ -229,7 +229,7 @@ def make_context(network, make_parents, images):
             "names": ("black", "cat"),
             "ruled": True,
         }
-        return methods.Context(**{**whole, **fields})
+        return Context(**{**whole, **fields})
 
     return make
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from kernelgan import kernels
-from kernelgan.generators import Parents, base, check, cyclegan
+from kernelgan.generators import Parents, base, check, cyclegan, fitting
 from kernelgan.types import UserError
 
 HIDDEN = 4
@@ -167,8 +167,8 @@ def task(make_parents, network):
 
     def make(pairs, numbers=None):
         parents = [_parents(make_parents, n) for n in pairs]
-        views = base.views("cyclegan", generator, parents, [None] * len(pairs))
-        return base.Task("cyclegan", generator, views, tuple(str(n) for n in numbers or pairs))
+        views = fitting.views("cyclegan", generator, parents, [None] * len(pairs))
+        return fitting.Task("cyclegan", generator, views, tuple(str(n) for n in numbers or pairs))
 
     return make
 
@@ -176,7 +176,7 @@ def task(make_parents, network):
 @pytest.fixture(scope="module")
 def run(task):
     def train(pairs, numbers=None, **options):
-        return base.fit(task(pairs, numbers), steps_per_call=5, **options)
+        return fitting.fit(task(pairs, numbers), steps_per_call=5, **options)
 
     return train
 
@@ -221,7 +221,7 @@ def planted(task, network, monkeypatch):
 
 def test_a_layer_that_rests_is_not_touched(planted):
     """One by one, as CPUs have them."""
-    counts = base.fit(planted, steps_per_call=5).state
+    counts = fitting.fit(planted, steps_per_call=5).state
     assert {layer: count.tolist() for layer, count in counts.items()} == {
         layer: [steps] * 2 for layer, steps in STEPS.items()
     }
@@ -255,7 +255,7 @@ def test_a_pair_does_not_depend_on_the_pair_beside_it_and_of_another_name_differ
 
 
 def test_every_step_draws_other_members_of_both_domains(planted):
-    history, views = base.fit(planted, steps_per_call=5).history, planted.views
+    history, views = fitting.fit(planted, steps_per_call=5).history, planted.views
     for name, domain in (("generator_a2b", 0), ("cycle", 1)):
         for pair in range(2):
             means = views[pair]["conv1"][domain].mean(axis=(1, 2, 3, 4))  # of each member
@@ -278,7 +278,7 @@ def test_a_loss_that_is_not_finite_names_layer_step_pair_and_checkpoint(task, ne
     planted = task((7, 9))
     planted.views[1]["conv2"][0][:] = np.nan
     with pytest.raises(UserError, match=r"conv2 \w+ of cyclegan, 9 is nan in step 1,") as caught:
-        base.fit(planted, steps_per_call=5, saver=new_saver())
+        fitting.fit(planted, steps_per_call=5, saver=new_saver())
     assert "memory/latest" in str(caught.value)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kernelgan import config, generators, models
 from kernelgan.baselines import methods
-from kernelgan.generators import base, check, loading
+from kernelgan.generators import base, check, fitting, loading
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -67,7 +67,7 @@ def test_the_generators_that_are_shown_work(page, name, tmp_path, parents):
     file = tmp_path / f"{name}.py"
     file.write_text(_code(page, "def make("))
     (loaded,) = loading.load({}, [str(file)], NETWORK)
-    fitted = base.fit_pair(loaded.generator, parents)
+    fitted = fitting.fit_pair(loaded.generator, parents)
     networks = loaded.generator.generate(jax.random.key(0), fitted.state, parents, None)
     check.check_networks(jax.device_get(networks), NETWORK, IMAGE_SIZE, name)
 

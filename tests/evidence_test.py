@@ -14,6 +14,7 @@ import pytest
 from configs import tiny
 from kernelgan import pipeline, probes, results
 from kernelgan.baselines import methods, readouts
+from kernelgan.baselines.context import Context
 from kernelgan.data import quadrants, sources
 from kernelgan.data.leakage import LeakageError
 from kernelgan.evaluation import comparison, features, measurement, verdict
@@ -44,7 +45,7 @@ def world():
 @pytest.fixture(scope="module")
 def context(world):
     pictures, quadrant, parents, _ = world
-    return methods.Context(
+    return Context(
         network=cheats.NETWORK,
         image_size=cheats.SIZE,
         attribute=parents.attribute,

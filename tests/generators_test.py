@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kernelgan import models, probes
-from kernelgan.generators import FAMILIES, Generator, Parents, base, check, loading, stateless
+from kernelgan.generators import FAMILIES, Generator, Parents, base, check, fitting, loading, stateless
 from kernelgan.types import UserError
 
 IMAGE_SIZE = 16
@@ -24,8 +24,8 @@ def parents(make_parents):
 
 
 def _task(name, generator, parents, folds=(), probes=None, names=None):
-    views = base.views(name, generator, parents, probes or [None] * len(parents), folds)
-    return base.Task(name, generator, views, tuple(names or map(str, range(len(views)))))
+    views = fitting.views(name, generator, parents, probes or [None] * len(parents), folds)
+    return fitting.Task(name, generator, views, tuple(names or map(str, range(len(views)))))
 
 
 def _generate(generator, state, parents, probes=None):
@@ -55,7 +55,7 @@ def test_a_family_trains_generates_and_gives_networks_that_fit(network, parents,
     generator = module.make(network, dataclasses.replace(config, **small))
     probes = None if generator.reads == "W" else [images] * 3
     task = _task(name, generator, parents, probes=probes)
-    fitted = base.fit(task, steps_per_call=2)
+    fitted = fitting.fit(task, steps_per_call=2)
     assert (task.steps > 0) == bool(fitted.history)
     for values in jax.tree.leaves(fitted.history):
         assert values.shape == (3, task.steps)
@@ -72,7 +72,7 @@ def test_a_linear_map_that_is_planted_is_learnt(network, make_parents):
     planted = jax.tree.map(lambda leaf: 0.5 * leaf, attribute)
     generator = FAMILIES["linear"].make(network, FAMILIES["linear"].Config(steps=400, learning_rate=0.03))
     pair = Parents(attribute, planted)
-    fitted = base.fit(_task("linear", generator, [pair]))
+    fitted = fitting.fit(_task("linear", generator, [pair]))
     (made,) = _generate(generator, fitted.state, [pair])
     for layer in ("conv1", "conv2"):
         np.testing.assert_allclose(made[""][layer]["kernel"], planted[layer]["kernel"], atol=2e-2)
@@ -97,7 +97,7 @@ def test_linear_is_the_same_function_whatever_the_order_of_the_objects_filters(n
     )
     found = []
     for one in (pair, Parents(pair.attribute, moved)):
-        fitted = base.fit(_task("linear", generator, [one]))
+        fitted = fitting.fit(_task("linear", generator, [one]))
         found.append(_logits(network, _generate(generator, fitted.state, [one])[0][""], images[:4]))
     np.testing.assert_allclose(*found, atol=1e-4)
 
@@ -113,7 +113,7 @@ def _mean(key, parents, probes):
 @pytest.mark.parametrize("host", [True, False])
 def test_a_generator_on_the_host_and_a_compiled_one_give_the_same(parents, assert_trees_close, host):
     generator = stateless(_mean, host=host)
-    made = _generate(generator, base.fit(_task("mean", generator, parents)).state, parents)
+    made = _generate(generator, fitting.fit(_task("mean", generator, parents)).state, parents)
     for networks, pair in zip(made, parents, strict=True):
         assert_trees_close(networks[""], _mean(None, pair, None), rtol=1e-6, atol=1e-7)
 
@@ -166,12 +166,12 @@ def _joint(network):
 def test_a_joint_generator_learns_from_the_pairs_of_its_fold_alone(network, parents):
     folds = [np.array([1.0, 1.0, 0.0]), np.array([0.0, 1.0, 1.0])]
     generator = _joint(network)
-    fitted = base.fit(_task("joint", generator, parents, folds))
+    fitted = fitting.fit(_task("joint", generator, parents, folds))
     means = np.stack([pair.attribute["conv1"]["kernel"].mean(axis=0) for pair in parents])
     expected = [(means[0] + means[1]) / 2, (means[1] + means[2]) / 2]
     np.testing.assert_allclose(fitted.state["mean"], expected, atol=1e-6)
     changed = [parents[0], parents[1], Parents(jax.tree.map(lambda leaf: leaf + 7, parents[2].attribute), {})]
-    again = base.fit(_task("joint", generator, changed, folds))
+    again = fitting.fit(_task("joint", generator, changed, folds))
     np.testing.assert_array_equal(again.state["mean"][0], fitted.state["mean"][0])  # held out: not read
     assert (again.state["mean"][1] != fitted.state["mean"][1]).any()
 
@@ -344,7 +344,8 @@ def test_a_generator_that_cannot_be_hashed_is_trained(network, parents):
     family = FAMILIES["linear"]
     made = family.make(network, family.Config(steps=2))
     fitted = [
-        base.fit(_task("mine", made._replace(keep=keep), parents)) for keep in (made.keep, Keep([made.keep]))
+        fitting.fit(_task("mine", made._replace(keep=keep), parents))
+        for keep in (made.keep, Keep([made.keep]))
     ]
     jax.tree.map(np.testing.assert_array_equal, fitted[0].state, fitted[1].state)
 
@@ -354,7 +355,7 @@ def test_training_tells_steps(network, parents, steps, told):
     family = FAMILIES["linear"]
     task = _task("mine", family.make(network, family.Config(steps=steps)), parents)
     heard = []
-    base.fit(task, steps_per_call=2, progress=lambda done, total, metrics: heard.append((done, total)))
+    fitting.fit(task, steps_per_call=2, progress=lambda done, total, metrics: heard.append((done, total)))
     assert heard == [(done, steps) for done in told]
 
 
@@ -366,7 +367,7 @@ def test_an_exception_names_the_generator_the_function_and_the_line(network, par
     planted = FAMILIES["linear"].make(network, FAMILIES["linear"].Config(steps=1))._replace(**{part: fails})
 
     def run():
-        fitted = base.fit(_task("mine", planted, parents))
+        fitted = fitting.fit(_task("mine", planted, parents))
         base.generate(planted, fitted.state, parents, [None] * 3, [jax.random.key(0)] * 3, name="mine")
 
     with pytest.raises(UserError) as caught:
@@ -376,7 +377,7 @@ def test_an_exception_names_the_generator_the_function_and_the_line(network, par
 
 
 def test_a_joint_generator_is_not_handed_the_pairs_that_are_held_out(network, parents):
-    (view,) = base.views("joint", _joint(network), parents, [None] * 3, [np.array([0.0, 1.0, 1.0])])
+    (view,) = fitting.views("joint", _joint(network), parents, [None] * 3, [np.array([0.0, 1.0, 1.0])])
     means = [pair.attribute["conv1"]["kernel"].mean(axis=0) for pair in parents]
     np.testing.assert_array_equal(view.views, np.stack([means[1], means[1], means[2]]))
 
@@ -399,7 +400,7 @@ def _trained(update, **fields):
 )
 def test_an_update_that_breaks_the_interface_is_named(parents, update, facts):
     with pytest.raises(UserError) as caught:
-        base.fit(_task("mine", _trained(update), parents))
+        fitting.fit(_task("mine", _trained(update), parents))
     for fact in ["mine", "update", *facts]:
         assert fact in str(caught.value)
 
@@ -408,7 +409,7 @@ def test_an_update_that_breaks_the_interface_is_named(parents, update, facts):
 def test_steps_that_are_no_number_are_named(parents, steps):
     generator = _trained(lambda key, state, view: (state, {}))._replace(steps=steps)
     with pytest.raises(UserError, match="steps"):
-        base.fit(_task("mine", generator, parents))
+        fitting.fit(_task("mine", generator, parents))
 
 
 @pytest.mark.parametrize("saved_at", [2, 3])
@@ -419,11 +420,11 @@ def test_a_training_goes_on_at_another_pace_to_the_same_end(
         return {"w": state["w"] + jax.random.normal(key, (3,))}, {"sum": state["w"].sum()}
 
     task = _task("mine", _trained(update)._replace(steps=7), parents)
-    whole = base.fit(task, steps_per_call=7)
+    whole = fitting.fit(task, steps_per_call=7)
     saver = new_saver(killed_after=1)
     with pytest.raises(killed):
-        base.fit(task, steps_per_call=saved_at, saver=saver)
-    assert_trees_equal(tuple(base.fit(task, steps_per_call=4, saver=saver)), tuple(whole))
+        fitting.fit(task, steps_per_call=saved_at, saver=saver)
+    assert_trees_equal(tuple(fitting.fit(task, steps_per_call=4, saver=saver)), tuple(whole))
 
 
 def test_generators_whose_rows_could_share_a_name_are_refused(write, network):

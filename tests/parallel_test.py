@@ -70,7 +70,7 @@ _ON_FOUR_DEVICES = """
 import re
 import jax, numpy as np
 from kernelgan import engine, losses, models, parallel, population
-from kernelgan.generators import base, cyclegan
+from kernelgan.generators import base, cyclegan, fitting
 assert len(parallel.devices()) == 4
 for members, size, used in ((1, 1, 1), (3, 3, 3), (4, 4, 4), (5, 8, 4), (8, 8, 4)):
     spread = parallel.Spread(members)
@@ -106,7 +106,7 @@ parents = jax.tree.map(lambda leaf: np.stack([leaf] * 3), params)
 family = cyclegan.make(network, cyclegan.Config(hidden=2, epochs=(1, 1), batch_size=2))
 view = family.view(base.Parents(parents, parents), None)
 members = {"number": zeros, "view": jax.tree.map(lambda leaf: np.stack([leaf] * 4), view)}
-texts.append(text_of(base.program(family, "cyclegan", 2, 2), members, {"seed": np.int32(0)}))
+texts.append(text_of(fitting.program(family, "cyclegan", 2, 2), members, {"seed": np.int32(0)}))
 for text in texts:
     assert "num_partitions=4" in text
     assert not collective.findall(text), collective.findall(text)

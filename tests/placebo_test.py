@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kernelgan import generation
-from kernelgan.generators import Parents, base, placebo, stateless
+from kernelgan.generators import Parents, fitting, placebo, stateless
 from kernelgan.types import UserError
 
 COUNT = 12
@@ -66,7 +66,7 @@ def _again(make_parents, generate, spoilt=0.0):
         for parents in generation._parents(_Plan(pairs), zoos)
     ]
     told = []
-    given = loaded, zoos, [base.Fitted({}, {})], [None] * 2, made
+    given = loaded, zoos, [fitting.Fitted({}, {})], [None] * 2, made
     chosen = generation._asked_again(of, _Plan(pairs), *given, lambda *done: told.append(done))
     assert told in ([], [(1, 2), (2, 2)])  # progress does not turn back when it is asked twice
     return chosen

@@ -12,7 +12,7 @@ from tiny_runs import small_config
 import kernelgan
 from kernelgan import fields, generators, models, pipeline, probes, refit
 from kernelgan.baselines import methods
-from kernelgan.generators import FAMILIES, Parents, backfitting, base, check, mixing, reduce
+from kernelgan.generators import FAMILIES, Parents, backfitting, base, check, mixing, reduce, selection
 from kernelgan.types import UserError
 
 IMAGE_SIZE = 16
@@ -312,14 +312,14 @@ def test_a_fit_is_the_ridge_regression_on_the_chosen_groups(samples):
 def test_groups_are_selected_greedily_and_no_exchange_of_two_is_better(samples, count):
     found = refit.moments(*map(jnp.asarray, samples[:2]), GROUPS, RIDGE)
     weights = jnp.asarray(samples[2], jnp.float32)
-    chosen = reduce.select(found, weights, GROUPS, count)
+    chosen = selection.select(found, weights, GROUPS, count)
     greedy = []
     for _ in range(count):
         left = [group for group in range(GROUPS) if group not in greedy]
         greedy.append(max(left, key=lambda group: _reference(samples, [*greedy, group])[2]))
     assert list(chosen) == greedy
 
-    kept = set(np.asarray(reduce.exchange(found, weights, GROUPS, chosen)).tolist())
+    kept = set(np.asarray(selection.exchange(found, weights, GROUPS, chosen)).tolist())
     assert len(kept) == count
     others = [kept - {old} | {new} for old in kept for new in set(range(GROUPS)) - kept]
     best = _reference(samples, sorted(kept))[2]
@@ -330,7 +330,7 @@ def test_groups_are_selected_greedily_and_no_exchange_of_two_is_better(samples, 
 def test_an_exchange_mends_a_bad_choice(samples):
     found = refit.moments(*map(jnp.asarray, samples[:2]), GROUPS, RIDGE)
     worst = min(itertools.combinations(range(GROUPS), 3), key=lambda c: _reference(samples, c)[2])
-    kept = reduce.exchange(found, jnp.asarray(samples[2], jnp.float32), GROUPS, jnp.array(worst))
+    kept = selection.exchange(found, jnp.asarray(samples[2], jnp.float32), GROUPS, jnp.array(worst))
     assert _reference(samples, np.asarray(kept))[2] > 1.05 * _reference(samples, worst)[2]
 
 

@@ -12,6 +12,7 @@ import jax
 
 from kernelgan import models, results
 from kernelgan.baselines import methods
+from kernelgan.baselines.context import Context, Networks
 from kernelgan.data import quadrants
 from kernelgan.data.pairs import Pair
 from kernelgan.evaluation import comparison, measurement, verdict
@@ -49,10 +50,10 @@ class Evaluation:
 def _row(name: str, made: Mapping[str, Mapping[str, Params]]) -> methods.Method:
     label = "generated networks" if name == FAMILY else f"networks {name}"
 
-    def networks(context: methods.Context) -> methods.Networks:
+    def networks(context: Context) -> Networks:
         return context.convnets(context.generated[name])
 
-    def placebos(context: methods.Context) -> dict[str, methods.Networks]:
+    def placebos(context: Context) -> dict[str, Networks]:
         return {key: context.convnets(by_name[name]) for key, by_name in made.items()}
 
     return methods.Method("generated", label, "given by the caller", networks, FAMILY, placebos=placebos)
@@ -119,7 +120,7 @@ def evaluate(
             for name, given in asked.items()
         }
     rows = {name: _row(name, placebos) for name in made}
-    context = methods.Context(
+    context = Context(
         network=network,
         image_size=size,
         attribute=parents.attribute,

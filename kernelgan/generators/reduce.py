@@ -1,13 +1,11 @@
 """Unite both parents into one wide network, then reduce it to a parent's size by least squares.
 
 Side by side, the filters of two parents are one network of twice the width, and it answers both concepts. It
-is reduced layer by layer. Of a layer's candidates those are picked from whose maps
-the next layer's pre-activations are recovered best; then each is mixed with all others, to recover them
-better (`kernelgan.generators.mixing`). The same least squares gives the next layer's kernels and biases; of
-the last layer's maps, the parents' logit differences are recovered, which gives the heads. Then every layer
-is mixed once more, for the whole network's answers (`kernelgan.generators.backfitting`). Picking columns by
-what least squares recovers from them is orthogonal matching pursuit (Pati et al., 1993); for filters, with
-the next layer as the target, it is ThiNet (Luo et al., arXiv:1707.06342).
+is reduced layer by layer. Of a layer's candidates those are picked from whose maps the next layer's
+pre-activations are recovered best (`kernelgan.generators.selection`); then each is mixed with all others, to
+recover them better (`kernelgan.generators.mixing`). The same least squares gives the next layer's kernels and
+biases; of the last layer's maps, the parents' logit differences are recovered, which gives the heads. Then
+every layer is mixed once more, for the whole network's answers (`kernelgan.generators.backfitting`).
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from jax import lax
 
 from kernelgan import fields, models, refit
 from kernelgan.fields import setting
-from kernelgan.generators import backfitting, mixing
+from kernelgan.generators import backfitting, mixing, selection
 from kernelgan.generators.base import Generator, Parents, Tier, stateless
 from kernelgan.ops import products
 from kernelgan.types import Array, Key, Params, UserError
@@ -38,10 +36,8 @@ LABELS = {
 BLOCK = backfitting.BLOCK
 """Images that are read at the same places."""
 
-_Exchange = tuple[jax.Array, jax.Array, jax.Array]  # the chosen, whether it goes on, rounds
 _PLACES = 0  # seed of the places of patches
 _LEAST = 0.1  # of the highest cost, so that no concept is given up
-_GAIN = 1e-5  # of what is explained: less is rounding, no better exchange
 
 
 PARENTS = (fields.whole(1), "parents of each concept whose filters are united")
@@ -276,12 +272,12 @@ def reduce(
         # Where this is differentiated, weights and choices are constants: roots have no derivative at 0.
         weights = lax.stop_gradient(_balanced(important[number], found.variance, concepts))
         target = mixing.Target(reader.values, weights, reader.weights, reader.ridge)
-        chosen = select(found, weights, candidates, filters)
+        chosen = selection.select(found, weights, candidates, filters)
         if not last:
-            chosen = exchange(found, weights, candidates, chosen)
+            chosen = selection.exchange(found, weights, candidates, chosen)
             picked = mixing.mix(windows, chosen, target, 0)
             target = target._replace(weights=weights * _cost(group, number, inputs, layer, picked, weights))
-            chosen = exchange(found, target.weights, candidates, chosen)
+            chosen = selection.exchange(found, target.weights, candidates, chosen)
         mixed = mixing.mix(windows, chosen, target, config.rounds if mixes_last or not last else 0)
         candidates_of.append(layer)
         made.append(_mixture(layer, mixed))
@@ -456,79 +452,3 @@ def patches(maps: jax.Array, side: int, rows: np.ndarray, columns: np.ndarray) -
 
     found = jax.vmap(jax.vmap(cut, in_axes=(None, 0, 0)))(blocks, jnp.asarray(rows), jnp.asarray(columns))
     return found.transpose(2, 3, 4, 0, 1, 5).reshape(channels, side, side, -1)
-
-
-def select(found: refit.Moments, weights: jax.Array, groups: int, count: int) -> jax.Array:
-    """Forward selection: group after group, each time the one that explains most of what is left.
-
-    Args:
-      found: moments of the features of all groups.
-      weights: of the targets' squared errors, ``(t,)``.
-      groups: how many there are, ``g``.
-      count: how many are selected.
-
-    Returns:
-      Their numbers ``(count,)``, in the order of selection.
-    """
-    each = len(found.gram) // groups
-
-    def step(number: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        left, taken, chosen = state
-        best = jnp.argmax(_gains(left, taken))
-        left = refit.eliminate(left, best[None], each)
-        return left, taken.at[best].set(True), chosen.at[number].set(best)
-
-    state = (_weighted(found, weights), jnp.zeros(groups, bool), jnp.zeros(count, int))
-    return lax.fori_loop(0, count, step, state)[2]
-
-
-def exchange(found: refit.Moments, weights: jax.Array, groups: int, chosen: jax.Array) -> jax.Array:
-    """Exchanges a chosen group for another, always the best exchange, until none explains more.
-
-    Args:
-      found: see `select`.
-      weights: see `select`.
-      groups: see `select`.
-      chosen: numbers of the groups, ``(count,)``.
-    """
-    count, each = len(chosen), len(found.gram) // groups
-    if count in (1, groups):
-        return chosen
-    everything = _weighted(found, weights)
-
-    def without(place: jax.Array, chosen: jax.Array) -> jax.Array:
-        """What is explained if one group gives way to each other, ``(g,)``."""
-        kept = chosen[(place + 1 + jnp.arange(count - 1)) % count]
-        taken = jnp.zeros(groups, bool).at[kept].set(True)
-        left = refit.eliminate(everything, kept, each)
-        targets = slice(len(everything), None)
-        explained = everything[:, targets] * left[:, targets] * jnp.repeat(taken, each)[:, None]
-        return jnp.sum(explained) + _gains(left, taken)
-
-    def step(state: _Exchange) -> _Exchange:
-        chosen, _, rounds = state
-        explained = lax.map(lambda place: without(place, chosen), jnp.arange(count))  # (count, g)
-        place, new = jnp.unravel_index(jnp.argmax(explained), explained.shape)
-        better = explained[place, new] > (1 + _GAIN) * explained[place, chosen[place]]
-        return jnp.where(better, chosen.at[place].set(new), chosen), better, rounds + 1
-
-    def goes_on(state: _Exchange) -> jax.Array:
-        return state[1] & (state[2] < 2 * groups)
-
-    return lax.while_loop(goes_on, step, (chosen, jnp.bool_(True), jnp.int32(0)))[0]
-
-
-def _weighted(found: refit.Moments, weights: jax.Array) -> jax.Array:
-    """Covariances of the features with themselves and with the targets, these by the root of their weight."""
-    return lax.stop_gradient(jnp.concatenate([found.gram, found.cross * jnp.sqrt(weights)], axis=1))
-
-
-def _gains(left: jax.Array, taken: jax.Array) -> jax.Array:
-    """What each group explains of the targets, ``(g,)``; minus infinity for a group that is taken."""
-    groups, each = len(taken), len(left) // len(taken)
-    numbers = jnp.arange(groups)
-    blocks = left[:, : len(left)].reshape(groups, each, groups, each)[numbers, :, numbers]
-    blocks = jnp.where(taken[:, None, None], jnp.eye(each), blocks)
-    cross = left[:, len(left) :].reshape(groups, each, -1)
-    explained = jnp.matmul(refit.inverse_factor(blocks), cross, precision=products.PRECISION)
-    return jnp.where(taken, -jnp.inf, jnp.sum(jnp.square(explained), axis=(1, 2)))

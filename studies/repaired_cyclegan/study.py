@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 
 from kernelgan import assemble, engine, models, refit, splits, workdir
-from kernelgan.baselines import methods, nulls
+from kernelgan.baselines import nulls
+from kernelgan.baselines.context import probes_for
 from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
 from kernelgan.data import quadrants
@@ -97,7 +98,7 @@ def load(
         split = quadrants.split(part, *name)
         generator = reduce.make(models.network_of(parents.attribute), reduce.Config(sweeps=0))
         seen, key = quadrants.distilled_groups(split), jax.random.key(settings.seed)
-        probes = methods.probes_for(generator, part.source.train.images, seen, key, named)
+        probes = probes_for(generator, part.source.train.images, seen, key, named)
         assert probes is not None
         answers = [_differences(zoo, np.asarray(probes))[..., 0] for zoo in parents]
         scored = np.flatnonzero(split.test != LEFT_OUT)
