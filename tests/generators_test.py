@@ -273,6 +273,17 @@ def test_a_file_whose_name_cannot_name_rows_is_refused(write, network, name):
         loading.load({"cyclegan": FAMILIES["cyclegan"].Config()}, [write(MEAN, name)], network)
 
 
+def test_a_family_s_code_is_what_its_module_imports_but_for_what_decides_no_numbers(network, monkeypatch):
+    monkeypatch.setattr(loading.keys, "of_source", lambda *modules: " ".join(modules))
+    configs = {name: FAMILIES[name].Config() for name in ("cyclegan", "reduce_noise")}
+    code = {one.name: one.code.split() for one in loading.load(configs, [], network)}
+    assert {"kernelgan.generators.reduce", "kernelgan.generators.selection"} <= set(code["reduce_noise"])
+    assert "kernelgan.generators.cyclegan" not in code["reduce_noise"]
+    assert "kernelgan.generators.cyclegan" in code["cyclegan"]
+    assert not {name for name in code["cyclegan"] if "reduce" in name}
+    assert not {"kernelgan.cache", "kernelgan.generators.check"} & {*code["cyclegan"], *code["reduce_noise"]}
+
+
 def test_a_run_without_a_generator_is_refused(network):
     with pytest.raises(UserError, match="cyclegan"):
         loading.load({}, [], network)

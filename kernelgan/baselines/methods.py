@@ -213,14 +213,14 @@ BASELINES: dict[str, Method] = {
     "random_backfitted": Method(
         "null",
         "random kernels that are backfitted on seen images",
-        "the same, then random kernels mixed with as many others for the parents' answers, as `reduce` does",
+        "random kernels, mixed with as many others for the parents' answers on seen images as `reduce` does",
         _backfitted("U"),
         tier="U",
     ),
     _RENDERED_BACKFITTED: Method(
         "null",
         "random kernels that are backfitted on rendered images",
-        "the same on rendered images",
+        "random kernels, mixed with as many others for the parents' answers on rendered images",
         _backfitted("S"),
         tier="S",
     ),
