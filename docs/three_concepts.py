@@ -21,7 +21,7 @@ import kernelgan as kg
 from kernelgan import refit
 from kernelgan.baselines import nulls
 from kernelgan.data.images import ImageSet
-from kernelgan.generators import placebo
+from kernelgan.generators import backfitting, base, placebo
 
 CONCEPTS = ("black", "cat", "warm")
 TRAINING = {"epochs": 24, "images_per_epoch": 2560, "batch_size": 64, "learning_rate": 0.004, "decay": True}
@@ -82,17 +82,22 @@ def main(*, train: int = 24000, test: int = 3000, members: int = 8, seed: int = 
         for images in learnt
     ]
 
-    keys = jax.random.split(jax.random.key(seed), members)
-    untrained = nulls.initialise(network, 32, keys)
+    keys, others = (jax.random.split(jax.random.key(number), members) for number in (seed, seed + 1))
+    random, more = (nulls.initialise(network, 32, drawn) for drawn in (keys, others))
+    probes = kg.probes.noise(base.IMAGES)  # as many as compose looks at
+    refitted = refit.refit_heads(random, zoos, probes)
     made = {
-        "composed, one network": kg.compose(*zoos, sweeps=0),  # as its figures were made; 1 is better
-        "null: random kernels, heads refitted": refit.refit_heads(untrained, zoos, kg.probes.noise(1536)),
+        "composed, one network": kg.compose(*zoos),
+        "null: random kernels, heads refitted": refitted,
+        "null: random kernels, backfitted": backfitting.backfit_networks(
+            network, refitted, more, zoos, probes
+        ),
     }
     for place, name in enumerate(CONCEPTS):
         before, own, after = zoos[:place], zoos[place], zoos[place + 1 :]
-        made[f"null: composed without {name}"] = kg.compose(*before, *after, sweeps=0)
+        made[f"null: composed without {name}"] = kg.compose(*before, *after)
         stand_in = placebo.random_like(network, 32, own, keys)
-        made[f"placebo: random networks for {name}"] = kg.compose(*before, stand_in, *after, sweeps=0)
+        made[f"placebo: random networks for {name}"] = kg.compose(*before, stand_in, *after)
         made[f"placebo: the opposite of {name}"] = kg.compose(*before, placebo.opposite(own), *after)
 
     holds, images = shown_concepts(source.test), source.test.images
