@@ -24,15 +24,17 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import orbax.checkpoint as ocp
 from absl import logging
 
 from kernelgan.files import write_atomically
 from kernelgan.keys import StageKey, damaged_name, in_words, of_arrays, unreadable, unwritable
 from kernelgan.types import UserError
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 KEPT_STATES = 2
 KEY_FILE = "key.json"
@@ -51,6 +53,8 @@ class _Steps:
         self._keep = keep
 
     def _open(self) -> ocp.CheckpointManager:
+        import orbax.checkpoint as ocp  # half as long to import as JAX
+
         here = jax.process_index()  # of several processes the one that writes; it waits for no other
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
@@ -61,6 +65,8 @@ class _Steps:
         return ocp.CheckpointManager(self.directory.absolute(), options=options)
 
     def _restore(self, step: int) -> dict[str, Any]:
+        import orbax.checkpoint as ocp
+
         with self._open() as manager:
             return manager.restore(step, args=ocp.args.StandardRestore())
 
@@ -69,6 +75,8 @@ class _Steps:
 
     def save(self, step: int, tree: dict[str, Any]) -> str:
         """Writes a step, reads it back, and only then writes its sums; gives its content's digest."""
+        import orbax.checkpoint as ocp
+
         path, content = self.directory / str(step), of_arrays(tree)
         with _writing(path):
             self.directory.mkdir(parents=True, exist_ok=True)

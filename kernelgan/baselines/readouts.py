@@ -17,8 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 import threadpoolctl
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from kernelgan import parallel
 from kernelgan.data import colour, quadrants
@@ -127,6 +125,9 @@ def fit(describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, mos
     Raises:
       ValueError: `most` is below 1, the groups are not a parent's, or a side has no image.
     """
+    from sklearn.exceptions import ConvergenceWarning  # as long to import as JAX
+    from sklearn.linear_model import LogisticRegression
+
     if most < 1:
         raise ValueError(f"most must be at least 1 image of each side, got {most}")
     if groups.quadrants not in _PARENTS:

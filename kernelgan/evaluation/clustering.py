@@ -28,8 +28,6 @@ from typing import Any
 import jax
 import numpy as np
 import threadpoolctl
-from sklearn import cluster as sklearn_cluster
-from sklearn import svm
 
 from kernelgan import cache, keys
 from kernelgan.evaluation import scores as scores_lib
@@ -122,6 +120,8 @@ def cluster(
         clusters = {method: np.zeros(quadrant.size, np.int64) for method in methods}
     else:
         features = _scaled(features)
+        if embed:
+            imported_umap()  # and scikit-learn: the limit holds for what is loaded
         with threadpoolctl.threadpool_limits(1):
             clusters = {"kmeans_raw": _two_means(features, np.random.default_rng(seed))}
             if embed:
@@ -386,15 +386,18 @@ def _quiet_umap() -> Iterator[None]:
 
 def _dbscan(embedding: np.ndarray, *, radius: float, minimum_samples: int) -> np.ndarray:
     """DBSCAN (Ester et al., 1996) of the embedding in units of its standard deviation along each axis."""
+    from sklearn import cluster  # as long to import as JAX
+
     sd = embedding.std(axis=0)
     standard = embedding / np.where(sd > 0, sd, 1)
-    return (
-        sklearn_cluster.DBSCAN(eps=radius, min_samples=minimum_samples).fit_predict(standard).astype(np.int64)
-    )
+    found = cluster.DBSCAN(eps=radius, min_samples=minimum_samples).fit_predict(standard)
+    return found.astype(np.int64)
 
 
 def _one_class_svm(embedding: np.ndarray, quadrant: np.ndarray, *, nu: float) -> np.ndarray:
     """1 inside a one-class SVM (Schoelkopf et al., 2001) around the conjunction's points, 0 outside."""
+    from sklearn import svm
+
     model = svm.OneClassSVM(kernel="rbf", gamma="scale", nu=nu)
     model.fit(embedding[quadrant == Quadrant.CONJUNCTION])
     return (model.predict(embedding) > 0).astype(np.int64)

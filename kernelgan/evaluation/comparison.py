@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
 from kernelgan.baselines import CHANCE, FLOOR, LEAST_WAY, REFERENCE, YARDSTICK
 from kernelgan.evaluation import bootstrap, null_test, scores, verdict
@@ -78,9 +78,9 @@ def difference(
         )
     found, error = mean - other, float(np.std(replicates - others, ddof=1))
     freedom = min(_freedom(error, networks), _of_resamples(replicates.size))
-    reach = float(stats.t.ppf(0.975, freedom)) * error
+    reach = float(scipy.stats.t.ppf(0.975, freedom)) * error
     certain = 1.0 if found == 0 else 0.0
-    p_value = float(2 * stats.t.sf(abs(found) / error, freedom)) if error > 0 else certain
+    p_value = float(2 * scipy.stats.t.sf(abs(found) / error, freedom)) if error > 0 else certain
     return {
         "difference": {"mean": found, "ci95": [found - reach, found + reach]},
         "p_value": p_value,
@@ -116,7 +116,7 @@ def detectable(error: float, freedom: float, times: float) -> float:
       freedom: degrees of freedom of the test.
       times: what its p-value is multiplied by.
     """
-    least = stats.t.ppf(1 - SIGNIFICANCE / (2 * times), freedom) + stats.t.ppf(POWER, freedom)
+    least = scipy.stats.t.ppf(1 - SIGNIFICANCE / (2 * times), freedom) + scipy.stats.t.ppf(POWER, freedom)
     return float(least * error)
 
 
@@ -207,8 +207,8 @@ def _retrained(test: Record, trainings: Sequence[float]) -> Record:
         error = math.sqrt(total)
         share = between / total
         sides = ((1 - share, test["freedom"]), (share, freedoms))
-        p_value = sum(part * 2 * stats.t.sf(abs(mean) / error, freedom) for part, freedom in sides)
-        reach = error * sum(part * stats.t.ppf(0.975, freedom) for part, freedom in sides)
+        p_value = sum(part * 2 * scipy.stats.t.sf(abs(mean) / error, freedom) for part, freedom in sides)
+        reach = error * sum(part * scipy.stats.t.ppf(0.975, freedom) for part, freedom in sides)
         freedom = total**2 / (within**2 / test["freedom"] + between**2 / freedoms)
         test |= {"p_value": max(test["p_value"], float(p_value)), "error": error, "freedom": freedom}
         test["difference"]["ci95"] = [float(mean - reach), float(mean + reach)]
@@ -337,7 +337,7 @@ class Drawings:
         """The mean of values ``(P,)`` with its interval, Student's as the test is."""
         here = values[np.isfinite(values)]
         mean = float(here.mean())
-        reach = float(stats.t.ppf(0.975, self.freedom(values))) * self.error(values)
+        reach = float(scipy.stats.t.ppf(0.975, self.freedom(values))) * self.error(values)
         spread = float(np.std(here, ddof=1)) if here.size > 1 else None
         return {"mean": mean, "ci95": [mean - reach, mean + reach], "sd": spread}
 
@@ -349,7 +349,7 @@ class Drawings:
         freedom = self.freedom(differences)
         test = {"difference": statistic, "p_value": 1.0, "error": error, "freedom": freedom}
         if error > 0:  # of pairs that all differ by the same, nothing is known of the error
-            test["p_value"] = float(2 * stats.t.sf(abs(statistic["mean"]) / error, freedom))
+            test["p_value"] = float(2 * scipy.stats.t.sf(abs(statistic["mean"]) / error, freedom))
         return test
 
 

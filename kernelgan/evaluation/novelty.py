@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts are imported when they are used
 
 from kernelgan.types import Params
 
@@ -242,7 +242,7 @@ def distinct(params: Params) -> np.ndarray:
 
 def standard_ranks(scores: np.ndarray) -> np.ndarray:
     """Ranks ``(M, N)`` whose products are rank correlations (Spearman, 1904); 0 for constant scores."""
-    ranks = stats.rankdata(scores, axis=1)
+    ranks = scipy.stats.rankdata(scores, axis=1)
     ranks = ranks - ranks.mean(axis=1, keepdims=True)
     norms = np.sqrt(np.sum(ranks**2, axis=1, keepdims=True))
     return ranks / np.where(norms > 0, norms, 1)
@@ -313,4 +313,4 @@ def best_orders(products: np.ndarray) -> np.ndarray:
     Returns:
       int64 ``(K, O)``.
     """
-    return np.stack([optimize.linear_sum_assignment(one, maximize=True)[1] for one in products])
+    return np.stack([scipy.optimize.linear_sum_assignment(one, maximize=True)[1] for one in products])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+import scipy  # its parts are imported when they are used
 
 from kernelgan.baselines import FLOOR
 from kernelgan.evaluation import scores as scores_lib
@@ -99,7 +99,7 @@ def mean_test(
     test |= {"mean": float(generated.mean()), "null_mean": float(null.mean())}
     if np.ptp(np.concatenate([generated, null])) == 0:
         return test | {"p_value": 1.0, "rank_p_value": 1.0, "superiority": 0.5}
-    rank = stats.mannwhitneyu(generated, null, alternative="greater")
+    rank = scipy.stats.mannwhitneyu(generated, null, alternative="greater")
     return test | {
         "p_value": _permutation_p(generated, null, resamples=resamples, seed=seed),
         "rank_p_value": float(rank.pvalue),
@@ -206,7 +206,7 @@ def reach(generated: int, null: int, count: int) -> int:
     """How many leading networks `picked` needs judged: too few for either side in one of 1e9 draws."""
     leading = np.arange(count, generated + null + 1)
     rarer = min(generated, null)
-    short = stats.hypergeom.cdf(count - 1, generated + null, rarer, leading)
+    short = scipy.stats.hypergeom.cdf(count - 1, generated + null, rarer, leading)
     return int(leading[np.argmax(short < _UNHEARD_OF)]) if (short < _UNHEARD_OF).any() else int(leading[-1])
 
 
@@ -218,8 +218,8 @@ def _relabelled(rng: np.random.Generator, leading: int, sizes: tuple[int, int]) 
 def _permutation_p(generated: np.ndarray, null: np.ndarray, *, resamples: int, seed: int) -> float:
     if generated.size == 1:  # which scipy refuses: the one's place among all
         return float(np.mean(np.concatenate([generated, null]) >= generated[0]))
-    if special.comb(generated.size + null.size, generated.size) <= resamples:  # all of them
-        exact = stats.permutation_test(
+    if scipy.special.comb(generated.size + null.size, generated.size) <= resamples:  # all of them
+        exact = scipy.stats.permutation_test(
             (generated, null), _welch, vectorized=True, alternative="greater", n_resamples=resamples
         )
         return float(exact.pvalue)

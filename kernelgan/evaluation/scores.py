@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
 from kernelgan.types import Quadrant
 
@@ -101,7 +101,7 @@ def auroc_by_quadrant(scores: np.ndarray, quadrant: np.ndarray) -> dict[str, np.
     result = {}
     for key, value in versus_present(quadrant).items():
         other = scores[:, quadrant == value]
-        ranks = stats.rankdata(np.concatenate([positive, other], axis=1), axis=1)
+        ranks = scipy.stats.rankdata(np.concatenate([positive, other], axis=1), axis=1)
         wins = ranks[:, :n].sum(axis=1) - n * (n + 1) / 2
         result[key] = wins / (n * other.shape[1])
     result["worst"] = np.min(list(result.values()), axis=0)
@@ -127,8 +127,8 @@ def average_precision(scores: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
     scores, quadrant = check_scores(scores, quadrant)
     is_positive = quadrant == Quadrant.CONJUNCTION
     # With "max" ranks of the negated score, a rank counts the images that score at least as high.
-    at_least = stats.rankdata(-scores, method="max", axis=1)[:, is_positive]
-    positives_at_least = stats.rankdata(-scores[:, is_positive], method="max", axis=1)
+    at_least = scipy.stats.rankdata(-scores, method="max", axis=1)[:, is_positive]
+    positives_at_least = scipy.stats.rankdata(-scores[:, is_positive], method="max", axis=1)
     return (positives_at_least / at_least).mean(axis=1)
 
 
