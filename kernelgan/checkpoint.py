@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from absl import logging
 
+from kernelgan import stopping
 from kernelgan.files import write_atomically
 from kernelgan.keys import StageKey, damaged_name, in_words, of_arrays, unreadable, unwritable
 from kernelgan.types import UserError
@@ -83,7 +84,7 @@ class _Steps:
             for number in self._numbers():
                 if number >= step:  # of a training that starts over
                     self._drop(number)
-            with self._open() as manager:
+            with stopping.put_off(), self._open() as manager:
                 manager.save(step, args=ocp.args.StandardSave(tree), force=True)
         with _reading(path):
             back = of_arrays(self._restore(step))

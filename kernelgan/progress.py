@@ -76,7 +76,10 @@ class Progress:
         before, then = self._first or (done, 0.0)
         if not before < done < total:
             return ""
-        seconds = round((time.monotonic() - then) / (done - before) * (total - done))
+        spent = time.monotonic() - then
+        if spent < LOG_EVERY / 2:  # too short to be told a pace from
+            return ""
+        seconds = round(spent / (done - before) * (total - done))
         return f"{seconds // 60}:{seconds % 60:02d} left"
 
     def close(self, outcome: str) -> float:

@@ -54,6 +54,26 @@ def saving() -> Iterator[None]:
         _saving -= 1
 
 
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of this block, whose threads would go on while the program ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = {number: handler for number, handler in before.items() if callable(handler)}
+    try:
+        for number in handled:
+            signal.signal(number, lambda number, frame: waiting.append(number))
+        yield
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+    for number in waiting:
+        signal.raise_signal(number)
+
+
 def is_asked() -> bool:
     """Whether SIGTERM came."""
     return _asked

@@ -10,6 +10,8 @@ import pytest
 from conftest import MemorySaver
 
 from kernelgan import command, engine, stopping
+from kernelgan.checkpoint import Stage
+from kernelgan.keys import StageKey
 
 
 @pytest.fixture
@@ -54,6 +56,49 @@ def test_a_fit_saves_at_the_next_step_ends_and_goes_on_to_the_same_bits(listenin
     resumed = _counting()(saver)
     np.testing.assert_array_equal(resumed[0], expected[0])
     np.testing.assert_array_equal(resumed[1]["state"], expected[1]["state"])
+
+
+def _save_while(sent, stage, monkeypatch):
+    """Saves a result, and sends these signals as Orbax begins."""
+    import orbax.checkpoint as ocp
+
+    save = ocp.CheckpointManager.save
+
+    def interrupted(manager, *arguments, **options):
+        for number in sent:
+            signal.raise_signal(number)
+        return save(manager, *arguments, **options)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", interrupted)
+    stage.save({"kernel": np.arange(3.0)}, 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        ([signal.SIGINT], KeyboardInterrupt),
+        ([signal.SIGTERM], stopping.Terminated),
+        ([signal.SIGINT, signal.SIGINT], KeyboardInterrupt),
+    ],
+)
+def test_what_comes_while_a_checkpoint_is_written_waits_until_it_is(
+    sent, error, listening, tmp_path, monkeypatch
+):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(error):
+        _save_while(sent, Stage(tmp_path / "zoo", StageKey({}), seconds=0), monkeypatch)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [path.name for path in (tmp_path / "zoo").rglob("1") if path.is_dir()] == ["1"]
+    assert not list(tmp_path.rglob("*tmp*"))
+
+
+def test_a_signal_that_is_ignored_stays_ignored_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _save_while([signal.SIGINT], Stage(tmp_path / "zoo", StageKey({}), seconds=0), monkeypatch)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_outside_of_a_fit_and_at_a_second_signal_it_ends_at_once(listening):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -122,7 +121,11 @@ def _worker() -> Iterator[subprocess.Popen[bytes]]:
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-c", "from kernelgan.data import renderers; renderers.answer()"]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C is for the caller, which ends this process
     )
     try:
         yield process
@@ -135,7 +138,6 @@ def answer() -> None:
     """The work of a worker: blocks from standard input, until it ends, to standard output."""
     from kernelgan.data import rendered
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends this process
     for line in sys.stdin:
         for array in rendered.render_block(Block(*json.loads(line)), lambda done: None):
             sys.stdout.buffer.write(array.tobytes())
