@@ -14,12 +14,14 @@ import jax
 import numpy as np
 from flax import serialization
 
+from kernelgan import config as config_lib
 from kernelgan import distributed, keys, models, parallel
 from kernelgan import workdir as workdir_lib
+from kernelgan.baselines import nulls
 from kernelgan.baselines.context import probes_for
 from kernelgan.data import leakage, quadrants
 from kernelgan.engine import Saver
-from kernelgan.generators import base, check, fitting, loading, placebo
+from kernelgan.generators import FAMILIES, base, check, fitting, loading, placebo, rehearsal
 from kernelgan.generators.base import Parents
 from kernelgan.plan import PairTask, Plan
 from kernelgan.progress import WIDTH, Progress
@@ -30,6 +32,7 @@ _TWO_LOGITS = (
     "two logits, taken as no and yes to the conjunction; a network that answers each concept has four, see "
     "kernelgan.assemble.two_concept_head"
 )
+_TRIED = 32  # networks of each zoo, at most, that a user's generator is tried on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,34 @@ def _generator_key(of: Run, plan: Plan, loaded: loading.Loaded, probes: list[bas
         "code": keys.of_values([loaded.code, keys.of_source(*CODE["generator"])]),
         **of.stages.inputs("zoo"),
     }
+
+
+def rehearse(of: Run, plan: Plan) -> Run:
+    """The run once its user's own generators were tried, unless its zoos are done: see `rehearsal`.
+
+    Raises:
+      UserError: a generator fails on as many untrained networks as the zoos are to have.
+    """
+    own = [one for one in of.generators if one.name not in FAMILIES and not one.generator.joint]
+    if not own or of.stages.has("zoo"):
+        return of
+    size, counts = of.settings.data.image_size, config_lib.zoo_models(of.settings)
+    draws = (
+        jax.random.split(jax.random.key(number), min(count, _TRIED)) for number, count in enumerate(counts)
+    )
+    parents = Parents(*(nulls.initialise(of.network, size, keys_) for keys_ in draws))
+    tried = {}
+    for loaded in own:
+        probes = _probes(of, plan, loaded.generator)[0]
+        try:
+            tried[loaded.name] = rehearsal.rehearse(
+                loaded, of.network, size, parents, probes, pair_key(of, plan.pairs[0].split.name)
+            )
+        except UserError:
+            if max(counts) <= _TRIED:  # else it may need more
+                raise
+    print(f"{'':{WIDTH}s} {', '.join(tried)}: tried on untrained networks", file=sys.stderr)
+    return dataclasses.replace(of, generators=tuple(tried.get(one.name, one) for one in of.generators))
 
 
 def fit_generators(of: Run, plan: Plan, zoos: Zoos) -> dict[str, Trained]:
@@ -227,6 +258,7 @@ def _work_of_networks(
                 f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
             )
     rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
+    watched |= loaded.watched
     seen = {name: np.array(value) for name, value in dataclasses.asdict(watched).items()}
     return {**rows, "history": seen}
 

@@ -148,6 +148,7 @@ def _until(stage: str, of: Run) -> None:
         file=sys.stderr,
     )
     plan = load_plan(of)
+    of = generation.rehearse(of, plan)
     if "zoo" in wanted:
         zoos = training.train_zoos(of, plan)
     if "fit" in wanted:

@@ -19,7 +19,7 @@ import numpy as np
 
 from kernelgan import distributed, engine, fields, keys, models, population
 from kernelgan import workdir as workdir_lib
-from kernelgan.checkpoint import Stage
+from kernelgan.checkpoint import Stage, has_result
 from kernelgan.config import Settings
 from kernelgan.generators import loading
 from kernelgan.losses import Loss
@@ -108,6 +108,11 @@ class Stages:
             print(f"{shown:{WIDTH}s} done before{by}", file=sys.stderr)
         self.digests[name] = distributed.first(lambda: stage.digest)
         return jax.tree.map(_read_only, result)
+
+    def has(self, name: str) -> bool:
+        """Whether a stage, or one of its parts, has a result, whatever it was made from."""
+        folders = (self.workdir / workdir_lib.CHECKPOINTS).glob(f"{name}*")
+        return distributed.first(lambda: any(map(has_result, folders)))
 
     def _is_kept(self, name: str) -> bool:
         return any(name == kept or name.startswith((f"{kept}/", f"{kept}-")) for kept in self._keep)

@@ -70,8 +70,8 @@ def put_off() -> Iterator[None]:
     finally:
         for number, handler in handled.items():
             signal.signal(number, handler)
-    for number in waiting:
-        signal.raise_signal(number)
+    for waited in waiting:
+        signal.raise_signal(waited)
 
 
 def is_asked() -> bool:

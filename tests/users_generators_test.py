@@ -181,6 +181,47 @@ def test_a_broken_generator_is_named_and_once_mended_the_same_command_ends_well(
     assert after == before | {"mine": after["mine"]}
 
 
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        (
+            MEAN.replace("(a + b) / 2, *parents", "parents.object['conv9'], *parents"),
+            "generate.*KeyError.*conv9",
+        ),
+        (MEAN.replace("(a + b)", "(a + b)[..., :1]"), r"dense\.bias \(4, 1\)"),
+        (TRAINED.replace("gap}", "gap, 'step': parents}"), "mine fails in update.*NameError"),
+    ],
+)
+def test_a_broken_generator_is_refused_before_anything_trains(text, facts, write, tmp_path):
+    assert text not in (MEAN, TRAINED)
+    with pytest.raises(UserError, match=f"(?s){facts}"):
+        pipeline.run(small_config(), tmp_path / "run", generators=[write(text)])
+    assert not (tmp_path / "run/checkpoints/zoo").exists()
+
+
+GRADIENTS = """
+    import jax
+    from kernelgan.generators import stateless
+
+    @jax.jit
+    def pulled(a, b):
+        return a - 0.1 * jax.grad(lambda a: ((a - b) ** 2).sum())(a)
+
+    def make(network, config):
+        return stateless(lambda key, parents, probes: jax.tree.map(pulled, *parents))
+"""
+
+
+def test_gradients_of_a_program_that_the_rehearsal_traced_are_known_of_its_networks(write, tmp_path, capsys):
+    """JAX does not trace it again, so it is seen at the rehearsal alone."""
+    mine = write(GRADIENTS)
+    pipeline.run(small_config(), tmp_path / "run", generators=[mine], stage="generate")
+    assert "mine: tried on untrained networks" in capsys.readouterr().err
+    assert read_result(place(tmp_path / "run", "generate/mine"))["history"]["gradients"]
+    pipeline.run(small_config(), tmp_path / "run", generators=[write(MEAN, "other.py")], stage="data")
+    assert "tried" not in capsys.readouterr().err  # what trains first is done
+
+
 # What is refused before images are loaded ----------------------------------------------------------------
 
 

@@ -189,7 +189,7 @@ def fit(
     per_call = min(steps_per_call, steps)
     if steps == 0:
         with check.named(task.name, "init"):
-            return Fitted(_untrained(task, seed), {})
+            return Fitted(untrained(task, seed), {})
     calls = -(-steps // per_call)
 
     def told(done: int, total: int, metrics: dict[str, float]) -> None:
@@ -259,8 +259,8 @@ def fit_pair(
     return Fitted(state, history)
 
 
-def _untrained(task: Task, seed: int) -> State:
-    """The first state of each member, which is the last."""
+def untrained(task: Task, seed: int) -> State:
+    """The first state of each member, stacked; numpy."""
     states = [
         task.generator.keep(task.generator.init(pair_key(seed, number), view))
         for number, view in zip(task.numbers, task.views, strict=True)
