@@ -102,7 +102,7 @@ def _train(config: Config, plan: Plan, progress: Progress) -> Scores:
     """Trains the plan's zoos; those with equally large epochs together."""
     parts: dict[Training, list[zoo.ZooTask]] = {}
     for task in plan.zoos:
-        parts.setdefault(zoo.capped(task, zoo_training(config, task.kind)), []).append(task)
+        parts.setdefault(zoo.capped(task.groups, zoo_training(config, task.kind)), []).append(task)
     reached: dict[str, list[np.ndarray]] = {}
     for training, tasks in parts.items():
         trained = zoo.train_zoos(

@@ -73,7 +73,7 @@ def _parts(of: Run, tasks: Sequence[zoo.ZooTask], name: str) -> list[tuple[str, 
     """Zoos with equally large epochs are trained together: the stage, and the places of its tasks."""
     parts: dict[Training, list[int]] = {}
     for place, task in enumerate(tasks):
-        training = zoo.capped(task, zoo_training(of.settings, task.kind))
+        training = zoo.capped(task.groups, zoo_training(of.settings, task.kind))
         parts.setdefault(training, []).append(place)
     return [
         (name if len(parts) == 1 else f"{name}-{part}", training, places)
@@ -199,10 +199,12 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
         pairs = plan.pairs if name == "distilled" else taught
         if not pairs or name not in wanted:
             continue
+        each = [zoo.capped(lesson.groups, training) for lesson in lessons[name]]
+        longest = max(each, key=lambda one: one.images_per_epoch)  # of pairs that are trained together
         key = {
             "config": keys.of_values(
                 [
-                    [of.settings.seed, of.settings.model, of.settings.data.image_size, training, validation],
+                    [of.settings.seed, of.settings.model, of.settings.data.image_size, longest, validation],
                     stages.without_pace(settings, "methods", "random_networks", "random_bias"),
                 ]
             ),
@@ -212,7 +214,9 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
             **(of.stages.inputs("zoo") if name == "distilled" else {}),
         }
 
-        def work(saver: Saver, progress: Progress, name: str = name) -> dict[str, Any]:
+        def work(
+            saver: Saver, progress: Progress, name: str = name, training: Training = longest
+        ) -> dict[str, Any]:
             train: Callable[..., trained.Trained] = trained.train_on_conjunction
             if name == "distilled":
                 train = functools.partial(trained.train_distilled, validation_images=validation)

@@ -70,16 +70,16 @@ def shared(tasks: Sequence[ZooTask]) -> tuple[list[ZooTask], list[int]]:
     return distinct, served
 
 
-def capped(task: ZooTask, training: Training) -> Training:
-    """The training with an epoch, and a batch, of at most as many images as the zoo has."""
-    available = sum(len(group) for group in task.groups.train)
+def capped(groups: Groups, training: Training) -> Training:
+    """The training with an epoch, and a batch, of at most as many images as there are."""
+    available = sum(len(group) for group in groups.train)
     epoch = min(training.images_per_epoch, available)
     return dataclasses.replace(training, images_per_epoch=epoch, batch_size=min(training.batch_size, epoch))
 
 
 def cap_note(task: ZooTask, training: Training) -> str:
     """What `capped` changes, in words; empty if nothing."""
-    fitting = capped(task, training)
+    fitting = capped(task.groups, training)
     fields = ("images_per_epoch", "batch_size")
     changed = [
         f"{field} is {getattr(fitting, field)} instead of {getattr(training, field)}"
@@ -239,7 +239,7 @@ def train_zoo(
     note = cap_note(task, training)
     if note:
         warnings.warn(note, stacklevel=2)
-        training = capped(task, training)
+        training = capped(task.groups, training)
     (made,) = train_zoos(
         network,
         images.images,

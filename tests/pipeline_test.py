@@ -550,3 +550,23 @@ def test_a_second_run_in_the_same_directory_is_refused(finished):
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     _refused(small_config(), tmp_path / "file/run", r"cannot be written \(Not a directory\)")
+
+
+def test_an_epoch_of_a_baseline_has_no_more_images_than_there_are(copied, monkeypatch):
+    from kernelgan.baselines import trained
+
+    asked = []
+
+    def train(network, images, lessons, training, **options):
+        there = sum(len(group) for group in lessons[0].groups.train)
+        asked.append((training.images_per_epoch, training.batch_size, there))
+        raise UserError("asked")
+
+    monkeypatch.setattr(trained, "train_distilled", train)
+    config = small_config()
+    config.baselines.images_per_epoch = 100_000
+    with pytest.raises(UserError, match="asked"):
+        pipeline.run(config, copied, stage="baselines")
+    ((epoch, batch, there),) = asked
+    assert epoch == there < 100_000
+    assert batch == min(there, config.zoo.batch_size)

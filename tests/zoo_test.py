@@ -117,7 +117,7 @@ def test_validation_is_everything_where_there_is_little():
 )
 def test_an_epoch_and_a_batch_have_at_most_all_images_and_a_note_says_so(given, fitting):
     training = dataclasses.replace(TRAINING, images_per_epoch=given[0], batch_size=given[1])
-    found = zoo.capped(_task(), training)
+    found = zoo.capped(_task().groups, training)
     assert (found.images_per_epoch, found.batch_size) == fitting
     note = zoo.cap_note(_task(), training)
     if given == fitting:
