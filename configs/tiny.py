@@ -1,6 +1,6 @@
 """Every stage, in a minute or two on a CPU: what the tests run. Its figures mean nothing.
 
-    python launch.py --config=configs/tiny.py --generator=reduce
+python launch.py --config=configs/tiny.py --generator=reduce
 """
 
 from ml_collections import ConfigDict

@@ -8,6 +8,7 @@ blurred and with sensor noise. Picture ``i`` is a function of ``(seed, split, i)
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -140,7 +141,11 @@ def _draw_colour(rng: np.random.Generator, name: str) -> np.ndarray:
 
 
 def _draw_other_colour(rng: np.random.Generator, avoid: frozenset[str] = frozenset()) -> np.ndarray:
-    """A colour for anything but the object: often black, lest a dark picture mean a black object."""
+    """A colour for anything but the object: often black, lest a dark picture mean a black object.
+
+    Where every colour is to be avoided, any.
+    """
+    avoid = avoid if len(avoid) < len(COLOURS) else frozenset()
     while True:
         name = "black" if rng.random() < 0.3 else COLOURS[rng.integers(len(COLOURS))]
         if name not in avoid:
@@ -196,6 +201,8 @@ def _distractors(
     rng: np.random.Generator, side: int, exclude: Excluded, fragments: int, strip: float
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Up to `fragments` fragments, and a strip with probability `strip`: outlines and ``(V, 3)`` colours."""
+    if all(len(_excluded_colours(name, exclude)) == len(COLOURS) for name in OBJECTS):
+        fragments = 0
     drawn = [_fragment(rng, side, exclude) for _ in range(rng.integers(fragments + 1))]
     if rng.random() < strip:
         drawn.append(_strip(rng, side))
@@ -328,7 +335,8 @@ def load(
 
     Args:
       attributes: the colours that are composed; half of the images have one of them.
-      objects: the objects that are composed; half of the images show one of them.
+      objects: the objects that are composed; half of the images show one of them. No fragment of such an
+        object has such a colour.
       train: images to train and validate on.
       test: images to test on.
       image_size: pixels a side.
@@ -364,7 +372,12 @@ def load(
 
 
 def render_block(block: renderers.Block, progress: Callable[[int], None]) -> renderers.Pictures:
-    """Renders pictures of a split, each by its number alone; ``progress`` is called after each."""
+    """Renders pictures of a split, each by its number alone; ``progress`` is called after each.
+
+    What is composed, such as a black cat, is in no background and no fragment: only a picture's object is
+    one, which the labels say.
+    """
+    exclude = frozenset(itertools.product(block.attributes, block.objects))
     count = block.last - block.first
     images = np.empty((count, block.size, block.size, 3), np.uint8)
     colours, shown = np.empty((2, count), np.int64)
@@ -372,7 +385,7 @@ def render_block(block: renderers.Block, progress: Callable[[int], None]) -> ren
         rng = np.random.default_rng([block.seed, _SPLITS[block.split], block.first + i])
         colour = _draw_name(rng, block.attributes, COLOURS)
         name = _draw_name(rng, block.objects, OBJECTS)
-        images[i] = render(name, colour, rng, block.size)
+        images[i] = render(name, colour, rng, block.size, exclude)
         colours[i], shown[i] = COLOURS.index(colour), OBJECTS.index(name)
         progress(i + 1)
     return images, colours, shown
