@@ -1,4 +1,4 @@
-"""Tests for studies.parts: its null is backfitted, and its table."""
+"""Tests for studies.parts: its nulls are backfitted, and its table."""
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ def test_random_kernels_that_are_backfitted_answer_more_like_the_parents(network
         answers = features.population_logits(network.clone(outputs=4), params, images)
         near[row] = finished.correlations(answers, wanted).mean()
     assert near["random"] > near["refit"] + 0.02
+    assert near["targets"] > near["refit"] + 0.02
 
 
 def test_the_table_has_every_row_and_its_gap():

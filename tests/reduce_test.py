@@ -633,3 +633,19 @@ def test_networks_made_in_parts_have_the_same_bits(
     whole = made()
     monkeypatch.setattr(base, "_parts", lambda generator, parents: 2 if generator.separable else 1)
     assert_trees_equal(made(), whole)
+
+
+def test_others_take_the_place_of_the_parents_first_filters(network, pair, images):
+    own = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves, axis=-1), pair.attribute["conv1"], pair.object["conv1"]
+    )
+    silent = {"kernel": np.zeros_like(own["kernel"]), "bias": np.full_like(own["bias"], -1)}
+    run = jax.jit(functools.partial(reduce.compose_zoos, network, reduce.Config(images=64)))
+    as_usual, with_own, with_silent = (
+        _differences(network, run(tuple(pair), images, firsts), images).reshape(2, -1)
+        for firsts in (None, own, silent)
+    )
+    for usual, same in zip(as_usual, with_own, strict=True):  # but for what fits are shrunk towards
+        assert np.corrcoef(usual, same)[0, 1] > 0.95
+    assert not np.allclose(as_usual, with_own)
+    assert np.ptp(with_silent.reshape(2, -1, 2), axis=1).max() < 1e-3

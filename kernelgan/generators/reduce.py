@@ -150,7 +150,13 @@ def probes_of(config: Config) -> int:
     return config.images * (backfitting.PARTS if config.sweeps else 1)
 
 
-def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params], probes: Array) -> Params:
+def compose_zoos(
+    network: models.ConvNet,
+    config: Config,
+    zoos: Sequence[Params],
+    probes: Array,
+    firsts: Params | None = None,
+) -> Params:
     """Networks with two logits for each concept, made as `reducer` says.
 
     Args:
@@ -158,6 +164,8 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
       config: of the family.
       zoos: of each concept, stacked parameters.
       probes: uint8 images ``(N, H, W, C)``, in random order.
+      firsts: in place of the parents' filters of the first layer others, ``{"kernel", "bias"}`` stacked along
+        the networks, any number of filters: the null of what the parents' own are worth.
 
     Raises:
       UserError: a zoo has fewer networks than there are to be parents of one.
@@ -194,7 +202,8 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
     whole = answers(zoos, laid_out, len(picked)) if config.whole_zoo else None
     whole_parts = [] if whole is None else of_parts(zoos, whole)
 
-    def one(group: jax.Array) -> Params:
+    def one(of: tuple[jax.Array, Params | None]) -> Params:
+        group, others = of
         members = [
             jax.tree.map(lambda leaf, size=size: leaf[group % size], zoo)
             for zoo, size in zip(zoos, sizes, strict=True)
@@ -207,14 +216,14 @@ def compose_zoos(network: models.ConvNet, config: Config, zoos: Sequence[Params]
         united = unite(network, parents, len(zoos), laid_out, len(picked))
         if whole is not None:
             united = united._replace(target=whole)
-        made = reduce(network, config, united, mixes_last=not config.sweeps)
+        made = reduce(network, config, united, mixes_last=not config.sweeps, firsts=others)
         if config.sweeps:
             wanted = whole_parts or of_parts(members, united.target)
             first, second, third = map(backfitting.Answers, shown, wanted)
             made = backfitting.backfit(made, first, second, third, config.sweeps)
         return backfitting.parameters(made)
 
-    return lax.map(one, jnp.asarray(groups))
+    return lax.map(one, (jnp.asarray(groups), firsts))
 
 
 def unite(
@@ -242,7 +251,12 @@ def unite(
 
 
 def reduce(
-    network: models.ConvNet, config: Config, group: Group, *, mixes_last: bool = True
+    network: models.ConvNet,
+    config: Config,
+    group: Group,
+    *,
+    mixes_last: bool = True,
+    firsts: Params | None = None,
 ) -> backfitting.Made:
     """One network of the parents' size, not backfitted.
 
@@ -252,6 +266,7 @@ def reduce(
       group: the united network.
       mixes_last: whether the last layer's filters are mixed, not picked alone: backfitting mixes them for the
         same target, the answers.
+      firsts: candidates of the first layer; None: the parents' filters.
 
     Returns:
       The network, and what its filters are mixed of.
@@ -261,11 +276,14 @@ def reduce(
     important = [*importances(names, group)[1:], jnp.ones(concepts)]
     # The united layer's filters are the candidates: at first the parents', then fitted to what was made of
     # the layer before.
-    firsts = [parent[names[0]] for parent in group.params]
-    layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *firsts)
+    own = [parent[names[0]] for parent in group.params]
+    layer = firsts or jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *own)
     inputs, candidates_of, made = group.images, [], []
     for number, (name, filters) in enumerate(zip(names, network.filters, strict=True)):
         reader, last = _reader(group, number, config), name == names[-1]
+        if firsts and name == names[0]:  # the parents do nothing with these
+            count = layer["bias"].shape[-1]
+            reader = reader._replace(weights=jnp.zeros((count, *reader.weights.shape[1:])))
         windows = _windows(refit.batch_minor(inputs, group.difference.shape[1]), layer, reader)
         maps, candidates = mixing.maps_of(windows), windows.shape[1]
         found = refit.moments(maps.reshape(-1, maps.shape[-1]), reader.values, candidates, reader.ridge)

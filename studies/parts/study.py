@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ PARTS = {
 NULLS = {
     "refit": "null: random kernels, heads refitted",
     "random": "null: random kernels, backfitted",
+    "targets": "null: a random first layer, the rest as by default, to what the parents' layers compute",
 }
 """With as many images as backfitting has."""
 
@@ -72,10 +74,26 @@ def evaluate(part: quadrants.Partition, pairs: list[ladder.Pair]) -> dict[str, A
 
 
 def _nulls(parents: base.Parents, images: np.ndarray, size: int) -> dict[str, Params]:
-    """Random kernels with heads refitted, and these backfitted: mixed with as many other random kernels."""
+    """Random kernels with heads refitted, and these backfitted: mixed with as many other random kernels.
+
+    And `reduce` with these as the first layer's candidates: what it owes to its targets, the parents' hidden
+    layers, and not to their filters.
+    """
     network, members = models.network_of(parents.attribute), len(parents.attribute["dense"]["bias"])
     drawn = jax.device_get(nulls.initialise(network, size, jax.random.split(jax.random.key(5), 2 * members)))
     own, other = (jax.tree.map(lambda leaf, n=n: leaf[n::2], drawn) for n in (0, 1))
     refitted = refit.refit_heads(own, parents, images)
     backfitted = backfitting.backfit_networks(network, refitted, other, tuple(parents), images)
-    return {"refit": refitted, "random": backfitted}
+    firsts = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), own["conv1"], other["conv1"])
+    return {
+        "refit": refitted,
+        "random": backfitted,
+        "targets": _with_first_layer(network, tuple(parents), images, firsts),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _with_first_layer(
+    network: models.ConvNet, zoos: tuple[Params, ...], images: np.ndarray, firsts: Params
+) -> Params:
+    return reduce.compose_zoos(network, DEFAULT, zoos, images, firsts)
