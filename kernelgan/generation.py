@@ -108,6 +108,8 @@ def rehearse(of: Run, plan: Plan) -> Run:
         jax.random.split(jax.random.key(number), min(count, _TRIED)) for number, count in enumerate(counts)
     )
     parents = Parents(*(nulls.initialise(of.network, size, keys_) for keys_ in draws))
+    names = ", ".join(loaded.name for loaded in own)
+    print(f"{'':{WIDTH}s} {names}: tried on untrained networks first", file=sys.stderr)
     tried = {}
     for loaded in own:
         probes = _probes(of, plan, loaded.generator)[0]
@@ -118,7 +120,6 @@ def rehearse(of: Run, plan: Plan) -> Run:
         except UserError:
             if max(counts) <= _TRIED:  # else it may need more
                 raise
-    print(f"{'':{WIDTH}s} {', '.join(tried)}: tried on untrained networks", file=sys.stderr)
     return dataclasses.replace(of, generators=tuple(tried.get(one.name, one) for one in of.generators))
 
 
