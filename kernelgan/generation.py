@@ -107,7 +107,7 @@ def rehearse(of: Run, plan: Plan) -> Run:
     draws = (
         jax.random.split(jax.random.key(number), min(count, _TRIED)) for number, count in enumerate(counts)
     )
-    parents = Parents(*(nulls.initialise(of.network, size, keys_) for keys_ in draws))
+    parents = Parents(*(nulls.initialise(of.network, size, drawn) for drawn in draws))
     names = ", ".join(loaded.name for loaded in own)
     print(f"{'':{WIDTH}s} {names}: tried on untrained networks first", file=sys.stderr)
     tried = {}
