@@ -10,8 +10,8 @@
         The reference's scale and hyper-parameters, 2,749 + 1,749 networks, on rendered images: its own are
         not distributed. For a GPU. Your images: --config.data.source=folder --config.data.folder=DIR.
 
-What to expect on rendered images: `reduce` composes (worst-quadrant AUROC 0.92; both parents side by side
-0.94, the best merge 0.81); the CycleGANs do not: their networks are no better than random ones (0.42).
+What to expect on rendered images: `reduce` composes (worst-quadrant AUROC 0.89; both parents side by side
+0.92, the best merge 0.77); the CycleGANs do not: their networks are no better than random ones (0.41).
 """
 
 from ml_collections import ConfigDict
