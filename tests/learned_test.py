@@ -10,7 +10,7 @@ from conftest import KilledError
 from kernelgan import config, models
 from kernelgan.data.images import Source
 from kernelgan.evaluation import features
-from kernelgan.generators import reduce
+from kernelgan.generators import reduce, selection
 from kernelgan.population import Training
 from kernelgan.types import UserError
 from studies.learned import CELLS, DESIGNS, hypernetwork, study, tasks
@@ -160,8 +160,9 @@ def test_the_gradient_of_learned_probes_is_the_slope_of_the_loss(
 
         return call
 
-    for name in ("select", "exchange", "_balanced", "_cost"):
-        monkeypatch.setattr(reduce, name, held(getattr(reduce, name)))
+    for module, names in ((selection, ("select", "exchange")), (reduce, ("_balanced", "_cost"))):
+        for name in names:
+            monkeypatch.setattr(module, name, held(getattr(module, name)))
 
     def loss(seen, parents):
         made = design.generate({"images": seen}, parents, ())
