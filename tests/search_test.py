@@ -34,7 +34,7 @@ def test_what_trains_learns_and_what_hardly_moves_does_not_and_the_best_is_first
     best, worst = trials
     assert [trial["learning_rate"] for trial in trials] == [0.01, 1e-6]
     assert (best["epochs"], best["batch_size"], best["image passes"]) == (12, 32, [768, 768])
-    assert best["attribute: auroc"] > 0.8
+    assert best["attribute: auroc"] > 0.7
     assert best["attribute: balanced_accuracy"] > worst["attribute: balanced_accuracy"]
 
 
