@@ -1,4 +1,4 @@
-"""Every stage, in a minute or two on a CPU: what the tests run. Its figures mean nothing.
+"""Every stage, in a few minutes on a CPU: what the tests run. Its figures mean nothing.
 
 python launch.py --config=configs/tiny.py --generator=reduce
 """

@@ -11,7 +11,7 @@ from kernelgan.types import UserError
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
 ROOT = Path(__file__).parents[1]
-LISTS = {"learning_rate": [1e-6, 0.01], "batch_size": [], "epochs": [12], "decay": []}
+LISTS = {"learning_rate": [1e-6, 0.01], "batch_size": [], "epochs": [24], "decay": []}
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def test_a_combination_that_no_run_could_have_is_refused_before_any_data_is_read
 def test_what_trains_learns_and_what_hardly_moves_does_not_and_the_best_is_first(trials):
     best, worst = trials
     assert [trial["learning_rate"] for trial in trials] == [0.01, 1e-6]
-    assert (best["epochs"], best["batch_size"], best["image passes"]) == (12, 32, [768, 768])
-    assert best["attribute: auroc"] > 0.7
+    assert (best["epochs"], best["batch_size"], best["image passes"]) == (24, 32, [1536, 1536])
+    assert best["attribute: auroc"] > 0.8
     assert best["attribute: balanced_accuracy"] > worst["attribute: balanced_accuracy"]
 
 
@@ -97,7 +97,7 @@ def test_test_images_are_read_by_the_gate_alone(config, monkeypatch):
             getattr(made.source.test, field)[...] = 0
         return made
 
-    lists = {"learning_rate": [0.01], "epochs": [12]}  # a program of `trials`
+    lists = {"learning_rate": [0.01], "epochs": [24]}  # a program of `trials`
     expected = search.search(config, lists, models_a_zoo=2)
     monkeypatch.setattr(search, "make_plan", without_test)
     found = search.search(config, lists, models_a_zoo=2)
@@ -109,7 +109,7 @@ def test_the_table_has_a_line_for_each_trial(trials):
     assert len(rows) == 2
     assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
     cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, rows[0])), strict=True))
-    assert (cells["learning rate"], cells["batch size"], cells["image passes"]) == ("0.01", "32", "768")
+    assert (cells["learning rate"], cells["batch size"], cells["image passes"]) == ("0.01", "32", "1,536")
     assert cells["object: auroc"] == f"{trials[0]['object: auroc']:.3f}"
 
 
