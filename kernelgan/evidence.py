@@ -16,7 +16,19 @@ import numpy as np
 
 from kernelgan import attempts as attempts_lib
 from kernelgan import config as config_lib
-from kernelgan import environment, fields, generation, interop, keys, models, report, results, stages, weights
+from kernelgan import (
+    environment,
+    fields,
+    generation,
+    interop,
+    keys,
+    models,
+    report,
+    results,
+    stages,
+    training,
+    weights,
+)
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, nulls, readouts
 from kernelgan.baselines.context import Context
@@ -161,7 +173,11 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         "attempts": attempts,
         "data": {
             "source": plan.source.name,
-            "notes": [*plan.source.notes, *stages.notes(of)],
+            "notes": [
+                *plan.source.notes,
+                *stages.notes(of),
+                *training.weaknesses(plan.zoos, networks.zoos),
+            ],
             "splits": plan.splits,
             "contact_sheet": {"rows": list(shown), "columns": list(columns)},
         },

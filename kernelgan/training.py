@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kernelgan import distributed, interop, keys, models, stages, zoo
 from kernelgan import workdir as workdir_lib
@@ -18,11 +21,12 @@ from kernelgan.files import given_path
 from kernelgan.losses import cross_entropy, squared_error
 from kernelgan.plan import Plan, zoo_training
 from kernelgan.population import Training
-from kernelgan.progress import Progress
+from kernelgan.progress import WIDTH, Progress
 from kernelgan.stages import CODE, Run, Zoos
 from kernelgan.types import Params
 
 _LONGEST = 40  # characters of what a stage is shown to work on
+_WEAK = 0.7  # validation AUROC
 _NOT_OF_A_ZOO = (
     *("models", "object_models", "chunk_size"),
     *("attribute_file", "object_file", "attribute_positive", "object_positive"),
@@ -37,7 +41,24 @@ def train_zoos(of: Run, plan: Plan) -> Zoos:
     zoos = {number: _read_zoo(of, task) for number, task in enumerate(plan.zoos) if _file_of(of, task)}
     own = [number for number in range(len(plan.zoos)) if number not in zoos]
     zoos |= zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True)
-    return [zoos[number] for number in range(len(plan.zoos))]
+    made = [zoos[number] for number in range(len(plan.zoos))]
+    for line in weaknesses(plan.zoos, made):
+        print(f"{'':{WIDTH}s} {line}", file=sys.stderr)
+    return made
+
+
+def weaknesses(tasks: Sequence[zoo.ZooTask], zoos: Zoos) -> list[str]:
+    """What to say of zoos that were trained here and hardly know their concepts."""
+    said = []
+    for task, made in zip(tasks, zoos, strict=True):
+        reached = float(np.median(made["history"]["validation_auroc"][:, -1])) if made["history"] else 1.0
+        if reached < _WEAK:
+            said.append(
+                f"{task.label} hardly knows it: validation AUROC {reached:.2f}, the median of {task.models} "
+                "networks (chance is 0.5). No generator composes what its parents do not know. More images, "
+                "or larger zoo.epochs or zoo.images_per_epoch, may help"
+            )
+    return said
 
 
 def _file_of(of: Run, task: zoo.ZooTask) -> str:

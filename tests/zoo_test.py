@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kernelgan import losses, population, zoo
+from kernelgan import losses, population, training, zoo
 from kernelgan.data.quadrants import Groups
 from kernelgan.types import Quadrant
 
@@ -159,3 +159,12 @@ def test_each_task_gets_its_own_networks_back(monkeypatch, network, balanced, sh
     assert (given["seed"], given["chunk_size"]) == (5, 2)
     assert given["loss"] is losses.cross_entropy
     assert given["metrics"] is population.binary_metrics
+
+
+def test_a_zoo_that_hardly_knows_its_concept_is_named_and_one_trained_elsewhere_is_not_judged():
+    tasks = [_task(), _task("object", "cat"), _task("object", "dog")]
+    reached = {"validation_auroc": np.array([[0.9, 0.6], [0.9, 0.65], [0.9, 0.95]])}  # medians 0.9, then 0.65
+    known = {"validation_auroc": np.array([[0.5, 0.71]] * 3)}
+    (said,) = training.weaknesses(tasks, [{"history": of} for of in (known, reached, {})])
+    assert "'cat'" in said
+    assert "0.65" in said
