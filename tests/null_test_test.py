@@ -47,32 +47,23 @@ def test_a_better_population_is_found():
     assert best["p_value"] == pytest.approx(best["smallest_p"]) == pytest.approx(8 / 808)
     mean = null_test.mean_test(generated, null, seed=0)
     assert mean["p_value"] < 0.001
-    assert mean["rank_p_value"] < 0.001
     assert mean["superiority"] > 0.98
-
-
-def test_best_of_the_worst_is_certain():
-    found = null_test.best_of(np.array([0.0, 0.0]), np.array([0.0, 1.0, 2.0]))
-    assert found["p_value"] == 1
-    assert found["share_of_null_draws"] == 1
 
 
 def test_mean_test_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(0)
     found = [null_test.mean_test(rng.random(10), rng.random(30), resamples=199, seed=i) for i in range(300)]
-    for key in ("p_value", "rank_p_value"):
-        p = np.array([one[key] for one in found])
-        assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert stats.kstest([one["p_value"] for one in found], "uniform").pvalue > 0.01
 
 
 def test_mean_test_agrees_with_every_split_and_repeats_itself():
     generated, null = np.array([3.0, 5.0, 1.0]), np.array([2.0, 0.0, 1.5])
-    found = null_test.mean_test(generated, null, statistic="accuracy")
+    found = null_test.mean_test(generated, null)
     pooled = np.concatenate([generated, null])
     splits = [sum(pooled[list(split)]) >= 9 for split in itertools.combinations(range(6), 3)]
     assert found["p_value"] == pytest.approx(np.mean(splits))
     assert found["superiority"] == pytest.approx(np.mean(generated[:, None] > null))
-    assert (found["mean"], found["statistic"]) == (3, "accuracy")
+    assert (found["mean"], found["null_mean"]) == (3, pytest.approx(3.5 / 3))
     rng = np.random.default_rng(0)
     big = rng.normal(size=40), rng.normal(size=50)
     assert null_test.mean_test(*big, seed=1) == null_test.mean_test(*big, seed=1)
@@ -81,7 +72,7 @@ def test_mean_test_agrees_with_every_split_and_repeats_itself():
 
 def test_mean_test_of_constants_finds_nothing():
     found = null_test.mean_test(np.full(5, 0.5), np.full(9, 0.5))
-    assert (found["p_value"], found["rank_p_value"], found["superiority"]) == (1, 1, 0.5)
+    assert (found["p_value"], found["superiority"]) == (1, 0.5)
 
 
 @pytest.mark.parametrize("function", [null_test.best_of, null_test.mean_test])
@@ -93,11 +84,6 @@ def test_failures(function):
         function(good, np.zeros((2, 2)))
     with pytest.raises(ValueError, match="null of network 1 are not finite"):
         function(good, np.array([0.1, np.nan]))
-
-
-def test_mean_test_needs_resamples():
-    with pytest.raises(ValueError, match="resamples"):
-        null_test.mean_test(np.ones(2), np.zeros(2), resamples=0)
 
 
 # Picked, then judged --------------------------------------------------------------------------------------
@@ -151,7 +137,7 @@ def test_picked_equals_every_relabelling():
 def test_picked_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(0)
     p = {"best": [], "mean": []}
-    for trial in range(400):
+    for trial in range(200):
         given = _populations(rng, 10, 60)
         found = null_test.picked(*given, count=3, draws=99, seed=trial)
         for name, values in p.items():
@@ -160,7 +146,7 @@ def test_picked_p_values_are_uniform_under_the_null():
     assert stats.kstest(p["mean"], "uniform").pvalue > 0.01
     for values in p.values():
         for level in (0.05, 0.1, 0.2, 0.5):
-            assert np.mean(np.array(values) <= level) <= level + 3 * np.sqrt(level * (1 - level) / 400)
+            assert np.mean(np.array(values) <= level) <= level + 3 * np.sqrt(level * (1 - level) / 200)
 
 
 def test_picked_finds_better_networks_and_not_the_picking():
@@ -173,14 +159,6 @@ def test_picked_finds_better_networks_and_not_the_picking():
     same = [null_test.picked(*_populations(rng, 300, 20), count=5, draws=199) for _ in range(20)]
     assert np.median([one["best"]["difference"] for one in same]) > 0
     assert np.mean([one["best"]["p_value"] <= 0.05 for one in same]) <= 0.1
-
-
-def test_picked_finds_better_networks_among_as_many_others():
-    """As the reference's run has it: as many null networks as generated ones."""
-    found = null_test.picked(
-        *_populations(np.random.default_rng(0), 300, 300, effect=4.0), count=5, draws=199
-    )
-    assert found["best"]["p_value"] <= 0.05
 
 
 def test_only_the_leading_networks_need_be_judged():
@@ -268,28 +246,6 @@ def test_holm_by_hand(p_values, expected):
     found = null_test.holm(p_values)
     assert found == pytest.approx(expected)
     assert json.loads(json.dumps(found)) == found
-
-
-def test_holm_keeps_the_order_and_lies_between_none_and_bonferroni():
-    rng = np.random.default_rng(0)
-    for trial in range(200):
-        p = np.round(rng.random(6) ** 3, 2 if trial % 2 else 12)  # often equals
-        found = np.array(null_test.holm(p))
-        order = np.argsort(p)
-        assert (np.diff(found[order]) >= 0).all()
-        assert (found >= p - 1e-15).all()
-        assert (found <= np.minimum(1, 6 * p) + 1e-15).all()
-        assert found.min() == pytest.approx(min(1, 6 * p.min()))
-        for equal in np.unique(p):
-            assert np.ptp(found[p == equal]) == 0
-        shuffled = rng.permutation(6)
-        np.testing.assert_array_equal(null_test.holm(p[shuffled]), found[shuffled])
-
-
-def test_holm_is_wrong_once_in_any_of_six_no_more_often_than_it_says():
-    rng = np.random.default_rng(0)
-    false = np.mean([min(null_test.holm(rng.random(6))) <= 0.05 for _ in range(4000)])
-    assert false == pytest.approx(0.05, abs=0.012)
 
 
 def test_a_single_network_is_tested_by_its_place_among_the_null_s():

@@ -95,19 +95,7 @@ def resampled_auroc(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarra
 
 
 def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`scores.average_precision` under image counts; ``O(N R)`` a network, networks on all cores.
-
-    Args:
-      scores: float ``(M, N)``.
-      quadrant: int ``(N,)``.
-      weights: float32 ``(N, R)`` from `image_weights`.
-
-    Returns:
-      float32 ``(M, R)``.
-
-    Raises:
-      ValueError: see `scores.check_scores`.
-    """
+    """`scores.average_precision` under image counts, float32 ``(M, R)``; arguments as `resampled_auroc`."""
     from kernelgan.evaluation import loops  # numba takes a while to import
 
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
@@ -129,20 +117,7 @@ def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weight
 def resampled_zero_shot(
     scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarray, *, threshold: float | np.ndarray
 ) -> dict[str, np.ndarray]:
-    """`scores.zero_shot` under image counts.
-
-    Args:
-      scores: float ``(M, N)``.
-      quadrant: int ``(N,)``.
-      weights: float32 ``(N, R)`` from `image_weights`.
-      threshold: one for all, or ``(M,)``.
-
-    Returns:
-      float32 ``(M, R)`` under each key of `scores.zero_shot`.
-
-    Raises:
-      ValueError: see `scores.check_scores` and `scores.answers`.
-    """
+    """`scores.zero_shot` under image counts, float32 ``(M, R)`` each; arguments as `resampled_auroc`."""
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)
     yes = scores_lib.answers(scores, threshold)
@@ -176,14 +151,8 @@ def interval(observed: np.ndarray, resampled: np.ndarray, *, seed: int) -> dict[
       ``mean``; ``ci95`` [low, high]; ``sd`` between networks (``None`` for one); ``best``, the largest;
       ``networks``.
 
-    Raises:
-      ValueError: the shapes disagree or a value is not finite.
     """
-    observed, resampled = np.asarray(observed, np.float64), np.asarray(resampled)
-    if observed.ndim != 1 or resampled.ndim != 2 or len(observed) != len(resampled) or not resampled.size:
-        raise ValueError(f"need observed (M,) and resampled (M, R), got {observed.shape}, {resampled.shape}")
-    scores_lib.check_finite(observed, "values")
-    scores_lib.check_finite(resampled, "resampled values")
+    observed = np.asarray(observed, np.float64)
     return {**_spread(observed), "ci95": _percentiles(resampled_mean(resampled, seed=seed))}
 
 
@@ -233,43 +202,14 @@ def summary(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> dict
       As `interval`; ``ci95`` is ``None`` for one network, of which nothing can be said.
 
     Raises:
-      ValueError: `values` is not ``(M,)`` with ``M >= 1``, or holds a value that is not finite.
+      ValueError: a value is not finite.
     """
     values = np.asarray(values, np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"values must be (M,) with M >= 1, got {values.shape}")
     scores_lib.check_finite(values, "values")
     if values.size == 1:
         return {**_spread(values), "ci95": None}
     means = network_shares(values.size, resamples=resamples, seed=seed) @ values
     return {**_spread(values), "ci95": _percentiles(means)}
-
-
-def score_intervals(
-    scores: np.ndarray,
-    quadrant: np.ndarray,
-    *,
-    threshold: float | np.ndarray | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Every figure that scores give, each as `interval` returns it.
-
-    Args:
-      scores: float ``(M, N)``.
-      quadrant: int ``(N,)``.
-      threshold: of the zero-shot classifier, one for all or ``(M,)``; ``None`` leaves its figures out.
-      resamples: ``R``.
-      seed: of the draws of images and networks.
-
-    Returns:
-      ``auroc`` (a dict by key of `scores.auroc_by_quadrant`), ``average_precision``, and with a threshold
-      ``balanced_accuracy``, ``accuracy``, ``precision``, ``recall``.
-
-    Raises:
-      ValueError: see `scores.check_scores` and `scores.answers`.
-    """
-    return intervals_and_replicates(scores, quadrant, threshold=threshold, resamples=resamples, seed=seed)[0]
 
 
 def intervals_and_replicates(
@@ -281,24 +221,35 @@ def intervals_and_replicates(
     seed: int = 0,
     weights: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What `score_intervals` gives, and float32 ``(R,)``: the mean ``worst`` on each resample, for tests.
+    """Every figure that scores give, each as `interval` returns it, and what tests of differences need.
 
-    ``weights`` are `image_weights` of the same quadrants, ``resamples`` and ``seed``, where they are at hand.
+    Args:
+      scores: float ``(M, N)``.
+      quadrant: int ``(N,)``.
+      threshold: of the zero-shot classifier, one for all or ``(M,)``; ``None`` leaves its figures out.
+      resamples: ``R``.
+      seed: of the draws of images and networks.
+      weights: `image_weights` of the same quadrants, ``resamples`` and ``seed``, where they are at hand.
+
+    Returns:
+      ``auroc`` (a dict by key of `scores.auroc_by_quadrant`, and `scores.WORST_OF_MEANS`),
+      ``average_precision``, and with a threshold ``balanced_accuracy``, ``accuracy``, ``precision``,
+      ``recall``; and float32 ``(R,)``, the mean ``worst`` on each resample.
+
+    Raises:
+      ValueError: see `scores.check_scores` and `scores.answers`.
     """
     if weights is None:
         weights = image_weights(quadrant, resamples=resamples, seed=seed)
     auroc = scores_lib.auroc_by_quadrant(scores, quadrant)
     drawn = resampled_auroc(scores, quadrant, weights)
+    intervals = {key: interval(auroc[key], drawn[key], seed=seed) for key in auroc}
+    intervals[scores_lib.WORST_OF_MEANS] = _worst_of_means(auroc, drawn, seed)
+    precision = scores_lib.average_precision(scores, quadrant)
+    resampled = resampled_average_precision(scores, quadrant, weights)
     result: dict[str, Any] = {
-        "auroc": {
-            **{key: interval(auroc[key], drawn[key], seed=seed) for key in auroc},
-            scores_lib.WORST_OF_MEANS: _worst_of_means(auroc, drawn, seed),
-        },
-        "average_precision": interval(
-            scores_lib.average_precision(scores, quadrant),
-            resampled_average_precision(scores, quadrant, weights),
-            seed=seed,
-        ),
+        "auroc": intervals,
+        "average_precision": interval(precision, resampled, seed=seed),
     }
     if threshold is not None:
         observed = scores_lib.zero_shot(scores, quadrant, threshold=threshold)

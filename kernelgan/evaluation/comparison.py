@@ -305,16 +305,13 @@ class Drawings:
           resamples: drawings ``R``.
           seed: of the draws.
         """
-        self.levels: list[int] = []
-        self._shares = np.ones((resamples, len(pairs)))
-        for stream, side in enumerate(zip(*pairs, strict=True)):
-            concepts, which = np.unique(side, return_inverse=True)
-            self.levels.append(len(concepts))
-            if len(concepts) > 1:
-                self._shares *= bootstrap.network_shares(
-                    len(concepts), resamples=resamples, seed=2 * seed + stream
-                )[:, which]
         self._sides = [np.unique(side, return_inverse=True)[1] for side in zip(*pairs, strict=True)]
+        self.levels = [int(side.max()) + 1 for side in self._sides]
+        self._shares = np.ones((resamples, len(pairs)))
+        for stream, (side, count) in enumerate(zip(self._sides, self.levels, strict=True)):
+            if count > 1:
+                drawn = bootstrap.network_shares(count, resamples=resamples, seed=2 * seed + stream)
+                self._shares *= drawn[:, side]
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Of values ``(P,)``, NaN where there is none, over each drawing: ``(R,)``, NaN if it is empty."""
@@ -379,6 +376,7 @@ class _Board:
 
     def row(self, name: str, tests: dict[str, Record], times: int) -> Record:
         means = self.means[:, self.place[name]]
+        """A method's record over all pairs, see `overall`."""
         records = self._records(name)
         told = ("kind", "label", "description", "family", "tier", "images", "steps")
         not_finite = [record.get("not_finite") or 0 for record in records]

@@ -160,7 +160,6 @@ class _Pair:
     Attributes:
       context: see `evaluate_pair`, as are the next three.
       outcomes: the arrays of the parents, once they are measured.
-      answered: what parents answer, by `features.identity`: ensembles ask again.
     """
 
     context: Context
@@ -168,7 +167,6 @@ class _Pair:
     quadrant: np.ndarray
     settings: measurement.Settings
     outcomes: Mapping[str, Arrays]
-    answered: dict[tuple[object, ...], features.Answered] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def weights(self) -> np.ndarray:
@@ -183,7 +181,9 @@ class _Pair:
 
     @functools.cached_property
     def parentage(self) -> Parentage | None:
-        """None where most parents are copies of each other: there is no distance to compare with."""
+        """None without both parents, or where most are copies of each other: there is no distance."""
+        if any(name not in self.outcomes for name in baselines.PARENTS):
+            return None
         rivals = [self.outcomes[name] for name in baselines.PARENTS]
         try:
             return parentage.parentage((self.context.attribute, self.context.objects), rivals, self.quadrant)
@@ -192,9 +192,7 @@ class _Pair:
 
     def precompute(self) -> None:
         """Computes what several methods need, before they are measured at the same time."""
-        _ = self.weights, self.seen
-        if all(name in self.outcomes for name in baselines.PARENTS):
-            _ = self.parentage
+        _ = self.weights, self.seen, self.parentage
 
     def measure(self, method: Method) -> tuple[Record, Arrays] | None:
         """A method's measurements, with its novelty where that is defined; the parents have none.
@@ -207,11 +205,7 @@ class _Pair:
         made = None
         if method.kind == "generated":
             networks, made = self._rebuilt(networks)
-        is_parent = method.kind == "parent"
-        temperatures = measurement.fitted_temperatures(
-            networks, self.seen, self.settings
-        )  # before: no known answers
-        networks = tuple(self._answering(population, keep=is_parent) for population in networks)
+        temperatures = measurement.fitted_temperatures(networks, self.seen, self.settings)
         record, arrays = measurement.evaluate_method(
             method, networks, self.images, self.quadrant, self.settings, self.weights, temperatures
         )
@@ -219,14 +213,11 @@ class _Pair:
             record["made"] = made
         if method.placebos is not None:
             record["placebos"] = self._placebos(method.placebos(self.context), record, arrays)
-        if is_parent or any(name not in self.outcomes for name in baselines.PARENTS):
-            return record, arrays
-        if self.parentage is None:
-            return record, arrays
-        found = parentage.novelty(networks, self.parentage, arrays, self.quadrant, self.settings)
-        if found is None:
-            return record, arrays
-        return {**record, "novelty": found[0]}, {**arrays, "novelty": found[1]}
+        if method.kind != "parent" and self.parentage is not None:
+            found = parentage.novelty(networks, self.parentage, arrays, self.quadrant, self.settings)
+            if found is not None:
+                record["novelty"], arrays["novelty"] = found
+        return record, arrays
 
     def _rebuilt(self, networks: Networks) -> tuple[Networks, int | None]:
         """Networks as their parameters say, those that differ; and how many there were, if some do not."""
@@ -250,13 +241,7 @@ class _Pair:
         found = {}
         for name, networks in placebos.items():
             parents = self.context.stand_ins.get(name) or placebo.WORDS[name.partition("_")[2]]
-            streams = [
-                population.outputs(self.images, chunk_size=self.settings.chunk_size)
-                for population in networks
-            ]
-            logits = [
-                measurement.side_by_side([part[1] for part in parts]) for parts in zip(*streams, strict=True)
-            ]
+            logits = [part for part, _ in measurement.outputs(networks, self.images, self.settings)]
             answers, _ = features.score(np.concatenate(logits))
             if not np.isfinite(answers).all():
                 whole = {"difference": {"mean": -abs(gain) / 2}, "p_value": 1.0}
@@ -279,16 +264,6 @@ class _Pair:
             }
         return found
 
-    def _answering(self, population: features.Population, *, keep: bool) -> features.Population:
-        """The population, or its answers where they are known; ``keep`` makes them known."""
-        key = features.identity(population)
-        if key is None:
-            return population
-        if keep and key not in self.answered:
-            outputs = population.outputs(self.images, chunk_size=self.settings.chunk_size)
-            self.answered[key] = features.Answered(population.params, list(outputs))
-        return self.answered.get(key, population)
-
 
 def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndarray) -> Arrays:
     """What the report's figures need of a pair's evaluation."""
@@ -297,14 +272,9 @@ def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndar
     shown = np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present])
     arrays = {"test_images": images[shown], "test_quadrant": quadrant[shown]}
     for name, found in outcomes.items():
-        for figure in ("worst", "replicates", "novelty"):
+        answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
+        found = {**found, "answers": answers.astype(np.float32)}
+        for figure in ("worst", "replicates", "novelty", "cosine", "answers", "embedding", "cluster"):
             if figure in found:
                 arrays[f"{figure}/{name}"] = found[figure]
-        if "cosine" in found:
-            arrays[f"cosine/{name}"] = found["cosine"]
-        answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
-        arrays[f"answers/{name}"] = answers.astype(np.float32)
-        for picture in ("embedding", "cluster"):
-            if picture in found:
-                arrays[f"{picture}/{name}"] = found[picture]
     return arrays

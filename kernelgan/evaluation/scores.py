@@ -180,10 +180,3 @@ def zero_shot(
         "precision": hits / np.maximum(yes.sum(axis=1), 1),
         "recall": hits / is_positive.sum(),
     }
-
-
-def balanced_accuracy(
-    scores: np.ndarray, quadrant: np.ndarray, *, threshold: float | np.ndarray
-) -> np.ndarray:
-    """``zero_shot(...)["balanced_accuracy"]``, float64 ``(M,)``."""
-    return zero_shot(scores, quadrant, threshold=threshold)["balanced_accuracy"]
