@@ -64,15 +64,6 @@ def test_a_rescaled_copy_is_at_distance_zero(filters):
     assert found.distance[0] == pytest.approx(0, abs=1e-6)
 
 
-def test_unit_filters_of_zeros_stay_zeros():
-    first, second = _networks(0, 2)
-    first[..., 0] = 0
-    found = novelty.unit_filters([first, second])
-    assert not found[0][..., 0].any()
-    assert not found[1][:, :, :, 0].any()
-    np.testing.assert_allclose(np.sqrt(np.sum(found[0][..., 1:] ** 2, axis=(1, 2, 3))), 1)
-
-
 def test_layer_by_layer_matching_agrees_with_trying_every_order():
     own, other = _networks(3, 2, filters=(3, 4)), _networks(4, 3, filters=(3, 4))
     found = novelty.matched_distances(own, other)

@@ -26,12 +26,7 @@ from kernelgan.types import Quadrant
 
 
 def image_weights(quadrant: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """How often each image is in each resample, stratified by quadrant.
-
-    Args:
-      quadrant: int ``(N,)``.
-      resamples: ``R``.
-      seed: of the draws.
+    """How often each image is in each of ``R`` resamples, stratified by quadrant ``(N,)``.
 
     Returns:
       float32 ``(N, R)``; the columns sum to each quadrant's size within each quadrant.
@@ -158,12 +153,7 @@ def interval(observed: np.ndarray, resampled: np.ndarray, *, seed: int) -> dict[
 
 @functools.lru_cache(maxsize=32)
 def network_shares(networks: int, *, resamples: int, seed: int) -> np.ndarray:
-    """Each network's (or pair's) share of each resample.
-
-    Args:
-      networks: how many there are, ``M``.
-      resamples: ``R``.
-      seed: of the draws.
+    """Each of ``M`` networks' (or concepts') share of each of ``R`` resamples.
 
     Returns:
       float64 ``(R, M)``; rows sum to 1. The same read-only array for the same arguments.
@@ -176,27 +166,14 @@ def network_shares(networks: int, *, resamples: int, seed: int) -> np.ndarray:
 
 
 def resampled_mean(resampled: np.ndarray, *, seed: int) -> np.ndarray:
-    """Means over networks drawn with replacement, for each resample of the images.
-
-    Args:
-      resampled: float ``(M, R)``, a statistic on each resample of the images.
-      seed: of the draws of networks.
-
-    Returns:
-      float64 ``(R,)``.
-    """
+    """Means ``(R,)`` over networks drawn with replacement, of a statistic on each resample ``(M, R)``."""
     networks, resamples = resampled.shape
     shares = network_shares(networks, resamples=resamples, seed=seed)
     return np.einsum("mr,rm->r", resampled, shares)
 
 
 def summary(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Mean over networks with its interval over networks alone, for figures that have no image resamples.
-
-    Args:
-      values: float ``(M,)``.
-      resamples: draws of networks.
-      seed: of the draws.
+    """Mean of values ``(M,)`` with its interval over networks alone, for what has no image resamples.
 
     Returns:
       As `interval`; ``ci95`` is ``None`` for one network, of which nothing can be said.

@@ -76,32 +76,7 @@ def evaluate_method(
       ``cosine`` ``(Q, Q)``, and of the first network ``embedding`` ``(n, 2)`` and ``cluster`` ``(n,)`` of the
       images of `embedded_images`.
     """
-    few = embedded_images(quadrant, settings.umap_images)
-    parts_of_logits, cosines, raw, left = [], [], [], settings.clustered_networks
-    embedded: list[clustering.ClusterResult] = []
-    for answers, found in outputs(networks, images, settings):
-        parts_of_logits.append(answers)
-        found = found[:left]
-        left -= len(found)
-        if found.size == 0:
-            continue  # without features there is nothing to cluster
-        found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
-        cosines.append(similarity.cosine_similarity(found, quadrant))
-        raw.append(clustering.kmeans_many(found[:, few], quadrant[few], seed=settings.seed))
-        missing = max(0, settings.umap_networks - len(embedded))
-        embedded += [
-            clustering.cluster(
-                one[few],
-                quadrant[few],
-                seed=settings.seed,
-                neighbours=settings.umap_neighbours,
-                radius=settings.dbscan_radius,
-                minimum_samples=settings.dbscan_minimum_samples,
-                nu=settings.svm_nu,
-            )
-            for one in found[:missing]
-        ]
-    logits = np.concatenate(parts_of_logits)
+    logits, of_features, pictures = _looked_at(networks, images, quadrant, settings)
     answers, threshold = features.score(logits)
     answers, not_finite = _finite(answers, quadrant, threshold)
     record: Record = {
@@ -136,17 +111,44 @@ def evaluate_method(
         "scores": answers,
         "threshold": np.asarray(threshold, np.float32),
     }
-    if not cosines:
-        return record, arrays
-    record["clustering"] = _clusterings(raw, embedded, settings)
-    record["cosine_similarity"] = {
-        figure: summary(np.concatenate([getattr(part, figure) for part in cosines]), settings)
-        for figure in ("within", "across", "margin")
+    return record | of_features, arrays | pictures
+
+
+def _looked_at(
+    networks: Networks, images: np.ndarray, quadrant: np.ndarray, settings: Settings
+) -> tuple[np.ndarray, Record, Arrays]:
+    """Logits ``(M, N, K)`` of all networks; of the first ones' features what is measured, and its arrays."""
+    few = embedded_images(quadrant, settings.umap_images)
+    options: dict[str, Any] = {
+        "seed": settings.seed,
+        "neighbours": settings.umap_neighbours,
+        "radius": settings.dbscan_radius,
+        "minimum_samples": settings.dbscan_minimum_samples,
+        "nu": settings.svm_nu,
     }
-    arrays["cosine"] = np.mean(np.concatenate([part.matrix for part in cosines]), axis=0)
+    logits, cosines, raw, left = [], [], [], settings.clustered_networks
+    embedded: list[clustering.ClusterResult] = []
+    for answers, found in outputs(networks, images, settings):
+        logits.append(answers)
+        found = found[:left]
+        left -= len(found)
+        if found.size == 0:
+            continue  # without features there is nothing to cluster
+        found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+        cosines.append(similarity.cosine_similarity(found, quadrant))
+        raw.append(clustering.kmeans_many(found[:, few], quadrant[few], seed=settings.seed))
+        missing = max(0, settings.umap_networks - len(embedded))
+        embedded += [clustering.cluster(one[few], quadrant[few], **options) for one in found[:missing]]
+    if not cosines:
+        return np.concatenate(logits), {}, {}
+    record: Record = {"clustering": _clusterings(raw, embedded, settings), "cosine_similarity": {}}
+    for figure in ("within", "across", "margin"):
+        values = np.concatenate([getattr(part, figure) for part in cosines])
+        record["cosine_similarity"][figure] = summary(values, settings)
+    arrays = {"cosine": np.mean(np.concatenate([part.matrix for part in cosines]), axis=0)}
     if embedded and embedded[0].embedding is not None:
         arrays |= {"embedding": embedded[0].embedding, "cluster": embedded[0].clusters["kmeans"]}
-    return record, arrays
+    return np.concatenate(logits), record, arrays
 
 
 def outputs(

@@ -126,31 +126,30 @@ def evaluate_pair(
     else:
         made = [measured(name) for name in others]
     found |= dict(zip(others, made, strict=True))
-    records: dict[str, Record] = {}
-    outcomes: dict[str, Arrays] = {}
-    for name in methods:
-        if (measurements := found[name]) is not None:
-            records[name], outcomes[name] = measurements
+    measurements = {name: one for name in methods if (one := found[name]) is not None}
+    outcomes = {name: arrays for name, (_, arrays) in measurements.items()}
+    arrays = _pictured(outcomes, images, quadrant)
+    arrays["embedding_quadrant"] = quadrant[measurement.embedded_images(quadrant, settings.umap_images)]
+    return _compared(
+        {name: record for name, (record, _) in measurements.items()}, outcomes, settings.seed
+    ), arrays
+
+
+def _compared(records: dict[str, Record], outcomes: dict[str, Arrays], seed: int) -> Record:
+    """The record of a pair, from those of its methods and their arrays: what only all of them tell."""
     for name, share in measurement.recovered(records).items():
         records[name]["recovered"] = share
     merit = measurement.merit_of(next(iter(records.values())))
     generated = [name for name, record in records.items() if record["kind"] == "generated"]
-    tests = comparison.pair_tests(
-        {name: record["auroc"][merit]["mean"] for name, record in records.items()},
-        {name: found["replicates"] for name, found in outcomes.items()},
-        generated,
-        {name: found["worst"] for name, found in outcomes.items()},
-    )
-    null = null_test.matched(
-        {name: found["worst"] for name, found in outcomes.items()},
-        generated,
-        settings.seed,
-        statistic=f"auroc.{merit}",
-    )
-    arrays = _pictured(outcomes, images, quadrant)
-    arrays["embedding_quadrant"] = quadrant[measurement.embedded_images(quadrant, settings.umap_images)]
-    of_pair = {"methods": records, "tests": tests, "null_test": null, "binding": binding.binding(records)}
-    return of_pair, arrays
+    means = {name: record["auroc"][merit]["mean"] for name, record in records.items()}
+    replicates = {name: found["replicates"] for name, found in outcomes.items()}
+    worst = {name: found["worst"] for name, found in outcomes.items()}
+    return {
+        "methods": records,
+        "tests": comparison.pair_tests(means, replicates, generated, worst),
+        "null_test": null_test.matched(worst, generated, seed, statistic=f"auroc.{merit}"),
+        "binding": binding.binding(records),
+    }
 
 
 @dataclasses.dataclass
