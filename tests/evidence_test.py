@@ -11,12 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import tiny
-from kernelgan import pipeline, results
+from kernelgan import results
 from kernelgan.baselines import methods, readouts
 from kernelgan.baselines.context import Context
-from kernelgan.data import quadrants, sources
-from kernelgan.data.leakage import LeakageError
 from kernelgan.evaluation import comparison, features, measurement, verdict
 from kernelgan.evaluation.pairs import evaluate_pair
 from kernelgan.keys import StageKey
@@ -303,23 +300,6 @@ def test_gradient_steps_on_unlabelled_images_reach_no_conjunction(judge, context
     assert "not above" in found.broken
 
 
-def test_a_leak_stops_a_run_before_anything_trains(tmp_path, monkeypatch):
-    real = sources.load_source
-
-    def leaking(config, progress):
-        source = real(config, progress)
-        held = quadrants.quadrant_of(source.test, "black", "cat") == Quadrant.CONJUNCTION
-        alone = quadrants.quadrant_of(source.train, "black", "cat") == Quadrant.OBJECT_ONLY
-        images = source.train.images.copy()
-        images[np.flatnonzero(alone)[0]] = source.test.images[np.flatnonzero(held)[0]]
-        return dataclasses.replace(source, train=dataclasses.replace(source.train, images=images))
-
-    monkeypatch.setattr(sources, "load_source", leaking)
-    with pytest.raises(LeakageError, match=r"zoo of the object 'cat'.* would read 1 image"):
-        pipeline.run(tiny.get_config(), tmp_path / "run")
-    assert not (tmp_path / "run" / "checkpoints").exists()
-
-
 # What runs ------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +379,7 @@ def test_networks_whose_answers_are_not_finite_score_0_and_are_counted(judge):
 
 def test_chance_is_not_taken_for_composition(judge):
     outcomes = []
-    for seed in range(4):
+    for seed in range(3):
         rng = np.random.default_rng(seed)
 
         def generate(key, parents, probes, rng=rng):

@@ -65,7 +65,7 @@ def run_sections(run: Run, gallery: Gallery) -> list[Section]:
 def _one_pair(run: Run, gallery: Gallery) -> list[Section]:
     pair = run.pairs[0]
     draw = functools.partial(_of_pair, run, pair, gallery)
-    described = _fold("What each method is", contents.descriptions(list(pair.methods.values())))
+    described = _described(list(pair.methods.values()))
     sections: dict[str, list[Block | None]] = {
         "Methods, side by side": [contents.methods(pair), *draw("distributions"), described],
         "What each generator did to the kernels": [*draw("kernels"), contents.kernels(run, pair)],
