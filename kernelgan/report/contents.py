@@ -28,11 +28,8 @@ _GOALS = ("two nets", "reference")  # kinds that generation should come up to; t
 def methods(pair: Pair, brief: bool = False) -> Table:
     """All methods of a pair by kind: figure of merit, its parts, other scores, share recovered, size.
 
-    On the terminal also the best generated method minus each; on a page `tests` has that.
-
-    Args:
-      pair: with its verdict.
-      brief: intervals of the figure of merit only, and no caption: for pages of many pairs.
+    On the terminal also the best generated method minus each; on a page `tests` has that. Brief, for pages of
+    many pairs, it has intervals of the figure of merit only, and no caption.
     """
     parts = [part for part in metrics.PARTS if any(part in row.auroc for row in pair.methods.values())]
     beside = _beside(pair)
@@ -283,12 +280,7 @@ def features(pair: Pair) -> Table | None:
 
 
 def clustering(pair: Pair, brief: bool = False) -> Table | None:
-    """Clustering scores by the standard definitions and, apart, as the original prints them.
-
-    Args:
-      pair: whose methods.
-      brief: means by the standard definitions only.
-    """
+    """Clustering scores by the standard definitions and, apart unless brief, as the original prints them."""
     names = [key.removeprefix("cluster_") for key in _CLUSTER_FIGURES]
     columns = [Column("method", "left"), Column("clusterer", "left"), Column("networks")]
     columns += [Column(name, group="standard definitions") for name in names]

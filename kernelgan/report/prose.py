@@ -77,12 +77,7 @@ def merit_title(record: Measured) -> str:
 
 
 def summary(run: Run, brief: bool = False) -> list[str]:
-    """The verdict on the whole run, the answer first: that on its only pair, or over its pairs.
-
-    Args:
-      run: with its verdicts.
-      brief: see `verdict`.
-    """
+    """The verdict on the run, the answer first: on its only pair, or over all; `brief` as in `verdict`."""
     if len(run.pairs) == 1:
         first, *rest = verdict(run.pairs[0], brief)
         return [first, *_given(run), *rest]
@@ -266,10 +261,10 @@ def _by_outcome(record: Measured) -> dict[str, list[Comparison]]:
 
 def _few(record: Measured, group: Sequence[Comparison], word: str = "and") -> str:
     """The rivals furthest ahead in words, each with its p-value, and how many more there are."""
-    gaps = {each.rival: each.difference.mean if each.difference.known else 0.0 for each in group}
-    nearest = sorted(group, key=lambda each: gaps[each.rival])[:_FEW_RIVALS]
+    nearest = sorted(group, key=lambda each: each.difference.mean if each.difference.known else 0.0)
     words = [
-        in_words(record.methods.get(each.rival), each.rival, [p_text(each.p_value, "")]) for each in nearest
+        in_words(record.methods.get(each.rival), each.rival, [p_text(each.p_value, "")])
+        for each in nearest[:_FEW_RIVALS]
     ]
     more = len(group) - _FEW_RIVALS
     return joined([*words, f"{more} more"] if more > 0 else words, word)
