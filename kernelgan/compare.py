@@ -74,14 +74,9 @@ class Compared:
         """Its pairs by title, such as ``black cat``."""
         return {pair.title: pair for pair in self.run.pairs}
 
-    @functools.cached_property
-    def _statistics(self) -> dict[tuple[str, str], dict[str, Statistic]]:
-        rows = ((title, row) for title, pair in self.pairs.items() for row in pair.methods.values())
-        return {(title, row.name): statistics(row) for title, row in rows}
-
     def figure(self, title: str, method: str, metric: str) -> Statistic:
         """A statistic of a method on a pair; empty where it was not measured."""
-        return self._statistics.get((title, method), {}).get(metric, NOTHING)
+        return statistics(self.pairs[title].methods.get(method)).get(metric, NOTHING)
 
 
 @dataclass(frozen=True)
@@ -146,17 +141,19 @@ def metric_of(runs: Sequence[Compared], titles: Sequence[str], metric: str | Non
       UserError: no run has such a statistic, or the runs have different figures of merit.
     """
     pairs = [run.pairs[title] for run in runs for title in titles]
-    merits = sorted({f"auroc.{pair.merit}" for pair in pairs})
+    if metric is None:
+        merits = sorted({f"auroc.{pair.merit}" for pair in pairs})
+        if len(merits) > 1:
+            raise UserError(f"the runs differ in their figure of merit ({', '.join(merits)}); give --metric.")
+        return merits[0]
     known = dict.fromkeys(path for pair in pairs for row in pair.methods.values() for path in statistics(row))
     if len(titles) > 1:
         known.pop("recovered", None)  # a mean of ratios over pairs would hang on hopeless pairs
-    if metric is None and len(merits) > 1:
-        raise UserError(f"the runs differ in their figure of merit ({', '.join(merits)}); give --metric.")
-    if metric is not None and metric not in known:
+    if metric not in known:
         raise UserError(
             f"--metric={metric} is no statistic of these runs; expected one of {', '.join(known)}."
         )
-    return metric or merits[0]
+    return metric
 
 
 def differing(runs: Sequence[Compared]) -> dict[str, list[Any]]:
@@ -184,7 +181,7 @@ def other_images(a: Compared, b: Compared, title: str) -> str:
     for name in ours:
         if ours[name] != theirs[name]:
             return f"their {name} differ, {ours[name]} and {theirs[name]}"
-    mine, other = (run.run.array(run.pairs[title], "test_images") for run in (a, b))
+    mine, other = (run.run.arrays.get(f"{run.pairs[title].key}/test_images") for run in (a, b))
     same = mine is None or other is None or np.array_equal(mine, other)
     return "" if same else "their pixels differ"
 
@@ -256,7 +253,8 @@ def p_value(a: Compared, b: Compared, row: Row, gap: float, metric: str) -> floa
         figures = [[run.figure(title, row.method, metric).mean for title in row.pairs] for run in (a, b)]
         test = _drawings(a, row.pairs).test(np.subtract(figures[1], figures[0]))
         return test["p_value"] if test else math.nan
-    ours, theirs = (run.run.array(run.pairs[title], f"replicates/{row.method}") for run in (a, b))
+    drawn = [run.run.arrays_under(run.pairs[title], "replicates") for run in (a, b)]
+    ours, theirs = (replicates.get(row.method) for replicates in drawn)
     if ours is None or theirs is None or metric != f"auroc.{a.pairs[title].merit}":
         return math.nan
     if gap == 0:

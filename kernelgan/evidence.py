@@ -9,7 +9,7 @@ import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -43,6 +43,8 @@ from kernelgan.types import Params, UserError
 
 if TYPE_CHECKING:
     from kernelgan.evaluation import measurement
+
+Row = TypeVar("Row")
 
 _SHOWN_KERNELS = 4
 _METHODS = 4  # of a pair at a time, at most: their networks are in memory together
@@ -123,11 +125,7 @@ def compile_ahead(settings: Settings) -> None:
 
 def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     """Measures every method on every pair and writes the results."""
-    from kernelgan.evaluation import (  # scipy and sklearn: a second of a start
-        comparison,
-        measurement,
-        verdict,
-    )
+    from kernelgan.evaluation import comparison, verdict  # scipy and sklearn: a second of a start
     from kernelgan.evaluation.pairs import evaluate_pairs
 
     _check_digests(of, plan, networks)
@@ -143,24 +141,39 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
             found |= _histories(pair, networks) | _shown_kernels(of, pair, networks)
-            arrays |= {f"{results.pair_key(record)}/{name}": value for name, value in found.items()}
+            arrays |= {f"{'_'.join(pair.names)}/{name}": value for name, value in found.items()}
         first = plan.pairs[0].split
-        arrays["contact_sheet"], shown, columns = sources.contact_sheet(of.settings, plan.source, first)
-
+        arrays["contact_sheet"], *shown = sources.contact_sheet(of.settings, plan.source, first)
         comparison.adjust(pairs, attempts)
-        merits = {measurement.merit_of(next(iter(pair["methods"].values()))) for pair in pairs}
-        overall = None  # of pairs with different figures of merit there is no mean
-        if len(merits) == 1:
-            overall = comparison.overall(
-                pairs,
-                merit=merits.pop(),
-                resamples=of.settings.evaluate.bootstrap,
-                seed=of.settings.seed,
-                attempts=attempts,
-            )
+        overall = _overall(of, pairs, attempts)
 
+    labels = dict(zip(("rows", "columns"), map(list, shown), strict=True))
+    document = _document(of, plan, attempts, labels) | {"pairs": pairs, "overall": overall}
+    left_out = [method for name, method in every.items() if name not in rows]
+    run = verdict.judged(results.from_document(document), left_out)
+    for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
+        (of.stages.workdir / name).unlink(missing_ok=True)
+    results.write_results(of.stages.workdir, run, arrays)
+    _register(of, networks, _figures(run))
+
+
+def _overall(of: Run, pairs: list[dict[str, Any]], attempts: dict[str, int]) -> dict[str, Any] | None:
+    """The record over all pairs; of pairs with different figures of merit there is none."""
+    from kernelgan.evaluation import comparison, measurement
+
+    merits = {measurement.merit_of(next(iter(pair["methods"].values()))) for pair in pairs}
+    if len(merits) > 1:
+        return None
+    drawn = {"resamples": of.settings.evaluate.bootstrap, "seed": of.settings.seed}
+    return comparison.overall(pairs, merit=merits.pop(), attempts=attempts, **drawn)
+
+
+def _document(
+    of: Run, plan: Plan, attempts: dict[str, int], contact_sheet: dict[str, list[str]]
+) -> dict[str, Any]:
+    """The results without what was measured: how, when and from what."""
     checkout = environment.checkout()
-    document = {
+    return {
         "name": of.settings.name,
         "config": config_lib.to_json(of.settings),
         "versions": environment.versions(),
@@ -179,22 +192,13 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
                 *training.weaknesses(plan.zoos, networks.zoos),
             ],
             "splits": plan.splits,
-            "contact_sheet": {"rows": list(shown), "columns": list(columns)},
+            "contact_sheet": contact_sheet,
         },
         "timings": _timings(of),
-        "pairs": pairs,
         "skipped": [
-            {"attribute": attribute, "object": thing, "reason": reason}
-            for attribute, thing, reason in plan.skipped
+            dict(zip(("attribute", "object", "reason"), skipped, strict=True)) for skipped in plan.skipped
         ],
-        "overall": overall,
     }
-    left_out = [method for name, method in every.items() if name not in rows]
-    run = verdict.judged(results.from_document(document), left_out)
-    for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
-        (of.stages.workdir / name).unlink(missing_ok=True)
-    results.write_results(of.stages.workdir, run, arrays)
-    _register(of, networks, _figures(run))
 
 
 def _timings(of: Run) -> dict[str, float]:
@@ -317,14 +321,12 @@ def _check_digests(of: Run, plan: Plan, networks: Networks) -> None:
     """Refuses networks that are not those whose digests were kept before the test images were scored."""
     kept = workdir_lib.read_networks(of.stages.workdir)
     for pair in plan.pairs:
-        for by_pair in networks.generated.values():
-            for row, params in by_pair[pair.number].items():
-                if kept.get(pair.split.name, {}).get(row) != keys.of_arrays(params):
-                    raise UserError(
-                        f"{of.stages.workdir / workdir_lib.NETWORKS_FILE} has another digest for the "
-                        f"networks {row} of {pair.split.name} than they have now. Delete it and run again; "
-                        "it resumes."
-                    )
+        for row, params in _rows_of(networks.generated, pair).items():
+            if kept.get(pair.split.name, {}).get(row) != keys.of_arrays(params):
+                raise UserError(
+                    f"{of.stages.workdir / workdir_lib.NETWORKS_FILE} has another digest for the networks "
+                    f"{row} of {pair.split.name} than they have now. Delete it and run again; it resumes."
+                )
 
 
 def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
@@ -348,11 +350,7 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         image_size=of.settings.data.image_size,
         attribute=networks.zoos[attribute]["params"],
         objects=networks.zoos[objects]["params"],
-        generated={
-            row: params
-            for by_pair in networks.generated.values()
-            for row, params in by_pair[pair.number].items()
-        },
+        generated=_rows_of(networks.generated, pair),
         trained=networks.trained[pair.number],
         half_width=(
             (of.half_network, networks.halves[attribute]["params"], networks.halves[objects]["params"])
@@ -367,11 +365,7 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         random_bias=of.settings.baselines.random_bias,
         seed=of.settings.seed,
         key=pair_key(of, pair.split.name),
-        placebos={
-            row: by_name
-            for by_pair in networks.placebos.values()
-            for row, by_name in by_pair[pair.number].items()
-        },
+        placebos=_rows_of(networks.placebos, pair),
         stand_ins={
             f"{side}_{placebo.OTHER}": f"the parents of {plan.zoos[number].concept}"
             for side, number in generation.other_zoos(plan, pair).items()
@@ -380,6 +374,11 @@ def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: read
         ruled=pair.names[0] in plan.source.ruled,
         fits=fits,
     )
+
+
+def _rows_of(by_generator: dict[str, list[dict[str, Row]]], pair: PairTask) -> dict[str, Row]:
+    """What all generators have of a pair, by row."""
+    return {row: of_row for by_pair in by_generator.values() for row, of_row in by_pair[pair.number].items()}
 
 
 def _measurement_key(
@@ -456,8 +455,7 @@ def _shown_kernels(of: Run, pair: PairTask, networks: Networks) -> dict[str, np.
         "attribute_parent": networks.zoos[pair.attribute_zoo]["params"],
         "object_parent": networks.zoos[pair.object_zoo]["params"],
     }
-    for by_pair in networks.generated.values():
-        populations |= by_pair[pair.number]
+    populations |= _rows_of(networks.generated, pair)
     random = jax.random.split(pair_key(of, pair.split.name), _SHOWN_KERNELS)
     populations["random"] = nulls.initialise(of.network, of.settings.data.image_size, random)
     return {

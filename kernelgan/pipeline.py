@@ -132,7 +132,7 @@ def _recipe(settings: Settings, generators: Sequence[loading.Loaded]) -> list[st
 def _is_finished(workdir: Path, recipe: list[str]) -> bool:
     """Whether the results are made from this; files that are no longer there do not matter."""
     file = workdir / workdir_lib.RECIPE_FILE
-    if not results.is_complete(workdir) or not file.exists():
+    if not all((workdir / name).exists() for name in (results.RESULTS_FILE, results.ARRAYS_FILE, file.name)):
         return False
     saved = file.read_text().split("\n")
     return len(saved) == len(recipe) and all(

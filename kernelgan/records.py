@@ -68,13 +68,13 @@ def from_json(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
         if not isinstance(value, Mapping):
             raise ValueError(f"{where} is {value!r:.60}; expected a table of fields")
     if origin is dict:
-        if _is_record(inner[1]) and "name" in _fields(inner[1])[1]:
+        if _is_record(inner[1]) and "name" in fields_of(inner[1])[1]:
             value = {
                 k: {"name": k, **item} if isinstance(item, Mapping) else item for k, item in value.items()
             }
         return {key: from_json(inner[1], item, f"{where}.{key}") for key, item in value.items()}
     if _is_record(kind):
-        hints, required = _fields(kind)
+        hints, required = fields_of(kind)
         wrong = [f"{where}.{name} is an unknown field" for name in value if name not in hints]
         wrong += [f"{where}.{name} is missing" for name in sorted(required - value.keys())]
         if wrong:
@@ -94,7 +94,7 @@ def from_json(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
 
 
 @functools.cache
-def _fields(kind: type) -> tuple[dict[str, Any], set[str]]:
+def fields_of(kind: type) -> tuple[dict[str, Any], set[str]]:
     """The types of a dataclass's fields by name, and the names of the required fields."""
     missing = dataclasses.MISSING
     fields = dataclasses.fields(kind)
@@ -104,42 +104,3 @@ def _fields(kind: type) -> tuple[dict[str, Any], set[str]]:
 
 def _is_record(kind: Any) -> bool:  # noqa: ANN401
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
-
-
-def json_schema(kind: Any, description: str = "") -> dict[str, Any]:  # noqa: ANN401
-    """The JSON Schema (draft 2020-12) of what `from_json` reads for a type; records are under ``$defs``."""
-    records: dict[str, Any] = {}
-    schema = _schema(kind, records)
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "description": description}
-    return {**head, **schema, "$defs": dict(sorted(records.items()))}
-
-
-def _schema(kind: Any, records: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
-    """Of one type; a record is added to the records. The name of a record may be its key instead."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    plain = {str: "string", bool: "boolean", int: "integer"}
-    if kind is Any:
-        return {}
-    if kind is float:
-        return {"type": ["number", "null"]}
-    if kind in plain:
-        return {"type": plain[kind]}
-    if origin is types.UnionType:
-        return {"anyOf": [_schema(inner[0], records), {"type": "null"}]}
-    if origin is dict:
-        return {"type": ["object", "null"], "additionalProperties": _schema(inner[1], records)}
-    if origin is tuple:
-        ends = {} if inner[-1] is ... else {"minItems": len(inner), "maxItems": len(inner)}
-        return {"type": ["array", "null"], "items": _schema(inner[0], records), **ends}
-    hints, required = _fields(kind)
-    if kind.__name__ not in records:
-        records[kind.__name__] = {}  # it may hold itself
-        stored = [field.name for field in dataclasses.fields(kind) if field.metadata.get("stored", True)]
-        records[kind.__name__] = {
-            "description": (kind.__doc__ or "").partition("\n")[0],
-            "type": ["object", "null"],
-            "properties": {name: _schema(hints[name], records) for name in stored},
-            "required": sorted(required - {"name"}),
-            "additionalProperties": False,
-        }
-    return {"$ref": f"#/$defs/{kind.__name__}"}

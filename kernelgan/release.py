@@ -85,7 +85,7 @@ def merits(run: Path, network: str, count: int) -> dict[str, np.ndarray]:
     except UserError:
         return {}
     pair, row = _row(done, network)
-    found = done.array(pair, f"worst/{row.name}") if row else None
+    found = done.arrays_under(pair, "worst").get(row.name) if row else None
     return {} if found is None or len(found) < count else {f"auroc_{pair.merit}": found[:count]}
 
 

@@ -3,7 +3,8 @@
 Both are written atomically, `results.json` last: where it is, the run is complete. It is `Run` as JSON, field
 by field; what was not measured is left out or ``null``. Methods are in the order of every table.
 
-`arrays.npz` has, under ``<attribute>_<object>/`` for each pair, any of them absent::
+`arrays.npz` has a ``contact_sheet`` (rows, columns, H, W, 3) uint8 and, under ``<attribute>_<object>/`` for
+each pair, any of them absent::
 
     test_images            (N, 32, 32, 3) uint8       a sample of the test images
     test_quadrant          (N,) int8                  the quadrant of each, an index into QUADRANTS
@@ -18,8 +19,6 @@ by field; what was not measured is left out or ``null``. Methods are in the orde
     kernels/<layer>/<role> (M, H, W, I, O)            role: a method, or a name such as attribute_parent
     history/zoo_<attribute|object>/<measure>  (M, E)  train_loss, validation_loss, ...
     history/<family>/<layer>/<loss>           (S,)    of a generator's training
-
-and, without a prefix, ``contact_sheet`` (rows, columns, H, W, 3) uint8.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -96,9 +95,8 @@ class Statistic:
 
     def text(self) -> str:
         """``0.573 [0.541, 0.602]``, or the mean alone, or ``-``."""
-        if not self.known:
-            return "-"
-        return f"{self.mean:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.bounded else "")
+        ends = f" [{self.low:.3f}, {self.high:.3f}]" if self.bounded else ""
+        return f"{self.mean:.3f}{ends}" if self.known else "-"
 
 
 NOTHING = Statistic()
@@ -257,9 +255,7 @@ class Verdict:
     copies: bool = False  # whether its networks are copies of a parent
     broken: tuple[str, ...] = ()  # names of the rules that it breaks, see `evaluation.verdict.RULES`
     detectable: float = math.nan  # the gain over each required rival that is found with 80% power
-    tiers: dict[str, str] = field(
-        default_factory=dict
-    )  # the answer within each tier, where there are several
+    tiers: dict[str, str] = field(default_factory=dict)  # the answer within each, where there are several
     null_p_value: float = math.nan  # of the best in the matched null test; NaN where there is none
     floor: str = ""  # the method of random networks
     yardstick: str = ""  # the method of both parents run side by side
@@ -342,6 +338,11 @@ class Overall(Measured):
     attributes: int | None = None
     objects: int | None = None
 
+    @property
+    def title(self) -> str:
+        """``55 pairs``."""
+        return f"{self.pairs} pairs"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -389,13 +390,8 @@ class Run:
     @property
     def verdict(self) -> Verdict:
         """That of its only pair, or over all pairs; empty where these were not compared together."""
-        if len(self.pairs) == 1:
-            return self.pairs[0].verdict
-        return self.overall.verdict if self.overall else Verdict()
-
-    def array(self, pair: Pair, name: str) -> np.ndarray | None:
-        """One array of a pair, or None where the run did not leave it."""
-        return self.arrays.get(f"{pair.key}/{name}")
+        record = self.pairs[0] if len(self.pairs) == 1 else self.overall
+        return record.verdict if record else Verdict()
 
     def arrays_under(self, pair: Pair, folder: str) -> dict[str, np.ndarray]:
         """The arrays of a pair whose names start with `folder` and a slash, by the rest of their names."""
@@ -410,22 +406,17 @@ def statistics(value: object, prefix: str = "") -> dict[str, Statistic]:
     if isinstance(value, Placebo):  # no figure of the method itself
         return {}
     if dataclasses.is_dataclass(value):
-        value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    items = value.items() if isinstance(value, Mapping) else ()
-    inner = [statistics(item, f"{prefix}.{key}" if prefix else key) for key, item in items]
-    return {path: statistic for each in inner for path, statistic in each.items()}
-
-
-def pair_key(record: Mapping[str, Any]) -> str:
-    """`Pair.key` of a pair's record that is not typed yet."""
-    return f"{record['pair']['attribute']}_{record['pair']['object']}"
+        value = vars(value)
+    found: dict[str, Statistic] = {}
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        found |= statistics(item, f"{prefix}.{key}" if prefix else key)
+    return found
 
 
 def from_document(document: Mapping[str, Any]) -> Run:
-    """The typed run of a plain nested dict, checked: methods in order, labels filled in, merit worked out.
+    """The typed run of nested dicts of the shape of `Run`, or of what `records.to_json` makes such ones of.
 
-    Args:
-      document: of the shape of `Run`; may hold what `records.to_json` converts.
+    Methods are put in order, labels filled in, and the figure of merit is worked out.
 
     Raises:
       ValueError: a field is unknown, missing or of another type; the message has its path.
@@ -439,11 +430,9 @@ def from_document(document: Mapping[str, Any]) -> Run:
     return dataclasses.replace(run, pairs=pairs, overall=overall)
 
 
-M = TypeVar("M", bound=Measured)
-
-
-def _in_order(record: M, attribute: str, thing: str) -> M:
-    rows = list(record.methods.values())
+def _in_order(record: Any, attribute: str, thing: str) -> Any:  # noqa: ANN401
+    """A `Pair` or an `Overall` with its methods by kind, their labels filled in, and its figure of merit."""
+    rows = record.methods.values()
     unknown = [f"{row.name} has kind {row.kind!r}" for row in rows if row.kind not in KINDS]
     if unknown:
         raise ValueError(f"{'; '.join(unknown)}; expected one of {', '.join(KINDS)}")
@@ -467,19 +456,12 @@ def write_results(workdir: str | Path, run: Run, arrays: Mapping[str, Any] | Non
     workdir.mkdir(parents=True, exist_ok=True)
     if arrays is not None:
         # Not np.savez: there, an array named "file" would clash with its own argument.
-        with (
-            replacing(workdir / ARRAYS_FILE) as file,
-            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
-        ):
+        target = replacing(workdir / ARRAYS_FILE)
+        with target as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, value in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, np.asarray(value), allow_pickle=False)
     return write_atomically(workdir / RESULTS_FILE, text.encode())
-
-
-def is_complete(workdir: str | Path) -> bool:
-    """Whether a run has left all that it leaves."""
-    return all((Path(workdir) / name).exists() for name in (RESULTS_FILE, ARRAYS_FILE))
 
 
 def read_results(workdir: str | Path) -> Run:

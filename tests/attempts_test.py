@@ -1,14 +1,13 @@
 """The registry of runs on sealed test images."""
 
 import csv
-import subprocess
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_runs import small_config
 
-from kernelgan import attempts, environment, evidence, keys, pipeline, results, workdir
+from kernelgan import attempts, evidence, keys, pipeline, results, workdir
 from kernelgan.evaluation import comparison
 from kernelgan.types import UserError
 
@@ -58,15 +57,6 @@ def test_a_run_on_sealed_images_is_registered_once_with_its_figure(unfinished, t
     (unfinished / "results.json").unlink()
     pipeline.run(config, unfinished, stage="evaluate")
     assert len(attempts.read(path)) == 1
-
-
-def test_the_commit_is_that_of_the_package():
-    found = environment.checkout()
-    folder = environment.__file__.rpartition("/")[0]
-    command = ["git", "-C", folder, "rev-parse", "HEAD"]
-    asked = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert found.commit == asked.stdout.strip()
-    assert (found.clean is None) == (not found.commit)
 
 
 def test_networks_that_are_not_those_that_were_hashed_are_not_scored(tmp_path):

@@ -49,7 +49,7 @@ def write(path, pairs=None, seed=0, epochs=15, noise=None, versions=None, **mean
             shared = np.random.default_rng([seed, number]).normal(size=400)
             own = np.random.default_rng([noise or 0, number, 7]).normal(size=400)
             drawn = row["auroc"]["worst"]["mean"] + SPREAD * (shared + 0.1 * own)
-            arrays[f"{results.pair_key(pair)}/replicates/{name}"] = drawn.astype(np.float32)
+            arrays[f"{'_'.join(pair['pair'].values())}/replicates/{name}"] = drawn.astype(np.float32)
     document = {
         "name": "x",
         "config": {"name": "x", "seed": seed, "device": "cpu", "zoo": {"epochs": epochs, "filters": [6, 16]}},
@@ -138,14 +138,6 @@ def test_what_differs_is_said_and_what_changes_nothing_is_not(tmp_path):
         "device": ["cpu (2 devices)", "H100", "cpu (2 devices)"],
     }
     assert "zoo.epochs: 15, 15, 5" in compare.text(runs)
-
-
-def test_equal_runs_do_not_differ(tmp_path):
-    runs = compare.read([write(tmp_path / name, noise=1) for name in "ab"])
-    shown = compare.text(runs)
-    assert compare.differing(runs) == {}
-    assert "Beware" not in shown
-    assert {p_value(runs, row) for row in table_of(runs).values()} == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -252,19 +244,6 @@ def test_chance_is_clear_at_most_as_often_as_stated():
         tests = compare.differences(runs, list(table_of(runs).values()), "auroc.worst")
         clear += min(p for ((_, p),) in tests) < 0.05
     assert clear / trials == pytest.approx(0.05, abs=0.03)  # over the rows together
-
-
-def test_a_difference_over_pairs_is_tested_by_how_the_pairs_differ(tmp_path):
-    titles = [
-        f"{colour} {thing}" for colour in ("black", "red", "blue", "white") for thing in ("cat", "dog", "car")
-    ]
-    better, rng = pairs_of(*titles), np.random.default_rng(0)
-    for pair in better:
-        pair["methods"]["average"]["auroc"]["worst"]["mean"] += 0.03 + 0.004 * rng.normal()
-    runs = compare.read([write(tmp_path / "a", pairs_of(*titles)), write(tmp_path / "b", better)])
-    row = table_of(runs)["average"]
-    assert row.values[1].mean - row.values[0].mean == pytest.approx(0.03, abs=0.004)
-    assert p_value(runs, row) < 0.01
 
 
 def test_pairs_that_disagree_widen_the_spread_of_their_mean(tmp_path):

@@ -22,14 +22,6 @@ def test_two_concepts_score_the_log_of_the_product_of_their_probabilities():
     assert np.exp(threshold) == pytest.approx(0.5)
 
 
-def test_two_concepts_must_both_hold():
-    sure, unsure = [-9.0, 9.0], [9.0, -9.0]
-    logits = np.array([sure + sure, sure + unsure, unsure + sure, unsure + unsure], np.float32)
-    found, threshold = features.score(logits)
-    assert (found > threshold).tolist() == [True, False, False, False]
-    assert found[3] < found[1]
-
-
 @pytest.mark.parametrize("outputs", [2, 4])
 def test_extreme_logits_give_finite_scores_in_order(outputs):
     no, yes = [1e4, -1e4] * (outputs // 2), [-1e4, 1e4] * (outputs // 2)
@@ -78,31 +70,8 @@ def test_features_are_left_out_on_request(one_at_a_time, network, images):
     np.testing.assert_allclose(found, logits, atol=1e-5)
 
 
-def test_the_number_of_outputs_is_read_off_the_parameters(network, make_parents, images):
-    found = features.population_logits(network, make_parents(2, outputs=4), images[:10], chunk_size=2)
-    assert found.shape == (2, 10, 4)
-
-
 def test_probabilities_cross_one_half_at_the_threshold():
     for logits in (np.array([[0.0, 0.0]], np.float32), np.log(np.array([[1.0, 3.0, 1.0, 2.0]], np.float32))):
         scores, threshold = features.score(logits)
         assert features.probability(scores, threshold) == pytest.approx(0.5)
         assert scores == pytest.approx(threshold, abs=1e-6)
-
-
-def test_populations_that_answer_alike_are_identical(network, make_parents):
-    params = jax.tree.map(np.copy, make_parents(3))
-    alike = features.identity(features.ConvNets(network, jax.tree.map(np.copy, params)))
-    assert features.identity(features.ConvNets(network, params)) == alike
-    params["conv2"]["bias"][1, 0] += 1e-6
-    assert features.identity(features.ConvNets(network, params)) != alike
-    wider = network.clone(filters=(9, 9))
-    assert features.identity(features.ConvNets(wider, make_parents(3))) != alike
-    assert features.identity(features.Answered(params, [])) is None
-
-
-def test_known_answers_are_given_as_they_were(network, make_parents, images):
-    population = features.ConvNets(network, make_parents(3))
-    parts = list(population.outputs(images[:10], chunk_size=2))
-    again = features.Answered(population.params, parts).outputs(images[:10], chunk_size=2)
-    assert all(ours is theirs for ours, theirs in zip(again, parts, strict=True))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kernelgan.evaluation import null_test
-from studies.jain2024 import evidence
+from studies.jain2024 import evidence, picking
 from studies.jain2024.data import ReportedRow
 from studies.jain2024.protocol import CLUSTERERS, FIGURES
 
@@ -111,7 +110,7 @@ def test_picked_tests_compare_each_side_with_its_others(populations):
         assert tuple(found[comparison]) == CLUSTERERS
         tests = []
         for name, record in found[comparison].items():
-            expected = null_test.picked(
+            expected = picking.picked(
                 screened[name][pool], judged[name][pool], generated[pool], count=4, draws=300, seed=0
             )
             for what in ("best", "mean"):

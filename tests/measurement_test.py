@@ -8,20 +8,10 @@ import numpy as np
 import pytest
 from rows import ROWS
 
-from kernelgan import baselines, keys, models
+from kernelgan import baselines, keys
 from kernelgan.evaluation import clustering, features, measurement, null_test, pairs, parentage, scores
 
-SETTINGS = measurement.Settings(
-    bootstrap=20,
-    umap_networks=0,  # umap takes long to load
-    umap_images=12,
-    umap_neighbours=5,
-    dbscan_radius=0.5,
-    dbscan_minimum_samples=2,
-    svm_nu=0.1,
-    chunk_size=2,
-    seed=0,
-)
+SETTINGS = measurement.Settings(bootstrap=20, chunk_size=2, seed=0, umap_images=12, umap_neighbours=5)
 FIGURES = {"accuracy", "precision", "recall", "cluster_entropy", "cluster_purity", "as_printed"}
 QUADRANT = (np.arange(24) % 4).astype(np.int8)
 
@@ -70,22 +60,17 @@ def evaluate(context, pictures):
 # The images that are embedded.
 
 
-def test_as_many_images_of_each_quadrant_are_embedded():
-    quadrant = np.repeat([3, 0, 1, 2], [40, 10, 20, 30])
-    found = measurement.embedded_images(quadrant, 20)
-    assert (np.diff(found) > 0).all()
-    np.testing.assert_array_equal(np.bincount(quadrant[found]), [5, 5, 5, 5])
-    np.testing.assert_array_equal(found[:5], np.arange(5))
-
-
-def test_a_small_quadrant_is_embedded_whole_and_absent_ones_not_counted():
-    quadrant = np.repeat([0, 4], [3, 50])
-    found = measurement.embedded_images(quadrant, 20)
-    np.testing.assert_array_equal(np.bincount(quadrant[found]), [3, 0, 0, 0, 10])
-
-
-def test_all_images_are_embedded_where_there_are_few():
-    np.testing.assert_array_equal(measurement.embedded_images(QUADRANT, 24), np.arange(24))
+@pytest.mark.parametrize(
+    ("sizes", "most", "chosen"),
+    [((10, 20, 30, 40), 20, (5, 5, 5, 5)), ((3, 0, 0, 0, 50), 20, (3, 0, 0, 0, 10)), ((6, 6), 12, (6, 6))],
+)
+def test_the_first_images_of_each_quadrant_are_embedded_in_equal_numbers(sizes, most, chosen):
+    quadrant = np.repeat(np.arange(len(sizes)), sizes)
+    found = measurement.embedded_images(quadrant, most)
+    np.testing.assert_array_equal(np.bincount(quadrant[found]), chosen)
+    firsts = np.cumsum((0, *sizes[:-1]))
+    expected = [np.arange(first, first + count) for first, count in zip(firsts, chosen, strict=True)]
+    np.testing.assert_array_equal(found, np.concatenate(expected))
 
 
 # One method.
@@ -133,8 +118,8 @@ def test_a_record_is_of_all_networks_answers(measured, context, network, picture
     np.testing.assert_allclose(arrays["worst"], by_quadrant["worst"])
     for key, values in by_quadrant.items():
         assert record["auroc"][key]["mean"] == pytest.approx(values.mean())
-    accuracy = scores.balanced_accuracy(arrays["scores"], QUADRANT, threshold=threshold)
-    assert record["balanced_accuracy"]["mean"] == pytest.approx(accuracy.mean())
+    answered = scores.zero_shot(arrays["scores"], QUADRANT, threshold=threshold)
+    assert record["balanced_accuracy"]["mean"] == pytest.approx(answered["balanced_accuracy"].mean())
 
 
 def test_features_of_both_networks_are_clustered_side_by_side(measured, context, network, pictures):
@@ -153,13 +138,6 @@ def test_features_of_both_networks_are_clustered_side_by_side(measured, context,
     assert arrays["cosine"].shape == (4, 4)
 
 
-def test_a_record_does_not_depend_on_the_chunk_size(measured, measure):
-    record, _ = measure("and_ensemble", dataclasses.replace(SETTINGS, chunk_size=4))
-    ours, theirs = (jax.tree.leaves(one[0]) for one in (measured, (record,)))
-    for a, b in zip(ours, theirs, strict=True):
-        assert a == (b if isinstance(b, str) else pytest.approx(b, abs=1e-4))
-
-
 def test_the_first_networks_are_embedded_on_the_stratified_images(
     context, network, pictures, measure, monkeypatch
 ):
@@ -170,7 +148,7 @@ def test_the_first_networks_are_embedded_on_the_stratified_images(
         labels = (quadrant == 0).astype(int)
         scored = clustering.cluster_scores(labels, quadrant)
         return clustering.ClusterResult(
-            scores={"kmeans_raw": scored, "kmeans": scored},
+            scores={"kmeans": scored},
             clusters={"kmeans": labels + 10 * len(seen)},
             embedding=np.full((len(found), 2), len(seen), np.float32),
         )
@@ -193,8 +171,8 @@ def test_the_first_networks_are_embedded_on_the_stratified_images(
     assert set(arrays["cluster"].tolist()) == {10, 11}
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_angles_and_clusters_are_of_the_first_networks_and_scores_of_all(measure, count):
+def test_angles_and_clusters_are_of_the_first_networks_and_scores_of_all(measure):
+    count = 3
     whole, few = (
         measure("attribute_only", dataclasses.replace(SETTINGS, clustered_networks=most))
         for most in (9, count)
@@ -262,14 +240,9 @@ def test_better_networks_are_told_from_the_null():
     assert found["best_network"]["p_value"] < 0.2
 
 
-def test_networks_of_the_null_are_rarely_told_from_it():
-    found = [null_test.matched(_worst(seed=seed), GENERATED, seed=0)["p_value"] for seed in range(20)]
-    assert np.mean(np.array(found) < 0.05) <= 0.15
-    assert max(found) == 1.0  # doubled, and no more than 1
-
-
 def test_worse_networks_are_no_finding():
-    assert null_test.matched(_worst(a2b=-0.2, b2a=-0.2), GENERATED, seed=0)["p_value"] > 0.9
+    found = null_test.matched(_worst(a2b=-0.2, b2a=-0.2), GENERATED, seed=0)
+    assert found["p_value"] == 1  # doubled, and no more than 1
 
 
 @pytest.mark.parametrize("missing", ["random", "cyclegan"])
@@ -300,30 +273,6 @@ def test_a_copy_of_a_parent_is_not_new(context, measure):
     assert fresh["distance"]["mean"] > 0.5
 
 
-@pytest.mark.parametrize("filters", [(4,), (3, 4, 5)])
-def test_networks_of_any_depth_have_a_novelty(evaluate, make_context, tmp_path, filters):
-    module = models.ConvNet(filters=filters, kernel_size=2)
-    keys_of = jax.random.split(jax.random.key(7), 8)
-    initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, 16, key)))
-    every = jax.device_get(initialise(keys_of))
-    zoos = [jax.tree.map(lambda leaf, part=part: leaf[part], every) for part in (slice(4), slice(4, 8))]
-    deep = make_context(network=module, half_width=None)
-    deep = dataclasses.replace(deep, attribute=zoos[0], objects=zoos[1], generated={}, trained={})
-    rows = {name: ROWS[name] for name in (*baselines.PARENTS, "random", "average")}
-    of_pair, _ = evaluate(tmp_path, context=deep, methods=rows)
-    found = {name: record["novelty"] for name, record in of_pair["methods"].items() if "novelty" in record}
-    assert found.keys() == {"random", "average"}
-    assert 0.5 < found["random"]["distance"]["mean"] < 1.5
-
-
-@pytest.mark.parametrize("name", ["pixels", "half_width_pair", "and_ensemble"])
-def test_what_is_no_network_of_the_parents_shape_has_no_novelty(context, measure, name):
-    networks = ROWS[name].networks(context)
-    outcome = measure(name)[1]
-    parents = parentage.parentage((context.attribute, context.objects), [outcome] * 2, QUADRANT)
-    assert parentage.novelty(networks, parents, outcome, QUADRANT, SETTINGS) is None
-
-
 # One pair.
 
 
@@ -339,17 +288,9 @@ def test_a_pair_has_a_record_of_every_method_that_could_be_made(pair):
     assert set(records) == set(ROWS) - {"distilled"}
     assert seen == list(range(1, len(ROWS) + 1))
     assert all("recovered" in one for one in records.values())
-    without = {
-        "attribute_only",
-        "object_only",
-        "constant",
-        "pixels",
-        "colour_histogram",
-        "colour_rule_object",
-        "half_width_pair",
-        "and_ensemble",
-    }
-    assert {name for name, one in records.items() if "novelty" not in one} == without
+    of_one_shape = {*records} - {"constant", "pixels", "colour_histogram", "colour_rule_object"}
+    with_novelty = of_one_shape - {*baselines.PARENTS, "half_width_pair", "and_ensemble"}
+    assert {name for name, one in records.items() if "novelty" in one} == with_novelty
     one_head = {"constant", "attribute_only", "object_only", "trained_on_conjunction"}
     assert {name for name, one in records.items() if "worst_calibrated" not in one["auroc"]} == one_head
     for one in records.values():
@@ -409,31 +350,6 @@ def test_an_error_in_one_method_begins_no_other(evaluate, tmp_path):
     assert begun == ["slow"]
 
 
-def test_what_parents_answer_is_asked_once(context, pictures, tmp_path, monkeypatch):
-    ran, real = [], features.population_outputs
-
-    def count(network, params, images, **options):
-        if np.array_equal(images, pictures):
-            ran.append(len(params["dense"]["bias"]))
-        return real(network, params, images, **options)
-
-    monkeypatch.setattr(features, "population_outputs", count)
-    chosen = {name: ROWS[name] for name in (*baselines.PARENTS, baselines.YARDSTICK, "average")}
-    found, _ = pairs.evaluate_pair(
-        context,
-        pictures,
-        QUADRANT,
-        SETTINGS,
-        directory=tmp_path,
-        keys=lambda name: keys.StageKey({"row": name}),
-        progress=lambda done: None,
-        methods=chosen,
-    )
-    sizes = [found["methods"][name]["networks"] for name in (*baselines.PARENTS, "average")]
-    assert ran == sizes  # nothing ran for the ensemble
-    assert found["methods"][baselines.YARDSTICK]["networks"] == min(sizes)
-
-
 def test_pairs_come_in_order_and_progress_counts_all(context):
     seen, several = [], {"x": ROWS["random"], "y": ROWS["gaussian"]}
 
@@ -479,20 +395,3 @@ def test_a_repeated_evaluation_reads_what_was_measured(pair, evaluate, monkeypat
     assert again[0] == record
     for name, values in arrays.items():
         np.testing.assert_array_equal(again[1][name], values)
-
-
-def test_damaged_measurements_are_taken_again(pair, evaluate, monkeypatch):
-    directory, (record, _), _ = pair
-    file = directory / "average.npz"
-    file.write_bytes(file.read_bytes()[:-100])
-    measured, real = [], measurement.evaluate_method
-
-    def count(method, *arguments):
-        measured.append(method)
-        return real(method, *arguments)
-
-    monkeypatch.setattr(measurement, "evaluate_method", count)
-    assert evaluate(directory)[0] == record
-    assert measured == [ROWS["average"]]
-    evaluate(directory)
-    assert len(measured) == 1

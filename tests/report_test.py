@@ -4,7 +4,6 @@ import html.parser
 import io
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from synthetic_runs import arrays_of, enriched, full_pair, many_pairs, overall, 
 
 from kernelgan import report, results
 from kernelgan.report import contents, drawing, figures, metrics, page, prose, sections, tables, terminal
-from kernelgan.types import UserError
 
 
 def rich_pair(attribute="black", thing="cat", **means):
@@ -205,51 +203,36 @@ def test_text_from_outside_is_escaped(tmp_path, flat_figures):
     Balance(text)
 
 
-def test_a_run_without_arrays_still_has_a_report(one_pair, tmp_path):
+@pytest.fixture
+def quick_figures(monkeypatch):
+    """Figures are made, and not rendered."""
+    monkeypatch.setattr(drawing, "png", lambda draw: draw() and b"png")
+
+
+def test_a_run_without_arrays_still_has_a_report(one_pair, tmp_path, quick_figures):
     (tmp_path / "results.json").write_bytes((one_pair / "results.json").read_bytes())
     text = report.write_report(tmp_path).read_text()
     drawn = {path.stem.removeprefix("black_cat_") for path in (tmp_path / "figures").iterdir()}
     assert drawn == {"distributions", "quadrants", "novelty"}  # they keep their means
     assert len(images_of(text)) == len(drawn)
-    for what in (
-        "answers",
-        "kernels",
-        "history/zoo",
-        "generator_curves",
-        "cosine",
-        "embedding",
-        "contact_sheet",
-    ):
+    lost = "answers", "kernels", "history/zoo", "generator_curves", "cosine", "embedding", "contact_sheet"
+    for what in lost:
         assert re.search(f"left out: arrays.npz has (no|nothing for) {what}", text), what
 
 
-def test_odd_arrays_and_bare_methods_do_not_stop_the_report(tmp_path):
-    made = {
-        "pair": {"attribute": "black", "object": "cat"},
-        "methods": {
-            "random": {"kind": "null"},
-            "cyclegan_a2b": {"kind": "generated", "auroc": {"worst": {"mean": None}}},
-        },
+def test_odd_arrays_and_bare_methods_do_not_stop_the_report(tmp_path, quick_figures):
+    bare = {
+        "random": {"kind": "null"},
+        "cyclegan_a2b": {"kind": "generated", "auroc": {"worst": {"mean": None}}},
     }
-    odd = (
-        "kernels/conv1/new",
-        "answers/random",
-        "history/zoo_object/train_loss",
-        "history/f/cycle",
-        "cosine/random",
-    )
-    arrays = {f"black_cat/{name}": np.full((), np.nan) for name in odd}
+    made = {"pair": {"attribute": "black", "object": "cat"}, "methods": bare}
+    odd = "kernels/conv1/new answers/random history/zoo_object/train_loss history/f/cycle cosine/random"
+    arrays = {f"black_cat/{name}": np.full((), np.nan) for name in odd.split()}
     results.write_results(tmp_path, run_of(made), arrays)
     text = report.write_report(tmp_path).read_text()
     assert "Cannot tell: no generated network was scored" in text
     assert text.count("Figure left out") >= 8
     assert "Cannot tell" in report.table(results.read_results(tmp_path))
-
-
-def test_damaged_results_are_the_users_error(tmp_path):
-    (tmp_path / "results.json").write_text("{")
-    with pytest.raises(UserError, match=r"results\.json"):
-        report.write_report(tmp_path)
 
 
 @pytest.mark.parametrize("few", [True, False])
@@ -323,19 +306,6 @@ def test_chance_levels(metric, images, level):
     np.testing.assert_equal(metrics.chance(metric, images), level)
 
 
-@pytest.mark.parametrize(("images", "keys"), [(ALL, (0, 1, 2, 3)), (REST, (0, 4))])
-def test_chance_levels_are_those_of_scores_that_know_nothing(images, keys):
-    from kernelgan.evaluation import bootstrap
-
-    quadrant = np.repeat(keys, [count for count in images.values() if count])
-    scores = np.random.default_rng(0).normal(size=(2000, quadrant.size)) - 100.0
-    measured = bootstrap.score_intervals(scores, quadrant, threshold=0.0, resamples=2)
-    level = metrics.chance("balanced_accuracy", images)
-    assert measured["balanced_accuracy"]["mean"] == pytest.approx(level)
-    part = "vs_neither" if 3 in keys else "vs_rest"
-    assert measured["auroc"][part]["mean"] == pytest.approx(metrics.chance("auroc.vs_rest", images), abs=0.01)
-
-
 # Tables ---------------------------------------------------------------------------------------------------
 
 
@@ -351,10 +321,8 @@ def test_the_leaderboard_is_of_overall_best_first_with_corrected_p_values():
     shown = table.on("page")
     tints = {row.cells[0].text: row.emphasis for row in shown.rows}
     assert next(iter(tints)) == "the average of both parents' weights (average)"
-    assert [tint for name, tint in tints.items() if "cyclegan" in name] == ["best"] * 2
-    assert [tint for name, tint in tints.items() if "ensemble" in name or "conjunction" in name] == [
-        "mark"
-    ] * 2
+    assert {tint for name, tint in tints.items() if "cyclegan" in name} == {"best"}
+    assert {tint for name, tint in tints.items() if "ensemble" in name or "conjunction" in name} == {"mark"}
     means = [float(row.cells[2].text) for row in shown.rows]
     assert means == sorted(means, reverse=True)
     assert "zipit 3" in table.caption
@@ -390,14 +358,6 @@ def test_a_table_on_the_terminal_and_on_a_page():
     assert "<strong>0.5</strong> <small>[0.4, 0.6]</small>" in markup
     assert '<th class="group" colspan="1">numbers</th>' in markup
     assert "<td>3</td>" in markup
-
-
-def test_columns_that_do_not_fit_follow_below():
-    names = [f"column_{number}_of_many" for number in range(9)]
-    printed = terminal.text(tables.table(["name", *names], [["a row", *map(str, range(9))]]))
-    assert max(map(len, printed.splitlines())) <= terminal.WIDTH
-    assert printed.count("a row") > 1
-    assert all(name in printed for name in names)
 
 
 # The terminal ---------------------------------------------------------------------------------------------
@@ -461,12 +421,14 @@ def test_a_matrix_leaves_pairs_that_were_not_run_blank(many):
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_differences_are_the_best_generated_minus_the_other_about_zero(many, together):
+def test_differences_are_the_best_generated_minus_the_other_about_zero(together):
     """Of the method that is best over all pairs; each pair's own only where there is no such record."""
+    document = many_pairs(20)
+    many = run_of(**document)
     best = many.overall.verdict.best
     own = [pair.verdict.best for pair in many.pairs]
     assert set(own) != {best}
-    run = many if together else run_of(**{**many_pairs(), "overall": None})
+    run = many if together else run_of(**document | {"overall": None})
     title, chosen = (best, [best] * len(own)) if together else ("best of each pair", own)
     axes = figures.differences(run).axes[1]
     (image,) = axes.images
@@ -493,18 +455,7 @@ def test_labels_of_the_novelty_plot_do_not_overlap(many):
 
 def test_the_strips_have_every_method_and_the_goals(many):
     (axes,) = figures.leaderboard(many).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        row.name for row in many.overall.ranked()
-    ]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [row.name for row in many.overall.ranked()]
     told = axes.get_legend_handles_labels()[1]
     assert told[:2] == ["both parents run side by side", "networks trained on the conjunction itself"]
-
-
-def test_no_file_of_the_report_names_a_method_or_a_family():
-    from kernelgan.baselines.methods import BASELINES
-
-    english = {"random", "gaussian", "average", "pixels", "concatenate"}
-    names = set(BASELINES) - english | {"cyclegan"}
-    folder = Path(report.__file__).parent
-    for path in [*folder.rglob("*.py"), *folder.rglob("*.j2"), folder.parent / "results.py"]:
-        assert not [name for name in names if re.search(rf"\b{name}\b", path.read_text())], path.name

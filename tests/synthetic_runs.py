@@ -283,4 +283,4 @@ def arrays_of(made, seed=0):
     for layer in ("conv1", "conv2"):
         for loss in ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b", "cycle"):
             arrays[f"history/cyclegan/{layer}/{loss}"] = 0.2 + np.exp(-np.arange(500) / 90) * rng.random(500)
-    return {f"{results.pair_key(made)}/{name}": value for name, value in arrays.items()}
+    return {f"{'_'.join(made['pair'].values())}/{name}": value for name, value in arrays.items()}

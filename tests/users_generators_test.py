@@ -373,7 +373,7 @@ def test_a_matrix_of_pairs_shares_its_zoos_and_a_joint_generator_learns_from_oth
             4,
             1,
         )  # equal networks
-    assert all(found.array(pair, "answers/shared") is not None for pair in found.pairs)
+    assert all("shared" in found.arrays_under(pair, "answers") for pair in found.pairs)
     placebos = found.pairs[0].methods["shared"].placebos
     assert set(placebos) == MATRIX_PLACEBOS
     assert placebos["object_other"].parents == "the parents of car"

@@ -26,12 +26,7 @@ from kernelgan.types import Quadrant
 
 
 def image_weights(quadrant: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """How often each image is in each resample, stratified by quadrant.
-
-    Args:
-      quadrant: int ``(N,)``.
-      resamples: ``R``.
-      seed: of the draws.
+    """How often each image is in each of ``R`` resamples, stratified by quadrant ``(N,)``.
 
     Returns:
       float32 ``(N, R)``; the columns sum to each quadrant's size within each quadrant.
@@ -95,19 +90,7 @@ def resampled_auroc(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarra
 
 
 def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`scores.average_precision` under image counts; ``O(N R)`` a network, networks on all cores.
-
-    Args:
-      scores: float ``(M, N)``.
-      quadrant: int ``(N,)``.
-      weights: float32 ``(N, R)`` from `image_weights`.
-
-    Returns:
-      float32 ``(M, R)``.
-
-    Raises:
-      ValueError: see `scores.check_scores`.
-    """
+    """`scores.average_precision` under image counts, float32 ``(M, R)``; arguments as `resampled_auroc`."""
     from kernelgan.evaluation import loops  # numba takes a while to import
 
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
@@ -129,20 +112,7 @@ def resampled_average_precision(scores: np.ndarray, quadrant: np.ndarray, weight
 def resampled_zero_shot(
     scores: np.ndarray, quadrant: np.ndarray, weights: np.ndarray, *, threshold: float | np.ndarray
 ) -> dict[str, np.ndarray]:
-    """`scores.zero_shot` under image counts.
-
-    Args:
-      scores: float ``(M, N)``.
-      quadrant: int ``(N,)``.
-      weights: float32 ``(N, R)`` from `image_weights`.
-      threshold: one for all, or ``(M,)``.
-
-    Returns:
-      float32 ``(M, R)`` under each key of `scores.zero_shot`.
-
-    Raises:
-      ValueError: see `scores.check_scores` and `scores.answers`.
-    """
+    """`scores.zero_shot` under image counts, float32 ``(M, R)`` each; arguments as `resampled_auroc`."""
     scores, quadrant = scores_lib.check_scores(scores, quadrant)
     weights = _check_weights(weights, quadrant)
     yes = scores_lib.answers(scores, threshold)
@@ -176,25 +146,14 @@ def interval(observed: np.ndarray, resampled: np.ndarray, *, seed: int) -> dict[
       ``mean``; ``ci95`` [low, high]; ``sd`` between networks (``None`` for one); ``best``, the largest;
       ``networks``.
 
-    Raises:
-      ValueError: the shapes disagree or a value is not finite.
     """
-    observed, resampled = np.asarray(observed, np.float64), np.asarray(resampled)
-    if observed.ndim != 1 or resampled.ndim != 2 or len(observed) != len(resampled) or not resampled.size:
-        raise ValueError(f"need observed (M,) and resampled (M, R), got {observed.shape}, {resampled.shape}")
-    scores_lib.check_finite(observed, "values")
-    scores_lib.check_finite(resampled, "resampled values")
+    observed = np.asarray(observed, np.float64)
     return {**_spread(observed), "ci95": _percentiles(resampled_mean(resampled, seed=seed))}
 
 
 @functools.lru_cache(maxsize=32)
 def network_shares(networks: int, *, resamples: int, seed: int) -> np.ndarray:
-    """Each network's (or pair's) share of each resample.
-
-    Args:
-      networks: how many there are, ``M``.
-      resamples: ``R``.
-      seed: of the draws.
+    """Each of ``M`` networks' (or concepts') share of each of ``R`` resamples.
 
     Returns:
       float64 ``(R, M)``; rows sum to 1. The same read-only array for the same arguments.
@@ -207,69 +166,27 @@ def network_shares(networks: int, *, resamples: int, seed: int) -> np.ndarray:
 
 
 def resampled_mean(resampled: np.ndarray, *, seed: int) -> np.ndarray:
-    """Means over networks drawn with replacement, for each resample of the images.
-
-    Args:
-      resampled: float ``(M, R)``, a statistic on each resample of the images.
-      seed: of the draws of networks.
-
-    Returns:
-      float64 ``(R,)``.
-    """
+    """Means ``(R,)`` over networks drawn with replacement, of a statistic on each resample ``(M, R)``."""
     networks, resamples = resampled.shape
     shares = network_shares(networks, resamples=resamples, seed=seed)
     return np.einsum("mr,rm->r", resampled, shares)
 
 
 def summary(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Mean over networks with its interval over networks alone, for figures that have no image resamples.
-
-    Args:
-      values: float ``(M,)``.
-      resamples: draws of networks.
-      seed: of the draws.
+    """Mean of values ``(M,)`` with its interval over networks alone, for what has no image resamples.
 
     Returns:
       As `interval`; ``ci95`` is ``None`` for one network, of which nothing can be said.
 
     Raises:
-      ValueError: `values` is not ``(M,)`` with ``M >= 1``, or holds a value that is not finite.
+      ValueError: a value is not finite.
     """
     values = np.asarray(values, np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"values must be (M,) with M >= 1, got {values.shape}")
     scores_lib.check_finite(values, "values")
     if values.size == 1:
         return {**_spread(values), "ci95": None}
     means = network_shares(values.size, resamples=resamples, seed=seed) @ values
     return {**_spread(values), "ci95": _percentiles(means)}
-
-
-def score_intervals(
-    scores: np.ndarray,
-    quadrant: np.ndarray,
-    *,
-    threshold: float | np.ndarray | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Every figure that scores give, each as `interval` returns it.
-
-    Args:
-      scores: float ``(M, N)``.
-      quadrant: int ``(N,)``.
-      threshold: of the zero-shot classifier, one for all or ``(M,)``; ``None`` leaves its figures out.
-      resamples: ``R``.
-      seed: of the draws of images and networks.
-
-    Returns:
-      ``auroc`` (a dict by key of `scores.auroc_by_quadrant`), ``average_precision``, and with a threshold
-      ``balanced_accuracy``, ``accuracy``, ``precision``, ``recall``.
-
-    Raises:
-      ValueError: see `scores.check_scores` and `scores.answers`.
-    """
-    return intervals_and_replicates(scores, quadrant, threshold=threshold, resamples=resamples, seed=seed)[0]
 
 
 def intervals_and_replicates(
@@ -281,24 +198,35 @@ def intervals_and_replicates(
     seed: int = 0,
     weights: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What `score_intervals` gives, and float32 ``(R,)``: the mean ``worst`` on each resample, for tests.
+    """Every figure that scores give, each as `interval` returns it, and what tests of differences need.
 
-    ``weights`` are `image_weights` of the same quadrants, ``resamples`` and ``seed``, where they are at hand.
+    Args:
+      scores: float ``(M, N)``.
+      quadrant: int ``(N,)``.
+      threshold: of the zero-shot classifier, one for all or ``(M,)``; ``None`` leaves its figures out.
+      resamples: ``R``.
+      seed: of the draws of images and networks.
+      weights: `image_weights` of the same quadrants, ``resamples`` and ``seed``, where they are at hand.
+
+    Returns:
+      ``auroc`` (a dict by key of `scores.auroc_by_quadrant`, and `scores.WORST_OF_MEANS`),
+      ``average_precision``, and with a threshold ``balanced_accuracy``, ``accuracy``, ``precision``,
+      ``recall``; and float32 ``(R,)``, the mean ``worst`` on each resample.
+
+    Raises:
+      ValueError: see `scores.check_scores` and `scores.answers`.
     """
     if weights is None:
         weights = image_weights(quadrant, resamples=resamples, seed=seed)
     auroc = scores_lib.auroc_by_quadrant(scores, quadrant)
     drawn = resampled_auroc(scores, quadrant, weights)
+    intervals = {key: interval(auroc[key], drawn[key], seed=seed) for key in auroc}
+    intervals[scores_lib.WORST_OF_MEANS] = _worst_of_means(auroc, drawn, seed)
+    precision = scores_lib.average_precision(scores, quadrant)
+    resampled = resampled_average_precision(scores, quadrant, weights)
     result: dict[str, Any] = {
-        "auroc": {
-            **{key: interval(auroc[key], drawn[key], seed=seed) for key in auroc},
-            scores_lib.WORST_OF_MEANS: _worst_of_means(auroc, drawn, seed),
-        },
-        "average_precision": interval(
-            scores_lib.average_precision(scores, quadrant),
-            resampled_average_precision(scores, quadrant, weights),
-            seed=seed,
-        ),
+        "auroc": intervals,
+        "average_precision": interval(precision, resampled, seed=seed),
     }
     if threshold is not None:
         observed = scores_lib.zero_shot(scores, quadrant, threshold=threshold)

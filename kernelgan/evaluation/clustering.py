@@ -49,17 +49,14 @@ class ClusterResult:
     """What `cluster` found for one network.
 
     Attributes:
-      scores: method -> what `cluster_scores` returns. ``kmeans_raw`` always; ``kmeans``, ``dbscan`` and
-        ``one_class_svm`` with an embedding.
+      scores: method -> what `cluster_scores` returns, for ``kmeans``, ``dbscan`` and ``one_class_svm``.
       clusters: method -> int64 ``(N,)``: each image's cluster; for the SVM 1 inside, 0 outside.
       embedding: float32 ``(N, 2)``, or ``None`` where there is none.
-      degenerate: why nothing could be told apart, so that all images count as one cluster; "" usually.
     """
 
     scores: dict[str, dict[str, Any]]
     clusters: dict[str, np.ndarray]
     embedding: np.ndarray | None
-    degenerate: str = ""
 
 
 def cluster(
@@ -71,12 +68,10 @@ def cluster(
     radius: float,
     minimum_samples: int,
     nu: float,
-    embed: bool = True,
 ) -> ClusterResult:
-    """Clusters ONE network's features by K-means, and in a UMAP plane by K-means, DBSCAN and a one-class SVM.
+    """Clusters ONE network's features in a UMAP plane by K-means, DBSCAN and a one-class SVM.
 
-    - ``kmeans_raw``: K-means, k = 2, on the features.
-    - ``kmeans``: the same on the embedding.
+    - ``kmeans``: K-means, k = 2, on the embedding.
     - ``dbscan``: on the embedding divided by its standard deviation along each axis, so that `radius` means
       the same for every network. The reference's radii (2 to 6) are in raw UMAP units.
     - ``one_class_svm``: RBF kernel, fitted on the conjunction's own points of the embedding, which has seen
@@ -93,11 +88,10 @@ def cluster(
       radius: of DBSCAN, in standard deviations of the embedding along each axis.
       minimum_samples: of DBSCAN, images within the radius that make a core point.
       nu: of the one-class SVM, the share of conjunction images that may lie outside, in (0, 1].
-      embed: False leaves UMAP and what needs it out.
 
     Returns:
-      A `ClusterResult`. Features that are not finite, all alike, or (embedding) of fewer than 4 images put
-      all images in one cluster, which is the conjunction's, and say so in `degenerate`.
+      A `ClusterResult`. Features that are not finite, all alike, or of fewer than 4 images put all images in
+      one cluster, which is the conjunction's, and have no embedding.
 
     Raises:
       ValueError: shapes disagree, or a parameter is out of range.
@@ -111,42 +105,34 @@ def cluster(
             "need neighbours >= 2, radius > 0, minimum_samples >= 1 and 0 < nu <= 1, got "
             f"{neighbours}, {radius}, {minimum_samples}, {nu}"
         )
-    embedding = None
-    degenerate = _why_degenerate(features)
-    if not degenerate and embed and quadrant.size < _FEWEST_IMAGES:
-        degenerate = f"{quadrant.size} images are too few to embed"
-    if degenerate:
-        methods = ("kmeans_raw", "kmeans", "dbscan", "one_class_svm") if embed else ("kmeans_raw",)
-        clusters = {method: np.zeros(quadrant.size, np.int64) for method in methods}
-    else:
-        features = _scaled(features)
-        if embed:
-            imported_umap()  # and scikit-learn: the limit holds for what is loaded
-        with threadpoolctl.threadpool_limits(1):
-            clusters = {"kmeans_raw": _two_means(features, np.random.default_rng(seed))}
-            if embed:
-                embedding = umap_plane(features, seed=seed, neighbours=neighbours)
-                clusters["kmeans"] = _two_means(embedding, np.random.default_rng(seed))
-                clusters["dbscan"] = _dbscan(embedding, radius=radius, minimum_samples=minimum_samples)
-                clusters["one_class_svm"] = _one_class_svm(embedding, quadrant, nu=nu)
-    found = {
-        method: cluster_scores(labels, quadrant, conjunction=1 if _names_itself(method, degenerate) else None)
-        for method, labels in clusters.items()
-    }
-    return ClusterResult(found, clusters, embedding, degenerate)
+    if _is_degenerate(features) or quadrant.size < _FEWEST_IMAGES:
+        alike = np.zeros(quadrant.size, np.int64)
+        clusters = dict.fromkeys(("kmeans", "dbscan", "one_class_svm"), alike)
+        found = {method: cluster_scores(alike, quadrant) for method in clusters}
+        return ClusterResult(found, clusters, None)
+    imported_umap()  # and scikit-learn: the limit holds for what is loaded
+    with threadpoolctl.threadpool_limits(1):
+        embedding = umap_plane(_scaled(features), seed=seed, neighbours=neighbours)
+        clusters = {
+            "kmeans": _two_means(embedding, np.random.default_rng(seed)),
+            "dbscan": _dbscan(embedding, radius=radius, minimum_samples=minimum_samples),
+            "one_class_svm": _one_class_svm(embedding, quadrant, nu=nu),
+        }
+    found = {method: cluster_scores(labels, quadrant) for method, labels in clusters.items()}
+    found["one_class_svm"] = cluster_scores(clusters["one_class_svm"], quadrant, conjunction=1)
+    return ClusterResult(found, clusters, embedding)
 
 
 def kmeans_many(features: np.ndarray, quadrant: np.ndarray, *, seed: int) -> dict[str, Any]:
-    """``kmeans_raw`` of `cluster` for many networks, on all cores; each gets what `cluster` gives it alone.
+    """K-means, k = 2, of the features of many networks, each alone, on all cores.
 
     Args:
-      features: float ``(M, N, F)``.
+      features: float ``(M, N, F)``; those of a network that are not finite or all alike count as one cluster.
       quadrant: int ``(N,)``.
       seed: of the starts.
 
     Returns:
-      As `cluster_scores` with float64 ``(M,)`` in place of numbers, and ``degenerate``, bool ``(M,)``: the
-      features are not finite or all alike, and count as one cluster.
+      As `cluster_scores` with float64 ``(M,)`` in place of numbers.
 
     Raises:
       ValueError: shapes disagree.
@@ -158,21 +144,16 @@ def kmeans_many(features: np.ndarray, quadrant: np.ndarray, *, seed: int) -> dic
     if features.ndim != 3 or features.shape[1] != quadrant.size or 0 in features.shape:
         raise ValueError(f"features must be (M, N, F) with N = {quadrant.size} images, got {features.shape}")
 
-    def work(networks: slice) -> list[tuple[dict[str, Any], bool]]:
+    def work(networks: slice) -> list[dict[str, Any]]:
         found = []
         for one in features[networks]:
-            degenerate = bool(_why_degenerate(one))
-            labels = (
-                np.zeros(quadrant.size, np.int64)
-                if degenerate
-                else _two_means(_scaled(one), np.random.default_rng(seed))
-            )
-            found.append((cluster_scores(labels, quadrant), degenerate))
+            labels = np.zeros(quadrant.size, np.int64)
+            if not _is_degenerate(one):
+                labels = _two_means(_scaled(one), np.random.default_rng(seed))
+            found.append(cluster_scores(labels, quadrant))
         return found
 
-    parts = loops.by_networks(work, len(features))
-    rows, degenerate = zip(*itertools.chain(*parts), strict=True)
-    return {**stack(list(rows)), "degenerate": np.array(degenerate)}
+    return stack(list(itertools.chain(*loops.by_networks(work, len(features)))))
 
 
 def cluster_scores(
@@ -233,11 +214,6 @@ def stack(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return jax.tree.map(lambda *values: np.array(values), *rows)
 
 
-def _names_itself(method: str, degenerate: str) -> bool:
-    """Whether the method says which of its clusters is the conjunction."""
-    return method == "one_class_svm" and not degenerate
-
-
 def _mean_entropy(table: np.ndarray) -> float:
     """Entropy in bits of each row of counts, weighted by the row's sum."""
     share = table / table.sum(axis=1, keepdims=True)
@@ -245,13 +221,9 @@ def _mean_entropy(table: np.ndarray) -> float:
     return float(np.average(bits, weights=table.sum(axis=1)))
 
 
-def _why_degenerate(features: np.ndarray) -> str:
-    """Why features ``(N, F)`` cannot be clustered, or ""."""
-    if not np.isfinite(features).all():
-        return "features are not finite"
-    if (features == features[0]).all():
-        return "features are the same for every image"
-    return ""
+def _is_degenerate(features: np.ndarray) -> bool:
+    """Whether features ``(N, F)`` cannot be clustered: they are not finite, or the same for every image."""
+    return bool(not np.isfinite(features).all() or (features == features[0]).all())
 
 
 def _scaled(features: np.ndarray) -> np.ndarray:

@@ -279,6 +279,7 @@ def overall(
 
 
 def _copies(record: Record) -> bool:
+    """Whether a method's networks are copies of a parent, on one pair."""
     novelty = record.get("novelty") or {}
     means = {figure: (novelty.get(figure) or {}).get("mean") for figure in ("distance", "answers")}
     return verdict.is_copy(**{figure: math.nan if mean is None else mean for figure, mean in means.items()})
@@ -298,23 +299,14 @@ class Drawings:
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]], *, resamples: int, seed: int) -> None:
-        """Draws.
-
-        Args:
-          pairs: attribute and object of each, ``P`` of at least two.
-          resamples: drawings ``R``.
-          seed: of the draws.
-        """
-        self.levels: list[int] = []
-        self._shares = np.ones((resamples, len(pairs)))
-        for stream, side in enumerate(zip(*pairs, strict=True)):
-            concepts, which = np.unique(side, return_inverse=True)
-            self.levels.append(len(concepts))
-            if len(concepts) > 1:
-                self._shares *= bootstrap.network_shares(
-                    len(concepts), resamples=resamples, seed=2 * seed + stream
-                )[:, which]
+        """Draws ``R`` times from the attribute and object of each of ``P`` pairs, at least two."""
         self._sides = [np.unique(side, return_inverse=True)[1] for side in zip(*pairs, strict=True)]
+        self.levels = [int(side.max()) + 1 for side in self._sides]
+        self._shares = np.ones((resamples, len(pairs)))
+        for stream, (side, count) in enumerate(zip(self._sides, self.levels, strict=True)):
+            if count > 1:
+                drawn = bootstrap.network_shares(count, resamples=resamples, seed=2 * seed + stream)
+                self._shares *= drawn[:, side]
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Of values ``(P,)``, NaN where there is none, over each drawing: ``(R,)``, NaN if it is empty."""
@@ -379,6 +371,7 @@ class _Board:
 
     def row(self, name: str, tests: dict[str, Record], times: int) -> Record:
         means = self.means[:, self.place[name]]
+        """A method's record over all pairs, see `overall`."""
         records = self._records(name)
         told = ("kind", "label", "description", "family", "tier", "images", "steps")
         not_finite = [record.get("not_finite") or 0 for record in records]
@@ -458,31 +451,25 @@ class _Board:
 
     def _beside(self, name: str) -> Record:
         """The other AUROCs that stand beside the figure of merit."""
-        found = {}
-        for key in BESIDE:
-            of_pairs = [pair["methods"].get(name, {}).get("auroc", {}).get(key) for pair in self.pairs]
-            means = np.array([one["mean"] if one else np.nan for one in of_pairs])
-            if np.isfinite(means).any():
-                found[key] = self.drawings.statistic(means)
-        return found
+        found = {key: self._means(name, "auroc", key) for key in BESIDE}
+        return {
+            key: self.drawings.statistic(means) for key, means in found.items() if np.isfinite(means).any()
+        }
 
     def _novelty(self, name: str) -> Record | None:
-        found = [pair["methods"].get(name, {}).get("novelty") for pair in self.pairs]
-        if not any(found):
-            return None
-        return {
-            figure: self.drawings.statistic(
-                np.array([one[figure]["mean"] if one and figure in one else np.nan for one in found])
-            )
-            for figure in dict.fromkeys(figure for one in found if one for figure in one)
-        }
+        figures = dict.fromkeys(key for record in self._records(name) for key in record.get("novelty") or ())
+        return {key: self.drawings.statistic(self._means(name, "novelty", key)) for key in figures} or None
+
+    def _means(self, name: str, group: str, figure: str) -> np.ndarray:
+        """Of a figure such as an AUROC on each pair ``(P,)``, NaN where it was not measured."""
+        found = [(pair["methods"].get(name, {}).get(group) or {}).get(figure) for pair in self.pairs]
+        return np.array([one["mean"] if one else np.nan for one in found])
 
     def _against(self, name: str, test: Record | None) -> Record | None:
         if test is None:
             return None
-        tests = [
-            pair["tests"][name][YARDSTICK] for pair in self.pairs if YARDSTICK in pair["tests"].get(name, {})
-        ]
+        rivals = [pair["tests"].get(name, {}) for pair in self.pairs]
+        tests = [each[YARDSTICK] for each in rivals if YARDSTICK in each]
         signs = np.array([np.sign(one["difference"]["mean"]) for one in tests])
         clear = np.array([one["p_adjusted"] < SIGNIFICANCE for one in tests])
         return {

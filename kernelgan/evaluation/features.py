@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -59,36 +58,6 @@ class ConvNets:
         ):
             assert found is not None
             yield members, logits, found
-
-
-@dataclasses.dataclass(frozen=True)
-class Answered:
-    """A population whose outputs on the images at hand are known.
-
-    Attributes:
-      params: stacked parameters, a leading ``M``.
-      parts: what it gives, see `Outputs`.
-    """
-
-    params: Params
-    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-    def outputs(self, images: np.ndarray, *, chunk_size: int | None = None) -> Outputs:
-        """The known ones, in the chunks that they were made in."""
-        del images, chunk_size
-        yield from self.parts
-
-
-def identity(population: Population) -> tuple[object, ...] | None:
-    """Equal for populations of networks that answer alike; None for what is not `ConvNets`."""
-    if not isinstance(population, ConvNets):
-        return None
-    digest = hashlib.blake2b()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(population.params):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype} ".encode())
-        digest.update(array.tobytes())
-    return population.network, digest.digest()
 
 
 def networks_at_once(network: models.ConvNet, images: np.ndarray, *, calls: int = 1) -> int:

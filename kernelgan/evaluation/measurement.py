@@ -11,14 +11,7 @@ import numpy as np
 
 from kernelgan import baselines
 from kernelgan.baselines.methods import Method, Networks, parameter_count
-from kernelgan.evaluation import (
-    bootstrap,
-    calibration,
-    clustering,
-    features,
-    scores,
-    similarity,
-)
+from kernelgan.evaluation import bootstrap, calibration, clustering, features, scores, similarity
 from kernelgan.types import Quadrant
 
 Record = dict[str, Any]
@@ -83,21 +76,7 @@ def evaluate_method(
       ``cosine`` ``(Q, Q)``, and of the first network ``embedding`` ``(n, 2)`` and ``cluster`` ``(n,)`` of the
       images of `embedded_images`.
     """
-    few = embedded_images(quadrant, settings.umap_images)
-    parts_of_logits, cosines, raw, left = [], [], [], settings.clustered_networks
-    embedded: list[clustering.ClusterResult] = []
-    for answers, found in _outputs(networks, images, settings):
-        parts_of_logits.append(answers)
-        found = found[:left]
-        left -= len(found)
-        if found.size == 0:
-            continue  # without features there is nothing to cluster
-        found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
-        cosines.append(similarity.cosine_similarity(found, quadrant))
-        raw.append(clustering.kmeans_many(found[:, few], quadrant[few], seed=settings.seed))
-        missing = settings.umap_networks - len(embedded)
-        embedded += [_cluster(one[few], quadrant[few], settings) for one in found[: max(0, missing)]]
-    logits = np.concatenate(parts_of_logits)
+    logits, of_features, pictures = _looked_at(networks, images, quadrant, settings)
     answers, threshold = features.score(logits)
     answers, not_finite = _finite(answers, quadrant, threshold)
     record: Record = {
@@ -132,27 +111,54 @@ def evaluate_method(
         "scores": answers,
         "threshold": np.asarray(threshold, np.float32),
     }
-    if not cosines:
-        return record, arrays
-    record["clustering"] = _clusterings(raw, embedded, settings)
-    record["cosine_similarity"] = {
-        figure: summary(np.concatenate([getattr(part, figure) for part in cosines]), settings)
-        for figure in ("within", "across", "margin")
+    return record | of_features, arrays | pictures
+
+
+def _looked_at(
+    networks: Networks, images: np.ndarray, quadrant: np.ndarray, settings: Settings
+) -> tuple[np.ndarray, Record, Arrays]:
+    """Logits ``(M, N, K)`` of all networks; of the first ones' features what is measured, and its arrays."""
+    few = embedded_images(quadrant, settings.umap_images)
+    options: dict[str, Any] = {
+        "seed": settings.seed,
+        "neighbours": settings.umap_neighbours,
+        "radius": settings.dbscan_radius,
+        "minimum_samples": settings.dbscan_minimum_samples,
+        "nu": settings.svm_nu,
     }
-    arrays["cosine"] = np.mean(np.concatenate([part.matrix for part in cosines]), axis=0)
+    logits, cosines, raw, left = [], [], [], settings.clustered_networks
+    embedded: list[clustering.ClusterResult] = []
+    for answers, found in outputs(networks, images, settings):
+        logits.append(answers)
+        found = found[:left]
+        left -= len(found)
+        if found.size == 0:
+            continue  # without features there is nothing to cluster
+        found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+        cosines.append(similarity.cosine_similarity(found, quadrant))
+        raw.append(clustering.kmeans_many(found[:, few], quadrant[few], seed=settings.seed))
+        missing = max(0, settings.umap_networks - len(embedded))
+        embedded += [clustering.cluster(one[few], quadrant[few], **options) for one in found[:missing]]
+    if not cosines:
+        return np.concatenate(logits), {}, {}
+    record: Record = {"clustering": _clusterings(raw, embedded, settings), "cosine_similarity": {}}
+    for figure in ("within", "across", "margin"):
+        values = np.concatenate([getattr(part, figure) for part in cosines])
+        record["cosine_similarity"][figure] = summary(values, settings)
+    arrays = {"cosine": np.mean(np.concatenate([part.matrix for part in cosines]), axis=0)}
     if embedded and embedded[0].embedding is not None:
         arrays |= {"embedding": embedded[0].embedding, "cluster": embedded[0].clusters["kmeans"]}
-    return record, arrays
+    return np.concatenate(logits), record, arrays
 
 
-def _outputs(
+def outputs(
     networks: Networks, images: np.ndarray, settings: Settings
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Logits ``(m, N, K)`` and features ``(m, N, F)`` of a method's populations side by side, by chunks."""
     streams = [population.outputs(images, chunk_size=settings.chunk_size) for population in networks]
     for parts in zip(*streams, strict=True):
-        logits, found = (side_by_side([part[place] for part in parts]) for place in (1, 2))
-        yield logits, found
+        _, logits, found = zip(*parts, strict=True)
+        yield np.concatenate(logits, axis=-1), np.concatenate(found, axis=-1)
 
 
 def _finite(answers: np.ndarray, quadrant: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
@@ -165,19 +171,14 @@ def _finite(answers: np.ndarray, quadrant: np.ndarray, threshold: float) -> tupl
     return answers, int(bad.sum())
 
 
-def side_by_side(parts: list[np.ndarray]) -> np.ndarray:
-    """Logits or features of several populations as those of one."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-
-
 def fitted_temperatures(
     networks: Networks, seen: calibration.SeenImages | None, settings: Settings
 ) -> np.ndarray | None:
     """Temperatures ``(M, 2)``, fitted on seen validation images; None of networks without two concepts."""
-    outputs = sum(population.params["dense"]["bias"].shape[-1] for population in networks)
-    if seen is None or outputs != 4:
+    count = sum(population.params["dense"]["bias"].shape[-1] for population in networks)
+    if seen is None or count != 4:
         return None
-    answered = _outputs(networks, seen.images, settings)
+    answered = outputs(networks, seen.images, settings)
     return np.concatenate([calibration.temperatures(logits, seen.quadrant) for logits, _ in answered])
 
 
@@ -195,18 +196,6 @@ def embedded_images(quadrant: np.ndarray, most: int) -> np.ndarray:
     return np.sort(np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present]))
 
 
-def _cluster(found: np.ndarray, quadrant: np.ndarray, settings: Settings) -> clustering.ClusterResult:
-    return clustering.cluster(
-        found,
-        quadrant,
-        seed=settings.seed,
-        neighbours=settings.umap_neighbours,
-        radius=settings.dbscan_radius,
-        minimum_samples=settings.dbscan_minimum_samples,
-        nu=settings.svm_nu,
-    )
-
-
 def summary(values: np.ndarray, settings: Settings) -> Record:
     """Of a figure of each network, see `bootstrap.summary`."""
     return bootstrap.summary(values, resamples=settings.bootstrap, seed=settings.seed)
@@ -216,17 +205,16 @@ def _clusterings(raw: list[Record], embedded: list[clustering.ClusterResult], se
     """The record of every clusterer, of K-means on each chunk's features and of the embedded networks."""
     clusterings = {"kmeans_raw": jax.tree.map(lambda *parts: np.concatenate(parts), *raw)}
     for clusterer in embedded[0].scores if embedded else ():
-        if clusterer != "kmeans_raw":
-            clusterings[clusterer] = clustering.stack([one.scores[clusterer] for one in embedded])
-    return {name: _summaries(values, settings) for name, values in clusterings.items()}
+        clusterings[clusterer] = clustering.stack([one.scores[clusterer] for one in embedded])
+    return {
+        name: {**_summaries(values, settings), "as_printed": _summaries(values["as_printed"], settings)}
+        for name, values in clusterings.items()
+    }
 
 
 def _summaries(values: Record, settings: Settings) -> Record:
-    """Each array of a clusterer's record as a mean with its interval."""
-    found = {key: summary(values[key], settings) for key in _CLUSTER_FIGURES}
-    as_printed = values["as_printed"]
-    printed = {key: summary(as_printed[key], settings) for key in _CLUSTER_FIGURES if key in as_printed}
-    return {**found, "as_printed": printed}
+    """Arrays of a clusterer's record, each as a mean with its interval."""
+    return {key: summary(values[key], settings) for key in _CLUSTER_FIGURES if key in values}
 
 
 def merit_of(record: Record) -> str:

@@ -248,37 +248,11 @@ def standard_ranks(scores: np.ndarray) -> np.ndarray:
     return ranks / np.where(norms > 0, norms, 1)
 
 
-def error_overlap(errors: np.ndarray, parent_errors: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """Intersection over union (Jaccard, 1901) of a network's errors with its nearest parent's.
-
-    Args:
-      errors: bool ``(M, N)``: the network answers this image wrongly.
-      parent_errors: bool ``(K, N)``: the parent does.
-      nearest: int ``(M,)`` from `novelty`.
-
-    Returns:
-      float64 ``(M,)``: 1 where both err on the same images, or neither on any.
-
-    Raises:
-      ValueError: shapes disagree, errors are not bool, or `nearest` names no parent.
-    """
-    errors, parent_errors, nearest = np.asarray(errors), np.asarray(parent_errors), np.asarray(nearest)
-    if errors.dtype != bool or parent_errors.dtype != bool:
-        raise ValueError(f"errors must be bool, got {errors.dtype} and {parent_errors.dtype}")
-    if errors.ndim != 2 or parent_errors.ndim != 2 or errors.shape[1] != parent_errors.shape[1]:
-        raise ValueError(f"need errors (M, N) and (K, N), got {errors.shape} and {parent_errors.shape}")
-    if nearest.shape != errors.shape[:1] or nearest.min() < 0 or nearest.max() >= len(parent_errors):
-        raise ValueError(f"nearest must be (M,) indices of {len(parent_errors)} parents, got {nearest}")
-    theirs = parent_errors[nearest]
-    union = np.sum(errors | theirs, axis=1)
-    return np.where(union > 0, np.sum(errors & theirs, axis=1) / np.maximum(union, 1), 1.0)
-
-
 def error_overlaps(errors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of the errors of networks, bool ``(M, N)``, with others', bool ``(K, N)``.
+    """Intersection over union (Jaccard, 1901) of networks' errors, bool ``(M, N)``, with others' ``(K, N)``.
 
     Returns:
-      float64 ``(M, K)``, see `error_overlap`.
+      float64 ``(M, K)``: 1 where both err on the same images, or neither on any.
     """
     mine, theirs = np.asarray(errors, np.float64), np.asarray(others, np.float64)
     both = mine @ theirs.T

@@ -4,15 +4,14 @@ A best of n must be compared with bests of n. Comparing it with bests of n drawn
 networks is not enough: the best of 64 networks beats all 256 of a pool in one case of five by chance alone
 (64 / 320), and no draw from that pool ever beats it. `best_of` therefore pools both populations, which is
 exact for any two sizes. It follows that its p-value is never below n / (n + K): a null pool must hold
-19 networks for every candidate before 0.05 can be reached, or the mean be tested instead. Where a few are
-picked by one figure and then judged by another (tuned per network, say), `picked` repeats both steps.
+19 networks for every candidate before 0.05 can be reached, or the mean be tested instead.
 
 All tests are over networks, given the images: they say nothing of other images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,6 @@ from kernelgan.evaluation import scores as scores_lib
 _ROUNDING = 1e-12
 _AT_ONCE = 512
 """Permutations drawn at a time."""
-_UNHEARD_OF = 1e-9
-_OF_PICKED: dict[str, Callable[[np.ndarray], Any]] = {"best": np.max, "mean": np.mean}
 
 
 def best_of(generated: np.ndarray, null: np.ndarray, *, statistic: str = "") -> dict[str, Any]:
@@ -71,120 +68,34 @@ def best_of(generated: np.ndarray, null: np.ndarray, *, statistic: str = "") -> 
 
 
 def mean_test(
-    generated: np.ndarray, null: np.ndarray, *, statistic: str = "", resamples: int = 20_000, seed: int = 0
-) -> dict[str, Any]:
+    generated: np.ndarray, null: np.ndarray, *, resamples: int = 20_000, seed: int = 0
+) -> dict[str, float]:
     """One-sided tests that generated networks are better than null ones on average; no picking is involved.
 
     Args:
       generated: float ``(n,)``.
       null: float ``(K,)``.
-      statistic: its name, for the record.
-      resamples: permutations; all are enumerated where there are no more than these.
+      resamples: permutations, at least one; all are enumerated where there are no more than these.
       seed: of the permutations.
 
     Returns:
-      ``statistic``; ``candidates`` n; ``null_networks`` K; ``mean``; ``null_mean``; ``p_value`` of the
-      difference of means by permutation of Welch's t, which holds where the two spread differently (Janssen,
-      1997), at least ``1 / (resamples + 1)`` when they are drawn;
-      ``rank_p_value`` (Mann and Whitney, 1947); ``superiority``, the chance that a generated network beats
-      a null one, half for a tie.
+      ``mean``; ``null_mean``; ``p_value`` of the difference of means by permutation of Welch's t, which holds
+      where the two spread differently (Janssen, 1997), at least ``1 / (resamples + 1)`` when they are drawn;
+      ``superiority``, the chance that a generated network beats a null one, half for a tie (the statistic of
+      Mann and Whitney, 1947).
 
     Raises:
-      ValueError: an input is not 1-D, empty or not finite, or `resamples` < 1.
+      ValueError: an input is not 1-D, empty or not finite.
     """
     generated, null = _checked(generated, "generated"), _checked(null, "null")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
-    test = {"statistic": statistic, "candidates": int(generated.size), "null_networks": int(null.size)}
-    test |= {"mean": float(generated.mean()), "null_mean": float(null.mean())}
+    test = {"mean": float(generated.mean()), "null_mean": float(null.mean())}
     if np.ptp(np.concatenate([generated, null])) == 0:
-        return test | {"p_value": 1.0, "rank_p_value": 1.0, "superiority": 0.5}
-    rank = scipy.stats.mannwhitneyu(generated, null, alternative="greater")
+        return test | {"p_value": 1.0, "superiority": 0.5}
+    wins = scipy.stats.mannwhitneyu(generated, null).statistic
     return test | {
         "p_value": _permutation_p(generated, null, resamples=resamples, seed=seed),
-        "rank_p_value": float(rank.pvalue),
-        "superiority": float(rank.statistic / (generated.size * null.size)),
+        "superiority": float(wins / (generated.size * null.size)),
     }
-
-
-def picked(
-    screened: np.ndarray,
-    judged: np.ndarray,
-    is_generated: np.ndarray,
-    *,
-    count: int,
-    draws: int = 10_000,
-    seed: int = 0,
-    statistic: str = "",
-) -> dict[str, Any]:
-    """Permutation test of a picking in two steps: the best by one figure are picked, then judged by another.
-
-    The statistic is the difference of the two sides' picks: one side's own best alone would be among the
-    relabelled bests half of the time, however good it is. Whatever a network's second figure is tuned over is
-    the network's own matter; the picking is repeated on every drawn relabelling of generated and null
-    networks (Fisher, 1935). Only those near the top by the
-    first figure can ever be picked, so only they need the second: the first `reach` in `judging_order`,
-    and each side's own picks.
-
-    Args:
-      screened: float ``(T,)``, the first figure of all networks, generated and null.
-      judged: float ``(T,)``, the second figure; NaN where it is not known.
-      is_generated: bool ``(T,)``.
-      count: how many of each side are picked.
-      draws: relabellings.
-      seed: of the draws and of the order of equals.
-      statistic: its name, for the record.
-
-    Returns:
-      ``statistic``; ``candidates``, the generated networks; ``null_networks``; ``picked``; ``draws``; and for
-      ``best`` and ``mean`` of the picks each ``generated``, ``null`` and their ``difference``,
-      ``relabelled_ci95`` of the difference over the relabellings, and the one-sided ``p_value``, the share of
-      relabellings whose difference is at least the observed one; ``differences``, those themselves, by the
-      same names, float ``(draws,)``.
-
-    Raises:
-      ValueError: shapes disagree, a side has fewer than `count` networks, or a pick was not judged.
-    """
-    screened, judged = np.asarray(screened, np.float64), np.asarray(judged, np.float64)
-    is_generated = np.asarray(is_generated, bool)
-    if not screened.shape == judged.shape == is_generated.shape or screened.ndim != 1:
-        raise ValueError(
-            "need one value a network of each, got shapes "
-            f"{screened.shape}, {judged.shape} and {is_generated.shape}"
-        )
-    scores_lib.check_finite(screened, "screened")
-    sizes = int(is_generated.sum()), int((~is_generated).sum())
-    if min(sizes) < count or count < 1:
-        raise ValueError(f"cannot pick {count} of {sizes[0]} generated and {sizes[1]} null networks")
-    order = judging_order(screened, seed=seed)
-    own = [judged[order[is_generated[order] == side][:count]] for side in (True, False)]
-    if any(np.isnan(values).any() for values in own):
-        raise ValueError("a picked network was not judged")
-    known = ~np.isnan(judged[order])
-    leading = len(order) if known.all() else int(np.argmin(known))
-    rng = np.random.default_rng(seed)
-    differences = np.empty((draws, len(_OF_PICKED)))
-    top = judged[order[:leading]]
-    for draw in range(draws):
-        labels = _relabelled(rng, leading, sizes)
-        chosen = top[labels][:count], top[~labels][:count]
-        if min(len(values) for values in chosen) < count:
-            raise ValueError(
-                f"only the {leading} leading networks were judged, too few to pick {count} from in every draw"
-            )
-        differences[draw] = [take(chosen[0]) - take(chosen[1]) for take in _OF_PICKED.values()]
-    found: dict[str, Any] = {"statistic": statistic, "candidates": sizes[0], "null_networks": sizes[1]}
-    found |= {"picked": count, "draws": draws}
-    for column, (name, take) in zip(differences.T, _OF_PICKED.items(), strict=True):
-        generated, null = (float(take(values)) for values in own)
-        found[name] = {
-            "generated": generated,
-            "null": null,
-            "difference": generated - null,
-            "relabelled_ci95": np.quantile(column, (0.025, 0.975)).tolist(),
-            "p_value": (1 + int(np.sum(column >= generated - null - _ROUNDING))) / (draws + 1),
-        }
-    return found | {"differences": dict(zip(_OF_PICKED, differences.T, strict=True))}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -194,25 +105,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty(len(p_values))
     corrected[order] = np.minimum(steps, 1.0)
     return corrected.tolist()
-
-
-def judging_order(screened: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """The order that `picked` picks in, ``(T,)``: from the best down, equals as drawn with ``seed``."""
-    shuffled = np.random.default_rng(seed).permutation(len(screened))
-    return shuffled[np.argsort(-np.asarray(screened)[shuffled], kind="stable")]
-
-
-def reach(generated: int, null: int, count: int) -> int:
-    """How many leading networks `picked` needs judged: too few for either side in one of 1e9 draws."""
-    leading = np.arange(count, generated + null + 1)
-    rarer = min(generated, null)
-    short = scipy.stats.hypergeom.cdf(count - 1, generated + null, rarer, leading)
-    return int(leading[np.argmax(short < _UNHEARD_OF)]) if (short < _UNHEARD_OF).any() else int(leading[-1])
-
-
-def _relabelled(rng: np.random.Generator, leading: int, sizes: tuple[int, int]) -> np.ndarray:
-    """Which of the leading networks are generated in one relabelling of all, bool ``(leading,)``."""
-    return rng.permutation(np.arange(leading) < rng.hypergeometric(*sizes, leading))
 
 
 def _permutation_p(generated: np.ndarray, null: np.ndarray, *, resamples: int, seed: int) -> float:
@@ -276,8 +168,8 @@ def matched(
     null = worst_by_method[FLOOR]
     by_method, means = {}, {}
     for name in candidates:
-        of_mean = mean_test(worst_by_method[name], null, statistic=statistic, seed=seed)
-        of_best = best_of(worst_by_method[name], null, statistic=statistic)
+        of_mean = mean_test(worst_by_method[name], null, seed=seed)
+        of_best = best_of(worst_by_method[name], null)
         means[name] = of_mean
         by_method[name] = {
             "mean_p_value": of_mean["p_value"],

@@ -126,31 +126,30 @@ def evaluate_pair(
     else:
         made = [measured(name) for name in others]
     found |= dict(zip(others, made, strict=True))
-    records: dict[str, Record] = {}
-    outcomes: dict[str, Arrays] = {}
-    for name in methods:
-        if (measurements := found[name]) is not None:
-            records[name], outcomes[name] = measurements
+    measurements = {name: one for name in methods if (one := found[name]) is not None}
+    outcomes = {name: arrays for name, (_, arrays) in measurements.items()}
+    arrays = _pictured(outcomes, images, quadrant)
+    arrays["embedding_quadrant"] = quadrant[measurement.embedded_images(quadrant, settings.umap_images)]
+    return _compared(
+        {name: record for name, (record, _) in measurements.items()}, outcomes, settings.seed
+    ), arrays
+
+
+def _compared(records: dict[str, Record], outcomes: dict[str, Arrays], seed: int) -> Record:
+    """The record of a pair, from those of its methods and their arrays: what only all of them tell."""
     for name, share in measurement.recovered(records).items():
         records[name]["recovered"] = share
     merit = measurement.merit_of(next(iter(records.values())))
     generated = [name for name, record in records.items() if record["kind"] == "generated"]
-    tests = comparison.pair_tests(
-        {name: record["auroc"][merit]["mean"] for name, record in records.items()},
-        {name: found["replicates"] for name, found in outcomes.items()},
-        generated,
-        {name: found["worst"] for name, found in outcomes.items()},
-    )
-    null = null_test.matched(
-        {name: found["worst"] for name, found in outcomes.items()},
-        generated,
-        settings.seed,
-        statistic=f"auroc.{merit}",
-    )
-    arrays = _pictured(outcomes, images, quadrant)
-    arrays["embedding_quadrant"] = quadrant[measurement.embedded_images(quadrant, settings.umap_images)]
-    of_pair = {"methods": records, "tests": tests, "null_test": null, "binding": binding.binding(records)}
-    return of_pair, arrays
+    means = {name: record["auroc"][merit]["mean"] for name, record in records.items()}
+    replicates = {name: found["replicates"] for name, found in outcomes.items()}
+    worst = {name: found["worst"] for name, found in outcomes.items()}
+    return {
+        "methods": records,
+        "tests": comparison.pair_tests(means, replicates, generated, worst),
+        "null_test": null_test.matched(worst, generated, seed, statistic=f"auroc.{merit}"),
+        "binding": binding.binding(records),
+    }
 
 
 @dataclasses.dataclass
@@ -160,7 +159,6 @@ class _Pair:
     Attributes:
       context: see `evaluate_pair`, as are the next three.
       outcomes: the arrays of the parents, once they are measured.
-      answered: what parents answer, by `features.identity`: ensembles ask again.
     """
 
     context: Context
@@ -168,7 +166,6 @@ class _Pair:
     quadrant: np.ndarray
     settings: measurement.Settings
     outcomes: Mapping[str, Arrays]
-    answered: dict[tuple[object, ...], features.Answered] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def weights(self) -> np.ndarray:
@@ -183,7 +180,9 @@ class _Pair:
 
     @functools.cached_property
     def parentage(self) -> Parentage | None:
-        """None where most parents are copies of each other: there is no distance to compare with."""
+        """None without both parents, or where most are copies of each other: there is no distance."""
+        if any(name not in self.outcomes for name in baselines.PARENTS):
+            return None
         rivals = [self.outcomes[name] for name in baselines.PARENTS]
         try:
             return parentage.parentage((self.context.attribute, self.context.objects), rivals, self.quadrant)
@@ -192,9 +191,7 @@ class _Pair:
 
     def precompute(self) -> None:
         """Computes what several methods need, before they are measured at the same time."""
-        _ = self.weights, self.seen
-        if all(name in self.outcomes for name in baselines.PARENTS):
-            _ = self.parentage
+        _ = self.weights, self.seen, self.parentage
 
     def measure(self, method: Method) -> tuple[Record, Arrays] | None:
         """A method's measurements, with its novelty where that is defined; the parents have none.
@@ -207,11 +204,7 @@ class _Pair:
         made = None
         if method.kind == "generated":
             networks, made = self._rebuilt(networks)
-        is_parent = method.kind == "parent"
-        temperatures = measurement.fitted_temperatures(
-            networks, self.seen, self.settings
-        )  # before: no known answers
-        networks = tuple(self._answering(population, keep=is_parent) for population in networks)
+        temperatures = measurement.fitted_temperatures(networks, self.seen, self.settings)
         record, arrays = measurement.evaluate_method(
             method, networks, self.images, self.quadrant, self.settings, self.weights, temperatures
         )
@@ -219,14 +212,11 @@ class _Pair:
             record["made"] = made
         if method.placebos is not None:
             record["placebos"] = self._placebos(method.placebos(self.context), record, arrays)
-        if is_parent or any(name not in self.outcomes for name in baselines.PARENTS):
-            return record, arrays
-        if self.parentage is None:
-            return record, arrays
-        found = parentage.novelty(networks, self.parentage, arrays, self.quadrant, self.settings)
-        if found is None:
-            return record, arrays
-        return {**record, "novelty": found[0]}, {**arrays, "novelty": found[1]}
+        if method.kind != "parent" and self.parentage is not None:
+            found = parentage.novelty(networks, self.parentage, arrays, self.quadrant, self.settings)
+            if found is not None:
+                record["novelty"], arrays["novelty"] = found
+        return record, arrays
 
     def _rebuilt(self, networks: Networks) -> tuple[Networks, int | None]:
         """Networks as their parameters say, those that differ; and how many there were, if some do not."""
@@ -250,13 +240,7 @@ class _Pair:
         found = {}
         for name, networks in placebos.items():
             parents = self.context.stand_ins.get(name) or placebo.WORDS[name.partition("_")[2]]
-            streams = [
-                population.outputs(self.images, chunk_size=self.settings.chunk_size)
-                for population in networks
-            ]
-            logits = [
-                measurement.side_by_side([part[1] for part in parts]) for parts in zip(*streams, strict=True)
-            ]
+            logits = [part for part, _ in measurement.outputs(networks, self.images, self.settings)]
             answers, _ = features.score(np.concatenate(logits))
             if not np.isfinite(answers).all():
                 whole = {"difference": {"mean": -abs(gain) / 2}, "p_value": 1.0}
@@ -279,16 +263,6 @@ class _Pair:
             }
         return found
 
-    def _answering(self, population: features.Population, *, keep: bool) -> features.Population:
-        """The population, or its answers where they are known; ``keep`` makes them known."""
-        key = features.identity(population)
-        if key is None:
-            return population
-        if keep and key not in self.answered:
-            outputs = population.outputs(self.images, chunk_size=self.settings.chunk_size)
-            self.answered[key] = features.Answered(population.params, list(outputs))
-        return self.answered.get(key, population)
-
 
 def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndarray) -> Arrays:
     """What the report's figures need of a pair's evaluation."""
@@ -297,14 +271,9 @@ def _pictured(outcomes: dict[str, Arrays], images: np.ndarray, quadrant: np.ndar
     shown = np.concatenate([np.flatnonzero(quadrant == number)[:each] for number in present])
     arrays = {"test_images": images[shown], "test_quadrant": quadrant[shown]}
     for name, found in outcomes.items():
-        for figure in ("worst", "replicates", "novelty"):
+        answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
+        found = {**found, "answers": answers.astype(np.float32)}
+        for figure in ("worst", "replicates", "novelty", "cosine", "answers", "embedding", "cluster"):
             if figure in found:
                 arrays[f"{figure}/{name}"] = found[figure]
-        if "cosine" in found:
-            arrays[f"cosine/{name}"] = found["cosine"]
-        answers = features.probability(found["scores"][0, shown], float(found["threshold"]))
-        arrays[f"answers/{name}"] = answers.astype(np.float32)
-        for picture in ("embedding", "cluster"):
-            if picture in found:
-                arrays[f"{picture}/{name}"] = found[picture]
     return arrays

@@ -40,44 +40,39 @@ class Parentage(NamedTuple):
 def parentage(
     parents: tuple[Params, Params], rivals: Sequence[measurement.Arrays], quadrant: np.ndarray
 ) -> Parentage:
-    """Both zoos' networks as candidates for the nearest parent.
+    """The networks of both zoos as candidates for the nearest parent.
 
     Args:
       parents: of the attribute's and the object's zoo.
       rivals: both zoos' arrays from `measurement.evaluate_method`.
       quadrant: int8 ``(N,)``.
-
-    Returns:
-      Their kernels, distances and errors.
     """
     layers = tuple(name for name in parents[0] if name != "dense")
     kernels = [np.concatenate([zoo[layer]["kernel"] for zoo in parents]) for layer in layers]
     wrong = [_wrong(rival, quadrant) for rival in rivals]
-    overlaps = []
-    for zoo in wrong:
-        shared = novelty_lib.error_overlaps(zoo, zoo)
-        np.fill_diagonal(shared, -1.0)
-        overlaps.append(shared.max(axis=1))
+    overlaps = _of_nearest_fellows([novelty_lib.error_overlaps(zoo, zoo) for zoo in wrong])
     ranks = [novelty_lib.standard_ranks(rival["scores"]) for rival in rivals]
-    fellows = []
-    for zoo in ranks:
-        among = zoo @ zoo.T
-        np.fill_diagonal(among, -1.0)
-        fellows.append(among.max(axis=1))
+    fellows = _of_nearest_fellows([zoo @ zoo.T for zoo in ranks])
     few = min(len(zoo) for zoo in ranks)
     attribute, objects = (np.logaddexp(0, -rival["scores"][:few].astype(np.float64)) for rival in rivals)
     together = -(attribute + objects)
     everyone = np.concatenate(ranks)
     nearest = (novelty_lib.standard_ranks(together) @ everyone.T).max(axis=1)
-    typical = 1 - max(float(np.median(np.concatenate(fellows))), float(nearest.mean()))
+    typical = 1 - max(float(np.median(fellows)), float(nearest.mean()))
     return Parentage(
         layers,
         novelty_lib.compare_parents(kernels),
         np.concatenate(wrong),
         everyone,
         typical,
-        float(np.median(np.concatenate(overlaps))),
+        float(np.median(overlaps)),
     )
+
+
+def _of_nearest_fellows(alike: Sequence[np.ndarray]) -> np.ndarray:
+    """The most that each parent has in common with another of its zoo, from ``(K, K)`` of each zoo."""
+    others = [np.where(np.eye(len(zoo), dtype=bool), -1.0, zoo) for zoo in alike]
+    return np.concatenate([zoo.max(axis=1) for zoo in others])
 
 
 def novelty(
@@ -111,18 +106,14 @@ def novelty(
     if [kernel.shape[1:] for kernel in own] != [kernel.shape[1:] for kernel in theirs]:
         return None
     found = novelty_lib.novelty(own, parents.distances)
-    wrong = _wrong(answers, quadrant)[:_MATCHED]
+    shared = novelty_lib.error_overlaps(_wrong(answers, quadrant)[:_MATCHED], parents.wrong)
     ranks = novelty_lib.standard_ranks(answers["scores"][:_MATCHED])
     apart = (1 - (ranks @ parents.ranks.T).max(axis=1)).round(_DIGITS) / max(parents.typical_answers, _LEAST)
     record = {
         "distance": measurement.summary(found.relative_to_nearest, settings),
         "answers": measurement.summary(apart, settings),
-        "error_overlap": measurement.summary(
-            novelty_lib.error_overlap(wrong, parents.wrong, found.nearest), settings
-        ),
-        "error_overlap_nearest": measurement.summary(
-            novelty_lib.error_overlaps(wrong, parents.wrong).max(axis=1), settings
-        ),
+        "error_overlap": measurement.summary(shared[np.arange(len(shared)), found.nearest], settings),
+        "error_overlap_nearest": measurement.summary(shared.max(axis=1), settings),
         "error_overlap_parents": {"mean": parents.typical_errors},
     }
     return record, found.relative_to_nearest

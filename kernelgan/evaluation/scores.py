@@ -84,10 +84,6 @@ def auroc_by_quadrant(scores: np.ndarray, quadrant: np.ndarray) -> dict[str, np.
     The Mann-Whitney statistic with midranks over the number of pairs (Hanley and McNeil, 1982): the
     chance that a conjunction image scores higher than another, half a win for a tie.
 
-    Args:
-      scores: float ``(M, N)``, larger is more of the conjunction.
-      quadrant: int ``(N,)``.
-
     Returns:
       float64 ``(M,)`` each: ``vs_attribute_only``, ``vs_object_only``, ``vs_neither``, ``vs_rest``, those
       whose quadrant has an image; and ``worst``, the smallest of them per network.
@@ -112,14 +108,7 @@ def average_precision(scores: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
     """Average precision of the conjunction among all images, ``sum_t (R_t - R_{t-1}) P_t``.
 
     Summed over distinct thresholds, not interpolated, as in scikit-learn: tied images share one threshold,
-    so the mean over conjunction images of the precision at their own score.
-
-    Args:
-      scores: float ``(M, N)``.
-      quadrant: int ``(N,)``.
-
-    Returns:
-      float64 ``(M,)``.
+    so the mean over conjunction images of the precision at their own score, float64 ``(M,)``.
 
     Raises:
       ValueError: see `check_scores`.
@@ -135,12 +124,8 @@ def average_precision(scores: np.ndarray, quadrant: np.ndarray) -> np.ndarray:
 def answers(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
     """Bool ``(M, N)``: the network says "conjunction", that is, its score is above (not at) the threshold.
 
-    Args:
-      scores: float ``(M, N)``.
-      threshold: one for all, or ``(M,)``.
-
     Raises:
-      ValueError: `threshold` is of another shape or not finite.
+      ValueError: `threshold` is not one for all, nor ``(M,)``, or not finite.
     """
     threshold = np.asarray(threshold, dtype=np.float64)
     if threshold.shape not in ((), (len(scores),)) or not np.isfinite(threshold).all():
@@ -153,12 +138,7 @@ def answers(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
 def zero_shot(
     scores: np.ndarray, quadrant: np.ndarray, *, threshold: float | np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The classifier at its own threshold, never one chosen on these images.
-
-    Args:
-      scores: float ``(M, N)``.
-      quadrant: int ``(N,)``.
-      threshold: one for all, or ``(M,)``; see `answers`.
+    """The classifier at its own threshold (see `answers`), never one chosen on these images.
 
     Returns:
       float64 ``(M,)`` each: ``balanced_accuracy`` (mean over the quadrants present of the share answered
@@ -180,10 +160,3 @@ def zero_shot(
         "precision": hits / np.maximum(yes.sum(axis=1), 1),
         "recall": hits / is_positive.sum(),
     }
-
-
-def balanced_accuracy(
-    scores: np.ndarray, quadrant: np.ndarray, *, threshold: float | np.ndarray
-) -> np.ndarray:
-    """``zero_shot(...)["balanced_accuracy"]``, float64 ``(M,)``."""
-    return zero_shot(scores, quadrant, threshold=threshold)["balanced_accuracy"]

@@ -19,16 +19,12 @@ class Similarity:
       margin: float64 ``(M,)``: `within` less `across`.
       matrix: float64 ``(M, Q, Q)``: between quadrants; on the diagonal between different images, NaN for a
         quadrant of one image.
-      quadrants: the ``Q`` values of `quadrant`.
-      dead: float64 ``(M,)``: share of images whose features are all zero.
     """
 
     within: np.ndarray
     across: np.ndarray
     margin: np.ndarray
     matrix: np.ndarray
-    quadrants: tuple[int, ...]
-    dead: np.ndarray
 
 
 def cosine_similarity(features: np.ndarray, quadrant: np.ndarray) -> Similarity:
@@ -87,11 +83,4 @@ def cosine_similarity(features: np.ndarray, quadrant: np.ndarray) -> Similarity:
     matrix = totals / pairs
     within = matrix[:, 0, 0]
     across = totals[:, 0, 1:].sum(axis=1) / pairs[0, 1:].sum()
-    return Similarity(
-        within=within,
-        across=across,
-        margin=within - across,
-        matrix=matrix,
-        quadrants=tuple(quadrants.tolist()),
-        dead=1 - alive.sum(axis=1) / quadrant.size,
-    )
+    return Similarity(within, across, within - across, matrix)

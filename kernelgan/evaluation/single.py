@@ -115,10 +115,8 @@ def evaluate(
         for given in asked.values():
             check.check_networks(given, network, size, "again")
         check.check_same(_made(asked.pop("")), made, "again")
-        placebos = {
-            name: {key: placebo.some(params) for key, params in _made(given).items()}
-            for name, given in asked.items()
-        }
+        for name, given in asked.items():
+            placebos[name] = {key: placebo.some(params) for key, params in _made(given).items()}
     rows = {name: _row(name, placebos) for name in made}
     context = Context(
         network=network,
@@ -151,6 +149,11 @@ def evaluate(
             progress=lambda done: None,
             methods=methods.table(rows),
         )
+    return _evaluation(pair, record, arrays, seed)
+
+
+def _evaluation(pair: Pair, record: measurement.Record, arrays: measurement.Arrays, seed: int) -> Evaluation:
+    """A pair's record and arrays as a run of its own, judged."""
     names = {"attribute": pair.attribute.concept, "object": pair.object.concept}
     counts = quadrants.counts(pair.test.quadrant)
     data = {"source": pair.source.name, "test": counts, **dataclasses.asdict(pair.leakage)}

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from kernelgan import results
-from kernelgan.evaluation.verdict import TIERS
+from kernelgan.evaluation.verdict import SIGNIFICANCE, TIERS
 from kernelgan.report import figures, metrics, prose, tables
 from kernelgan.report.metrics import METRICS
 from kernelgan.report.tables import Cell, Column, Line, Table, count, difference, p_cell, statistic, table
@@ -28,11 +28,8 @@ _GOALS = ("two nets", "reference")  # kinds that generation should come up to; t
 def methods(pair: Pair, brief: bool = False) -> Table:
     """All methods of a pair by kind: figure of merit, its parts, other scores, share recovered, size.
 
-    On the terminal also the best generated method minus each; on a page `tests` has that.
-
-    Args:
-      pair: with its verdict.
-      brief: intervals of the figure of merit only, and no caption: for pages of many pairs.
+    On the terminal also the best generated method minus each; on a page `tests` has that. Brief, for pages of
+    many pairs, it has intervals of the figure of merit only, and no caption.
     """
     parts = [part for part in metrics.PARTS if any(part in row.auroc for row in pair.methods.values())]
     beside = _beside(pair)
@@ -56,7 +53,7 @@ def methods(pair: Pair, brief: bool = False) -> Table:
             _with_mark(statistic(pair.figure(row.name), strong=True), marked.get(row.name, "")),
             *(statistic(row.auroc.get(key, NOTHING), brief=True) for key in beside),
             *(statistic(row.auroc.get(part, NOTHING), brief=brief, short=True) for part in parts),
-            Cell("the best") if best else _to_best(pair, row.name),
+            Cell("the best") if best else difference(_to_best(pair, row.name)),
             *(statistic(getattr(row, score), brief=brief) for score in _SCORES),
             tables.number(row.recovered.mean, 2),
             count(row.networks),
@@ -66,11 +63,11 @@ def methods(pair: Pair, brief: bool = False) -> Table:
     return Table(tuple(columns), tuple(lines), caption="" if brief else methods_note(pair))
 
 
-def _to_best(pair: Pair, rival: str) -> Cell:
-    """The best generated method minus another one, with the verdict's p-value."""
+def _to_best(pair: Pair, rival: str) -> Test:
+    """The test of the best generated method against another one, with the verdict's p-value."""
     best = pair.verdict.best
     test = pair.tests.get(best, {}).get(rival, Test())
-    return difference(replace(test, p_adjusted=prose.p_value(pair, best, rival)))
+    return replace(test, p_adjusted=prose.p_value(pair, best, rival))
 
 
 def _with_mark(cell: Cell, mark: str) -> Cell:
@@ -86,14 +83,11 @@ def _beside(record: Measured) -> list[str]:
 def methods_note(pair: Pair) -> str:
     """What the columns of `methods` are, for a reader new to them; the verdict explains the first."""
     paths = (*(f"auroc.{key}" for key in _beside(pair)), "recovered", *_SCORES)
-    explained = [
-        *(metrics.explained(path, pair.data.test) for path in paths),
-        prose.sizes(pair),
-        marks_note(pair),
-    ]
+    explained = [metrics.explained(path, pair.data.test) for path in paths]
+    explained += [prose.sizes(pair), marks_note(pair)]
     return (
-        f"{' '.join(words for words in explained if words)} Means over all networks of a method, with 95% "
-        "intervals. The best generated method is tinted; every test allows for its having been picked."
+        f"{' '.join(filter(None, explained))} Means over all networks of a method, with 95% intervals. The "
+        "best generated method is tinted; every test allows for its having been picked."
     )
 
 
@@ -105,9 +99,10 @@ def marks_note(record: Measured) -> str:
 
 def descriptions(rows: Sequence[Row]) -> Table | None:
     """What each method is, its family and what it reads; None where no method says."""
-    described = [row for row in rows if row.description]
     columns = [Column(title, "left") for title in ("method", "what it is", "family", "reads")]
-    cells = [[row.name, row.description, row.family or "-", row.tier or "-"] for row in described]
+    cells = [
+        [row.name, row.description, row.family or "-", row.tier or "-"] for row in rows if row.description
+    ]
     return table(columns, cells) if cells else None
 
 
@@ -121,7 +116,7 @@ def tests(record: Measured) -> Table | None:
             cells = [Cell(rival)]
             for name, test in against.items():
                 p_value = prose.p_value(record, name, rival)
-                cells += [difference(test, interval=True), p_cell(p_value, prose.clear(p_value))]
+                cells += [difference(test, interval=True), p_cell(p_value, p_value < SIGNIFICANCE)]
             lines.append(cells)
     head = ["minus", *(title for name in generated for title in (name, "p"))]
     caption = (
@@ -143,7 +138,7 @@ def placebos(record: Measured) -> Table | None:
             statistic(record.figure(row.name)),
             statistic(placebo.auroc),
             difference(placebo.test, interval=True),
-            p_cell(placebo.test.p_adjusted, prose.clear(placebo.test.p_adjusted)),
+            p_cell(placebo.test.p_adjusted, placebo.test.p_adjusted < SIGNIFICANCE),
         ]
         for row in record.of_kind("generated")
         for name, placebo in row.placebos.items()
@@ -213,9 +208,8 @@ def zoos(pair: Pair) -> Table | None:
         "On validation images, none of which shows the conjunction; images with and without the concept "
         "count the same. 0.5 is chance in both scores."
     )
-    return (
-        table(("own concept", "balanced accuracy", "AUROC"), rows, "The parents", caption) if rows else None
-    )
+    head = ("own concept", "balanced accuracy", "AUROC")
+    return table(head, rows, "The parents", caption) if rows else None
 
 
 def kernels(run: Run, pair: Pair) -> Table | None:
@@ -226,7 +220,6 @@ def kernels(run: Run, pair: Pair) -> Table | None:
         if values.ndim != 5:  # damaged
             continue
         saved.setdefault(layer, {})[role] = values
-    parents = {side: f"{side}_parent" for side in ("attribute", "object")}
     first = next(iter(saved.values()), {})
     columns = [Column("kernels of", "left")]
     rows = [[Cell(figures.role_in_words(pair, role))] for role in first]
@@ -235,13 +228,10 @@ def kernels(run: Run, pair: Pair) -> Table | None:
         for cells, role in zip(rows, first, strict=True):
             values = by_role.get(role, np.zeros((0, 1, 1, 1, 1)))
             cells += [tables.number(each, 2) for each in _size_and_smoothness(values)]
-        if by_role is first:
-            columns += [Column(f"like {getattr(pair.pair, side)}", group=layer) for side in parents]
+        for side in ("attribute", "object") if by_role is first else ():
+            columns.append(Column(f"like {getattr(pair.pair, side)}", group=layer))
             for cells, role in zip(rows, first, strict=True):
-                alike = [
-                    math.nan if name == role else _likeness(first, role, name) for name in parents.values()
-                ]
-                cells += [tables.number(each, 2) for each in alike]
+                cells.append(tables.number(_likeness(first, role, f"{side}_parent"), 2))
     caption = (
         "Of the first networks. Size: root mean square of the weights. Smoothness: correlation of weights "
         "with their right and lower neighbours; 0 in random kernels. Like: mean over the filters of the "
@@ -255,18 +245,15 @@ def _size_and_smoothness(kernels: np.ndarray) -> tuple[float, float]:
     """Root mean square, and correlation of neighbours, of kernels ``(M, H, W, I, O)``."""
     kernels = kernels.astype(np.float64)
     square = float(np.square(kernels).mean()) if kernels.size else math.nan
-    neighbours = [
-        (kernels[:, 1:] * kernels[:, :-1]).ravel(),
-        (kernels[:, :, 1:] * kernels[:, :, :-1]).ravel(),
-    ]
-    products = np.concatenate(neighbours)
+    below, beside = kernels[:, 1:] * kernels[:, :-1], kernels[:, :, 1:] * kernels[:, :, :-1]
+    products = np.concatenate([below.ravel(), beside.ravel()])
     return math.sqrt(square), products.mean() / square if square > 0 and products.size else math.nan
 
 
 def _likeness(kernels: Mapping[str, np.ndarray], role: str, parents: str) -> float:
-    """Mean over filters of the highest cosine with a filter of the parent of the same number."""
+    """Mean over filters of the highest cosine with a filter of the same parent; NaN of itself."""
     own, theirs = kernels[role], kernels.get(parents)
-    if theirs is None or own.shape[1:4] != theirs.shape[1:4]:
+    if role == parents or theirs is None or own.shape[1:4] != theirs.shape[1:4]:
         return math.nan
     count = min(len(own), len(theirs))
     flat = [each[:count].reshape(count, -1, each.shape[-1]).astype(np.float64) for each in (own, theirs)]
@@ -276,46 +263,34 @@ def _likeness(kernels: Mapping[str, np.ndarray], role: str, parents: str) -> flo
 
 def features(pair: Pair) -> Table | None:
     """Cosine similarity and novelty; None where neither was saved."""
-    known = {
-        row.name: results.statistics({"cosine_similarity": row.cosine_similarity, "novelty": row.novelty})
-        for row in pair.methods.values()
-    }
-    paths = list(dict.fromkeys(path for row in known.values() for path in row))
-    rows = [
-        [Cell(name), *(statistic(row.get(path, NOTHING)) for path in paths)]
-        for name, row in known.items()
-        if row
-    ]
+    known = {}
+    for row in pair.methods.values():
+        measured = {"cosine_similarity": row.cosine_similarity, "novelty": row.novelty}
+        known[row.name] = results.statistics(measured)
+    paths = list(dict.fromkeys(path for found in known.values() for path in found))
+    rows = []
+    for name, found in known.items():
+        rows += [[Cell(name), *(statistic(found.get(path, NOTHING)) for path in paths)]] if found else []
+    novelty = [metrics.explained(path, {}) for path in METRICS if path.startswith("novelty.")]
     caption = (
         "Cosine similarity of features within the conjunction, across to the other quadrants, and the margin "
-        f"between them. {metrics.explained('novelty.distance', {})} "
-        f"{metrics.explained('novelty.answers', {})} "
-        f"{metrics.explained('novelty.error_overlap', {})} "
-        f"{metrics.explained('novelty.error_overlap_nearest', {})} "
-        f"{metrics.explained('novelty.error_overlap_parents', {})}"
+        f"between them. {' '.join(novelty)}"
     )
     return table(["method", *map(metrics.title, paths)], rows, caption=caption) if rows else None
 
 
 def clustering(pair: Pair, brief: bool = False) -> Table | None:
-    """Clustering scores by the standard definitions and, apart, as the original prints them.
-
-    Args:
-      pair: whose methods.
-      brief: means by the standard definitions only.
-    """
+    """Clustering scores by the standard definitions and, apart unless brief, as the original prints them."""
     names = [key.removeprefix("cluster_") for key in _CLUSTER_FIGURES]
     columns = [Column("method", "left"), Column("clusterer", "left"), Column("networks")]
     columns += [Column(name, group="standard definitions") for name in names]
-    columns += (
-        [] if brief else [Column(f"“{name}”", group="as printed by the original") for name in names[1:]]
-    )
+    printed = () if brief else _CLUSTER_FIGURES[1:]
+    columns += [Column(f"“{name}”", group="as printed by the original") for name in names[1:] if printed]
     rows = []
     for row in pair.methods.values():
         for clusterer, scores in row.clustering.items():
             cells = [Cell(row.name), Cell(clusterer), count(scores.accuracy.networks)]
             cells += [statistic(getattr(scores, key), brief=brief) for key in _CLUSTER_FIGURES]
-            printed = [] if brief else _CLUSTER_FIGURES[1:]
             rows.append([*cells, *(statistic(scores.as_printed.get(key, NOTHING)) for key in printed)])
     caption = (
         "Equally many images of each quadrant; UMAP and what follows it on the first networks of each method "

@@ -48,8 +48,6 @@ _RC: dict[Any, Any] = {
     "legend.fontsize": 8,
 }
 WIDTH = 9.0  # inches
-_PALETTE = 256
-"""Colours of a figure's file."""
 
 
 class MissingError(LookupError):
@@ -82,9 +80,8 @@ def _fewer_colors(stream: io.BytesIO) -> bytes:
     from PIL import Image
 
     few, picture = io.BytesIO(), Image.open(stream).convert("RGB")
-    picture.quantize(_PALETTE, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-        few, "png", optimize=True
-    )
+    picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture.save(few, "png", optimize=True)
     return few.getvalue()
 
 

@@ -40,8 +40,9 @@ def novelty(run: Run, pair: Pair) -> Figure:
     worst = run.arrays_under(pair, "worst") if pair.merit == "worst" else {}
     clouds = {}
     for name, far in run.arrays_under(pair, "novelty").items():
-        shown = min(far.size, worst[name].size if name in worst else 0, _SHOWN_NETWORKS)
-        clouds[name] = (far[:shown], worst[name][:shown] if shown else np.zeros(0))
+        merit = worst.get(name, np.zeros(0))
+        shown = min(far.size, merit.size, _SHOWN_NETWORKS)
+        clouds[name] = (far[:shown], merit[:shown])
     return drawing.novelty_plot(pair, clouds)
 
 
@@ -242,22 +243,16 @@ def embeddings(run: Run, pair: Pair) -> Figure:
     panels = np.asarray(figure.subplots(2, len(names), squeeze=False))
     for (above, below), name in zip(panels.T, names, strict=True):
         clusters = run.arrays[f"{pair.key}/cluster/{name}"]
-        numbers = np.unique(clusters)
+        told = [(each, f"cluster {each}") for each in np.unique(clusters)]
         _scatter(above, saved[name], quadrants, enumerate(_quadrant_names(pair)), drawing.QUADRANT_STYLE)
-        _scatter(
-            below,
-            saved[name],
-            clusters,
-            [(each, f"cluster {each}") for each in numbers],
-            drawing.CLUSTER_STYLE,
-        )
+        _scatter(below, saved[name], clusters, told, drawing.CLUSTER_STYLE)
         above.set_title(name, fontsize=8.5)
     panels[0, 0].set_ylabel("by quadrant")
     panels[1, 0].set_ylabel("by K-means cluster")
     for row, y in ((0, 0.0), (1, -0.045)):
-        handles, told = panels[row, 0].get_legend_handles_labels()
+        named = panels[row, 0].get_legend_handles_labels()
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, y), "ncols": 5}
-        figure.legend(handles, told, markerscale=1.6, **place)
+        figure.legend(*named, markerscale=1.6, **place)
     return figure
 
 
@@ -340,14 +335,14 @@ def differences(run: Run) -> Figure:
     """
     record: Measured = run.overall or run.pairs[0]
     merges = [row.name for row in record.ranked() if row.kind == "merge"]
-    rivals = [*merges[:1], record.verdict.yardstick]
-
-    def gap(pair: Pair, rival: str) -> float:
-        best = run.overall.verdict.best if run.overall else pair.verdict.best
-        return pair.figure(best).mean - pair.figure(rival).mean
-
-    best = run.overall.verdict.best if run.overall else "best of each pair"
-    maps = {f"{best} minus {rival}": {pair.key: gap(pair, rival) for pair in run.pairs} for rival in rivals}
+    title = run.overall.verdict.best if run.overall else "best of each pair"
+    maps = {}
+    for rival in (*merges[:1], record.verdict.yardstick):
+        gaps = {}
+        for pair in run.pairs:
+            best = run.overall.verdict.best if run.overall else pair.verdict.best
+            gaps[pair.key] = pair.figure(best).mean - pair.figure(rival).mean
+        maps[f"{title} minus {rival}"] = gaps
     return _maps(run, maps, diverging=True)
 
 

@@ -98,21 +98,14 @@ class Gallery:
             return Text(f"Figure left out: {error.args[0]}.", "note")
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.png"
         write_atomically(path, image)
-        data = base64.b64encode(image).decode() if embed else ""
-        data = data if len(data) <= self.room else ""
+        data = base64.b64encode(image).decode()
+        data = data if embed and len(data) <= self.room else ""
         self.room -= len(data)
         return Picture(caption, f"{self.folder.name}/{path.name}", data)
 
 
 def render(title: str, sections: Sequence[Section], *, facts: Sequence[str] = (), footer: str = "") -> str:
-    """The page; all text is escaped.
-
-    Args:
-      title: of the page.
-      sections: what is in it.
-      facts: for the line under the title; empty ones are left out.
-      footer: the last paragraph.
-    """
+    """The page; all text is escaped. Empty facts are left out of the line under the title."""
     import jinja2
 
     environment = jinja2.Environment(

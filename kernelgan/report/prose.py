@@ -9,18 +9,9 @@ from pathlib import Path
 from kernelgan.baselines import PARENTS
 from kernelgan.evaluation.verdict import COPIED_ANSWERS, COPY, SIGNIFICANCE, TIERS, TRAININGS, falls
 from kernelgan.report import metrics
-from kernelgan.results import (
-    ANSWERS,
-    NOTHING,
-    Comparison,
-    Measured,
-    Overall,
-    Pair,
-    Row,
-    Run,
-    Test,
-    Verdict,
-)
+from kernelgan.results import ANSWERS, NOTHING, Comparison, Measured, Overall, Pair, Row, Run, Test, Verdict
+
+Record = Pair | Overall
 
 OUTCOMES = {
     "above": "above",
@@ -35,13 +26,11 @@ MARKED = {
 }
 """What the word beside a figure of merit means, see `marks`."""
 _FEW_CONCEPTS = 5
-_INVERTED = 0.3
-"""An AUROC below which a detector says the opposite of what it is asked."""
+_INVERTED = 0.3  # an AUROC below this says the opposite of what is asked
 _REFERENCES = ("trained apart", "same size", "two nets", "reference")
 """Kinds of methods that are trained, or larger, and so should be above merges."""
 _FEW_RIVALS = 3
-_LARGEST_GAIN = 0.5
-"""Of an AUROC over chance."""
+_LARGEST_GAIN = 0.5  # of an AUROC over chance
 
 
 def tone(verdict: Verdict) -> str:
@@ -50,13 +39,7 @@ def tone(verdict: Verdict) -> str:
 
 
 def in_words(row: Row | None, name: str = "", more: Sequence[str] = ()) -> str:
-    """``both parents run side by side (its_name)``; the name alone where there is no label.
-
-    Args:
-      row: the method; None where it was not measured.
-      name: its name, for that case.
-      more: what to add in the brackets.
-    """
+    """``both parents run side by side (its_name, more)``; the name alone where it was not measured."""
     name, label = (row.name, row.label) if row else (name, "")
     inside = [word for word in ([name] if label else []) + list(more) if word]
     return f"{label or name} ({', '.join(inside)})" if inside else name
@@ -83,11 +66,6 @@ def p_value(record: Measured, generated: str, rival: str) -> float:
     return stated[0] if stated else record.tests.get(generated, {}).get(rival, Test()).p_adjusted
 
 
-def clear(p_value: float) -> bool:
-    """Whether a p-value is below the level that the verdict uses."""
-    return p_value < SIGNIFICANCE
-
-
 def joined(words: Sequence[str], last: str = "and") -> str:
     """``a, b and c``."""
     return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)
@@ -99,19 +77,16 @@ def merit_title(record: Measured) -> str:
 
 
 def summary(run: Run, brief: bool = False) -> list[str]:
-    """The verdict on the whole run, the answer first: that on its only pair, or over its pairs.
-
-    Args:
-      run: with its verdicts.
-      brief: see `verdict`.
-    """
+    """The verdict on the run, the answer first: on its only pair, or over all; `brief` as in `verdict`."""
     if len(run.pairs) == 1:
         first, *rest = verdict(run.pairs[0], brief)
         return [first, *_given(run), *rest]
-    lines = verdict(run.overall, brief) if run.overall else [
+    lines = [
         f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit, so they were "
         "not compared together."
-    ]  # fmt: skip
+    ]
+    if run.overall:
+        lines = verdict(run.overall, brief)
     leaky = [pair.title for pair in run.pairs if pair.data.leaked]
     if leaky:
         lines[0] = (
@@ -119,24 +94,20 @@ def summary(run: Run, brief: bool = False) -> list[str]:
             "over all pairs counts. Mend the data first."
         )
     lines[1:1] = _given(run)
-    titles = {
-        answer: [pair.title for pair in run.pairs if pair.verdict.answer == answer] for answer in ANSWERS
-    }
-    counts = ", ".join(f"{answer} on {len(titles[answer])}" for answer in ANSWERS)
+    answers = [pair.verdict.answer for pair in run.pairs]
+    counts = ", ".join(f"{answer} on {answers.count(answer)}" for answer in ANSWERS)
     lines.append(f"Pair by pair, of {len(run.pairs)}: {counts} (p-values corrected over pairs, Holm).")
-    lines += [f"Yes: {', '.join(titles['yes'])}."] if titles["yes"] else []
+    if "yes" in answers:
+        lines.append(f"Yes: {', '.join(pair.title for pair in run.pairs if pair.verdict.answer == 'yes')}.")
     return [*lines, *_free_concepts(run.pairs), *_sealed(run.pairs)]
 
 
 def _sealed(pairs: Sequence[Pair]) -> list[str]:
     """How many pairs are sealed, where a file of splits says so."""
-    count = sum(pair.sealed is True for pair in pairs)
-    folds = {pair.fold for pair in pairs if pair.fold}
-    if not folds:
-        return []
-    return [
-        f"{count} of the pairs are sealed, {len(pairs) - count} are for development ({len(folds)} folds)."
-    ]
+    sealed = sum(pair.sealed is True for pair in pairs)
+    folds = len({pair.fold for pair in pairs if pair.fold})
+    words = f"{sealed} of the pairs are sealed, {len(pairs) - sealed} are for development ({folds} folds)."
+    return [words] if folds else []
 
 
 def _given(run: Run) -> list[str]:
@@ -151,7 +122,7 @@ def _given(run: Run) -> list[str]:
     ]
 
 
-def verdict(record: Measured, brief: bool = False) -> list[str]:
+def verdict(record: Record, brief: bool = False) -> list[str]:
     """The verdict on one pair, or over all, line by line, the answer first.
 
     Args:
@@ -159,43 +130,29 @@ def verdict(record: Measured, brief: bool = False) -> list[str]:
       brief: without what the tests could find, what was behind the networks, the other generated methods.
     """
     if not record.verdict.best:
-        return [f"Cannot tell: no generated network was scored on {_subject(record)}."]
+        return [f"Cannot tell: no generated network was scored on {record.title}."]
+    lines = [headline(record), *general(record)]
+    lines += [tell(record) for tell in (_best, _copied, _placebos, _tiers, _to_reach, _recovered)]
+    lines += _marked(record)
+    if not brief:
+        more = (binding, _required, _others, _trainings, _behind, _detectable, _null, _scope)
+        lines += [tell(record) for tell in more]
+    return [line for line in lines if line]
+
+
+def _best(record: Record) -> str:
+    """The best generated method and its figure of merit."""
     best = record.methods[record.verdict.best]
-    over = f"{best.networks} networks" if isinstance(record, Pair) else _subject(record)
-    main = [
-        headline(record),
-        *general(record),
+    over = f"{best.networks} networks" if isinstance(record, Pair) else record.title
+    lowest = best.auroc.get("worst_of_means", NOTHING)
+    beside = f" (lowest quadrant's mean {lowest.mean:.3f})" if lowest.known else ""
+    return (
         f"Best generated method: {in_words(best)}, mean {merit_title(record)} "
-        f"{record.figure(best.name).text()}{_lowest_mean(best)}, over {over}.",
-        *_copied(record),
-        *_placebos(record),
-        *_tiers(record),
-        *_to_reach(record),
-        *_recovered(record),
-        *_marked(record),
-    ]
-    if brief:
-        return main
-    return [
-        *main,
-        *(binding(record) if isinstance(record, Pair) else []),
-        _required(record),
-        *_others(record),
-        *_trainings(best),
-        *_behind(best),
-        *_detectable(record),
-        *([_null(record)] if isinstance(record, Pair) else []),
-        _scope(record),
-    ]
+        f"{record.figure(best.name).text()}{beside}, over {over}."
+    )
 
 
-def _lowest_mean(row: Row) -> str:
-    """The lowest of the quadrants' means, beside the mean of each network's lowest."""
-    found = row.auroc.get("worst_of_means", NOTHING)
-    return f" (lowest quadrant's mean {found.mean:.3f})" if found.known else ""
-
-
-def general(record: Measured) -> list[str]:
+def general(record: Record) -> list[str]:
     """The question and the figure of merit; a page of several pairs says this once."""
     attribute, thing, both = "an attribute (such as black)", "an object (such as cat)", "images of both"
     images = {}
@@ -209,7 +166,7 @@ def general(record: Measured) -> list[str]:
     ]
 
 
-def headline(record: Measured) -> str:
+def headline(record: Record) -> str:
     """The answer and what it rests on, in one or two sentences."""
     answer, required = record.verdict.answer, _by_outcome(record)
     if isinstance(record, Pair) and record.data.leaked:
@@ -222,7 +179,7 @@ def headline(record: Measured) -> str:
             "No verdict: rows that the generated networks must beat were left out. Set "
             "--config.baselines.methods='()' and run again; it measures these alone."
         )
-    does = f"compose, over {_subject(record)}"
+    does = f"compose, over {record.title}"
     if isinstance(record, Pair):
         does = f"compose {record.pair.attribute} and {record.pair.object}"
     if answer == "yes":
@@ -259,10 +216,10 @@ def sizes(record: Measured) -> str:
     )
 
 
-def binding(pair: Pair) -> list[str]:
-    """Which quadrant decides the figure of merit, and which concept is free."""
-    if pair.binding is None:
-        return []
+def binding(pair: Record) -> str:
+    """Which quadrant decides the figure of merit of a pair, and which concept is free."""
+    if not isinstance(pair, Pair) or pair.binding is None:
+        return ""
     names = {"attribute": pair.pair.attribute, "object": pair.pair.object}
     alone = {
         "vs_attribute_only": f"{names['attribute']} alone",
@@ -277,34 +234,23 @@ def binding(pair: Pair) -> list[str]:
     if len(free) == len(names):
         follows = "Both concepts are free: they are nearly always told apart, and few methods can fail."
     elif free:
-        (other,) = [name for concept, name in names.items() if concept not in pair.binding.free]
+        (other,) = {*names.values()} - {*free}
         name = free[0][:1].upper() + free[0][1:]
         follows = f"{name} is free (nearly always told apart), so the figure measures {other}."
     else:
         follows = "Neither concept is free: the figure measures both."
-    return [f"The hardest test is against images of {joined(words)}. {follows}"]
+    return f"The hardest test is against images of {joined(words)}. {follows}"
 
 
 def _free_concepts(pairs: Sequence[Pair]) -> list[str]:
     """On how many pairs a concept is free."""
-    judged = [pair.binding for pair in pairs if pair.binding]
-    if not judged:
-        return []
-    counts = {
-        concept: sum(concept in each.free and len(each.free) == 1 for each in judged)
-        for concept in ("attribute", "object")
-    }
-    return [
-        f"Of {len(judged)} pairs, the attribute is free (nearly always told apart) on {counts['attribute']}, "
-        f"where the figure measures the object, and the object on {counts['object']}."
-    ]
-
-
-def _subject(record: Measured) -> str:
-    """``black cat``, or ``55 pairs``."""
-    if isinstance(record, Pair):
-        return record.title
-    return f"{record.pairs} pairs" if isinstance(record, Overall) else "these images"
+    free = [pair.binding.free for pair in pairs if pair.binding]
+    attribute, thing = free.count(("attribute",)), free.count(("object",))
+    words = (
+        f"Of {len(free)} pairs, the attribute is free (nearly always told apart) on {attribute}, where the "
+        f"figure measures the object, and the object on {thing}."
+    )
+    return [words] if free else []
 
 
 def _by_outcome(record: Measured) -> dict[str, list[Comparison]]:
@@ -315,10 +261,10 @@ def _by_outcome(record: Measured) -> dict[str, list[Comparison]]:
 
 def _few(record: Measured, group: Sequence[Comparison], word: str = "and") -> str:
     """The rivals furthest ahead in words, each with its p-value, and how many more there are."""
-    gaps = {each.rival: each.difference.mean if each.difference.known else 0.0 for each in group}
-    nearest = sorted(group, key=lambda each: gaps[each.rival])[:_FEW_RIVALS]
+    nearest = sorted(group, key=lambda each: each.difference.mean if each.difference.known else 0.0)
     words = [
-        in_words(record.methods.get(each.rival), each.rival, [p_text(each.p_value, "")]) for each in nearest
+        in_words(record.methods.get(each.rival), each.rival, [p_text(each.p_value, "")])
+        for each in nearest[:_FEW_RIVALS]
     ]
     more = len(group) - _FEW_RIVALS
     return joined([*words, f"{more} more"] if more > 0 else words, word)
@@ -326,10 +272,10 @@ def _few(record: Measured, group: Sequence[Comparison], word: str = "and") -> st
 
 def _like_random(record: Measured) -> str:
     """``are not clearly different from random networks (0.40 against 0.42) and ``; "" where they are."""
-    best, floor = record.verdict.best, record.verdict.floor
+    floor = record.verdict.floor
     if floor not in [each.rival for each in _by_outcome(record)["cannot tell"]]:
         return ""
-    mine, theirs = record.figure(best).mean, record.figure(floor).mean
+    mine, theirs = (record.figure(name).mean for name in (record.verdict.best, floor))
     return f"are not clearly different from random networks ({mine:.3f} against {theirs:.3f}) and "
 
 
@@ -352,18 +298,19 @@ def _broken(record: Measured) -> str:
     return joined(said)
 
 
-def _placebos(record: Measured) -> list[str]:
+def _placebos(record: Record) -> str:
     """What the gain over 0.5 falls to when either side's parents are exchanged."""
     placebos = record.methods[record.verdict.best].placebos
     if not placebos:
-        return []
-    kept = [name for name, placebo in placebos.items() if not falls(placebo.test)]
-    words = [
-        f"{placebo.auroc.mean:.3f} with {placebo.parents} in place of the {_side(record, name)} parents"
-        for name, placebo in placebos.items()
-    ]
-    end = f"not so with {len(kept)} of {len(placebos)}" if kept else "so it does with all"
-    return [f"Placebo parents: it scores {joined(words)}. The gain over 0.5 must fall by half; {end}."]
+        return ""
+    words = []
+    for name, placebo in placebos.items():
+        side = name.partition("_")[0]
+        whose = getattr(record.pair, side) if isinstance(record, Pair) else f"{side}'s"
+        words.append(f"{placebo.auroc.mean:.3f} with {placebo.parents} in place of the {whose} parents")
+    kept = sum(not falls(placebo.test) for placebo in placebos.values())
+    end = f"not so with {kept} of {len(placebos)}" if kept else "so it does with all"
+    return f"Placebo parents: it scores {joined(words)}. The gain over 0.5 must fall by half; {end}."
 
 
 def _times(row: Row | None) -> str:
@@ -372,76 +319,67 @@ def _times(row: Row | None) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _trainings(row: Row) -> list[str]:
-    """How often its generator was trained, and what each training scores."""
-    if not row.steps:
-        return []
+def _trainings(record: Record) -> str:
+    """How often the generator of the best was trained, and what each training scores."""
+    row = record.methods[record.verdict.best]
     each = joined([f"{mean:.3f}" for mean in row.trainings])
-    return [f"Its generator was trained {_times(row)}" + (f": {each}." if len(row.trainings) > 1 else ".")]
+    words = f"Its generator was trained {_times(row)}" + (f": {each}." if len(row.trainings) > 1 else ".")
+    return words if row.steps else ""
 
 
-def _behind(row: Row) -> list[str]:
-    """What the gate checked of everything behind its networks."""
-    if row.behind is None:
-        return []
-    behind = row.behind
+def _behind(record: Record) -> str:
+    """What the gate checked of everything behind the networks of the best."""
+    behind = record.methods[record.verdict.best].behind
+    if behind is None:
+        return ""
     learnt = f", of a generator that learnt from {behind.learnt} pairs" if behind.learnt else ""
     held_out = f"the {behind.held_out} conjunctions held out" if behind.held_out > 1 else "the conjunction"
-    return [
+    return (
         f"Behind its networks{learnt} are {behind.readers} zoos and sets of probes with {behind.images:,} "
         f"training images, {behind.leaked or 'none'} of them of {held_out} (by content)."
-    ]
+    )
 
 
-def _side(record: Measured, placebo: str) -> str:
-    side = placebo.partition("_")[0]
-    return getattr(record.pair, side) if isinstance(record, Pair) else f"{side}'s"
-
-
-def _detectable(record: Measured) -> list[str]:
+def _detectable(record: Record) -> str:
     """What the tests behind the verdict could have found."""
     gain = record.verdict.detectable
-    if not gain <= _LARGEST_GAIN:
-        if record.verdict.answer == "yes" or {"leak", "left out"} & {*record.verdict.broken}:
-            return []
-        return [
-            "The run is too small to find any gain with 80% power: more networks (at least eight) and more "
-            "test images are needed."
-        ]
-    return [f"A gain of {gain:.3f} over each method that it must beat would be found with 80% power."]
+    if gain <= _LARGEST_GAIN:
+        return f"A gain of {gain:.3f} over each method that it must beat would be found with 80% power."
+    if record.verdict.answer == "yes" or {"leak", "left out"} & {*record.verdict.broken}:
+        return ""
+    return (
+        "The run is too small to find any gain with 80% power: more networks (at least eight) and more "
+        "test images are needed."
+    )
 
 
-def _tiers(record: Measured) -> list[str]:
+def _tiers(record: Record) -> str:
     """The answers within each tier, where there are several."""
-    answers = [
-        f"{answer} in tier {tier} ({TIERS[tier]})" for tier, answer in record.verdict.tiers.items() if tier
-    ]
-    return [f"By what the generators read, the answer is {joined(answers)}."] if answers else []
+    by_tier = record.verdict.tiers.items()
+    answers = [f"{answer} in tier {tier} ({TIERS[tier]})" for tier, answer in by_tier if tier]
+    return f"By what the generators read, the answer is {joined(answers)}." if answers else ""
 
 
-def _copied(record: Measured) -> list[str]:
+def _copied(record: Record) -> str:
+    """By what the networks are copies of a parent."""
     if not record.verdict.copies:
-        return []
+        return ""
     row = record.methods[record.verdict.best]
-    overlap, distance, answers = (
-        row.novelty.get(figure, NOTHING) for figure in ("error_overlap", "distance", "answers")
-    )
-    shared = (
-        f", and {100 * overlap.mean:.0f}% of the images that either gets wrong both get wrong"
-        if overlap.known
-        else ""
-    )
-    where = f" on {row.copies} of {record.pairs} pairs" if isinstance(record, Overall) and row.copies else ""
-    by_answers = (
-        f", their answers at {answers.mean:.2f} (under {COPIED_ANSWERS:g} is a copy)" if answers.known else ""
-    )
-    return [
+    figures = ("error_overlap", "distance", "answers")
+    overlap, distance, answers = (row.novelty.get(figure, NOTHING) for figure in figures)
+    where = f" on {row.copies} of {record.title}" if isinstance(record, Overall) and row.copies else ""
+    words = (
         f"They are copies of a parent{where}: their weights lie at {distance.mean:.2f} of the distance "
-        f"between a parent and its nearest fellow (under {COPY:g} is a copy){by_answers}{shared}."
-    ]
+        f"between a parent and its nearest fellow (under {COPY:g} is a copy)"
+    )
+    if answers.known:
+        words += f", their answers at {answers.mean:.2f} (under {COPIED_ANSWERS:g} is a copy)"
+    if overlap.known:
+        words += f", and {100 * overlap.mean:.0f}% of the images that either gets wrong both get wrong"
+    return f"{words}."
 
 
-def _required(record: Measured) -> str:
+def _required(record: Record) -> str:
     """How many of the methods that must be beaten were, and which were not."""
     groups = _by_outcome(record)
     words = [
@@ -453,39 +391,40 @@ def _required(record: Measured) -> str:
     return f"Of the {total} that it must beat (nulls, parents and merges) it is {'; '.join(words)}."
 
 
-def _others(record: Measured) -> list[str]:
+def _others(record: Record) -> str:
     """Each other generated method: how many of the same methods it is above, and the strongest it is not."""
     required = [each.rival for each in record.verdict.comparisons if each.required]
     words = []
-    for row in record.methods.values():
+    for row in record.of_kind("generated"):
         tests = record.tests.get(row.name, {})
-        if row.kind != "generated" or row.name == record.verdict.best or not record.figure(row.name).known:
+        if row.name == record.verdict.best or not record.figure(row.name).known:
             continue
-        above = [
+        rest = [
             rival
             for rival in required
-            if rival in tests and tests[rival].difference.mean > 0 and clear(tests[rival].p_adjusted)
+            if not (tests.get(rival, Test()).difference.mean > 0 and tests[rival].p_adjusted < SIGNIFICANCE)
         ]
-        rest = [rival for rival in required if rival not in above]
         rest.sort(key=lambda rival: -record.figure(rival).mean)
         more = f", not {joined(rest[:_FEW_RIVALS], 'or')}" if rest else ""
         figure = record.figure(row.name).mean
-        words.append(f"{row.name} ({figure:.3f}) is above {len(above)} of them{more}")
-    return [f"The other generated methods: {'; '.join(words)}."] if words else []
+        words.append(f"{row.name} ({figure:.3f}) is above {len(required) - len(rest)} of them{more}")
+    return f"The other generated methods: {'; '.join(words)}." if words else ""
 
 
-def _to_reach(record: Measured) -> list[str]:
+def _to_reach(record: Record) -> str:
     """How it does against the goals, each with the difference; the tables have the p-values."""
     goals = [each for each in record.verdict.comparisons if not each.required]
     words = []
     for outcome in ("above", "cannot tell", "below"):
         named = [f"{each.rival} ({each.difference.mean:+.3f})" for each in goals if each.outcome == outcome]
         words += [f"{OUTCOMES[outcome]} {joined(named)}"] if named else []
-    return [f"Of the goals, which it need not beat, it is {'; '.join(words)}."] if words else []
+    return f"Of the goals, which it need not beat, it is {'; '.join(words)}." if words else ""
 
 
-def _null(pair: Pair) -> str:
-    """What the matched null test says; the choice of a method is in it."""
+def _null(pair: Record) -> str:
+    """What the matched null test of a pair says; the choice of a method is in it."""
+    if not isinstance(pair, Pair):
+        return ""
     p_value, candidates = pair.verdict.null_p_value, len(pair.of_kind("generated"))
     if math.isfinite(p_value):
         picked = f", times {candidates} for the choice of the best method" if candidates > 1 else ""
@@ -495,22 +434,22 @@ def _null(pair: Pair) -> str:
     return "Without a test against chance (no p-value) no claim is made."
 
 
-def _recovered(record: Measured) -> list[str]:
+def _recovered(record: Record) -> str:
     """The share recovered, or that these images can show no difference."""
     reference, floor = record.figure(record.verdict.reference), record.figure(record.verdict.floor)
     if reference.bounded and floor.bounded and not reference.low > floor.high:
-        return [
+        return (
             "Beware: even the networks trained on the conjunction are not clearly above random networks, so "
             "this test can hardly show any difference."
-        ]
+        )
     share = 100 * record.methods[record.verdict.best].recovered.mean
     if not math.isfinite(share):
-        return []
+        return ""
     much = f"{share:.0f}%" if round(share) > 0 else f"nothing ({round(share)}%)"
-    return [
+    return (
         f"It recovers {much} of the way from chance (0.5, or random networks where they are above it) to "
         "networks trained on the conjunction."
-    ]
+    )
 
 
 def marks(record: Measured) -> dict[str, str]:
@@ -533,26 +472,26 @@ def marks(record: Measured) -> dict[str, str]:
 def _marked(record: Measured) -> list[str]:
     """What the marks mean for a reader."""
     found = marks(record)
-    names = {word: [name for name, mark in found.items() if mark == word] for word in found.values()}
     sentences = {
         "inverted": "{} put images of neither concept above those of both, which says the opposite. "
         "Check which logit says yes (zoo.attribute_positive, zoo.object_positive) and the labels",
         "below a merge": "a merge that was not trained is above {}. If these were trained, check for "
         "how long and on how many images; shares recovered mean little",
     }
-    return [
-        f"Beware: {text.format(joined(names[word]))}." for word, text in sentences.items() if word in names
-    ]
+    lines = []
+    for word, text in sentences.items():
+        names = [name for name, mark in found.items() if mark == word]
+        lines += [f"Beware: {text.format(joined(names))}."] if names else []
+    return lines
 
 
-def _scope(record: Measured) -> str:
+def _scope(record: Record) -> str:
     """What the p-values do not cover."""
     few = ""
     levels = [record.attributes, record.objects] if isinstance(record, Overall) else []
     if any(count is not None and count < _FEW_CONCEPTS for count in levels):
         few = f"With {levels[0]} attribute(s) and {levels[1]} object(s), only very large differences show. "
+    covered = "images and networks of these trainings, not another training (seed)"
     if len(record.methods[record.verdict.best].trainings) > 1:
-        return (
-            few + "P-values cover other images, networks and trainings of the generator, not other parents."
-        )
-    return few + "P-values cover other images and networks of these trainings, not another training (seed)."
+        covered = "images, networks and trainings of the generator, not other parents"
+    return f"{few}P-values cover other {covered}."

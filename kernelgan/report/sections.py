@@ -38,42 +38,36 @@ def write_report(workdir: str | Path) -> Path:
     run = read_results(workdir)
     sections = run_sections(run, Gallery(workdir / FIGURES_FOLDER))
     title = run.pairs[0].title if len(run.pairs) == 1 else f"{len(run.pairs)} concept pairs"
-    facts = (
-        f"run {run.name}" if run.name else "",
-        f"seed {run.seed}",
-        run.date[:10],
-        f"commit {run.commit[:10]}" if run.commit else "",
-        run.device,
-    )
+    name = run.name and f"run {run.name}"
+    commit = run.commit and f"commit {run.commit[:10]}"
+    facts = (name, f"seed {run.seed}", run.date[:10], commit, run.device)
     text = page.render(title, sections, facts=facts, footer=_FOOTER)
     return write_atomically(workdir / REPORT_FILE, text.encode())
 
 
 def run_sections(run: Run, gallery: Gallery) -> list[Section]:
     """The sections of a run's report, its figures drawn."""
+    alone = len(run.pairs) == 1
     answer = Box(prose.MARKS[run.verdict.answer], prose.tone(run.verdict), prose.summary(run))
-    body = _one_pair(run, gallery) if len(run.pairs) == 1 else _several(run, gallery)
-    tables = [contents.images(run.pairs[0].data)] if len(run.pairs) == 1 else []
+    body = _one_pair(run, gallery) if alone else _several(run, gallery)
     words = [Text(words) for words in (f"Source: {run.data.source}", *run.data.notes)]
-    data = [*words, *tables, _of_run(run, gallery, "contact_sheet")]
+    table = contents.images(run.pairs[0].data) if alone else None
+    data = [*words, table, _of_run(run, gallery, "contact_sheet")]
     return [
         Section("", [answer]),
         *body,
         Section("Data", _present(data)),
         Section("How it was made", how_it_was_made(run)),
-        *([_appendix(run, run.pairs[0], gallery)] if len(run.pairs) == 1 else []),
+        *([_appendix(run, run.pairs[0], gallery)] if alone else []),
     ]
 
 
 def _one_pair(run: Run, gallery: Gallery) -> list[Section]:
     pair = run.pairs[0]
     draw = functools.partial(_of_pair, run, pair, gallery)
+    described = _described(list(pair.methods.values()))
     sections: dict[str, list[Block | None]] = {
-        "Methods, side by side": [
-            contents.methods(pair),
-            *draw("distributions"),
-            _described(list(pair.methods.values())),
-        ],
+        "Methods, side by side": [contents.methods(pair), *draw("distributions"), described],
         "What each generator did to the kernels": [*draw("kernels"), contents.kernels(run, pair)],
         "Answers on test images": [*draw("answers")],
         "Quadrant by quadrant": [*draw("quadrants")],
@@ -127,10 +121,11 @@ def _compact(run: Run, pair: Pair, gallery: Gallery) -> Fold:
     """One pair of several, folded away."""
     badge, tone = prose.MARKS[pair.verdict.answer], prose.tone(pair.verdict)
     said_once = prose.general(pair)
-    figures = [*_of_pair(run, pair, gallery, "distributions"), *_of_pair(run, pair, gallery, "novelty")]
+    draw = functools.partial(_of_pair, run, pair, gallery)
+    figures = [*draw("distributions"), *draw("novelty")]
     if len(run.pairs) <= MANY_PAIRS:
         others = [name for name in OF_PAIR if name not in ("distributions", "novelty")]
-        figures += [block for name in others for block in _of_pair(run, pair, gallery, name, embed=False)]
+        figures += [block for name in others for block in draw(name, embed=False)]
     blocks: list[Block | None] = [
         Box(badge, tone, [line for line in prose.verdict(pair) if line not in said_once], compact=True),
         contents.methods(pair, brief=True),
@@ -181,14 +176,9 @@ def _present(blocks: Sequence[Block | None]) -> list[Block]:
     return [block for block in blocks if block is not None]
 
 
-def _checkout(run: Run) -> str:
-    """The commit of the package, and whether its checkout had other changes."""
-    state = {True: "clean", False: "with changes that are not committed", None: "state unknown"}[run.clean]
-    return f"Commit: {run.commit} ({state})."
-
-
 def how_it_was_made(run: Run) -> list[Block]:
     """Command, timings, device, versions and config of a run."""
+    state = {True: "clean", False: "with changes that are not committed", None: "state unknown"}[run.clean]
     seconds = {stage: time for stage, time in run.timings.items() if math.isfinite(time)}
     stages = ", ".join(f"{stage} {time:.1f} s" for stage, time in seconds.items())
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
@@ -198,6 +188,6 @@ def how_it_was_made(run: Run) -> list[Block]:
         Text(f"Device: {run.device}. Versions: {versions}."),
         *_present([contents.making(list(run.pairs[0].methods.values()), run.timings)]),
         *([Text(f"Written: {run.date}.")] if run.date else []),
-        *([Text(_checkout(run))] if run.commit else []),
+        *([Text(f"Commit: {run.commit} ({state}).")] if run.commit else []),
         Fold("Config", [Text(json.dumps(run.config, indent=2, ensure_ascii=False), "code")]),
     ]

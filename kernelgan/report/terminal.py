@@ -29,17 +29,15 @@ def table(run: Run, color: bool = False, *, report: bool = True) -> str:
       color: whether to use a terminal's bold and colours.
       report: whether there is a report, which has the rest of the words; without one they are here.
     """
-    parts: list[str] = []
     if len(run.pairs) == 1:
-        parts.append(text(_methods(run.pairs[0]), color))
+        tables = [_methods(run.pairs[0])]
     else:
-        parts += [text(contents.leaderboard(run.overall), color), ""] if run.overall else []
-        parts.append(text(contents.pairs(run.pairs), color))
+        tables = [contents.leaderboard(run.overall)] if run.overall else []
+        tables.append(contents.pairs(run.pairs))
     told = [*prose.summary(run, brief=True), _MORE] if report else prose.summary(run)
-    lines = [*"\n".join(parts).splitlines(), "", *wrapped(told).splitlines()]
-    if run.skipped:
-        lines.append(f"Skipped pairs: {len(run.skipped)}; the report has the reasons.")
-    return "\n".join(lines)
+    parts = [*(text(each, color) for each in tables), wrapped(told)]
+    skipped = f"\nSkipped pairs: {len(run.skipped)}; the report has the reasons." if run.skipped else ""
+    return "\n\n".join(parts) + skipped
 
 
 def _methods(pair: Pair) -> Table:

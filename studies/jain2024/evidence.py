@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from kernelgan.evaluation import bootstrap, null_test
+from studies.jain2024 import picking
 from studies.jain2024.data import PRINTED, ReportedRow
 from studies.jain2024.protocol import CLUSTERERS, FIGURES
 
@@ -80,7 +81,7 @@ def picked_tests(
     draws: int,
     seed: int,
 ) -> tuple[Record, dict[str, np.ndarray]]:
-    """The original's picking and tuning, repeated on other networks; see `null_test.picked`.
+    """The original's picking and tuning, repeated on other networks; see `picking.picked`.
 
     Args:
       whose: population of each network, ``(T,)``.
@@ -101,7 +102,7 @@ def picked_tests(
         pool = np.isin(whose, (*generated, other))
         records[name] = {}
         for clusterer in CLUSTERERS:
-            test = null_test.picked(
+            test = picking.picked(
                 screened[clusterer][pool],
                 judged[clusterer][pool],
                 np.isin(whose[pool], generated),
@@ -127,9 +128,9 @@ def can_be_picked(
     for generated, other in COMPARISONS.values():
         pool = np.flatnonzero(np.isin(whose, (*generated, other)))
         side = np.isin(whose[pool], generated)
-        leading = null_test.reach(int(side.sum()), int((~side).sum()), count)
+        leading = picking.reach(int(side.sum()), int((~side).sum()), count)
         for clusterer in CLUSTERERS:
-            order = null_test.judging_order(screened[clusterer][pool], seed=seed)
+            order = picking.judging_order(screened[clusterer][pool], seed=seed)
             chosen.append(pool[order[:leading]])
             chosen += [pool[order[mask[order]][:count]] for mask in (side, ~side)]
     return np.unique(np.concatenate(chosen))

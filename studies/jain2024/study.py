@@ -320,7 +320,7 @@ def _asked(study: Study) -> Record:
     record = {}
     for name, values in logits.items():
         answers, threshold = features.score(values)
-        intervals = bootstrap.score_intervals(
+        intervals, _ = bootstrap.intervals_and_replicates(
             answers, study.quadrant, threshold=threshold, resamples=300, seed=study.config.seed
         )
         record[name] = {"networks": len(answers), "auroc": intervals["auroc"]["vs_rest"]}
