@@ -181,8 +181,7 @@ def test_what_is_no_network_is_not_saved(make_parents, tmp_path, given):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("size", [14, 16])
-@pytest.mark.parametrize("concepts", [1, 3])
+@pytest.mark.parametrize(("size", "concepts"), [(14, 1), (16, 3)])
 def test_probabilities_are_the_softmax_of_each_concepts_logits(network, images, size, concepts):
     module = network.clone(outputs=2 * concepts)
     initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, size, key)))
