@@ -122,7 +122,7 @@ def write(
 ) -> None:
     """Writes stacked networks in the form of a public model zoo.
 
-    The files are `RELEASED`, ``index.csv``, ``metrics.csv`` where there is a history by epoch, and ``README.md``.
+    The files: `RELEASED`, ``index.csv``, ``README.md``; where there is a history by epoch, ``metrics.csv``.
 
     Args:
       folder: new or empty.

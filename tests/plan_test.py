@@ -255,13 +255,3 @@ def test_behind_networks_of_one_pair_are_its_parents_and_probes(source, probes):
         zoos = [plan.zoos[number].groups.read() for number in (pair.attribute_zoo, pair.object_zoo)]
         assert (each.held_out, each.learnt, each.readers) == (1, 0, 3 if probes else 2)
         assert each.images >= len(np.unique(np.concatenate(zoos)))
-
-
-def test_zoos_without_a_block_are_those_that_left_out_its_other_group(source):
-    names = {"pairs__attributes": ("black", "red", "blue"), "pairs__objects": ("cat", "car", "dog")}
-    plan = plan_lib.make_plan(_config(pairs__exclude="groups", pairs__group=2, **names), source)
-    block = [(attribute, thing) for attribute in ("black", "red") for thing in ("cat", "car")]
-    found = {plan.zoos[number].name for number in plan.zoos_without(block)}
-    expected = [f"attribute:{name} without cat, car" for name in names["pairs__attributes"]]
-    expected += [f"object:{name} without black, red" for name in names["pairs__objects"]]
-    assert found == set(expected)
