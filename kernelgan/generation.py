@@ -370,8 +370,7 @@ def _work_of_placebos(
     every = (1 + len(kinds)) * pairs
     part = _after(progress, 0, every)
     chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated, part)
-    # Of all placebos in one call where the pairs leave devices idle.
-    at_once = len(kinds) if not loaded.generator.host and pairs < len(parallel.devices()) else 1
+    at_once = _kinds_at_once(loaded.generator, pairs, len(kinds))
     rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
     for begin in range(0, len(kinds), at_once):
         names = kinds[begin : begin + at_once]
@@ -394,6 +393,11 @@ def _work_of_placebos(
             for row, params in _by_row(loaded.name, networks).items():
                 rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
     return rows
+
+
+def _kinds_at_once(generator: base.Generator, pairs: int, kinds: int) -> int:
+    """Of how many placebos networks are made in one call: of all where the pairs leave devices idle."""
+    return kinds if not generator.host and pairs < len(parallel.devices()) else 1
 
 
 def _taken(networks: Any, members: np.ndarray) -> Any:  # noqa: ANN401
