@@ -130,7 +130,7 @@ def _rows(stage: str, tree: dict[str, Any], pairs: Sequence[Mapping[str, Any]]) 
 
 def _parts(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Params]]:
     """Layers, and other groups of arrays, in a generator's state, with the keys that lead to them."""
-    if _is_layered(tree):
+    if interop.is_layered(tree):
         yield keys, dict(tree)
         return
     arrays = {key: leaf for key, leaf in tree.items() if not isinstance(leaf, Mapping)}
@@ -139,13 +139,6 @@ def _parts(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tupl
     for key, inner in tree.items():
         if key not in arrays:
             yield from _parts(inner, keys if key in _NAMELESS else (*keys, key))
-
-
-def _is_layered(tree: Mapping[str, Any]) -> bool:
-    """Whether these are parameters of layers, which PyTorch has names for."""
-    return bool(tree) and all(
-        isinstance(layer, Mapping) and set(layer) == {"kernel", "bias"} for layer in tree.values()
-    )
 
 
 def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, Any]) -> list[str]:
@@ -186,7 +179,7 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None, rel
     if network not in found:
         raise _unknown(run, network, list(found))
     params, zoo, history = found[network]
-    layered = _is_layered(params)
+    layered = interop.is_layered(params)
     arrays = interop.to_torch(params) if layered else params
     count = interop.count_of(params) if layered and interop.is_stacked(params) else None
     if member is not None and (count is None or not 0 <= member < count):

@@ -10,7 +10,7 @@ from kernelgan import export, interop, keys, pipeline, results, zoo
 from kernelgan.stages import CODE
 from kernelgan.types import UserError
 
-pytestmark = pytest.mark.usefixtures("drawn_once")
+pytestmark = pytest.mark.usefixtures("drawn_once", "flat_figures")
 
 LATER = {"data", "evaluate"}
 """What every run does that is not shown as it is."""

@@ -30,7 +30,7 @@ from kernelgan.checkpoint import Stage
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
 
-pytestmark = pytest.mark.usefixtures("drawn_once")
+pytestmark = pytest.mark.usefixtures("drawn_once", "flat_figures")
 
 ROOT = Path(__file__).parents[1]
 METHODS = {*table({}), "cyclegan_a2b", "cyclegan_b2a", "noise_a2b", "noise_b2a"}
@@ -145,7 +145,7 @@ def test_rows_added_to_a_finished_run_alone_are_measured_until_it_has_every_meth
 
 
 def test_a_finished_run_computes_nothing_and_is_shown_even_where_it_cannot_be_written(
-    copied, flat_figures, monkeypatch, capsys
+    copied, monkeypatch, capsys
 ):
     def fail(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -325,7 +325,7 @@ def _foldersmall_config(folder, fields=None):
     return small_config(FOLDER | {"data.folder": str(folder)} | (fields or {}))
 
 
-def test_a_flat_folder_is_scored_against_the_rest(folder, flat_figures, tmp_path):
+def test_a_flat_folder_is_scored_against_the_rest(folder, tmp_path):
     (folder / "black/black/broken.png").write_bytes(b"no image")
     path = pipeline.run(_foldersmall_config(folder), tmp_path / "run")
     assert path.exists()
