@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kernelgan import distributed, interop, keys, models, stages, zoo
+from kernelgan import distributed, interop, keys, models, population, stages, zoo
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, trained
 from kernelgan.data import quadrants
@@ -97,7 +97,7 @@ def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) 
                 ]
             ),
             "images": keys.of_values([plan.digest, [task.groups.key for task in chosen]]),
-            "arithmetic": stages.arithmetic(network, of.settings.data.image_size, cross_entropy),
+            "arithmetic": population.arithmetic(network, of.settings.data.image_size, cross_entropy),
             "code": keys.of_source(*CODE["zoo"]),
         }
 
@@ -209,7 +209,7 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
                 ]
             ),
             "images": keys.of_values([plan.digest, [lesson.groups.key for lesson in lessons[name]]]),
-            "arithmetic": stages.arithmetic(of.network, of.settings.data.image_size, loss),
+            "arithmetic": population.arithmetic(of.network, of.settings.data.image_size, loss),
             "code": keys.of_source(*CODE["baselines"]),
             **(of.stages.inputs("zoo") if name == "distilled" else {}),
         }
