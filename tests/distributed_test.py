@@ -248,6 +248,12 @@ def test_a_platform_that_is_not_there_is_told_from_processes_that_do_not_come(er
 # Through launch.py.
 
 FIELDS = SMALL | {"baselines.methods": ("average",)}  # what else trains does so by the zoos' own function
+FLAT = """
+import runpy
+from kernelgan.report import drawing
+drawing.png = lambda draw: bytes(40_000)  # figures are not drawn
+runpy.run_path("launch.py", run_name="__main__")
+"""
 MINE = """
 from kernelgan import generators
 def make(network, config):
@@ -262,17 +268,17 @@ def launched(tmp_path_factory):
     (folder / "0").mkdir()
     (folder / "0/mine.py").write_text(MINE)
     (folder / "interrupting.py").write_text(INTERRUPTING)
+    (folder / "flat.py").write_text(FLAT)
     fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
     interrupted = (str(folder / "interrupting.py"), r"/plan\.json$", "1", str(int(signal.SIGINT)))
     addresses = iter(_addresses(4))
 
-    def both(workdir, *flags, first=("launch.py",)):
+    flat = (str(folder / "flat.py"),)
+
+    def both(workdir, *flags, first=flat):
         flags = ("--config=configs/tiny.py", f"--workdir={folder / workdir}", *fields, *flags)
         place = (f"--coordinator={next(addresses)}", "--processes=2")
-        return [
-            (*(("launch.py",) if number else first), *flags, *place, f"--process={number}")
-            for number in range(2)
-        ]
+        return [(*(flat if number else first), *flags, *place, f"--process={number}") for number in range(2)]
 
     lacking = [
         (*line, f"--generator={folder}/{number}/mine.py") for number, line in enumerate(both("lacking"))

@@ -30,7 +30,8 @@ from kernelgan.checkpoint import Stage
 from kernelgan.data.leakage import LeakageError
 from kernelgan.types import UserError
 
-pytestmark = pytest.mark.usefixtures("drawn_once", "flat_figures")
+pytestmark = pytest.mark.usefixtures("drawn_once")
+flat = pytest.mark.usefixtures("flat_figures")
 
 ROOT = Path(__file__).parents[1]
 METHODS = {*table({}), "cyclegan_a2b", "cyclegan_b2a", "noise_a2b", "noise_b2a"}
@@ -144,6 +145,7 @@ def test_rows_added_to_a_finished_run_alone_are_measured_until_it_has_every_meth
     assert all(seconds > 0 for seconds in timings.values())
 
 
+@flat
 def test_a_finished_run_computes_nothing_and_is_shown_even_where_it_cannot_be_written(
     copied, monkeypatch, capsys
 ):
@@ -174,6 +176,7 @@ def test_without_a_report_a_run_that_cannot_be_written_is_shown_all_the_same(cop
     assert not (copied / "report.html").exists()
 
 
+@flat
 def test_killed_at_any_point_it_goes_on_to_the_same_results(finished, watch, tmp_path, capsys):
     workdir, expected = tmp_path / "run-0", "data +done"
     for attempt, (pattern, number, sign, said_next) in enumerate(KILLS, start=1):
@@ -216,6 +219,7 @@ def _flip(directory):
     file.write_bytes(content)
 
 
+@flat
 def test_what_is_made_again_with_the_same_bits_leaves_everything_later_alone(
     finished, copied, caplog, capsys
 ):
@@ -325,6 +329,7 @@ def _foldersmall_config(folder, fields=None):
     return small_config(FOLDER | {"data.folder": str(folder)} | (fields or {}))
 
 
+@flat
 def test_a_flat_folder_is_scored_against_the_rest(folder, tmp_path):
     (folder / "black/black/broken.png").write_bytes(b"no image")
     path = pipeline.run(_foldersmall_config(folder), tmp_path / "run")
