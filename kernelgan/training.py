@@ -16,7 +16,7 @@ from kernelgan.data import quadrants
 from kernelgan.engine import Saver
 from kernelgan.files import given_path
 from kernelgan.losses import cross_entropy, squared_error
-from kernelgan.plan import Plan, zoo_training
+from kernelgan.plan import PairTask, Plan, zoo_training
 from kernelgan.population import Training
 from kernelgan.progress import Progress
 from kernelgan.stages import CODE, Run, Zoos
@@ -166,6 +166,25 @@ def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
     }
 
 
+def _lessons(
+    pairs: Sequence[PairTask], taught: Sequence[PairTask], zoos: Zoos
+) -> dict[str, list[trained.Lesson]]:
+    """By baseline, what its networks learn from: the parents' answers, and images of all four quadrants."""
+    return {
+        "distilled": [
+            trained.Lesson(
+                pair.split.name,
+                quadrants.distilled_groups(pair.split),
+                (zoos[pair.attribute_zoo]["params"], zoos[pair.object_zoo]["params"]),
+            )
+            for pair in pairs
+        ],
+        "trained_on_conjunction": [
+            trained.Lesson(pair.split.name, quadrants.reference_groups(pair.split)) for pair in taught
+        ],
+    }
+
+
 def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Params]]:
     """By pair number, the networks trained by gradient; one that cannot be trained is missing."""
     settings = of.settings.baselines
@@ -178,19 +197,7 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
         decay=of.settings.zoo.decay,
     )
     taught = [pair for pair in plan.pairs if pair.has_reference]
-    lessons = {
-        "distilled": [
-            trained.Lesson(
-                pair.split.name,
-                quadrants.distilled_groups(pair.split),
-                (zoos[pair.attribute_zoo]["params"], zoos[pair.object_zoo]["params"]),
-            )
-            for pair in plan.pairs
-        ],
-        "trained_on_conjunction": [
-            trained.Lesson(pair.split.name, quadrants.reference_groups(pair.split)) for pair in taught
-        ],
-    }
+    lessons = _lessons(plan.pairs, taught, zoos)
     made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
     validation = of.settings.zoo.validation_images
     wanted = methods.chosen(methods.BASELINES, settings.methods)
