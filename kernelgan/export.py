@@ -10,7 +10,7 @@ import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -20,26 +20,31 @@ from kernelgan import interop, release, weights, workdir
 from kernelgan.checkpoint import has_result, read_result
 from kernelgan.files import given_path, write_atomically
 from kernelgan.stopping import outlast_readers
-from kernelgan.types import Params, UserError
+from kernelgan.types import Array, Params, UserError
 
 _NAMELESS = ("params", "state")
-"""Keys of a stage's result that are no part of a name."""
+"""Keys of a fitted generator's result that are no part of a name."""
 
 _HALF = "_half_width"
 """What the name of a zoo at half width has after that of the zoo whose images it learned from."""
 
-_ZOOS = {"checkpoint": "", "half_width": _HALF}
-"""Where the plan says that a zoo is kept, as it is and at half width; and what ends its name."""
+
+class _Kept(NamedTuple):
+    """What can be taken out: stacked networks, or arrays of a generator; of a zoo what is known of it too."""
+
+    params: Params
+    zoo: Mapping[str, Any] | None = None
+    history: Mapping[str, np.ndarray] = {}
 
 
 def finished_stages(run: Path) -> list[str]:
     """Names of the stages that have networks to export, such as ``zoo`` and ``generate/cyclegan``."""
     root = run / workdir.CHECKPOINTS
-    directories = (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())
-    directories = (path for path in directories if "placebos" not in path.relative_to(root).parts)
-    stages = [path.relative_to(root) for path in directories if has_result(path)]
-    # A stage's result is in a directory for its key, which has a result too.
-    return sorted(stage.as_posix() for stage in stages if stage.parent not in stages)
+    stages: list[Path] = []
+    for folder in root.glob("*"):
+        if folder.name != "placebos":
+            stages += [folder] if has_result(folder) else filter(has_result, folder.glob("*"))
+    return sorted(stage.relative_to(root).as_posix() for stage in stages)
 
 
 def networks(run: Path) -> dict[str, Params]:
@@ -54,12 +59,11 @@ def networks(run: Path) -> dict[str, Params]:
     Raises:
       UserError: it is not a run, or has not begun to train.
     """
-    zoos, rows = _read(run)
-    return {name: kept["params"] for name, (_, kept) in zoos.items()} | rows
+    return {name: kept.params for name, kept in _read(run).items()}
 
 
-def _read(run: Path) -> tuple[dict[str, tuple[dict[str, Any], dict[str, Any]]], dict[str, Params]]:
-    """By name each zoo's record in the plan with what was kept of it, and everything else."""
+def _read(run: Path) -> dict[str, _Kept]:
+    """See `networks`."""
     if not run.is_dir():
         raise UserError(f"{run} is not a directory; expected a run's work directory, such as runs/black_cat.")
     plan = workdir.read_plan(run)
@@ -69,79 +73,72 @@ def _read(run: Path) -> tuple[dict[str, tuple[dict[str, Any], dict[str, Any]]], 
             results[stage] = read_result(run / workdir.CHECKPOINTS / stage)
         except UserError as error:
             logging.warning("%s", error)
-    of_zoos = {zoo[kept][0] for zoo in plan["zoos"] for kept in _ZOOS}
-    rows = {
-        prefix + "_".join([*_first_name(stage), *keys]): params
-        for stage, tree in results.items()
-        if stage not in of_zoos
-        for prefix, share in _by_pair(tree, plan["pairs"])
-        for keys, params in _parts(share)
-    }
+    of_zoos = {zoo[place][0] for zoo in plan["zoos"] for place in ("checkpoint", "half_width")}
+    rows: dict[str, Params] = {}
+    for stage, tree in results.items():
+        if stage not in of_zoos:
+            rows |= _rows(stage, tree, plan["pairs"])
     rows |= _measured(run, plan["pairs"])
-    zoos: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    found = {}
     for name, zoo in zip(_zoo_names(plan["zoos"], rows), plan["zoos"], strict=True):
-        for kept, ending in _ZOOS.items():
-            stage, key = zoo[kept]
+        for place, ending in (("checkpoint", ""), ("half_width", _HALF)):
+            stage, key = zoo[place]
             if key in results.get(stage, {}):
-                zoos[name + ending] = zoo, results[stage][key]
-    return zoos, rows
+                made = results[stage][key]
+                found[name + ending] = _Kept(made["params"], zoo, made.get("history", {}))
+    return found | {name: _Kept(params) for name, params in rows.items()}
 
 
 def _measured(run: Path, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Params]:
     """Merges and nulls, kept as they were measured, by name."""
     found: dict[str, Params] = {}
-    for pair in pairs:
-        key = f"{pair['attribute']}_{pair['object']}"
-        for file in sorted((run / workdir.EVALUATION / key).glob("*.safetensors")):
+    for pair, prefix in zip(pairs, _prefixes(pairs), strict=True):
+        folder = run / workdir.EVALUATION / f"{pair['attribute']}_{pair['object']}"
+        for file in sorted(folder.glob("*.safetensors")):
             try:
-                found[f"{key}/{file.stem}" if len(pairs) > 1 else file.stem] = interop.load_zoo(file).params
+                found[prefix + file.stem] = interop.load_zoo(file).params
             except UserError as error:
                 logging.warning("%s", error)
     return found
 
 
-def _first_name(stage: str) -> list[str]:
-    """How names of what a stage made begin; the results of ``generate/...`` have their rows' names."""
+def _prefixes(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What names of a pair's networks begin with."""
+    return [f"{pair['attribute']}_{pair['object']}/" if len(pairs) > 1 else "" for pair in pairs]
+
+
+def _rows(stage: str, tree: dict[str, Any], pairs: Sequence[Mapping[str, Any]]) -> dict[str, Params]:
+    """By name, what a stage made that is no zoo: kept by the pair's number, or stacked ``(P, ...)``."""
     kind, _, name = stage.rpartition("/")
-    return [] if kind == "generate" else [f"fit_{name}" if kind == "fit" else name]
-
-
-def _by_pair(
-    tree: dict[str, Any], pairs: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The prefix of each pair's names, and its share of a result kept by number or stacked ``(P, ...)``."""
+    own = {"generate": [], "fit": [f"fit_{name}"]}.get(kind, [name])  # what is generated has its row's name
     tree = {key: inner for key, inner in tree.items() if key != "history"}
-    prefixes = [f"{pair['attribute']}_{pair['object']}/" if len(pairs) > 1 else "" for pair in pairs]
-    if tree and all(key.isdecimal() for key in tree):
-        taught = prefixes
-        if len(tree) < len(pairs) and "0000" in tree:  # references, counted over the pairs that have them
-            taught = [prefix for prefix, pair in zip(prefixes, pairs, strict=True) if pair["has_reference"]]
-        yield from ((taught[int(key)], share) for key, share in tree.items())
+    prefixes = _prefixes(pairs)
+    if all(key.isdecimal() for key in tree):
+        if len(tree) < len(pairs):  # references, counted over the pairs that have them
+            prefixes = [prefix for prefix, pair in zip(prefixes, pairs, strict=True) if pair["has_reference"]]
+        shares = [(prefixes[int(key)], share) for key, share in tree.items()]
     elif {np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)} == {(len(pairs),)}:
-        for number, prefix in enumerate(prefixes):
-            yield prefix, jax.tree.map(lambda leaf, n=number: leaf[n], tree)
+        shares = [
+            (prefix, jax.tree.map(lambda leaf, n=n: leaf[n], tree)) for n, prefix in enumerate(prefixes)
+        ]
     else:
-        yield "", tree
+        shares = [("", tree)]
+    return {
+        prefix + "_".join([*own, *keys]): params for prefix, share in shares for keys, params in _parts(share)
+    }
 
 
 def _parts(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Params]]:
-    """Networks, generators and other groups of arrays in a tree, with the keys that lead to them."""
-    if _is_layered(tree):
+    """Layers, and other groups of arrays, in a generator's state, with the keys that lead to them."""
+    if interop.is_layered(tree):
         yield keys, dict(tree)
         return
     arrays = {key: leaf for key, leaf in tree.items() if not isinstance(leaf, Mapping)}
     if arrays:
         yield keys, arrays
     for key, inner in tree.items():
-        if key not in arrays and key != "history":
+        if key not in arrays:
             yield from _parts(inner, keys if key in _NAMELESS else (*keys, key))
-
-
-def _is_layered(tree: Mapping[str, Any]) -> bool:
-    """Whether these are parameters of layers, which PyTorch has names for."""
-    return bool(tree) and all(
-        isinstance(layer, Mapping) and set(layer) == {"kernel", "bias"} for layer in tree.values()
-    )
 
 
 def _zoo_names(zoos: Sequence[Mapping[str, Any]], taken: Mapping[str, Any]) -> list[str]:
@@ -178,49 +175,51 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None, rel
         weights.check_suffix(out)
     elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out={out} is not empty; expected a new or empty directory, or a file's name.")
-    zoos, rows = _read(run)
-    known = {name: kept["params"] for name, (_, kept) in zoos.items()} | rows
-    if network not in known:
-        given = f"{run} has no {network!r}; it has" if network else f"--network is not given; {run} has"
-        nearest = difflib.get_close_matches(network, known, n=1, cutoff=0.3) if network else []
-        meant = f" The nearest is {nearest[0]}." if nearest else ""
-        raise UserError(
-            f"{given} {weights.some(list(known)) or 'nothing yet'}.{meant} Name one of those that python -m "
-            f"kernelgan.export {run} lists, or continue the run (python launch.py --config=... "
-            f"--workdir={run})."
-        )
-    params = known[network]
-    layered = _is_layered(params)
+    found = _read(run)
+    if network not in found:
+        raise _unknown(run, network, list(found))
+    params, zoo, history = found[network]
+    layered = interop.is_layered(params)
+    arrays = interop.to_torch(params) if layered else params
     count = interop.count_of(params) if layered and interop.is_stacked(params) else None
     if member is not None and (count is None or not 0 <= member < count):
         expected = "no number, for it is not a zoo" if count is None else f"a number from 0 to {count - 1}"
         raise UserError(f"--member={member} is not in {network!r}; expected {expected}.")
-    arrays = interop.to_torch(params) if layered else params
-    zoo, kept = zoos.get(network, (None, {}))
-    said = release.card(run, network, zoo)
     stem, size = network.replace("/", "_"), sum(np.size(leaf) for leaf in arrays.values()) // (count or 1)
-    if member is not None:
-        arrays = {name: array[member] for name, array in arrays.items()}
+    said = release.card(run, network, zoo)
     if released:
         if count is None or member is not None or not to_directory:
             raise UserError(
                 f"--release of {network!r} to {out}; expected a zoo or a row of networks, no --member, and a "
                 "new or empty directory as --out."
             )
-        release.write(out, arrays, said, kept.get("history") or release.merits(run, network, count))
-    elif not to_directory:
-        weights.write_arrays(out, arrays, said)
-        write_atomically(out.with_suffix(".card.md"), release.markdown(said).encode())
-    elif count is None:
-        weights.write_arrays(out / f"{stem}.safetensors", arrays, said)
-    else:
+        release.write(out, arrays, said, history or release.merits(run, network, count))
+    elif to_directory and count is not None:
         width = max(4, len(str(count - 1)))
         for number in range(count) if member is None else [member]:
-            single = arrays if member is not None else {name: a[number] for name, a in arrays.items()}
-            weights.write_arrays(out / f"{stem}_{number:0{width}d}.safetensors", single, said)
+            weights.write_arrays(out / f"{stem}_{number:0{width}d}.safetensors", _one(arrays, number), said)
+    else:
+        file = out / f"{stem}.safetensors" if to_directory else out
+        weights.write_arrays(file, arrays if member is None else _one(arrays, member), said)
+        if not to_directory:
+            write_atomically(out.with_suffix(".card.md"), release.markdown(said).encode())
     written = count if member is None else 1
     what = "1 generator" if written is None else f"{written} network{'s' if written > 1 else ''}"
     return f"{out}: {network} of {run}, {what} of {size:,} parameters in {len(arrays)} arrays"
+
+
+def _unknown(run: Path, network: str, known: Sequence[str]) -> UserError:
+    given = f"{run} has no {network!r}; it has" if network else f"--network is not given; {run} has"
+    nearest = difflib.get_close_matches(network, known, n=1, cutoff=0.3) if network else []
+    meant = f" The nearest is {nearest[0]}." if nearest else ""
+    return UserError(
+        f"{given} {weights.some(known) or 'nothing yet'}.{meant} Name one of those that python -m "
+        f"kernelgan.export {run} lists, or continue the run (python launch.py --config=... --workdir={run})."
+    )
+
+
+def _one(arrays: Mapping[str, Array], member: int) -> dict[str, Array]:
+    return {name: array[member] for name, array in arrays.items()}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -232,13 +232,13 @@ def documented(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, s
             yield name, value, field.metadata["doc"], field.metadata["rule"].words
 
 
-def layer_problems(config: Any, layers: int, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
+def layer_problems(config: Any, layers: int) -> Iterator[str]:  # noqa: ANN401
     """Fields of a section that have neither a value for all layers nor a value for each of ``layers``."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.metadata["rule"].layered and isinstance(value, tuple) and len(value) not in (1, layers):
             yield (
-                f"{prefix}{field.name} is {value}; expected 1 value for all layers, or {layers} values, "
+                f"{field.name} is {value}; expected 1 value for all layers, or {layers} values, "
                 "1 for each layer"
             )
 

@@ -28,10 +28,6 @@ from kernelgan.progress import WIDTH, Progress
 from kernelgan.stages import CODE, Run, Zoos, pair_key
 from kernelgan.types import Params, UserError
 
-_TWO_LOGITS = (
-    "two logits, taken as no and yes to the conjunction; a network that answers each concept has four, see "
-    "kernelgan.assemble.two_concept_head"
-)
 _TRIED = 32  # networks of each zoo, at most, that a user's generator is tried on
 
 
@@ -222,7 +218,11 @@ def generate(
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
         for row, params in made[loaded.name][0].items():
             if params["dense"]["bias"].shape[-1] == of.network.outputs:
-                print(f"{'':{WIDTH}s} {row} has {_TWO_LOGITS}", file=sys.stderr)
+                print(
+                    f"{'':{WIDTH}s} {row} has two logits, taken as no and yes to the conjunction; a network "
+                    "that answers each concept has four, see kernelgan.assemble.two_concept_head",
+                    file=sys.stderr,
+                )
         seen = check.Watched(**{name: bool(value) for name, value in found["history"].items()})
         how[loaded.name] = _made(loaded, probes, fitted[loaded.name], seen)
     digests = {
@@ -250,7 +250,7 @@ def _work_of_networks(
     """A generator's networks by pair and row, checked, and what it was seen to do."""
     del saver
     with check.watched() as watched:
-        by_pair = _of_all_trainings(of, plan, loaded, trained, parents, probes, progress)
+        by_pair = _generated(of, plan, loaded, trained, parents, probes, progress)
     for networks in by_pair:
         check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
         if networks.keys() != by_pair[0].keys():
@@ -274,50 +274,33 @@ def _generated(
     of: Run,
     plan: Plan,
     loaded: loading.Loaded,
-    fitted: fitting.Fitted,
-    parents: list[Parents],
-    probes: list[base.Probes],
-    progress: Callable[[int, int], None] = base.untold,
-) -> list[base.Networks]:
-    """Networks of parents round by round; a round has every pair's."""
-    return base.generate(
-        loaded.generator,
-        fitted.state,
-        parents,
-        probes,
-        [pair_key(of, pair.split.name) for pair in plan.pairs] * (len(parents) // len(plan.pairs)),
-        name=loaded.name,
-        progress=progress,
-    )
-
-
-def _of_all_trainings(
-    of: Run,
-    plan: Plan,
-    loaded: loading.Loaded,
     trained: Trained,
     parents: list[Parents],
     probes: list[base.Probes],
     progress: Callable[[int, int], None] = base.untold,
 ) -> list[base.Networks]:
-    """Of each pair, the networks of one training after the other."""
-    parts = []
-    for number, one in enumerate(trained):
-        part = _part(progress, number, len(trained))
-        parts.append(_generated(of, plan, loaded, one, parents, probes, part))
+    """Networks of parents round by round (a round has every pair's), of one training after the other."""
+    rounds = len(parents) // len(plan.pairs)
+    parts = [
+        base.generate(
+            loaded.generator,
+            one.state,
+            parents,
+            probes,
+            [pair_key(of, pair.split.name) for pair in plan.pairs] * rounds,
+            name=loaded.name,
+            progress=_after(progress, number * len(parents), len(trained) * len(parents)),
+        )
+        for number, one in enumerate(trained)
+    ]
     return [
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *networks)
         for networks in zip(*parts, strict=True)
     ]
 
 
-def _part(progress: Callable[[int, int], None], number: int, parts: int) -> Callable[[int, int], None]:
-    """Progress of one of several equal parts, as that of the whole."""
-    return lambda done, total: progress(number * total + done, parts * total)
-
-
-def _after(progress: Progress, before: int, every: int) -> Callable[[int, int], None]:
-    """Progress of a part that others came before."""
+def _after(progress: Callable[[int, int], None], before: int, every: int) -> Callable[[int, int], None]:
+    """Progress of a part, as that of the whole: what came before it, and how much there is."""
     return lambda done, total: progress(before + done, every)
 
 
@@ -384,7 +367,8 @@ def _work_of_placebos(
     del saver
     exchanged, first = _placebo_parents(of, plan, zoos), trained[0]
     kinds, pairs = list(exchanged[0]), len(plan.pairs)
-    part = _part(progress, 0, 1 + len(kinds))
+    every = (1 + len(kinds)) * pairs
+    part = _after(progress, 0, every)
     chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated, part)
     at_once = _kinds_at_once(loaded.generator, pairs, len(kinds))
     rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
@@ -400,10 +384,10 @@ def _work_of_placebos(
             of,
             plan,
             loaded,
-            first._replace(state=state),
+            [first._replace(state=state)],
             list(itertools.chain(*rounds)),
             probes * len(names),
-            _after(progress, (1 + begin) * pairs, (1 + len(kinds)) * pairs),
+            _after(progress, (1 + begin) * pairs, every),
         )
         for (name, pair), networks in zip(itertools.product(names, plan.pairs), of_all, strict=True):
             for row, params in _by_row(loaded.name, networks).items():
@@ -450,7 +434,7 @@ def _asked_again(
         few = list(map(_taken, parents, chosen))
         with contextlib.suppress(UserError):  # it may need more parents
             begun = _begun_anew(of, plan, loaded, trained[0], few, probes)
-            made_again = _of_all_trainings(of, plan, loaded, [begun], few, probes, progress)
+            made_again = _generated(of, plan, loaded, [begun], few, probes, progress)
             again = [_by_row(loaded.name, made) for made in made_again]
             if not any(
                 map(functools.partial(check.other, every=True), again, map(_taken, generated, chosen))
@@ -458,7 +442,7 @@ def _asked_again(
                 return chosen
     one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
     first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
-    (made,) = _of_all_trainings(of, one_pair, loaded, first, parents[:1], probes[:1])
+    (made,) = _generated(of, one_pair, loaded, first, parents[:1], probes[:1])
     check.check_same(_by_row(loaded.name, made), generated[0], loaded.name)
     return None
 

@@ -101,17 +101,7 @@ def load_zoo(
 def load_parents(
     path: Path | str, network: models.ConvNet, image_size: int, models: int, *, positive: int = 1
 ) -> Params:
-    """A zoo of one concept from files, in place of training it.
-
-    Args:
-      path: as for `load_zoo`.
-      network: the run's architecture, of one concept (two logits).
-      image_size: pixels a side of the run's images.
-      models: networks that the run needs, ``M``; of more, the first are taken.
-      positive: as for `load_zoo`.
-
-    Returns:
-      Stacked parameters of ``models`` networks, of which logit 1 says that the concept holds.
+    """A zoo of one concept, the first ``models`` networks of what `load_zoo` reads, in place of training it.
 
     Raises:
       UserError: as `load_zoo`; or there are fewer networks.
@@ -142,11 +132,11 @@ def save(networks: Any, path: Path | str) -> Path:  # noqa: ANN401
       UserError: these are no networks, or as `write_arrays`.
     """
     networks = models.params_of(networks)
-    sets = {"": networks} if _is_network(networks) else networks
+    sets = {"": networks} if is_layered(networks) else networks
     if (
         not isinstance(sets, Mapping)
         or not sets
-        or not all(_is_network(models.params_of(one)) for one in sets.values())
+        or not all(is_layered(models.params_of(one)) for one in sets.values())
     ):
         raise UserError(
             f"what is to be saved is a {type(networks).__name__}; expected a zoo, parameters such as "
@@ -160,11 +150,12 @@ def save(networks: Any, path: Path | str) -> Path:  # noqa: ANN401
     return write_arrays(given_path(path, "the path of the networks"), arrays)
 
 
-def _is_network(params: object) -> bool:
+def is_layered(params: object) -> bool:
+    """Whether these are parameters of layers, of networks or of kernel generators."""
     return (
         isinstance(params, Mapping)
         and bool(params)
-        and all(isinstance(layer, Mapping) and {"kernel", "bias"} <= set(layer) for layer in params.values())
+        and all(isinstance(layer, Mapping) and set(layer) == {"kernel", "bias"} for layer in params.values())
     )
 
 

@@ -255,8 +255,6 @@ def kept(
     file: Path,
     key: StageKey,
     work: Callable[[], tuple[dict[str, Any], dict[str, np.ndarray]] | None],
-    *,
-    changed: set[str] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     """A record and arrays, read from a file if they were made with this key, else made and written.
 
@@ -266,12 +264,11 @@ def kept(
       file: an `.npz`.
       key: what they are made from.
       work: makes them; what is None is not kept.
-      changed: gets the names of the parts of the key that a file was made with other values of.
 
     Raises:
       UserError: the file cannot be read (it stays as it is), or cannot be written.
     """
-    found = _read_kept(file, key, set() if changed is None else changed)
+    found = _read_kept(file, key)
     if found is not None:
         return found
     made = work()
@@ -290,17 +287,13 @@ def kept(
     return record, arrays
 
 
-def _read_kept(
-    file: Path, key: StageKey, changed: set[str]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+def _read_kept(file: Path, key: StageKey) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     try:
         content = file.read_bytes()
         try:
             with np.load(io.BytesIO(content)) as saved:
                 found = json.loads(str(saved[_KEY]))
-                changes = key.changes(found["parts"])
-                if changes:
-                    changed.update(changes)
+                if key.changes(found["parts"]):
                     return None
                 arrays = {name: saved[name] for name in saved.files if name != _KEY}
             if of_arrays(arrays) != found["content"]:

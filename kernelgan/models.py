@@ -348,6 +348,6 @@ def generate_volumes(hidden: int, params: Params, volumes: Array, form: str = "a
     return cast("jax.Array", KernelGenerator(hidden, form).apply({"params": params}, volumes))
 
 
-def judge_volumes(hidden: int, params: Params, volumes: Array, form: str = "auto") -> jax.Array:
+def judge_volumes(hidden: int, params: Params, volumes: Array) -> jax.Array:
     """A discriminator's scores ``(B, O, H, W, 1)`` of kernel sets ``(B, O, H, W, I)``."""
-    return cast("jax.Array", KernelDiscriminator(hidden, form).apply({"params": params}, volumes))
+    return cast("jax.Array", KernelDiscriminator(hidden).apply({"params": params}, volumes))

@@ -138,11 +138,6 @@ class Plan:
         by_pair = {names: each for fold, each in zip(folds, found, strict=True) for names in fold.held_out}
         return [by_pair[pair.names] for pair in self.pairs]
 
-    def zoos_without(self, held_out: Sequence[PairName]) -> tuple[int, ...]:
-        """Numbers of the zoos that read no image of these pairs' conjunctions, see `leakage.clean`."""
-        read = {str(number): task.groups.read() for number, task in enumerate(self.zoos)}
-        return tuple(map(int, leakage_lib.clean(self.part, held_out, read)))
-
     def _readers(self, *, probes: bool) -> tuple[dict[PairName, list[str]], dict[str, np.ndarray]]:
         """By pair, names of all that reads images for it; and by name, the images."""
         labels = [task.label.removeprefix("the ") for task in self.zoos]

@@ -108,9 +108,9 @@ def _of_row(pair: Pair, row: Row) -> dict[str, str]:
     return {name: text for name, text in said.items() if text}
 
 
-def markdown(said: Mapping[str, str], *, title: str = "") -> str:
+def markdown(said: Mapping[str, str]) -> str:
     """A card as a page."""
-    lines = [f"# {title or said['name']}", "", "| | |", "| --- | --- |"]
+    lines = [f"# {said['name']}", "", "| | |", "| --- | --- |"]
     rows = [f"| {name} | {' '.join(text.split())} |".replace("|  |", "| - |") for name, text in said.items()]
     images = "validation" if any(name.endswith(_VALIDATION) for name in said) else "test"
     note = f"Figures are means over all networks with 95% intervals, on {images} images."
@@ -119,27 +119,24 @@ def markdown(said: Mapping[str, str], *, title: str = "") -> str:
 
 def write(
     folder: Path, arrays: Mapping[str, Array], said: Mapping[str, str], history: Mapping[str, np.ndarray]
-) -> list[Path]:
+) -> None:
     """Writes stacked networks in the form of a public model zoo.
+
+    The files: `RELEASED`, ``index.csv``, ``README.md``; where there is a history by epoch, ``metrics.csv``.
 
     Args:
       folder: new or empty.
       arrays: by PyTorch's names, each ``(M, ...)``.
       said: the card.
       history: by metric ``(M, E)`` of training, or ``(M,)``.
-
-    Returns:
-      The files: `RELEASED`, ``index.csv``, ``metrics.csv`` where there is a history by epoch, ``README.md``.
     """
     count = len(next(iter(arrays.values())))
     by_epoch = {name: values for name, values in history.items() if np.ndim(values) == 2}
     last = {name: values[:, -1] if np.ndim(values) == 2 else values for name, values in history.items()}
     splits = split(count)
     index = [[n, splits[n], *(f"{last[name][n]:.6g}" for name in last)] for n in range(count)]
-    paths = [
-        weights.write_arrays(folder / RELEASED, arrays, said),
-        _table(folder / "index.csv", ["network", "split", *last], index),
-    ]
+    weights.write_arrays(folder / RELEASED, arrays, said)
+    _table(folder / "index.csv", ["network", "split", *last], index)
     if by_epoch:
         epochs = next(iter(by_epoch.values())).shape[1]
         lines = [
@@ -147,10 +144,10 @@ def write(
             for n in range(count)
             for epoch in range(epochs)
         ]
-        paths.append(_table(folder / "metrics.csv", ["network", "epoch", *by_epoch], lines))
+        _table(folder / "metrics.csv", ["network", "epoch", *by_epoch], lines)
     shares = ", ".join(f"{splits.count(name)} {name}" for name in _SHARES)
     said = {**said, "networks": f"{count} ({shares}), stacked in {RELEASED}, numbered as in index.csv"}
-    return [*paths, write_atomically(folder / "README.md", markdown(said).encode())]
+    write_atomically(folder / "README.md", markdown(said).encode())
 
 
 def split(count: int) -> list[str]:
@@ -160,7 +157,7 @@ def split(count: int) -> list[str]:
     return [list(_SHARES)[min(place, len(_SHARES) - 1)] for place in places]
 
 
-def _table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+def _table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode())

@@ -99,17 +99,6 @@ class Splits:
         """The digest of the content, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()
 
-    def command(self, path: Path) -> list[str]:
-        """The command that makes this file at `path`, word by word."""
-        return [
-            *("python", "-m", "kernelgan.splits", str(path)),
-            f"--attributes={','.join(self.attributes)}",
-            f"--objects={','.join(self.objects)}",
-            f"--seen={','.join(map(':'.join, self.seen))}",
-            f"--sealed={len(self.sealed)}",
-            f"--seed={self.seed}",
-        ]
-
 
 def make(
     attributes: Sequence[str],
@@ -132,8 +121,8 @@ def make(
       UserError: a name is twice or unknown, or the number of sealed folds does not fit.
     """
     size = max(len(attributes), len(objects))
-    for names, known in ((attributes, attributes), (objects, objects)):
-        if len(set(names)) < len(known):
+    for names in (attributes, objects):
+        if len(set(names)) < len(names):
             raise UserError(f"{', '.join(names)}: a concept is named twice; name each once.")
     sides = tuple(zip(*seen, strict=True)) or ((), ())
     for names, known in zip(sides, (attributes, objects), strict=True):

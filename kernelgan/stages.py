@@ -17,12 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from kernelgan import distributed, engine, fields, keys, models, population
+from kernelgan import distributed, engine, fields, keys, models
 from kernelgan import workdir as workdir_lib
 from kernelgan.checkpoint import Stage, has_result
 from kernelgan.config import Settings
 from kernelgan.generators import loading
-from kernelgan.losses import Loss
 from kernelgan.progress import WIDTH, Progress, named
 from kernelgan.types import Config, Key, Params, UserError
 
@@ -228,11 +227,6 @@ def notes_on_zoos(settings: Settings) -> list[str]:
         for kind, file in given.items()
         if file
     ]
-
-
-def arithmetic(network: models.ConvNet, image_size: int, loss: Loss) -> str:
-    """The part "arithmetic" of a key: the implementation that trains."""
-    return population.arithmetic(network, image_size, loss)
 
 
 def without_pace(section: Config, *names: str) -> Params:

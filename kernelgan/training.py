@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from kernelgan import distributed, interop, keys, models, stages, zoo
+from kernelgan import distributed, interop, keys, models, population, stages, zoo
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, trained
 from kernelgan.data import quadrants
 from kernelgan.engine import Saver
 from kernelgan.files import given_path
 from kernelgan.losses import cross_entropy, squared_error
-from kernelgan.plan import Plan, zoo_training
+from kernelgan.plan import PairTask, Plan, zoo_training
 from kernelgan.population import Training
 from kernelgan.progress import WIDTH, Progress
 from kernelgan.stages import CODE, Run, Zoos
@@ -118,7 +118,7 @@ def _trained_zoos(of: Run, plan: Plan, tasks: Sequence[zoo.ZooTask], name: str) 
                 ]
             ),
             "images": keys.of_values([plan.digest, [task.groups.key for task in chosen]]),
-            "arithmetic": stages.arithmetic(network, of.settings.data.image_size, cross_entropy),
+            "arithmetic": population.arithmetic(network, of.settings.data.image_size, cross_entropy),
             "code": keys.of_source(*CODE["zoo"]),
         }
 
@@ -187,6 +187,25 @@ def _plan_record(of: Run, plan: Plan) -> dict[str, Any]:
     }
 
 
+def _lessons(
+    pairs: Sequence[PairTask], taught: Sequence[PairTask], zoos: Zoos
+) -> dict[str, list[trained.Lesson]]:
+    """By baseline, what its networks learn from: the parents' answers, and images of all four quadrants."""
+    return {
+        "distilled": [
+            trained.Lesson(
+                pair.split.name,
+                quadrants.distilled_groups(pair.split),
+                (zoos[pair.attribute_zoo]["params"], zoos[pair.object_zoo]["params"]),
+            )
+            for pair in pairs
+        ],
+        "trained_on_conjunction": [
+            trained.Lesson(pair.split.name, quadrants.reference_groups(pair.split)) for pair in taught
+        ],
+    }
+
+
 def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Params]]:
     """By pair number, the networks trained by gradient; one that cannot be trained is missing."""
     settings = of.settings.baselines
@@ -199,19 +218,7 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
         decay=of.settings.zoo.decay,
     )
     taught = [pair for pair in plan.pairs if pair.has_reference]
-    lessons = {
-        "distilled": [
-            trained.Lesson(
-                pair.split.name,
-                quadrants.distilled_groups(pair.split),
-                (zoos[pair.attribute_zoo]["params"], zoos[pair.object_zoo]["params"]),
-            )
-            for pair in plan.pairs
-        ],
-        "trained_on_conjunction": [
-            trained.Lesson(pair.split.name, quadrants.reference_groups(pair.split)) for pair in taught
-        ],
-    }
+    lessons = _lessons(plan.pairs, taught, zoos)
     made: dict[int, dict[str, Params]] = {pair.number: {} for pair in plan.pairs}
     validation = of.settings.zoo.validation_images
     wanted = methods.chosen(methods.BASELINES, settings.methods)
@@ -230,7 +237,7 @@ def train_baselines(of: Run, plan: Plan, zoos: Zoos) -> dict[int, dict[str, Para
                 ]
             ),
             "images": keys.of_values([plan.digest, [lesson.groups.key for lesson in lessons[name]]]),
-            "arithmetic": stages.arithmetic(of.network, of.settings.data.image_size, loss),
+            "arithmetic": population.arithmetic(of.network, of.settings.data.image_size, loss),
             "code": keys.of_source(*CODE["baselines"]),
             **(of.stages.inputs("zoo") if name == "distilled" else {}),
         }

@@ -243,10 +243,6 @@ def test_settings_made_by_hand_are_checked_too():
     assert _problems(settings)[0].startswith("zoo.models is 0; ")
 
 
-def test_the_default_may_name_its_families():
-    assert config_lib.default("cyclegan").to_dict() == config_lib.default().to_dict()
-
-
 def test_the_listing_has_every_field_with_its_default_and_meaning():
     lines = config_lib.listing().splitlines()
     for field, value in DEFAULTS.items():
@@ -257,20 +253,6 @@ def test_the_listing_has_every_field_with_its_default_and_meaning():
 @pytest.mark.parametrize("size", [16, 17, 32])
 def test_the_smallest_images_are_those_that_leave_a_pixel(size):
     assert config_lib.parse(_with(data__image_size=size)).data.image_size == size
-
-
-def test_objects_zoos_are_as_the_attributes_unless_told_otherwise():
-    assert config_lib.zoo_models(_with(zoo__models=5)) == (5, 5)
-    assert config_lib.zoo_models(_with(zoo__models=5, zoo__object_models=3)) == (5, 3)
-    assert config_lib.images_per_epoch(_with(zoo__images_per_epoch=9)) == (9, 9)
-    changed = _with(zoo__images_per_epoch=9, zoo__object_images_per_epoch=4)
-    assert config_lib.images_per_epoch(changed) == (9, 4)
-
-
-def test_a_plain_config_holds_every_field_and_no_tuple():
-    plain = config_lib.to_json(default.get_config())
-    assert set(dict(fields.flatten(plain))) == set(DEFAULTS)
-    assert plain["generators"]["cyclegan"]["epochs"] == list(DEFAULTS["generators.cyclegan.epochs"])
 
 
 def test_differences_name_changed_fields_and_leave_harmless_ones():

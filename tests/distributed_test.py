@@ -1,12 +1,11 @@
 """One run on other numbers of devices and processes: the same to the bit, and resumed across them."""
 
-import os
+import contextlib
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from tiny_runs import INTERRUPTING, SMALL, document
@@ -18,14 +17,18 @@ ROOT = Path(__file__).parents[1]
 _START = """
 import os, sys
 from pathlib import Path
+import jax
 import numpy as np
 from kernelgan import distributed, environment
 from kernelgan.types import UserError
 
-coordinator, processes, process = sys.argv[1:4]
+coordinator, processes, process, patience, devices = sys.argv[1:6]
+os.environ["JAX_NUM_CPU_DEVICES"] = devices
+os.environ["XLA_FLAGS"] = ""  # the same bits on any number of devices are promised of XLA as it comes
+jax.config.update("jax_num_cpu_devices", int(devices))
 environment.configure("cpu")
 if coordinator:
-    distributed.join(coordinator, int(processes), int(process), patience=60)
+    distributed.join(coordinator, int(processes), int(process), patience=int(patience))
 """
 
 _TRAINING = """
@@ -33,8 +36,7 @@ from kernelgan import engine, losses, models, population
 from kernelgan.checkpoint import Stage
 from kernelgan.keys import StageKey
 
-directory, fails_in, chunk_size = Path(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
-import jax
+directory, fails_in, chunk_size = Path(sys.argv[6]), int(sys.argv[7]), int(sys.argv[8])
 
 class Saver(Stage):
     saves = 0
@@ -69,54 +71,28 @@ except (UserError, OSError) as error:
     print("error:", error, flush=True)
     distributed.abandon(2)
     sys.exit(2)
-if distributed.leave():
+assert distributed.leave() == distributed.is_first()
+assert not distributed.is_together()
+if distributed.is_first():
     keep(trained)
 """
 
 
-def _free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def _addresses(count):
+    """So many addresses that were free a moment ago."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for found in sockets:
+            found.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{found.getsockname()[1]}" for found in sockets]
 
 
-def _start(program, *arguments, devices=1, place=("", 1, 0)):
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, (*place, *arguments))],
-        env=os.environ
-        | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        | {"XLA_FLAGS": ""},  # the same bits on any number of devices are promised of XLA as it comes
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _ended(running):
-    """The exit statuses, and what was said."""
-    said = [one.communicate(timeout=300)[0] for one in running]
-    return [one.returncode for one in running], said
-
-
-def _run(program, *arguments, devices=1, processes=1):
-    address = f"127.0.0.1:{_free_port()}" if processes > 1 else ""
-    return _ended(
-        [
-            _start(program, *arguments, devices=devices, place=(address, processes, process))
-            for process in range(processes)
-        ]
-    )
-
-
-def _train(directory, *, fails_in=0, chunk_size=3, **where):
-    directory.mkdir(exist_ok=True)
-    statuses, said = _run(_START + _TRAINING, directory, fails_in, chunk_size, **where)
-    return statuses, said, _arrays(directory / f"found{fails_in}.npz")
+def _program(folder, text):
+    (folder / "program.py").write_text(_START + text)
+    return str(folder / "program.py")
 
 
 def _arrays(file):
-    if not file.exists():
-        return None
     with np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -132,19 +108,27 @@ def test_a_run_goes_on_with_other_devices_processes_and_chunks(tmp_path):
 
     The first trains the whole, too, before it fails.
     """
-    statuses, said, expected = _train(tmp_path / "run", fails_in=1)
-    assert statuses == [2], said
-    statuses, said, found = _train(tmp_path / "run", processes=2, devices=2, fails_in=2, chunk_size=4)
-    assert (statuses, found) == ([2, 2], None), said
-    for number in range(2):
-        assert "No space left on device" in said[number].splitlines()[-1]
-        assert "Traceback" not in said[number]
-    assert "resuming from" in said[0]
-    statuses, said, found = _train(tmp_path / "run", processes=2, chunk_size=2)
-    assert statuses == [0, 0], said
-    assert "resuming from" in said[0]
-    assert "resuming from" not in said[1]
-    _assert_same(found, expected)
+    program, addresses = _program(tmp_path, _TRAINING), _addresses(2)
+
+    def attempt(address, devices, fails_in, chunk_size):
+        what = (devices, str(tmp_path), str(fails_in), chunk_size)
+        count = 2 if address else 1
+        return [(program, address, str(count), str(number), "60", *what) for number in range(count)]
+
+    attempts = [attempt("", "1", 1, "3"), attempt(addresses[0], "2", 2, "4")]
+    attempts.append(attempt(addresses[1], "1", 0, "2"))
+    modules = ("kernelgan.environment", "kernelgan.population", "kernelgan.checkpoint")
+    alone, *failed, first, second = forks.run_all(attempts, tmp_path, modules=modules)
+    for ended in (alone, *failed):
+        assert ended.returncode == 2, ended
+        assert "No space left on device" in ended.stdout.splitlines()[-1]
+        assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "found2.npz").exists()
+    assert "resuming from" in failed[0].stderr
+    assert (first.returncode, second.returncode) == (0, 0), (first, second)
+    assert "resuming from" in first.stderr
+    assert "resuming from" not in second.stderr
+    _assert_same(_arrays(tmp_path / "found0.npz"), _arrays(tmp_path / "found1.npz"))
 
 
 _TALK = """
@@ -184,22 +168,11 @@ except OSError:
     assert number == 1
 with distributed.silent_unless_first():
     print("progress")
-print("own words")
-assert distributed.leave() == (number == 0) == distributed.is_first()
-assert not distributed.is_together()
-"""
+print("own words", flush=True)
 
-
-def test_what_processes_tell_each_other():
-    statuses, said = _run(_START + _TALK, processes=2)
-    assert statuses == [0, 0], said
-    assert ["progress" in words for words in said] == [True, False]
-    assert all("own words" in words for words in said)
-
-
-_LOSING = """
-if int(process) == 1:
+if number == 1:  # it is killed
     os._exit(9)
+distributed._agreed = False  # the errors above did not end the run
 try:
     distributed.gather(1)
 except UserError as error:
@@ -208,21 +181,21 @@ except UserError as error:
 """
 
 
-def test_a_process_that_was_killed_is_told_in_one_line():
-    statuses, said = _run(_START + _LOSING, processes=2)
-    assert statuses == [2, 9], said
-    assert "error: another process of this run has ended" in said[0].splitlines()[-1]
-    assert "Traceback" not in said[0]
-
-
-@pytest.mark.parametrize("process", [0, 1])
-def test_a_process_that_never_comes_is_waited_for_and_told_in_one_line(process):
-    impatient = _START.replace("patience=60", "patience=1")
-    statuses, said = _ended([_start(impatient, place=(f"127.0.0.1:{_free_port()}", 2, process))])
-    assert statuses == [2], said
-    first, last = said[0].splitlines()
-    assert f"process {process} of 2: waiting for the others at 127.0.0.1:" in first
-    assert last.startswith("error: not all processes of this run came to 127.0.0.1:")
+def test_what_processes_tell_each_other_and_of_one_that_is_killed_or_never_comes(tmp_path):
+    program, addresses = _program(tmp_path, _TALK), _addresses(3)
+    both = [(program, addresses[0], "2", str(number), "60", "1") for number in range(2)]
+    alone = [(program, addresses[1 + number], "2", str(number), "1", "1") for number in range(2)]
+    first, second, *impatient = forks.run_all([both, alone], tmp_path, modules=("kernelgan.environment",))
+    assert (first.returncode, second.returncode) == (2, 9), (first, second)
+    assert ["progress" in one.stdout for one in (first, second)] == [True, False]
+    assert all("own words" in one.stdout for one in (first, second))
+    assert "error: another process of this run has ended" in first.stdout.splitlines()[-1]
+    assert "Traceback" not in first.stderr
+    for number, one in enumerate(impatient):
+        assert one.returncode == 2, one
+        said, last = one.stderr.splitlines()
+        assert f"process {number} of 2: waiting for the others at 127.0.0.1:" in said
+        assert last.startswith("error: not all processes of this run came to 127.0.0.1:")
 
 
 def test_a_port_in_use_is_refused():
@@ -234,15 +207,23 @@ def test_a_port_in_use_is_refused():
             distributed.join(address, 2, 0)
 
 
-@pytest.mark.parametrize("address", ["node0", "node0:", "node0:http"])
-def test_an_address_without_a_port_is_refused(address):
-    with pytest.raises(UserError, match=f"--coordinator={address}; expected HOST:PORT"):
-        distributed.join(address, 2, 0)
-
-
-def test_a_port_that_cannot_be_is_refused():
-    with pytest.raises(UserError, match="process 0 cannot listen on port 70000"):
-        distributed.join("127.0.0.1:70000", 2, 0)
+@pytest.mark.parametrize(
+    ("address", "processes", "process", "fact"),
+    [
+        ("node0", 2, 0, "--coordinator=node0; expected HOST:PORT"),
+        ("node0:", 2, 0, "--coordinator=node0:; expected HOST:PORT"),
+        ("node0:http", 2, 0, "--coordinator=node0:http; expected HOST:PORT"),
+        ("127.0.0.1:70000", 2, 0, "process 0 cannot listen on port 70000"),
+        ("127.0.0.1:1", 0, 0, "--processes=0 and --process=0; expected how many"),
+        ("127.0.0.1:1", 2, 2, "--processes=2 and --process=2; expected how many"),
+        ("127.0.0.1:1", 2, -1, "--processes=2 and --process=-1; expected how many"),
+    ],
+)
+def test_an_address_or_a_place_among_the_processes_that_cannot_be_is_refused(
+    address, processes, process, fact
+):
+    with pytest.raises(UserError, match=fact):
+        distributed.join(address, processes, process)
 
 
 @pytest.mark.parametrize(
@@ -261,97 +242,83 @@ def test_a_platform_that_is_not_there_is_told_from_processes_that_do_not_come(er
     monkeypatch.setattr(distributed.jax.config, "update", lambda *_: None)
     monkeypatch.setattr(distributed.jax.distributed, "initialize", initialize)
     with pytest.raises(UserError, match=fact):
-        distributed.join(f"127.0.0.1:{_free_port()}", 2, 0)
-
-
-@pytest.mark.parametrize(("processes", "process"), [(0, 0), (2, 2), (2, -1)])
-def test_a_place_among_the_processes_that_cannot_be_is_refused(processes, process):
-    with pytest.raises(
-        UserError, match=f"--processes={processes} and --process={process}; expected how many"
-    ):
-        distributed.join("127.0.0.1:1", processes, process)
+        distributed.join(*_addresses(1), 2, 0)
 
 
 # Through launch.py.
 
 FIELDS = SMALL | {"baselines.methods": ("average",)}  # what else trains does so by the zoos' own function
+FLAT = """
+import runpy
+from kernelgan.report import drawing
+drawing.png = lambda draw: bytes(40_000)  # figures are not drawn
+runpy.run_path("launch.py", run_name="__main__")
+"""
+MINE = """
+from kernelgan import generators
+def make(network, config):
+    return generators.stateless(lambda key, parents, probes: parents.attribute)
+"""
 
 
-def _launch(workdir, *flags, place=(), cwd=ROOT, interrupted_at=""):
-    program = ["-c", INTERRUPTING, interrupted_at, "1", str(int(signal.SIGINT))]
-    return subprocess.Popen(
-        [
-            sys.executable,
-            *(program if interrupted_at else [str(ROOT / "launch.py")]),
-            f"--config={ROOT}/configs/tiny.py",
-            f"--workdir={workdir}",
-            *(f"--config.{name}={value}" for name, value in FIELDS.items()),
-            *place,
-            *flags,
-        ],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """Four times two processes: of a file that one lacks, interrupted, to the end, and once more."""
+    folder = tmp_path_factory.mktemp("launched")
+    (folder / "0").mkdir()
+    (folder / "0/mine.py").write_text(MINE)
+    (folder / "interrupting.py").write_text(INTERRUPTING)
+    (folder / "flat.py").write_text(FLAT)
+    fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    interrupted = (str(folder / "interrupting.py"), r"/plan\.json$", "1", str(int(signal.SIGINT)))
+    addresses = iter(_addresses(4))
 
+    flat = (str(folder / "flat.py"),)
 
-def _both(workdir, *flags, folders=(ROOT, ROOT), interrupted_at=""):
-    """Two processes; the first is interrupted at a file, see `INTERRUPTING`."""
-    address = f"--coordinator=127.0.0.1:{_free_port()}"
-    places = [(address, "--processes=2", f"--process={process}") for process in range(2)]
-    return [
-        _launch(workdir, *flags, place=place, cwd=folder, interrupted_at="" if number else interrupted_at)
-        for number, (place, folder) in enumerate(zip(places, folders, strict=True))
+    def both(workdir, *flags, first=flat):
+        flags = ("--config=configs/tiny.py", f"--workdir={folder / workdir}", *fields, *flags)
+        place = (f"--coordinator={next(addresses)}", "--processes=2")
+        return [(*(flat if number else first), *flags, *place, f"--process={number}") for number in range(2)]
+
+    lacking = [
+        (*line, f"--generator={folder}/{number}/mine.py") for number, line in enumerate(both("lacking"))
     ]
+    lines = [lacking, both("two", "--stage=zoo", first=interrupted), both("two"), both("two")]
+    ended = forks.run_all(lines, folder, modules=("configs.default", "kernelgan.pipeline"))
+    return folder, [ended[place : place + 2] for place in range(0, 8, 2)]
 
 
-def _errors(words):
-    return [line for line in words.splitlines() if line.startswith("error: ")]
-
-
-def test_a_file_that_one_process_lacks_ends_both_with_one_line(tmp_path):
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "first" / "mine.py").write_text(
-        "from kernelgan import generators\n"
-        "def make(network, config):\n"
-        "    return generators.stateless(lambda key, parents, probes: parents.attribute)\n"
-    )
-    folders = (tmp_path / "first", tmp_path / "second")
-    statuses, said = _ended(_both(tmp_path / "run", "--generator=mine.py", folders=folders))
-    assert statuses == [2, 2], said
-    for words in said:
-        (line,) = _errors(words)
+def test_a_file_that_one_process_lacks_ends_both_with_one_line(launched):
+    for ended in launched[1][0]:
+        assert ended.returncode == 2, ended
+        (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
         assert "process 1: " in line
-        assert "mine.py" in line
-        assert "Traceback" not in words
+        assert "1/mine.py" in line
+        assert "Traceback" not in ended.stderr
 
 
-def test_a_whole_run_on_two_processes_ends_in_the_same_results(finished, tmp_path):
+def test_a_whole_run_on_two_processes_ends_in_the_same_results(launched, finished):
     """Interrupted before its zoos begin, and continued to its end; a finished run is shown again."""
-    statuses, said = _ended(_both(tmp_path / "two", "--stage=zoo", interrupted_at=r"/plan\.json$"))
-    assert statuses[0] == 130, said
-    assert statuses[1] != 0, said  # by itself or, if that is faster, by JAX, which aborts it
-    assert "interrupted; the same command" in said[0]
-    assert "Traceback" not in said[0]
-    assert not (tmp_path / "two/checkpoints/zoo").exists()
+    folder, (_, (interrupted, other), (first, second), (again, nothing)) = launched
+    assert interrupted.returncode == 130, interrupted
+    assert other.returncode != 0, other  # by itself or, if that is faster, by JAX, which aborts it
+    assert "interrupted; the same command" in interrupted.stderr
+    assert "zoo" not in interrupted.stderr
+    assert "Traceback" not in interrupted.stderr
 
-    statuses, said = _ended(_both(tmp_path / "two"))
-    assert statuses == [0, 0], said
-    assert "in 2 processes" in said[0]
-    assert "report: " in said[0]
-    assert "zoo" not in said[1]
-    found, wanted = (_arrays(run / "arrays.npz") for run in (tmp_path / "two", finished))
+    assert (first.returncode, second.returncode) == (0, 0), (first, second)
+    assert "in 2 processes" in first.stderr
+    assert "report: " in first.stdout
+    assert "zoo" not in second.stdout + second.stderr
+    found, wanted = (_arrays(run / "arrays.npz") for run in (folder / "two", finished))
     left_out = {"embedding_quadrant", "contact_sheet", "distilled", "trained_on_conjunction"}
     compared = [name for name in wanted if not left_out & set(name.split("/"))]
     assert {name.split("/")[-1] for name in compared} >= {"average", "cyclegan_a2b", "cyclegan_b2a", "random"}
     _assert_same({name: found[name] for name in compared}, {name: wanted[name] for name in compared})
-    found, wanted = (document(run)["pairs"][0]["methods"] for run in (tmp_path / "two", finished))
+    found, wanted = (document(run)["pairs"][0]["methods"] for run in (folder / "two", finished))
     assert found["cyclegan_a2b"]["placebos"] == wanted["cyclegan_a2b"]["placebos"]
 
-    statuses, said = _ended(_both(tmp_path / "two"))
-    assert statuses == [0, 0], said
-    assert "finished before" in said[0]
-    assert "report: " in said[0]
-    assert "report: " not in said[1]
+    assert (again.returncode, nothing.returncode) == (0, 0), (again, nothing)
+    assert "finished before" in again.stderr
+    assert "report: " in again.stdout
+    assert "report: " not in nothing.stdout

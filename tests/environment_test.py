@@ -148,7 +148,7 @@ def test_switches_that_change_figures_or_end_in_a_traceback_are_set_by_the_run(s
         jax.config.update(switch, before)
 
 
-@pytest.mark.parametrize("platform_name", ["cuda", "tpu", "no_such_platform"])
+@pytest.mark.parametrize("platform_name", ["cuda", "no_such_platform"])
 def test_a_platform_that_is_not_there_is_named_without_a_traceback(platform_name):
     program = "from kernelgan import environment; environment.select_device('auto')"
     done = subprocess.run(

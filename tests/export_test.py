@@ -23,15 +23,6 @@ SIZE = 16
 CHANNELS, HIDDEN = 3, 4
 
 
-@pytest.fixture(params=("safetensors", "npz", "pth"))
-def suffix(request):
-    """Each format in turn."""
-    if request.param == "pth":
-        reason = "PyTorch 2.10 or newer is not installed (pip install torch)"
-        pytest.importorskip("torch", minversion="2.10", reason=reason)
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def generator():
     """Parameters of a small kernel generator."""
@@ -194,15 +185,6 @@ def test_a_zoo_at_half_width_is_exported(run, network, tmp_path, assert_trees_eq
     loaded = interop.load_zoo(tmp_path / "half.npz")
     assert loaded.network == half
     assert_trees_equal(loaded.params, zoo)
-
-
-def test_an_export_leaves_the_run_as_it_is(run, tmp_path):
-    def content():
-        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-
-    before = content()
-    export.export(run, tmp_path / "black.npz", network="black")
-    assert content() == before
 
 
 def test_a_stage_that_is_being_written_is_not_touched(run, tmp_path):

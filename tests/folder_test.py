@@ -164,12 +164,6 @@ def test_large_photographs_are_read_and_too_large_ones_are_named(layout, monkeyp
     assert Image.MAX_IMAGE_PIXELS == 10_000
 
 
-def test_progress_is_told(layout):
-    told = []
-    _load(layout, progress=lambda done, of: told.append((done, of)))
-    assert told == [(18, 18)]
-
-
 def test_links_without_a_target_are_images_that_cannot_be_read(layout):
     for path in sorted((layout / "cat/cat").iterdir())[1:]:
         path.unlink()
@@ -249,13 +243,6 @@ def test_copies_under_one_label_count_once(layout):
     assert "cat/random/copy.png (as black/random/0.png)" in source.notes[0]
     assert "both random folders is fine" in source.notes[0]
     _split(source)
-
-
-def test_of_many_copies_few_are_named(layout):
-    for number in range(5):
-        shutil.copy(layout / "black/black/0.png", layout / f"black/black/copy{number}.png")
-    note = _load(layout).notes[0]
-    assert (note.count("(as "), "and 2 more" in note, "random" in note) == (3, True, False)
 
 
 def test_a_copy_whose_quadrant_is_known_says_it_for_both(layout):
@@ -453,13 +440,3 @@ def test_the_references_photographs_are_read_as_the_reference_read_them():
         names, expected = features["files"], features["images"]
     images = np.stack([photographs.read_image(REFERENCE / "test_images" / str(name), 32) for name in names])
     np.testing.assert_allclose(images.transpose(0, 3, 1, 2) / 127.5 - 1, expected, atol=1e-6)
-
-
-@needs_reference
-def test_the_references_test_folder_loads(layout):
-    shutil.rmtree(layout / "test")
-    (layout / "test").symlink_to(REFERENCE / "test_images")
-    source = _load(layout)
-    assert len(source.test) == 89
-    assert source.test.rest.sum() == 55
-    assert (source.test.attributes["black"] == 1).sum() == 34

@@ -246,14 +246,14 @@ def file(tmp_path):
 def keep(file):
     """``keep(key)``: the measurements, and whether they were taken."""
 
-    def run(key=KEY, **options):
+    def run(key=KEY):
         taken = []
 
         def work():
             taken.append(True)
             return MADE
 
-        record, arrays = keys.kept(file, key, work, **options)
+        record, arrays = keys.kept(file, key, work)
         assert record == MADE[0]
         assert arrays.keys() == MADE[1].keys()
         for name, values in MADE[1].items():
@@ -269,11 +269,8 @@ def test_measurements_are_taken_once(keep):
 
 
 def test_with_another_key_they_are_taken_again(keep):
-    changed: set[str] = set()
-    assert keep(changed=changed)
-    assert not changed
-    assert keep(StageKey({"config": "1", "code": "3"}), changed=changed)
-    assert changed == {"code"}
+    assert keep()
+    assert keep(StageKey({"config": "1", "code": "3"}))
 
 
 def test_what_could_not_be_measured_is_not_kept(file):

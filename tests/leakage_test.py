@@ -1,6 +1,5 @@
 """Tests for kernelgan.data.leakage: what may read which image."""
 
-import dataclasses
 import time
 
 import numpy as np
@@ -251,37 +250,10 @@ def three_by_three():
     return partition(Source("noise", labelled(train, 2), labelled(test, 3)))
 
 
-def test_zoos_that_left_out_the_blocks_other_group_are_clean(three_by_three):
-    """All zoos of attributes that left out the block's objects, all of objects that left out its attributes.
-
-    A zoo of an attribute outside the block counts too: it reads the block's colours, never its objects.
-    """
-    read = _grouped_zoos(three_by_three)
-    found = leakage.clean(three_by_three, BLOCK, read)
-    assert sorted(found) == sorted(
-        [f"{name} without cat dog" for name in ("black", "red", "blue")]
-        + [f"{name} without black red" for name in ("cat", "dog", "car")]
-    )
-    assert set(leakage.clean(three_by_three, BLOCK[:1], read)) >= set(found)
-
-
-def test_a_copy_of_an_image_of_the_block_spoils_a_zoo(three_by_three):
-    part = three_by_three
-    name = "blue without cat dog"
-    read = _grouped_zoos(part)
-    inside = quadrants.quadrant_of(part.source.test, "red", "dog") == Quadrant.CONJUNCTION
-    images = part.source.train.images.copy()
-    images[read[name][0]] = part.source.test.images[np.flatnonzero(inside)[0]]
-    train = dataclasses.replace(part.source.train, images=images)
-    planted = partition(dataclasses.replace(part.source, train=train))
-    assert name in leakage.clean(part, BLOCK, read)
-    assert name not in leakage.clean(planted, BLOCK, read)
-
-
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_the_gate_takes_the_union_of_all_that_is_behind_a_block(three_by_three, spoilt):
     read = _grouped_zoos(three_by_three)
-    behind = {name: read[name] for name in leakage.clean(three_by_three, BLOCK, read)}
+    behind = {name: indices for name, indices in read.items() if name.endswith((" cat dog", " black red"))}
     if spoilt:
         behind["blue without car"] = read["blue without car"]
         with pytest.raises(

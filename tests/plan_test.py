@@ -159,12 +159,6 @@ def test_the_digest_does_not_depend_on_the_seed_or_the_size_of_a_chunk(source):
     assert plan_lib.make_plan(_config(seed=3, zoo__chunk_size=7), source).digest == digest
 
 
-def test_the_seed_moves_the_validation_side(source):
-    splits = [plan_lib.make_plan(_config(seed=seed), source).pairs[0].split for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(splits[0].validation, splits[1].validation)
-    assert (splits[0].validation != splits[2].validation).any()
-
-
 @pytest.mark.parametrize(
     ("concept", "other", "reader"),
     [
@@ -217,12 +211,6 @@ def test_epochs_of_more_images_than_there_are_are_capped_and_noted(source, field
     assert {task.kind for task in plan.zoos if any(task.label in note for note in notes)} == kinds
 
 
-@pytest.mark.parametrize("field", ["data__minimum_train", "data__minimum_test"])
-def test_too_few_images_are_refused_with_the_field_to_change(source, field):
-    with pytest.raises(UserError, match=rf"found \d+, needed 500.* lower {field.replace('__', '.')}"):
-        plan_lib.make_plan(_config(**{field: 500}), source)
-
-
 # Folds and what is behind networks ------------------------------------------------------------------------
 
 
@@ -267,13 +255,3 @@ def test_behind_networks_of_one_pair_are_its_parents_and_probes(source, probes):
         zoos = [plan.zoos[number].groups.read() for number in (pair.attribute_zoo, pair.object_zoo)]
         assert (each.held_out, each.learnt, each.readers) == (1, 0, 3 if probes else 2)
         assert each.images >= len(np.unique(np.concatenate(zoos)))
-
-
-def test_zoos_without_a_block_are_those_that_left_out_its_other_group(source):
-    names = {"pairs__attributes": ("black", "red", "blue"), "pairs__objects": ("cat", "car", "dog")}
-    plan = plan_lib.make_plan(_config(pairs__exclude="groups", pairs__group=2, **names), source)
-    block = [(attribute, thing) for attribute in ("black", "red") for thing in ("cat", "car")]
-    found = {plan.zoos[number].name for number in plan.zoos_without(block)}
-    expected = [f"attribute:{name} without cat, car" for name in names["pairs__attributes"]]
-    expected += [f"object:{name} without black, red" for name in names["pairs__objects"]]
-    assert found == set(expected)

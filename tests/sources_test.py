@@ -74,14 +74,6 @@ def test_the_config_knows_every_source(config):
         config_lib.parse(config)
 
 
-def test_a_source_is_loaded_without_a_config():
-    source = data.load(
-        "rendered", attributes=["black"], objects=("cat",), seed=3, image_size=8, train=5, test=2
-    )
-    again = rendered.load(attributes=("black",), objects=("cat",), seed=3, image_size=8, train=5, test=2)
-    np.testing.assert_array_equal(source.train.images, again.train.images)
-
-
 @pytest.mark.parametrize(
     ("source", "options", "facts"),
     [
@@ -115,20 +107,6 @@ def test_a_folder_is_read(config, tmp_path):
     assert source.train.attributes["red"].tolist() == [0, 0, 1, 1]
     assert source.test.objects["cat"].tolist() == [1, 0, 1, 0]
     assert seen[-1] == (8, 8)
-
-
-def test_progress_is_told_of_all_images(config):
-    seen = []
-    sources.load_source(config, lambda done, total: seen.append((done, total)))
-    assert seen == [(number, 10) for number in range(1, 11)]
-
-
-def test_the_rendered_sheet_has_every_object_in_every_colour(config):
-    sheet, rows, columns = sources.contact_sheet(config, None, None)
-    assert rows == tuple(rendered.OBJECTS)
-    assert columns == tuple(rendered.COLOURS)
-    assert sheet.shape == (len(rows), len(columns), 8, 8, 3)
-    assert sheet.dtype == np.uint8
 
 
 def test_the_sheet_of_photographs_has_a_row_for_each_quadrant_that_has_images(config):

@@ -137,13 +137,6 @@ def test_a_missing_feature_is_named():
         _image_set("oxford_iiit_pet", [{"image": BLACK, "file_name": "a"}], (), ("cat",))
 
 
-def test_progress_is_told_at_the_end():
-    told = []
-    records, attributes, objects, _ = RECORDS["celeb_a"]
-    _image_set("celeb_a", records, attributes, objects, progress=lambda done, of: told.append((done, of)))
-    assert told == [(3, 3)]
-
-
 def _load(name="cifar10", data_dir="", attributes=("black",), objects=("cat",), **options):
     return tfds.load(
         name, data_dir=data_dir, attributes=attributes, objects=objects, image_size=8, seed=0, **options

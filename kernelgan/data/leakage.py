@@ -5,7 +5,6 @@ Images are compared by content, so a copy of a conjunction image under another i
     check_leakage(partition, readers)             zoos, distillation and references, each for its pairs
     check_folds(partition, folds, served, read)   generators of many pairs, against all pairs held out
     check_behind(partition, name, pairs, read)    the same of any set of pairs held out, such as a block
-    clean(partition, pairs, read)                 who may stand behind networks judged on these pairs
 """
 
 from __future__ import annotations
@@ -246,26 +245,6 @@ def check_behind(
         is_read[indices] = True
     images = len(np.unique(part.contents[0][is_read]))
     return Behind(name, len(held_out), learnt, len(behind), images, leaked=0)
-
-
-def clean(part: Partition, held_out: Sequence[PairName], read: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Who read no image of any held-out conjunction, and so may stand behind networks judged on these pairs.
-
-    Of a block, a group of attributes by a group of objects, these are the zoos of attributes that left out
-    the block's objects and the zoos of objects that left out its attributes, whatever their own concept.
-
-    Args:
-      part: the source.
-      held_out: the pairs.
-      read: name -> indices into the training images that it trains or validates on.
-
-    Returns:
-      Names of `read`, in order. What learns from these alone passes `check_behind`.
-    """
-    copies = np.zeros(len(part.train_hashes), bool)
-    for pair in held_out:
-        copies |= np.logical_or(*_copies(part, *pair))
-    return tuple(name for name, indices in read.items() if not copies[indices].any())
 
 
 def near_duplicates(

@@ -244,10 +244,9 @@ def check_labels(part: Partition) -> None:
       UserError: with the names of both, and the concept.
     """
     sides = (part.source.train, part.source.test)
-    hashes = [*part.train_hashes, *part.test_hashes]
     names = [*sides[0].names, *sides[1].names]
-    _, content = np.unique(hashes, return_inverse=True)
-    if len(hashes) == content.max(initial=-1) + 1:
+    content = np.concatenate(part.contents)
+    if len(content) == content.max(initial=-1) + 1:
         return
     rest = np.concatenate([side.rest for side in sides])
     wrong = []
@@ -297,23 +296,11 @@ def zoo_groups(part: Partition, kind: Kind, concept: str, excluded: Sequence[str
     Raises:
       UserError: too few images are left.
     """
-    images = part.source.train
-    if kind == "attribute":
-        own, others, other_kind, positive = (
-            images.attributes,
-            images.objects,
-            "object",
-            Quadrant.ATTRIBUTE_ONLY,
-        )
-    else:
-        own, others, other_kind, positive = (
-            images.objects,
-            images.attributes,
-            "attribute",
-            Quadrant.OBJECT_ONLY,
-        )
-    holds = _labels(own, concept, kind)
-    eligible = np.logical_and.reduce([_labels(others, name, other_kind) == 0 for name in excluded])
+    labels = {"attribute": part.source.train.attributes, "object": part.source.train.objects}
+    other = "object" if kind == "attribute" else "attribute"
+    positive = Quadrant.ATTRIBUTE_ONLY if kind == "attribute" else Quadrant.OBJECT_ONLY
+    holds = _labels(labels[kind], concept, kind)
+    eligible = np.logical_and.reduce([_labels(labels[other], name, other) == 0 for name in excluded])
     quadrant = np.select(
         [eligible & (holds == 1), eligible & (holds == 0)], [positive, Quadrant.NEITHER], LEFT_OUT
     )

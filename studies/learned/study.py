@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from kernelgan import engine, generators, keys, losses, models, plan, probes, splits, stages
+from kernelgan import engine, generators, keys, losses, models, plan, population, probes, splits, stages
 from kernelgan.checkpoint import Stage
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants
@@ -149,7 +149,7 @@ def load(
             "images": keys.of_arrays({"images": images}),
             "concepts": keys.of_arrays({f"{n:04d}": c.holds for n, c in enumerate(concepts)}),
             "settings": keys.of_values([zoo, network, [[c.side, c.name, c.models] for c in concepts]]),
-            "arithmetic": stages.arithmetic(network, images.shape[1], losses.cross_entropy),
+            "arithmetic": population.arithmetic(network, images.shape[1], losses.cross_entropy),
             "code": keys.of_source("studies.learned.tasks", *stages.CODE["zoo"]),
         }
     )
