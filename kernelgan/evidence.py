@@ -148,7 +148,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
         overall = _overall(of, pairs, attempts)
 
     labels = dict(zip(("rows", "columns"), map(list, shown), strict=True))
-    document = _document(of, plan, attempts, labels) | {"pairs": pairs, "overall": overall}
+    document = _document(of, plan, networks.zoos, attempts, labels) | {"pairs": pairs, "overall": overall}
     left_out = [method for name, method in every.items() if name not in rows]
     run = verdict.judged(results.from_document(document), left_out)
     for name in (workdir_lib.RECIPE_FILE, report.REPORT_FILE):  # of the last results
@@ -169,7 +169,7 @@ def _overall(of: Run, pairs: list[dict[str, Any]], attempts: dict[str, int]) -> 
 
 
 def _document(
-    of: Run, plan: Plan, attempts: dict[str, int], contact_sheet: dict[str, list[str]]
+    of: Run, plan: Plan, zoos: Zoos, attempts: dict[str, int], contact_sheet: dict[str, list[str]]
 ) -> dict[str, Any]:
     """The results without what was measured: how, when and from what."""
     checkout = environment.checkout()
@@ -186,11 +186,7 @@ def _document(
         "attempts": attempts,
         "data": {
             "source": plan.source.name,
-            "notes": [
-                *plan.source.notes,
-                *stages.notes(of),
-                *training.weaknesses(plan.zoos, networks.zoos),
-            ],
+            "notes": [*plan.source.notes, *stages.notes(of), *training.weaknesses(plan.zoos, zoos)],
             "splits": plan.splits,
             "contact_sheet": contact_sheet,
         },
