@@ -278,17 +278,6 @@ def test_two_blocks_of_the_reference_s_network_share_a_multiprocessor():
     assert 2 * (layout.shared_bytes + 1024) <= 228 * 1024
 
 
-def test_parameters_are_packed_and_unpacked():
-    network, state, *_ = _problem(16, 3, (2, 3), 2, cross_entropy)
-    layout = layout_of(network, 16, cross_entropy)
-    rows = layout.pack(state["params"])
-    assert rows.shape == (2, layout.parameters)
-    back = layout.unpack(rows)
-    assert jax.tree.structure(back) == jax.tree.structure(state["params"])
-    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state["params"]), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 @pytest.mark.parametrize(
     ("filters", "kernel", "outputs", "size", "loss", "expected"),
     [
