@@ -257,13 +257,12 @@ def test_shared_memory_is_counted_as_the_kernel_counts_it(case, folder):
     assert _library(layout, folder).shared_bytes() == layout.shared_bytes
 
 
-@pytest.mark.parametrize(("most", "group"), [(30_000, 4), (24_000, 2)])
-def test_a_gpu_with_less_shared_memory_has_fewer_images_in_it(on_cpu, monkeypatch, most, group):
+def test_a_gpu_with_less_shared_memory_has_fewer_images_in_it(on_cpu, monkeypatch):
     loss = cross_entropy
     network, *arguments = _problem(20, 4, (7, 9), 3, loss)
-    monkeypatch.setattr(compiler, "most_shared_bytes", lambda: most)
-    layout = layout_of(network, 20, loss, most)
-    assert layout.group == group
+    assert layout_of(network, 20, loss, 30_000).group == 4
+    monkeypatch.setattr(compiler, "most_shared_bytes", lambda: 24_000)
+    assert layout_of(network, 20, loss, 24_000).group == 2
     expected, losses = _expected(*arguments, network=network, loss=loss)
     run = jax.jit(functools.partial(operation.train_epoch, network=network, loss=loss, learning_rate=RATE))
     found, found_losses = run(*arguments)

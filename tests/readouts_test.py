@@ -185,18 +185,6 @@ def test_validation_counts_both_sides_alike():
     assert readouts._cross_entropy(difference, truth) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("describe", BOTH)
-def test_no_image_outside_the_groups_is_read(describe, images):
-    groups = _groups(Quadrant.ATTRIBUTE_ONLY)
-    poisoned = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
-    poisoned[groups.read()] = images[groups.read()]
-    expected, found = (
-        readouts.fit(describe, given, groups, most=1000, seed=0) for given in (images, poisoned)
-    )
-    for name in ("kernel", "bias"):
-        np.testing.assert_array_equal(found[name], expected[name])
-
-
 def test_a_maximum_reads_so_many_of_each_side_chosen_by_the_seed(images):
     def read(seed):
         batches = []

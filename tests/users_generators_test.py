@@ -302,7 +302,7 @@ def test_files_that_cannot_take_part_are_refused(names, text, facts, no_data, wr
     _refused(small_config(), tmp_path / "run", facts, [write(text, name) for name in names])
 
 
-# Joint generators, of which `pipeline_test` runs one on a matrix ------------------------------------------
+# Joint generators ---------------------------------------------------------------------------------------
 
 JOINT = """
     import jax.numpy as jnp
