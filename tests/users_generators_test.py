@@ -290,18 +290,6 @@ def test_a_section_without_a_family_is_refused(no_data, tmp_path):
     _refused(config, tmp_path / "run", ["generators", "cyclegan"])
 
 
-@pytest.mark.parametrize(
-    ("names", "text", "facts"),
-    [
-        (("mine.py", "other/mine.py"), MEAN, ["mine"]),
-        (("reduce_noise.py",), MEAN, ["reduce_noise"]),
-        (("mine.py",), "def make(network, config:", ["mine.py"]),
-    ],
-)
-def test_files_that_cannot_take_part_are_refused(names, text, facts, no_data, write, tmp_path):
-    _refused(small_config(), tmp_path / "run", facts, [write(text, name) for name in names])
-
-
 # Joint generators ---------------------------------------------------------------------------------------
 
 JOINT = """
