@@ -47,26 +47,21 @@ def hold(cases: Sequence[Case], settings: Settings, mode: str) -> list[Row]:
 
 
 def _prepared(row: Row, case: Case) -> Prepared | None:
-    """What is to be timed, or None; the row says why not. A zoo that fills a GPU's memory is halved."""
-    options = dict(case.options)
+    """What is to be timed, or None; the row says why not."""
     module, function = case.make.split(":")
-    while True:
-        try:
-            prepared: Prepared = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**options)
-            if prepared.check is not None:
-                row.judge(prepared.check(), TOLERANCES[case.precision])
-            break
-        except LeftOutError as error:
-            row.status, row.reason = rows.LEFT_OUT, str(error)
-            return None
-        except Exception as error:  # the others go on
-            full = any(sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "out of memory"))
-            if not (full and row.mode == GPU and case.section == "zoo" and options["networks"] > 1):
-                row.status, row.reason = rows.FAILED, stopwatch.words(error)
-                return None
-            options["networks"] //= 2
+    make = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+    try:
+        prepared: Prepared = make(**case.options)
+        if prepared.check is not None:
+            row.judge(prepared.check(), TOLERANCES[case.precision])
+    except LeftOutError as error:
+        row.status, row.reason = rows.LEFT_OUT, str(error)
+        return None
+    except Exception as error:  # the others go on
+        row.status, row.reason = rows.FAILED, stopwatch.words(error)
+        return None
     row.compile_s = prepared.compile_s
-    prepared.details = row.details = options | prepared.details  # a lap may add to them
+    row.details = case.options | prepared.details
     if row.status == rows.WRONG:  # the time of a wrong result is no time
         row.reason = f"its result differs by {row.error:.1e}, allowed are {row.tolerance:.0e}; not timed"
         prepared.close()

@@ -73,6 +73,15 @@ def repetitions_for(work: Prepared, lap: float) -> int:
     return min(1_000, max(1, round(lap / (time.perf_counter() - start))))
 
 
+def _lap(work: Prepared, repetitions: int) -> tuple[float, float]:
+    """Milliseconds a unit, on the clock and of all threads."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    told = work.run(repetitions)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    units = repetitions * work.units
+    return 1e3 * (wall if told is None else told) / units, 1e3 * cpu / units
+
+
 def take_turns(works: Mapping[str, Prepared], *, rounds: int, lap: float) -> dict[str, Times]:
     """Times cases round by round, with laps of about ``lap`` seconds; each has run before.
 
@@ -81,23 +90,20 @@ def take_turns(works: Mapping[str, Prepared], *, rounds: int, lap: float) -> dic
     """
     times = {name: Times() for name in works}
     repetitions: dict[str, int] = {}
-    for number in range(-1, rounds):
+    for _ in range(1 + rounds):
         for name, work in works.items():
+            if times[name].reason:
+                continue
             try:
-                if number < 0:
+                if name not in repetitions:
                     repetitions[name] = repetitions_for(work, lap)
-                if number < 0 or name not in repetitions:
                     continue
-                wall, cpu = time.perf_counter(), time.process_time()
-                told = work.run(repetitions[name])
-                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+                wall, cpu = _lap(work, repetitions[name])
             except Exception as error:  # the others go on, and the row says why
                 times[name].reason = words(error)
-                repetitions.pop(name, None)
                 continue
-            units = repetitions[name] * work.units
-            times[name].wall.append(1e3 * (wall if told is None else told) / units)
-            times[name].cpu.append(1e3 * cpu / units)
+            times[name].wall.append(wall)
+            times[name].cpu.append(cpu)
     for work in works.values():
         work.close()
     return times

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.check import Snapshot
 from benchmarks.contest import LeftOutError
 from kernelgan import interop
 from kernelgan.types import Params
@@ -101,19 +100,14 @@ def _ours(arrays: _Arrays, like: Params) -> Params:
     return found
 
 
-def _snapshot(read: Callable[[str], Params], steps: int) -> Snapshot:
-    return Snapshot(read("params"), read("exp_avg"), read("exp_avg_sq"), steps)
-
-
-def _state(named: Mapping[str, Any], optimizer: Any, kind: str) -> _Arrays:  # noqa: ANN401
-    """Parameters or moments, by name."""
-    values = {name: t if kind == "params" else optimizer.state[t][kind] for name, t in named.items()}
-    return {name: value.detach().cpu().contiguous().numpy().copy() for name, value in values.items()}
-
-
-def _stacked(modules: Sequence[Any], optimizers: Sequence[Any], like: Params, kind: str) -> Params:
-    dicts = [_state(dict(m.named_parameters()), o, kind) for m, o in zip(modules, optimizers, strict=True)]
+def _gradients(modules: Sequence[Any], like: Params) -> Params:
+    """Of networks' last step, stacked."""
+    dicts = [{name: _array(t.grad) for name, t in module.named_parameters()} for module in modules]
     return _ours({name: np.stack([arrays[name] for arrays in dicts]) for name in dicts[0]}, like)
+
+
+def _array(tensor: Any) -> np.ndarray:  # noqa: ANN401
+    return tensor.detach().cpu().contiguous().numpy().copy()
 
 
 class ZooLoop:
@@ -124,7 +118,7 @@ class ZooLoop:
     ) -> None:
         """Images float32 ``(M, B, H, W, C)`` and labels ``(M, B)``; they are laid out once, here."""
         layout = torch().channels_last if channels_last else torch().contiguous_format
-        self._like, self._steps = params, 0
+        self._like = params
         self._models = [model.to(memory_format=layout) for model in _convnets(params)]
         self._optimizers = [torch().optim.Adam(m.parameters(), rate, fused=True) for m in self._models]
         moved = [_tensor(batch.transpose(0, 3, 1, 2)) for batch in images]
@@ -141,13 +135,11 @@ class ZooLoop:
                 optimizer.zero_grad(set_to_none=True)
                 cross_entropy(model(images), labels).backward()
                 optimizer.step()
-        self._steps += steps
         _wait()
 
-    def snapshot(self, members: np.ndarray) -> Snapshot:
-        """The state of some networks."""
-        chosen = [self._models[m] for m in members], [self._optimizers[m] for m in members]
-        return _snapshot(lambda kind: _stacked(*chosen, self._like, kind), self._steps)
+    def gradients(self, members: np.ndarray) -> Params:
+        """Of some networks' last step."""
+        return _gradients([self._models[m] for m in members], self._like)
 
 
 class ZooMap:
@@ -156,7 +148,7 @@ class ZooMap:
     def __init__(self, params: Params, images: np.ndarray, labels: np.ndarray, rate: float) -> None:
         """As for `ZooLoop`."""
         func = torch().func
-        self._like, self._steps = params, 0
+        self._like = params
         model = _convnet(params).to(_device())
         self._params = {name: _tensor(array) for name, array in interop.to_torch(params).items()}
         self._optimizer = torch().optim.Adam(list(self._params.values()), rate, fused=True)
@@ -175,17 +167,11 @@ class ZooMap:
             for name, tensor in self._params.items():
                 tensor.grad = found[name]
             self._optimizer.step()
-        self._steps += steps
         _wait()
 
-    def snapshot(self, members: np.ndarray) -> Snapshot:
-        """The state of some networks."""
-
-        def read(kind: str) -> Params:
-            arrays = _state(self._params, self._optimizer, kind)
-            return _ours({name: array[members] for name, array in arrays.items()}, self._like)
-
-        return _snapshot(read, self._steps)
+    def gradients(self, members: np.ndarray) -> Params:
+        """Of some networks' last step."""
+        return _ours({name: _array(t.grad)[members] for name, t in self._params.items()}, self._like)
 
 
 def evaluate(params: Params, images: np.ndarray) -> Callable[[], np.ndarray]:
@@ -222,7 +208,7 @@ class TranslatorLoop:
         self, players: Params, real_a: np.ndarray, real_b: np.ndarray, rate: float, cycle: float
     ) -> None:
         """Networks ``{player: {name: params}}`` of one pair; kernel sets ``(B, O, h, w, I)``."""
-        self._likes, self._cycle, self._steps = players, cycle, 0
+        self._likes, self._cycle = players, cycle
         self._modules = {
             player: {name: _translator(p, generates=player == "generators") for name, p in named.items()}
             for player, named in players.items()
@@ -236,16 +222,13 @@ class TranslatorLoop:
     def _parameters(self, player: str) -> list[Any]:
         return [tensor for module in self._modules[player].values() for tensor in module.parameters()]
 
-    def run(self, steps: int) -> dict[str, float]:
-        """Some steps; the losses of the last."""
-        terms: dict[str, Any] = {}
+    def run(self, steps: int) -> None:
+        """Some steps."""
         for _ in range(steps):
-            terms = self._step()
-        self._steps += steps
+            self._step()
         _wait()
-        return {name: float(value) for name, value in terms.items()}
 
-    def _step(self) -> dict[str, Any]:
+    def _step(self) -> None:
         def square(scores: Any, target: float) -> Any:  # noqa: ANN401
             return (scores - target).square().mean()
 
@@ -259,31 +242,19 @@ class TranslatorLoop:
         fake_b, fake_a = a2b(self._a), b2a(self._b)
         for tensor in self._parameters("discriminators"):
             tensor.requires_grad_(False)
-        terms = {
-            "generator_a2b": square(judge_b(fake_b), 1),
-            "generator_b2a": square(judge_a(fake_a), 1),
-            "cycle": (b2a(fake_b) - self._a).abs().mean() + (a2b(fake_a) - self._b).abs().mean(),
-        }
-        of_generators = terms["generator_a2b"] + terms["generator_b2a"] + self._cycle * terms["cycle"]
-        optimise("generators", of_generators)
+        cycle = (b2a(fake_b) - self._a).abs().mean() + (a2b(fake_a) - self._b).abs().mean()
+        optimise("generators", square(judge_b(fake_b), 1) + square(judge_a(fake_a), 1) + self._cycle * cycle)
         for tensor in self._parameters("discriminators"):
             tensor.requires_grad_(True)
-        for domain, judge, real, fake in (("a", judge_a, self._a, fake_a), ("b", judge_b, self._b, fake_b)):
-            right, wrong = square(judge(real), 1), square(judge(fake.detach()), 0)
-            terms[f"discriminator_{domain}"] = 0.5 * (right + wrong)
-        optimise("discriminators", terms["discriminator_a"] + terms["discriminator_b"])
-        return {name: value.detach() for name, value in terms.items()}
+        of_a = square(judge_a(self._a), 1) + square(judge_a(fake_a.detach()), 0)
+        of_b = square(judge_b(self._b), 1) + square(judge_b(fake_b.detach()), 0)
+        optimise("discriminators", 0.5 * (of_a + of_b))
 
-    def snapshot(self) -> Snapshot:
-        """The state of all four networks, ``{player: {name: params}}``, with a leading axis of 1."""
-
-        def read(kind: str) -> Params:
-            return {
-                player: {
-                    name: _stacked([module], [self._optimizers[player]], self._likes[player][name], kind)
-                    for name, module in modules.items()
-                }
-                for player, modules in self._modules.items()
+    def gradients(self) -> Params:
+        """Of the last step of all four networks, ``{player: {name: params}}``, with a leading axis of 1."""
+        return {
+            player: {
+                name: _gradients([module], self._likes[player][name]) for name, module in modules.items()
             }
-
-        return _snapshot(read, self._steps)
+            for player, modules in self._modules.items()
+        }

@@ -1,8 +1,7 @@
 """A step of the CycleGANs of both layers, of one pair and of many, and PyTorch's loop; what they compose.
 
 The engine draws its batches, here all kernel sets in an order of its own, on which no mean depends. Its
-second step and PyTorch's first are compared with plain Flax convolutions: the losses, and what
-`benchmarks.check` says.
+second step and PyTorch's first have the gradients of plain Flax convolutions (`benchmarks.check`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import numpy as np
 from jax import lax
 
 from benchmarks import check, zoo
-from benchmarks.check import Snapshot
 from benchmarks.stopwatch import Compilations, Lockstep, Prepared
 from kernelgan import kernels, models
 from kernelgan.baselines import merges
@@ -26,6 +24,7 @@ from kernelgan.generators import base, cyclegan, fitting
 from kernelgan.types import Params
 
 SHAPES = {"conv1": (6, 5, 5, 3), "conv2": (16, 5, 5, 6)}
+SIDES = ("generators", "discriminators")
 RATE, BETAS, CYCLE = 2e-4, (0.5, 0.999), 10.0
 
 View = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -63,53 +62,40 @@ def _judge(params: Params, volumes: jax.Array) -> jax.Array:
     return nn.sigmoid(_through(params, volumes, functools.partial(nn.leaky_relu, negative_slope=0.2)))
 
 
-def _terms(generators: Params, discriminators: Params, a: jax.Array, b: jax.Array) -> dict[str, jax.Array]:
-    fake_b, fake_a = _generate(generators["a2b"], a), _generate(generators["b2a"], b)
-
-    def against(domain: str, real: jax.Array, fake: jax.Array) -> jax.Array:
-        right = jnp.mean(jnp.square(_judge(discriminators[domain], real) - 1))
-        return 0.5 * (right + jnp.mean(jnp.square(_judge(discriminators[domain], fake))))
-
-    return {
-        "generator_a2b": jnp.mean(jnp.square(_judge(discriminators["b"], fake_b) - 1)),
-        "generator_b2a": jnp.mean(jnp.square(_judge(discriminators["a"], fake_a) - 1)),
-        "cycle": jnp.mean(jnp.abs(_generate(generators["b2a"], fake_b) - a))
-        + jnp.mean(jnp.abs(_generate(generators["a2b"], fake_a) - b)),
-        "discriminator_a": against("a", a, fake_a),
-        "discriminator_b": against("b", b, fake_b),
-    }
+def _squared(scores: jax.Array, target: float) -> jax.Array:
+    return jnp.mean(jnp.square(scores - target))
 
 
 @jax.jit
-def _reference(players: Params, a: jax.Array, b: jax.Array) -> tuple[Params, dict[str, jax.Array]]:
-    """Each player's gradients of its own loss, and all losses."""
+def _reference(players: Params, a: jax.Array, b: jax.Array) -> Params:
+    """Each player's gradients of its own loss."""
 
     def of_generators(generators: Params) -> jax.Array:
-        terms = _terms(generators, players["discriminators"], a, b)
-        return terms["generator_a2b"] + terms["generator_b2a"] + CYCLE * terms["cycle"]
+        a2b, b2a = (functools.partial(_generate, generators[way]) for way in ("a2b", "b2a"))
+        judges = players["discriminators"]
+        cycle = jnp.mean(jnp.abs(b2a(a2b(a)) - a)) + jnp.mean(jnp.abs(a2b(b2a(b)) - b))
+        fooled = _squared(_judge(judges["b"], a2b(a)), 1) + _squared(_judge(judges["a"], b2a(b)), 1)
+        return fooled + CYCLE * cycle
 
-    def of_discriminators(discriminators: Params) -> jax.Array:
-        terms = _terms(players["generators"], discriminators, a, b)
-        return terms["discriminator_a"] + terms["discriminator_b"]
+    def of_discriminators(judges: Params) -> jax.Array:
+        fakes = {
+            way[-1]: _generate(players["generators"][way], real) for way, real in (("a2b", a), ("b2a", b))
+        }
+        terms = [
+            _squared(_judge(judges[domain], real), 1) + _squared(_judge(judges[domain], fakes[domain]), 0)
+            for domain, real in (("a", a), ("b", b))
+        ]
+        return 0.5 * sum(terms, jnp.float32(0))
 
-    gradients = {
+    return {
         "generators": jax.grad(of_generators)(players["generators"]),
         "discriminators": jax.grad(of_discriminators)(players["discriminators"]),
     }
-    return gradients, _terms(players["generators"], players["discriminators"], a, b)
 
 
-def step_error(
-    before: Snapshot, after: Snapshot, losses: dict[str, np.ndarray], reals: list[tuple[Any, Any]]
-) -> float:
-    """Of one layer's step of stacked pairs: what `check.step_error` says, and the losses' error."""
-    of_step = check.step_error(
-        before, after, lambda params, n: _reference(params, *reals[n])[0], learning_rate=RATE, betas=BETAS
-    )
-    terms = [_reference(check.member_of(before.params, n), *both)[1] for n, both in enumerate(reals)]
-    expected = {name: np.stack([of_pair[name] for of_pair in terms]) for name in terms[0]}
-    of_losses = check.relative_error({name: losses[name] for name in expected}, expected)
-    return float(np.max([of_step, of_losses]))
+def _error(found: Params, players: Params, reals: list[tuple[Any, Any]]) -> float:
+    """Of one layer's gradients of stacked pairs."""
+    return check.gradient_error(found, players, lambda params, n: _reference(params, *reals[n]))
 
 
 # The engine -----------------------------------------------------------------------------------------------
@@ -147,28 +133,19 @@ def _engine_error(views: list[View], parents: int, hidden: int) -> float:
     """Of the second step, for the first pair and the last."""
     keeper, pairs = check.Keeper(), sorted({0, len(views) - 1})
     task = _task(views, 2, parents, hidden)
-    fitted = fitting.fit(task, steps_per_call=1, saver=keeper)
+    fitting.fit(task, steps_per_call=1, saver=keeper)
     member = {"number": task.numbers[0], "view": views[0]}
     program = fitting.program(task.generator, task.name, 2, 1)
     structure = jax.tree.structure(jax.eval_shape(program.init, member, {"seed": np.int32(0)}))
     before, after = (check.member_of(state, np.array(pairs)) for state in keeper.states(structure))
     errors = []
     for layer in SHAPES:
-        first, second = (_snapshot(each["state"]["layers"][layer]) for each in (before, after))
-        losses = {name: values[pairs, 1] for name, values in fitted.history[layer].items()}
-        errors.append(step_error(first, second, losses, [views[p][layer] for p in pairs]))
+        old, new = (state["state"]["layers"][layer] for state in (before, after))
+        first, second = ({s: of[f"{s[:-1]}_moments"][0].mu for s in SIDES} for of in (old, new))
+        found = check.between(first, second, BETAS[0])
+        reals = [views[pair][layer] for pair in pairs]
+        errors.append(_error(found, {side: old[side] for side in SIDES}, reals))
     return float(np.max(errors))
-
-
-def _snapshot(state: Params) -> Snapshot:
-    """Of one layer of stacked pairs."""
-    adam = {player: state[f"{player[:-1]}_moments"][0] for player in ("generators", "discriminators")}
-    return Snapshot(
-        {player: state[player] for player in adam},
-        {player: moments.mu for player, moments in adam.items()},
-        {player: moments.nu for player, moments in adam.items()},
-        int(np.max(adam["generators"].count)),
-    )
 
 
 def torch_loop(parents: int, hidden: int) -> Prepared:
@@ -179,19 +156,17 @@ def torch_loop(parents: int, hidden: int) -> Prepared:
     loops, starts = {}, {}
     for number, (layer, (a, b)) in enumerate(view.items()):
         state = jax.device_get(cyclegan.initialise(hidden, a, RATE, jax.random.key(number)))
-        players = {player: state[player] for player in ("generators", "discriminators")}
-        loops[layer] = torch_loops.TranslatorLoop(players, a, b, RATE, CYCLE)
-        starts[layer] = check.start(jax.tree.map(lambda leaf: leaf[None], players))
+        starts[layer] = {side: state[side] for side in SIDES}
+        loops[layer] = torch_loops.TranslatorLoop(starts[layer], a, b, RATE, CYCLE)
 
     def run(steps: int) -> None:
         for loop in loops.values():
             loop.run(steps)
 
     def error() -> float:
-        errors = []
-        for layer, both in view.items():
-            losses = {name: np.array([value]) for name, value in loops[layer].run(1).items()}
-            errors.append(step_error(starts[layer], loops[layer].snapshot(), losses, [both]))
+        run(1)
+        one = {layer: jax.tree.map(lambda leaf: leaf[None], players) for layer, players in starts.items()}
+        errors = [_error(loops[layer].gradients(), one[layer], [both]) for layer, both in view.items()]
         return float(np.max(errors))
 
     return Prepared(run, 1, error)

@@ -34,9 +34,8 @@ def describe() -> dict[str, Any]:
     except (RuntimeError, AssertionError):  # the latter where no plugin of the platform is installed
         raise SystemExit(f"JAX finds no {os.environ.get('JAX_PLATFORMS', 'device')} device here") from None
     versions = environment.versions()
-    for package in ("numba", "torch"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["torch"] = importlib.metadata.version("torch")
     words = [f"{processor()}, {environment.cores()} cores"]
     if device.platform != "cpu":
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]

@@ -28,7 +28,7 @@ from kernelgan import losses, models, population
 from kernelgan.ops import products
 from kernelgan.types import Params
 
-IMAGE_SIZE, PICTURES, RATE = 32, 2048, 1e-3
+IMAGE_SIZE, PICTURES, RATE, BETA = 32, 2048, 1e-3, 0.9
 CHECKED = 4
 """Networks of a population that are compared."""
 
@@ -94,10 +94,9 @@ class Problem:
         images = models.normalise_images(self.pictures[self.index[member]])
         return _reference(params, images, self.labels[member])
 
-    def first_step_error(self, after: check.Snapshot) -> float:
-        """Of the checked members' state after their first step."""
-        before = check.start(check.member_of(self.params, self.checked))
-        return check.step_error(before, after, self.gradients, learning_rate=RATE)
+    def error(self, found: Params) -> float:
+        """Of the checked members' gradients of the first step."""
+        return check.gradient_error(found, check.member_of(self.params, self.checked), self.gradients)
 
 
 def make_networks(count: int) -> Params:
@@ -213,10 +212,9 @@ def engine_error(network: models.ConvNet, networks: int, batch: int, in_tf32: bo
         lambda key: models.initialise_convnet(network, IMAGE_SIZE, key), jax.random.key(0)
     )
     structure = jax.tree.structure({"params": params, "optimizer": optax.adam(RATE).init(params)})
-    before, after = (
-        check.of_optax(state["params"], state["optimizer"]) for state in keeper.states(structure)
-    )
-    return check.step_error(before, after, problem.gradients, learning_rate=RATE)
+    before, after = keeper.states(structure)
+    found = check.between(before["optimizer"][0].mu, after["optimizer"][0].mu, BETA)
+    return check.gradient_error(found, before["params"], problem.gradients)
 
 
 def compilation(networks: int) -> Prepared:
@@ -262,8 +260,8 @@ def first_vmap(networks: int, batch: int, *, in_tf32: bool = False) -> Prepared:
 
     def error() -> float:
         run(1)
-        found = check.member_of(held[0], problem.checked)
-        return problem.first_step_error(check.of_optax(found["params"], found["optimizer"]))
+        first = check.member_of(held[0]["optimizer"][0].mu, problem.checked)
+        return problem.error(check.between(jax.tree.map(np.zeros_like, first), first, BETA))
 
     return Prepared(run, networks, error, compile_s, close=held.clear)
 
@@ -290,6 +288,6 @@ def torch_vmap(networks: int, batch: int) -> Prepared:
 def _in_torch(problem: Problem, loop: Any) -> Prepared:  # noqa: ANN401
     def error() -> float:
         loop.run(1)
-        return problem.first_step_error(loop.snapshot(problem.checked))
+        return problem.error(loop.gradients(problem.checked))
 
     return Prepared(loop.run, len(problem.index), error)

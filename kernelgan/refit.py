@@ -205,6 +205,16 @@ def difference(head: Params, maps: jax.Array) -> jax.Array:
     return product(kernel[:, 1] - kernel[:, 0], maps.reshape(len(kernel), -1)) + bias[1] - bias[0]
 
 
+def last_maps(params: Params, layers: Sequence[str], images: jax.Array, count: int) -> jax.Array:
+    """What a network's head reads, ``(C, H, W, N)``; see `mean_answer`."""
+    return batch_minor(run_layers(params, layers, images)[-1], count)
+
+
+def answer(params: Params, layers: Sequence[str], images: jax.Array, count: int) -> jax.Array:
+    """A network's logit difference ``(N,)``; see `mean_answer`."""
+    return difference(params["dense"], last_maps(params, layers, images, count))
+
+
 def mean_answer(zoo: Params, layers: Sequence[str], images: jax.Array, count: int) -> jax.Array:
     """The mean logit difference of a zoo's networks, ``(N,)``.
 
@@ -214,11 +224,7 @@ def mean_answer(zoo: Params, layers: Sequence[str], images: jax.Array, count: in
       images: as `lay_out` lays them out.
       count: how many.
     """
-
-    def one(params: Params) -> jax.Array:
-        return difference(params["dense"], batch_minor(run_layers(params, layers, images)[-1], count))
-
-    return lax.map(one, zoo).mean(axis=0)
+    return lax.map(lambda params: answer(params, layers, images, count), zoo).mean(axis=0)
 
 
 def refit_heads(
@@ -259,14 +265,9 @@ def _compiled(
     def prepare(images: jax.Array) -> tuple[jax.Array, int]:
         return lay_out(models.normalise_images(images)), len(images)
 
-    def last(params: Params, hidden: jax.Array, count: int) -> jax.Array:
-        for name in layers:
-            hidden = run_layer(params[name], hidden)
-        return batch_minor(hidden, count)
-
     def fit(trunk: Params, parents: tuple[Params, ...], shared: tuple[jax.Array, int]) -> Params:
-        maps = last(trunk, *shared)
-        answers = [difference(parent["dense"], last(parent, *shared)) for parent in parents]
+        maps = last_maps(trunk, layers, *shared)
+        answers = [answer(parent, layers, *shared) for parent in parents]
         features = maps.reshape(-1, maps.shape[-1])
         found = moments(features, jnp.stack(answers), len(maps), ridge)
         return concepts_head(*solve(found, jnp.arange(len(maps)), len(features) // len(maps)))

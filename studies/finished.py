@@ -11,15 +11,16 @@ import jax
 import numpy as np
 from scipy import stats
 
+from kernelgan import assemble, fields, models, workdir
 from kernelgan import config as config_lib
-from kernelgan import fields, models, workdir
+from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
 from kernelgan.data import quadrants, sources
 from kernelgan.evaluation import features, scores
 from kernelgan.evaluation.comparison import Drawings
 from kernelgan.generators import base
 from kernelgan.progress import Progress
-from kernelgan.types import LEFT_OUT, Params, UserError
+from kernelgan.types import LEFT_OUT, PairName, Params, UserError
 
 _VALIDATION = 900  # images of a pair
 
@@ -84,6 +85,20 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
+def read_zoos(run: Path, plan: Mapping[str, Any], names: Sequence[PairName]) -> list[base.Parents]:
+    """Both zoos of some pairs of a run, as many networks of each."""
+    stages = {zoo["checkpoint"][0] for zoo in plan["zoos"]}
+    results = {stage: read_result(run / workdir.CHECKPOINTS / stage) for stage in stages}
+    listed = {(pair["attribute"], pair["object"]): pair for pair in plan["pairs"]}
+    found = []
+    for name in names:
+        stored = [plan["zoos"][listed[name][f"{kind}_zoo"]]["checkpoint"] for kind in base.Parents._fields]
+        found.append(
+            base.Parents(*assemble.paired(*(results[stage][key]["params"] for stage, key in stored)))
+        )
+    return found
+
+
 def by_drawn_concepts(names: Iterable[str]) -> Callable[[np.ndarray, str], str]:
     """``(values, form) -> text``: the mean over pairs and its 95% interval for drawn attributes and objects.
 
@@ -105,7 +120,7 @@ def figures(
     split: quadrants.PairSplit,
     parents: base.Parents,
     networks: Mapping[str, Sequence[Params]],
-) -> dict[str, dict[str, list[float]]]:
+) -> dict[str, dict[str, np.ndarray]]:
     """Figures of a pair's networks, by row; the last row is both parents side by side.
 
     Args:
@@ -116,7 +131,8 @@ def figures(
 
     Returns:
       For each network worst-quadrant AUROC on test images ("worst"), and the mean correlation with both
-      parents' logits on validation images ("correlation"; the parents have none).
+      parents' logits on validation images ("correlation"; the parents have none); several times one after
+      the other.
     """
     scored = np.flatnonzero(split.test != LEFT_OUT)
     test, quadrant = part.source.test.images[scored], split.test[scored]
@@ -125,17 +141,22 @@ def figures(
     def logits(params: Params, images: np.ndarray) -> np.ndarray:
         return features.population_logits(models.network_of(params), jax.device_get(params), images)
 
-    def worst(answers: np.ndarray) -> list[float]:
-        return scores.auroc_by_quadrant(features.score(answers)[0], quadrant)["worst"].round(4).tolist()
+    def worst(answers: np.ndarray) -> np.ndarray:
+        return scores.auroc_by_quadrant(features.score(answers)[0], quadrant)["worst"]
 
     wanted, both = (
         np.concatenate([logits(zoo, images) for zoo in parents], axis=-1) for images in (validation, test)
     )
-    found: dict[str, dict[str, list[float]]] = {}
+    found = {}
     for row, several in networks.items():
         near = [correlations(logits(one, validation), wanted) for one in several]
-        found[row] = {
-            "worst": [value for one in several for value in worst(logits(one, test))],
-            "correlation": np.concatenate(near).round(4).tolist(),
-        }
+        own = [worst(logits(one, test)) for one in several]
+        found[row] = {"worst": np.concatenate(own), "correlation": np.concatenate(near)}
     return {**found, "and_ensemble": {"worst": worst(both)}}
+
+
+def add(rows: dict[str, Any], name: PairName, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Adds the figures of a pair to what is written: by row, pair and figure, a number for each network."""
+    for row, own in found.items():
+        rounded = {figure: values.round(4).tolist() for figure, values in own.items()}
+        rows.setdefault(row, {})[" ".join(name)] = rounded

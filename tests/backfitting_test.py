@@ -38,6 +38,7 @@ def shown():
     return jnp.asarray(np.clip(means + rng.normal(0, 60, (512, 16, 16, 3)), 0, 255), jnp.uint8)[:, :14, :14]
 
 
+@jax.jit
 def _answers(made, images):
     """``(K, N)``, with XLA's own convolution."""
     hidden = models.normalise_images(images).transpose(3, 1, 2, 0)
@@ -73,9 +74,8 @@ def _lost(made, images, values):
 def test_slopes_are_the_derivatives_of_the_answers(made, shown, number):
     images = shown[:128]
     filters = NETWORK.filters[number]
-    wanted = jax.jacrev(lambda change: _answers(_moved(made, number, change), images))(
-        jnp.zeros((filters, 6))
-    )
+    slopes_of = jax.jit(jax.jacrev(lambda change: _answers(_moved(made, number, change), images)))
+    wanted = slopes_of(jnp.zeros((filters, 6)))
 
     @jax.jit
     def slopes(made, images):

@@ -121,28 +121,6 @@ def test_pairs_can_be_mapped_and_sharded_and_do_not_depend_on_each_other(monkeyp
     np.testing.assert_array_equal(both[1], jax.jit(generate)(given[0], given[1][1]))
 
 
-def test_a_step_of_the_cyclegans_equals_that_of_the_plain_form(monkeypatch, assert_trees_close):
-    state, batch = jax.tree.map(lambda leaf: leaf[0], _pairs())
-    batch = jax.tree.map(lambda leaf: leaf[0], batch)
-    found = []
-    for form in ("direct", "plain"):
-        monkeypatch.setattr(models, "form_here", lambda _, form=form: form)
-
-        def losses(players):
-            config = cyclegan.Config(hidden=4, identity_weight=1.0)
-            generators, discriminators, terms = cyclegan.losses_of(players, *batch, config)
-            return generators + discriminators, terms
-
-        lowered = jax.jit(jax.value_and_grad(losses, has_aux=True)).lower(state_of(state))
-        assert ("kernelgan_volume" in lowered.as_text()) == (form == "direct")
-        found.append(lowered.compile()(state_of(state)))
-    assert_trees_close(found[0], found[1], rtol=1e-4, atol=1e-6)
-
-
-def state_of(state):
-    return {name: state[name] for name in ("generators", "discriminators")}
-
-
 def test_auto_is_direct_on_cpus_and_a_form_that_is_asked_for_is_used():
     assert models.form_here("auto") == ("direct" if jax.default_backend() == "cpu" else "tiles")
     volumes = jnp.ones((2, 3, 3, 3, 2))

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from kernelgan import kernels
-from kernelgan.generators import Parents, base, check, cyclegan, fitting
+from kernelgan.generators import Parents, cyclegan, fitting
 from kernelgan.types import UserError
 
 HIDDEN = 4
@@ -100,18 +100,6 @@ def test_losses_are_those_of_the_paper(state, batches, cycle, identity):
     np.testing.assert_allclose(
         discriminators, expected["discriminator_a"] + expected["discriminator_b"], rtol=1e-5
     )
-
-
-def test_each_side_learns_from_its_own_loss_alone(state, batches):
-    def losses(players):
-        config = dataclasses.replace(CONFIG, identity_weight=1.0)
-        return cyclegan.losses_of(players, *batches, config)[:2]
-
-    sides = ("generators", "discriminators")
-    gradients = jax.jit(jax.jacrev(losses))({name: state[name] for name in sides})
-    for of_loss, own, other in zip(gradients, sides, sides[::-1], strict=True):
-        assert all(not leaf.any() for leaf in jax.tree.leaves(of_loss[other]))
-        assert all(leaf.any() for leaf in jax.tree.leaves(of_loss[own]))
 
 
 def test_one_step_is_two_separate_updates_of_adam(state, batches, assert_trees_close):
@@ -265,9 +253,9 @@ def test_every_step_draws_other_members_of_both_domains(planted):
             assert len(np.unique(gaps.argmin(axis=0))) >= 5
 
 
-@pytest.mark.parametrize("saves", [1, 5])  # when the shorter layer has had its steps, and at the end
-def test_a_killed_training_goes_on_to_the_same_end(both, run, new_saver, killed, saves, assert_trees_equal):
-    saver = new_saver(killed_after=saves)
+def test_a_killed_training_goes_on_to_the_same_end(both, run, new_saver, killed, assert_trees_equal):
+    """It is killed when the shorter layer has had its steps."""
+    saver = new_saver(killed_after=1)
     with pytest.raises(killed):
         run((7, 9), saver=saver)
     assert_trees_equal(tuple(run((7, 9), saver=saver)), tuple(both))
@@ -283,14 +271,6 @@ def test_a_loss_that_is_not_finite_names_layer_step_pair_and_checkpoint(task, ne
 
 
 # Networks from kernels.
-
-
-def test_what_was_trained_gives_networks_that_fit(task, both, make_parents, network):
-    parents, keys = [_parents(make_parents, n) for n in (7, 9)], list(jax.random.split(jax.random.key(0), 2))
-    made = base.generate(task((7,)).generator, both.state, parents, [None] * 2, keys, name="cyclegan")
-    assert [set(networks) for networks in made] == [set(cyclegan.LABELS)] * 2
-    for networks in made:
-        check.check_networks(networks, network, 16, "cyclegan")
 
 
 @pytest.mark.parametrize("normalisation", kernels.NORMALISATIONS)

@@ -58,9 +58,7 @@ def measure(tmp_path, monkeypatch):
     [
         ((), range(COUNT), range(COUNT)),
         ((3, 7, 9), (9, 4, 3, 12), (4, 12)),
-        ((1, 2, 3), (4, 5, 6), (4, 5, 6)),  # as many, and others
         ((1, 2, 3), (3, 1), ()),
-        ((2,), range(COUNT), sorted({*range(COUNT)} - {2})),
     ],
 )
 def test_each_network_is_measured_once_and_kept_in_its_place(measure, tmp_path, first, then, new):
@@ -91,8 +89,6 @@ def test_what_was_measured_before_a_failure_is_not_measured_again(measure, kille
 
 DAMAGES = {
     "half": lambda content: content[: len(content) // 2],
-    "empty": lambda content: b"",
-    "zip": lambda content: b"PK\x03\x04" * 99,
     "header": lambda content: content.replace(b"}", b"{"),
 }
 

@@ -82,6 +82,12 @@ def reported(archive, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def undrawn(reported, monkeypatch):
+    """From here on pages have no figures, which take longest."""
+    monkeypatch.setattr(report, "_png", lambda figure: "")
+
+
 def _document(folder):
     document = json.loads((folder / study.RESULTS_FILE).read_text())
     return {name: value for name, value in document.items() if name not in ("timings", "command")}
@@ -161,6 +167,7 @@ def test_the_page_and_the_terminal_say_what_was_found(reported, archive, capsys)
 
 
 @pytest.mark.parametrize(("p_value", "stands"), [(0.001, True), (0.5, False)])
+@pytest.mark.usefixtures("undrawn")
 def test_the_verdict_is_that_of_the_tests(reported, p_value, stands):
     document = _document(reported) | {"command": "", "timings": {}}
     for comparison in document["picked"].values():
@@ -174,6 +181,7 @@ def test_the_verdict_is_that_of_the_tests(reported, p_value, stands):
     assert re.findall(r'class="verdict (\w+)"', page) == ["yes" if stands else "no"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_the_report_s_table_or_a_limit(archive, tmp_path):
     own = Path(shutil.copytree(archive, tmp_path / "own"))
     (own / "reported_results.csv").unlink()
@@ -185,6 +193,7 @@ def test_a_run_without_the_report_s_table_or_a_limit(archive, tmp_path):
     assert "repeat" not in document["finding"][0].lower()  # there was nothing to compare with
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_run_goes_on_to_equal_results(archive, reported, tmp_path, monkeypatch, killed):
     """Killed while screening, and again while judging."""
     measure, done, folder = protocol.measure, [], tmp_path / "run"
@@ -238,6 +247,7 @@ def test_numbers_that_do_not_fit_are_refused_before_any_work(archive, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_data_and_settings_are_measured_apart_and_the_same_data_elsewhere_is_not(
     reported, archive, tmp_path, monkeypatch
 ):
@@ -261,6 +271,7 @@ def test_other_data_and_settings_are_measured_apart_and_the_same_data_elsewhere_
     assert made == [51, 50]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_that_cannot_be_read_are_made_again_and_a_wrong_table_is_refused(reported, archive, tmp_path):
     own = Path(shutil.copytree(archive, tmp_path / "own"))
     folder = Path(shutil.copytree(reported, tmp_path / "run"))
@@ -277,7 +288,6 @@ def test_results_that_cannot_be_read_are_made_again_and_a_wrong_table_is_refused
 
 REFUSED = {
     (): "--dir=DIR",
-    ("--dir=nowhere",): "nowhere is no directory",
     ("--config=studies/jain2024/config.py:full",): "no variant 'full'; known is 'quick'",
     ("--config.nets=3",): "nets",
 }

@@ -18,14 +18,6 @@ def _params(*leading):
     return {**layers, "dense": dense}
 
 
-@pytest.mark.parametrize("leading", [(), (4,), (2, 3)])
-def test_volumes_and_kernels_are_inverses(leading):
-    kernel = np.random.default_rng(0).normal(size=(*leading, 5, 4, 3, 6))
-    volume = kernels.to_volume(kernel)
-    assert volume.shape == (*leading, 6, 5, 4, 3)
-    np.testing.assert_array_equal(kernels.from_volume(volume), kernel)
-
-
 def test_a_volume_is_the_references_kernel_set_with_its_channels_last():
     """PyTorch: ``weight`` (O, I, h, w), its first two axes swapped, seen as (channels I, depth O, h, w)."""
     weight = np.random.default_rng(0).normal(size=(6, 3, 5, 5))
@@ -89,8 +81,3 @@ def test_range_reaches_one_and_keeps_the_sign(volumes):
 def test_a_zoo_of_zeros_stays_finite(kind):
     zeros = np.zeros((2, 6, 5, 5, 3), np.float32)
     np.testing.assert_array_equal(kernels.fit_normaliser(zeros, kind).apply(zeros), zeros)
-
-
-def test_an_unknown_normalisation_is_refused(volumes):
-    with pytest.raises(ValueError, match="unknown normalisation 'whiten'; known are none, standard, range"):
-        kernels.fit_normaliser(volumes, "whiten")

@@ -18,24 +18,18 @@ from studies.learned import __main__ as command
 from studies.learned.design import of_name
 from studies.learned.loss import lost
 
-SIZE = hypernetwork.Size(width=8, heads=2, blocks=1)
 COUNT = 24
 
 
 @pytest.fixture(scope="module")
-def looked_at(network, images):
-    return hypernetwork.look(network, images[:COUNT])
-
-
-@pytest.fixture(scope="module")
-def generated(network, make_parents, looked_at):
+def generated(network, make_parents, images):
     """``generated(first, second)``: what the same untrained hypernetwork makes of two parents."""
-    canonical = jax.jit(lambda params: hypernetwork.canonical(params, looked_at, COUNT))
+    design = hypernetwork.Hypernetwork(network, COUNT, width=8, heads=2, blocks=1)
+    seen = design.look(images[:COUNT])
+    canonical = jax.jit(lambda params: design.describe(params, seen))
     one = jax.tree.map(lambda leaf: leaf[0], make_parents(1, seed=1))
-    weights = jax.jit(lambda key, like: hypernetwork.initialise(key, like, SIZE))(
-        jax.random.key(0), canonical(one)
-    )
-    make = jax.jit(lambda a, o: hypernetwork.generate(weights, (a, o), looked_at, COUNT, SIZE))
+    weights = jax.jit(lambda key, like: design.initialise(key, like, seen))(jax.random.key(0), canonical(one))
+    make = jax.jit(lambda a, o: design.generate(weights, (a, o), seen))
     return lambda first, second: make(canonical(first), canonical(second))
 
 
@@ -91,14 +85,6 @@ def test_what_changes_no_parent_s_function_changes_no_network(
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-3), made, again)
 
 
-def test_a_network_hangs_on_both_parents(generated, parents, make_parents):
-    made = generated(*parents)
-    other = jax.tree.map(lambda leaf: leaf[0], make_parents(1, seed=9))
-    for changed in ((other, parents[1]), (parents[0], other)):
-        gaps = jax.tree.map(lambda x, y: np.abs(x - y).max(), made, generated(*changed))
-        assert min(jax.tree.leaves(gaps["conv1"])) > 1e-3
-
-
 def test_heads_are_the_ridge_regression_that_is_shrunk_towards_the_mixed_ones():
     rng = np.random.default_rng(0)
     maps, heads, answers = (rng.normal(size=size) for size in ((3, 4, 20), (3, 4, 2), (20, 2)))
@@ -131,21 +117,25 @@ def _assert_finite(value, gradient):
 
 
 def test_the_hypernetwork_s_loss_has_a_finite_gradient_also_of_dead_filters(network, parents, images):
-    design = hypernetwork.Hypernetwork(network, 64, SIZE)
-    seen, parents = design.look(images), (_dead(parents[0]), parents[1])
-    known = tuple(design.describe(params, seen) for params in parents)
-    weights = design.initialise(jax.random.key(0), known[0], seen)
+    design = hypernetwork.Hypernetwork(network, 64, width=8, heads=2, blocks=1)
+    seen = design.look(images)
 
-    def loss(weights):
-        return lost(network, design.generate(weights, known, seen), parents, images[:16])
+    @jax.jit
+    def slope(*parents):
+        known = tuple(design.describe(params, seen) for params in parents)
 
-    _assert_finite(*jax.jit(jax.value_and_grad(loss))(weights))
+        def loss(weights):
+            return lost(network, design.generate(weights, known, seen), parents, images[:16])
+
+        return jax.value_and_grad(loss)(design.initialise(jax.random.key(0), known[0], seen))
+
+    _assert_finite(*slope(_dead(parents[0]), parents[1]))
 
 
 def test_the_gradient_of_learned_probes_is_the_slope_of_the_loss(
     network, designs, parents, images, monkeypatch
 ):
-    """Against differences, in three directions; what is chosen, and the weights of errors, are held.
+    """Against differences, in two directions; what is chosen, and the weights of errors, are held.
 
     It is finite also of dead filters.
     """
@@ -175,7 +165,7 @@ def test_the_gradient_of_learned_probes_is_the_slope_of_the_loss(
     left, gradient = list(left), np.asarray(gradient)
     held_loss = jax.jit(lambda seen: loss(seen, parents)[0])
     rng = np.random.default_rng(0)
-    for _ in range(3):
+    for _ in range(2):
         along = np.abs(gradient) * rng.choice([-1, 1], gradient.shape) + 0.5 * gradient
         along /= np.linalg.norm(along)
         low, high = (float(held_loss(start + step * along)) for step in (-0.05, 0.05))
@@ -359,6 +349,7 @@ def test_probes_that_have_learned_nothing_are_the_closed_form_s_row(network, blo
     """The same rounds, patches and ridges."""
     design = of_name("probes", network, 64)
     images = design.look(block.probes)[0][None]
+    block = block._replace(held_out=block.held_out[:1])
     rows = study.evaluate(block, design, {"images": images}, ["both"], 1, most=64)
     for pair, figures in rows["reduce, the same 64 images"].items():
         np.testing.assert_allclose(rows["both"][pair]["correlation"], figures["correlation"], atol=5e-4)

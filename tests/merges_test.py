@@ -74,14 +74,6 @@ def _random_orders(params, seed):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_merge_has_the_shapes_of_one_network_with_four_outputs(merge, name, network, parents):
-    plain = _made(network.clone(outputs=4), 3, seed=0)
-    found = merge[name](*parents)
-    assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, plain)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_a_merge_is_of_its_own_pair_alone_and_leaves_it_as_it_was(merge, name, parents, assert_trees_close):
     before = jax.tree.map(np.array, parents)
     whole = merge[name](*parents)
@@ -151,31 +143,6 @@ def test_no_other_order_of_one_layer_agrees_better_than_the_matched(scale, share
     assert found.sum() > share * best.sum()  # one start of coordinate descent, not every order
 
 
-def test_biases_decide_where_kernels_do_not(parents):
-    flat = {
-        **parents[0],
-        **{
-            layer: {
-                "kernel": np.ones_like(parents[0][layer]["kernel"]),
-                "bias": np.sort(parents[0][layer]["bias"], axis=1),
-            }
-            for layer in LAYERS
-        },
-    }
-    orders = _random_orders(flat, seed=4)
-    found = merges.match_weights(flat, _reordered(flat, orders))
-    for layer in LAYERS:
-        np.testing.assert_array_equal(
-            np.take_along_axis(orders[layer], found[layer], axis=1), np.indices(found[layer].shape)[1]
-        )
-
-
-def test_the_rebasin_average_is_the_average_after_matching(parents, assert_trees_equal):
-    attribute, objects = parents
-    matched = _reordered(objects, merges.match_weights(attribute, objects))
-    assert_trees_equal(merges.rebasin_average(attribute, objects), merges.average(attribute, matched))
-
-
 def _without(params, dropped, seed):
     """Some filters of each layer, `dropped` of them in each network, are zero."""
     rng = np.random.default_rng(seed)
@@ -221,21 +188,6 @@ def test_the_filters_of_largest_norm_over_kept_inputs_are_concatenated(parents):
     np.testing.assert_array_equal(found["conv2"]["kernel"][..., 2:, 3:], of_objects)
     bias = np.concatenate([attribute["conv2"]["bias"][:, [1, 2, 4]], objects["conv2"]["bias"][:, [1, 4]]], 1)
     np.testing.assert_array_equal(found["conv2"]["bias"], bias)
-
-
-def test_parents_whose_filters_are_all_twins_are_zipped_without_loss(images):
-    """They share nothing, so this holds only if features are merged within each parent."""
-    network = models.ConvNet(filters=(4, 6), kernel_size=3)
-    twins = []
-    for seed in (5, 6):
-        params = _made(network, 2, seed)
-        for layer in LAYERS:
-            for name in ("kernel", "bias"):
-                half = params[layer][name][..., ::2]
-                params[layer][name] = np.concatenate([half, half], axis=-1)
-        twins.append(params)
-    found = merges.zipit(*twins, images)
-    np.testing.assert_allclose(_logits(network, found, images), _both(network, *twins, images), atol=1e-5)
 
 
 def _slow_features(params, images):
@@ -370,14 +322,3 @@ def test_parents_that_cannot_be_merged_are_refused(merge, name, parents):
     objects["conv2"]["bias"][0, 0] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         merge[name](attribute, objects)
-
-
-def test_noise_of_another_number_of_parents_is_refused(parents, translated):
-    with pytest.raises(ValueError, match="same shapes"):
-        merges.noise(jax.tree.map(lambda leaf: leaf[:2], parents[0]), translated, seed=0)
-
-
-@pytest.mark.parametrize("wrong", [np.zeros((4, 16, 16, 3)), np.zeros((0, 16, 16, 3), np.uint8)])
-def test_images_that_cannot_be_correlated_on_are_refused(parents, wrong):
-    with pytest.raises(ValueError, match="uint8"):
-        merges.zipit(*parents, wrong)

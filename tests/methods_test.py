@@ -85,22 +85,18 @@ def test_rows_of_a_family_without_labels_are_called_by_their_names():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_method_gives_networks_that_answer(name, context, images):
-    found, _ = features.score(_logits(ROWS[name].networks(context), images[:4]))
-    assert found.shape == (NETWORKS[name], 4)
-    assert np.isfinite(found).all()
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_no_method_reads_an_image_of_the_conjunction(name, context, images):
+def test_every_method_gives_networks_that_answer_and_reads_no_image_of_the_conjunction(name, context, images):
     """Images that are in no group may change as they like."""
     changed = images.copy()
     changed[::4] = 255 - changed[::4]
-    found = [
+    logits, again = (
         _logits(ROWS[name].networks(one), images[:8])
         for one in (context, dataclasses.replace(context, images=changed))
-    ]
-    np.testing.assert_array_equal(*found)
+    )
+    np.testing.assert_array_equal(logits, again)
+    found, _ = features.score(logits)
+    assert found.shape == (NETWORKS[name], 8)
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("name", ["distilled", "half_width_pair", "trained_on_conjunction"])
@@ -132,7 +128,7 @@ def test_the_colour_rule_is_no_row_where_no_rule_labels_the_attribute(context):
     assert ROWS["colour_rule_object"].networks(dataclasses.replace(context, ruled=False)) is None
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, None])
+@pytest.mark.parametrize("chunk_size", [2, None])
 def test_readouts_come_in_the_chunks_of_networks(context, images, chunk_size):
     rule, nets = ROWS["colour_rule_object"].networks(context)
     parts = [list(one.outputs(images[:4], chunk_size=chunk_size)) for one in (rule, nets)]
@@ -183,27 +179,6 @@ def test_gaussian_parameters_have_their_zoo_s_mean_and_spread(context):
             np.testing.assert_allclose(drawn[start::2].std(axis=0), spread, rtol=0.1)
 
 
-def test_merges_are_of_as_many_pairs_as_the_smaller_zoo_has(context):
-    (found,) = ROWS["average"].networks(context)
-    expected = (context.attribute["conv1"]["kernel"][:3] + context.objects["conv1"]["kernel"]) / 2
-    np.testing.assert_allclose(found.params["conv1"]["kernel"], expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize(("way", "zoo"), [("a2b", "attribute"), ("b2a", "objects")])
-def test_noise_is_of_the_size_of_the_translation(context, way, zoo):
-    (found,) = ROWS[f"noise_{way}"].networks(context)
-    for layer in ("conv1", "conv2"):
-        parent = getattr(context, zoo)[layer]["kernel"]
-        moved = [
-            np.linalg.norm((kernel - parent).reshape(len(parent), -1), axis=1)
-            for kernel in (
-                found.params[layer]["kernel"],
-                context.generated[f"cyclegan_{way}"][layer]["kernel"],
-            )
-        ]
-        np.testing.assert_allclose(*moved, rtol=1e-4)
-
-
 def test_the_and_ensemble_answers_as_both_parents(context, images):
     def logits(params):
         return features.population_logits(context.network, params, images[:6], chunk_size=8)
@@ -222,13 +197,6 @@ def test_parameters_of_one_network_of_the_references_size(context, name, paramet
     zoo = jax.tree.map(lambda leaf: np.zeros((3, *leaf.shape), leaf.dtype), shapes)
     whole = dataclasses.replace(context, network=network, image_size=32, attribute=zoo, objects=zoo)
     assert methods.parameter_count(ROWS[name].networks(whole)) == parameters
-
-
-@pytest.mark.parametrize(
-    ("filters", "size", "expected"), [((6, 16), 32, (4, 12)), ((6, 16), 28, (4, 12)), ((1, 1), 32, (1, 1))]
-)
-def test_half_width_networks_are_the_widest_that_fit_one_networks_parameters(filters, size, expected):
-    assert stages.budget_filters(models.ConvNet(filters), size) == expected
 
 
 @pytest.mark.parametrize("filters", [(6, 16), (4, 6), (12, 32), (5,)])

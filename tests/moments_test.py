@@ -96,14 +96,14 @@ def test_filters_in_another_order_compute_the_same(network, parents, images):
     }
     answers = [
         features.population_logits(network, params, images[:8], chunk_size=8)
-        for params in (parents[0], moments.reordered(parents[0], orders))
+        for params in (parents[0], merges.reordered(parents[0], orders))
     ]
     np.testing.assert_allclose(*answers, atol=1e-5)
 
 
 def test_repair_gives_each_filter_the_mean_of_its_parents_means_and_spreads(parents, images):
     attribute, objects = parents
-    matched = moments.reordered(objects, merges.match_weights(*parents))
+    matched = merges.reordered(objects, merges.match_weights(*parents))
     merged = moments.repair(attribute, objects, images)
 
     def spread(params, member, number):

@@ -5,14 +5,15 @@ import numpy as np
 
 from kernelgan import probes
 from kernelgan.evaluation import features
-from kernelgan.generators import check
+from kernelgan.generators import check, reduce
 from kernelgan.generators.base import Parents
 from studies import finished
 from studies.parts import __main__ as command
 from studies.parts import study
 
 
-def test_random_kernels_that_are_backfitted_answer_more_like_the_parents(network, make_parents):
+def test_random_kernels_that_are_backfitted_answer_more_like_the_parents(network, make_parents, monkeypatch):
+    monkeypatch.setattr(study, "DEFAULT", reduce.Config(sweeps=0))  # half of its program
     parents = Parents(make_parents(2, seed=1), make_parents(2, seed=2))
     images = probes.noise(512, size=16)
     made = jax.device_get(study._nulls(parents, images, 16))

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import small_config
 
 import kernelgan
-from kernelgan import fields, generators, models, pipeline, probes, refit
+from kernelgan import generators, models, probes, refit
 from kernelgan.baselines import methods
+from kernelgan.evaluation import features
 from kernelgan.generators import FAMILIES, Parents, backfitting, base, check, mixing, reduce, selection
-from kernelgan.types import UserError
 
 IMAGE_SIZE = 16
 
@@ -43,16 +42,10 @@ def uneven(make_parents):
     return Parents(make_parents(3, seed=1), make_parents(2, seed=2))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(module, params, images):
-    run = jax.vmap(lambda one: models.run_convnet(module, one, models.normalise_images(images))[0])
-    return run(params)
-
-
 def _differences(network, params, images):
     """Logit differences, ``(M, N, concepts)``."""
     module = network.clone(outputs=params["dense"]["bias"].shape[-1])
-    logits = np.asarray(_logits(module, params, images))
+    logits = features.population_logits(module, jax.device_get(params), images)
     return logits[..., 1::2] - logits[..., 0::2]
 
 
@@ -120,14 +113,6 @@ def test_order_and_scale_of_a_parents_filters_do_not_matter(network, reduced, un
     np.testing.assert_allclose(*found, atol=1e-2 * found[0].std())
 
 
-@pytest.mark.parametrize("side", ["attribute", "object"])
-def test_a_parent_that_is_exchanged_changes_the_network(network, reduced, make_parents, uneven, images, side):
-    other = make_parents(len(getattr(uneven, side)["dense"]["bias"]), seed=9)
-    both = uneven, uneven._replace(**{side: other})
-    found = [_differences(network, reduced(parents), images) for parents in both]
-    assert (np.abs(found[0] - found[1]).max(axis=(1, 2)) > 0.1 * found[0].std()).all()
-
-
 def test_network_i_is_of_parents_i_counted_round(network, reduced, uneven):
     made = reduced(uneven)
     check.check_networks({"": made}, network, IMAGE_SIZE, "reduce")
@@ -139,27 +124,6 @@ def test_network_i_is_of_parents_i_counted_round(network, reduced, uneven):
     )
 
 
-def test_filters_picked_on_some_of_the_probes_have_these_images_answers(
-    network, make_parents, images, monkeypatch
-):
-    """Of 40: every third, filled up to a block with some of them again."""
-    monkeypatch.setattr(reduce.backfitting, "backfit", lambda made, *_: made)
-    zoos = [make_parents(2, seed=seed) for seed in (1, 2)]
-    trunk = {name: jax.tree.map(lambda leaf: leaf[[0, 0]], zoos[0][name]) for name in ("conv1", "conv2")}
-    pair = Parents(*({**trunk, "dense": zoo["dense"]} for zoo in zoos))
-    settings = {"whole_zoo": True, "rounds": 0, "ridge": 1e-5, "head_ridge": 1e-5}
-    generate = generators.make("reduce", network, **settings).generate
-    made = generate(jax.random.key(0), {}, pair, images[:40])[""]
-    mean = _both(network, pair, images).mean(axis=0)
-    error = _differences(network, jax.device_get(made), images) - mean
-    assert np.square(error).mean() < 0.05 * mean.var(axis=0).mean()
-
-
-def test_reduce_zoo_is_reduce_with_four_parents_and_the_whole_zoo():
-    expected = reduce.Config(parents=4, whole_zoo=True)
-    assert fields.plain(FAMILIES["reduce_zoo"].Config()) == fields.plain(expected)
-
-
 @pytest.mark.parametrize("family", ["reduce", "reduce_zoo", "reduce_rendered", "reduce_noise"])
 def test_more_parents_than_a_zoo_has_are_refused(family):
     module = FAMILIES[family]
@@ -167,14 +131,6 @@ def test_more_parents_than_a_zoo_has_are_refused(family):
     assert not list(module.problems(settings, layers=2, models=(5, 6)))
     (found,) = module.problems(settings, layers=2, models=(6, 4))
     assert found.startswith("parents is 5, but the smaller zoo has 4 networks")
-
-
-def test_more_parents_than_a_zoo_has_are_refused_by_compose_and_by_a_run(pair, tmp_path):
-    with pytest.raises(UserError, match="parents is 3, but the smaller zoo has 2 networks"):
-        kernelgan.compose(*pair, parents=3)
-    with pytest.raises(UserError, match="--generator=reduce_zoo: parents is 4, but the smaller zoo has 2"):
-        pipeline.run(small_config({"zoo.models": 2}), tmp_path / "run", generators=["reduce_zoo"])
-    assert not (tmp_path / "run").exists()
 
 
 # Degenerate parents.
@@ -203,7 +159,7 @@ def _equal(parents):
 
 
 @pytest.mark.parametrize("spoil", [_zero, _constant, _dead, _equal])
-@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("sides", [(1,), (0, 1)])
 def test_degenerate_parents_give_finite_networks(network, reduced, uneven, spoil, sides):
     parents = Parents(*(spoil(zoo) if place in sides else zoo for place, zoo in enumerate(uneven)))
     made = reduced(parents)
@@ -228,8 +184,9 @@ def test_a_parent_whose_answer_is_constant_leaves_the_other_its_network(network,
 
 
 @pytest.mark.parametrize("filters", [(4,), (3, 2, 4)])
-def test_any_number_of_layers(filters):
-    network, size = models.ConvNet(filters=filters, kernel_size=3), 26
+def test_any_number_of_layers_and_a_network_that_asks_for_another_form(filters):
+    """The forms of `models.ConvNet` are one function; reducing chooses its own."""
+    network, size = models.ConvNet(filters=filters, kernel_size=3, form="tiles"), 26
     keys = jax.random.split(jax.random.key(0), 2)
     init = jax.jit(jax.vmap(lambda key: models.initialise_convnet(network, size, key)))
     first, second = (jax.device_get(init(key[None])) for key in keys)
@@ -243,7 +200,7 @@ def test_any_number_of_layers(filters):
     assert np.square(error).mean() < 1e-2 * truth.var(axis=1).mean()
 
 
-@pytest.mark.parametrize(("size", "side", "filters"), [(16, 3, (2, 3)), (17, 4, (3, 2)), (31, 3, (2, 3, 4))])
+@pytest.mark.parametrize(("size", "side", "filters"), [(17, 4, (3, 2)), (31, 3, (2, 3, 4))])
 def test_windows_where_they_are_read_are_those_of_the_whole_convolution(size, side, filters):
     network = models.ConvNet(filters=filters, kernel_size=side)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -308,7 +265,7 @@ def test_a_fit_is_the_ridge_regression_on_the_chosen_groups(samples):
     np.testing.assert_allclose(intercepts, expected[1], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("count", [1, 3, 5, 6])
+@pytest.mark.parametrize("count", [1, 3, 6])
 def test_groups_are_selected_greedily_and_no_exchange_of_two_is_better(samples, count):
     found = refit.moments(*map(jnp.asarray, samples[:2]), GROUPS, RIDGE)
     weights = jnp.asarray(samples[2], jnp.float32)
@@ -409,57 +366,19 @@ def test_no_fragment_and_no_part_has_the_colour_of_the_conjunction(monkeypatch):
     assert len(drawn) > 200
 
 
-@pytest.mark.parametrize("null", ["random_refit_rendered", "random_backfitted_rendered"])
-def test_the_nulls_of_rendered_probes_are_there_where_a_generator_reads_them(null):
-    rows = [methods.table(methods.generated_rows("mine", ("",), tier)) for tier in ("U", "S")]
-    assert [null in found for found in rows] == [False, True]
-
-
-def test_a_network_that_asks_for_another_form_is_composed_as_well(network, pair, images):
-    """The forms of `models.ConvNet` are one function; reducing chooses its own."""
-    made = [
-        generators.make("reduce", network.clone(form=form), rounds=0).generate(
-            jax.random.key(0), {}, pair, images
-        )[""]
-        for form in ("auto", "tiles")
-    ]
-    jax.tree.map(np.testing.assert_array_equal, *made)
-
-
-def test_a_setting_out_of_range_is_refused(network):
-    with pytest.raises(UserError, match="ridge"):
-        generators.make("reduce", network, ridge=0.0)
-    assert set(FAMILIES) >= {"reduce", "reduce_rendered", "reduce_noise"}
+def test_the_nulls_of_rendered_probes_are_there_where_a_generator_reads_them():
+    without, found = (methods.table(methods.generated_rows("mine", ("",), tier)) for tier in ("U", "S"))
+    assert set(found) - set(without) == {"random_refit_rendered", "random_backfitted_rendered"}
 
 
 # kernelgan.compose
 
 
-def test_compose_is_the_family_s_network_of_single_or_stacked_parents(make_parents, images):
-    """Stacked ones of several are below, where three concepts are composed."""
-    pair = Parents(make_parents(1, seed=1), make_parents(1, seed=2))
-    size = models.image_size_of(pair.attribute)
-    assert size == 14  # 16 pixels a side would do too, and leave a row out
-    settings = {"images": 64, "rounds": 0, "sweeps": 0}  # three concepts, below, have all
-    generator = generators.make("reduce_noise", models.network_of(pair.attribute), **settings)
-    expected = generator.generate(jax.random.key(0), {}, pair, probes.noise(64, size=size))[""]
-    assert_near = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allclose, atol=1e-5))
-    zoos = [models.Zoo(zoo, models.network_of(zoo)) for zoo in pair]
-    assert_near(kernelgan.compose(*zoos, **settings), expected)
-    first = [jax.tree.map(lambda leaf: leaf[0], zoo) for zoo in pair]
-    alone = kernelgan.compose(*first, **settings)
-    assert alone["dense"]["bias"].shape == (4,)
-    assert_near(alone, jax.tree.map(lambda leaf: leaf[0], expected))
-    own = kernelgan.compose(*first, probes=images[:, :size, :size], **settings)
-    assert np.abs(own["dense"]["kernel"] - alone["dense"]["kernel"]).max() > 1e-3
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_three_concepts_in_one_network_of_the_whole_zoos(network, make_parents, images, order):
+def test_three_concepts_in_one_network_of_the_whole_zoos(network, make_parents, images):
     """On one trunk, which can hold all mean answers; logits stand in the order of the concepts."""
     zoos = [make_parents(2, seed=seed) for seed in (1, 2, 3)]
     trunk = {name: jax.tree.map(lambda leaf: leaf[[0, 0]], zoos[0][name]) for name in ("conv1", "conv2")}
-    zoos = [{**trunk, "dense": zoos[place]["dense"]} for place in order]
+    zoos = [{**trunk, "dense": zoo["dense"]} for zoo in zoos]
     made = kernelgan.compose(*zoos, probes=images, whole_zoo=True, ridge=1e-5, head_ridge=1e-5)
     assert made["dense"]["bias"].shape == (2, 6)
     mean = _both(network, zoos, images).mean(axis=0)
@@ -467,98 +386,9 @@ def test_three_concepts_in_one_network_of_the_whole_zoos(network, make_parents, 
     assert np.square(error).mean() < 1e-3 * mean.var(axis=0).mean()
 
 
-def _wider(zoo, layer):
-    return {**zoo, layer: jax.tree.map(lambda leaf: np.concatenate([leaf, leaf], axis=-1), zoo[layer])}
-
-
-def _poisoned(zoo, value):
-    made = jax.tree.map(np.copy, zoo)
-    made["conv2"]["bias"][1, 0] = value
-    return made
-
-
-def _as_torch(zoo):
-    return {
-        name: {**layer, "kernel": layer["kernel"].transpose(0, 4, 3, 1, 2)} if "conv" in name else layer
-        for name, layer in zoo.items()
-    }
-
-
-def _narrower(zoo, layer):
-    """Of one wrong leaf: of the first layer nothing else says so many filters."""
-    return {**zoo, layer: {**zoo[layer], "bias": zoo[layer]["bias"][:, 1:]}}
-
-
-@pytest.mark.parametrize(
-    ("given", "facts"),
-    [
-        (lambda a, b: [a], ["two concepts or more"]),
-        (lambda a, b: [], ["two concepts or more"]),
-        (lambda a, b: [Parents(a, b)], ["Parents", "compose(*parents)"]),
-        (lambda a, b: [[a, b]], ["list", "compose(*parents)"]),
-        (lambda a, b: [a, None], ["zoo 2 of 2", "nothing", "conv1.kernel"]),
-        (lambda a, b: [a, {"conv_1": b["conv1"]}], ["zoo 2 of 2", "conv1.kernel", "conv_1"]),
-        (lambda a, b: [a, {**b, "norm": b["conv1"]}], ["zoo 2 of 2", "norm"]),
-        (lambda a, b: [a, {**b, "conv2": jax.tree.map(lambda x: x[0], b["conv2"])}], ["conv2.kernel (3, 3"]),
-        (lambda a, b: [a, {**b, "conv2": jax.tree.map(lambda x: x[:1], b["conv2"])}], ["conv2.kernel (1, 3"]),
-        (lambda a, b: [a, a, _poisoned(b, np.nan)], ["zoo 3 of 3", "conv2.bias", "network 1"]),
-        (lambda a, b: [_poisoned(a, -np.inf), b], ["zoo 1 of 2", "conv2.bias", "network 1"]),
-        (lambda a, b: [a, _wider(b, "dense")], ["zoo 2 of 2", "4 logits"]),
-        (lambda a, b: [a, "zoo.safetensors"], ["zoo 2 of 2", "the path 'zoo.safetensors'", "load_zoo"]),
-        (lambda a, b: [a, _narrower(b, "conv1")], ["zoo 2 of 2", "conv1.bias"]),
-        (lambda a, b: [a, _narrower(b, "conv2")], ["zoo 2 of 2", "conv2.kernel"]),
-        (lambda a, b: [a, _as_torch(b)], ["zoo 2 of 2", "conv1.kernel", "expected (2, 3, 3, 3, 2)"]),
-    ],
-)
-def test_what_cannot_be_composed_is_refused(pair, given, facts):
-    with pytest.raises(UserError) as caught:
-        kernelgan.compose(*given(*pair))
-    assert [fact for fact in facts if fact not in str(caught.value)] == []
-
-
-def test_images_given_as_a_number_are_told_from_it(pair, images):
-    with pytest.raises(UserError, match="probes="):
-        kernelgan.compose(*pair, images=images)
-
-
-@pytest.mark.parametrize("filters", [(2, 4), (2,), (2, 3, 1)])
-def test_compose_names_the_first_leaf_of_other_shape(pair, filters):
-    module, size = models.ConvNet(filters, kernel_size=3), 40
-    shapes = jax.eval_shape(lambda key: models.initialise_convnet(module, size, key), jax.random.key(0))
-    other = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), shapes)
-    name = {2: "conv2.kernel", 1: "conv2.kernel", 3: "dense.kernel"}[len(filters)]
-    with pytest.raises(UserError, match=name):
-        kernelgan.compose(pair.attribute, other)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "given"),
-    [
-        (lambda images: images / np.float32(255), "float32 (64, 16, 16, 3)"),
-        (lambda images: images[:1], "(1, 16, 16, 3)"),
-        (lambda images: images[:0], "(0, 16, 16, 3)"),
-        (lambda images: images[0], "(16, 16, 3)"),
-        (lambda images: images.transpose(0, 3, 1, 2), "(64, 3, 16, 16)"),
-        (lambda images: np.tile(images, (1, 3, 3, 1)), "(64, 48, 48, 3)"),
-        (lambda images: images[:, :13, :13], "(64, 13, 13, 3)"),
-        (list, "list"),
-    ],
-)
-def test_probes_that_do_not_fit_are_refused(pair, images, spoil, given):
-    with pytest.raises(UserError) as caught:
-        kernelgan.compose(*pair, probes=spoil(images))
-    for fact in ("probes", given, "uint8 (N, 14, 14, 3)", "17"):
-        assert fact in str(caught.value)
-
-
 def test_refitted_heads_need_as_many_parents_as_trunks(pair, make_parents, images):
     with pytest.raises(ValueError, match=r"\[3, 2, 2\]"):
         refit.refit_heads(make_parents(3), pair, images)
-
-
-def test_compose_refuses_a_setting_out_of_range(pair):
-    with pytest.raises(UserError, match=r"reduce_noise\.images"):
-        kernelgan.compose(*pair, images=0)
 
 
 def test_no_program_waits_for_threads_inside_lapack():
@@ -612,7 +442,7 @@ def test_networks_of_one_pair_are_made_on_all_devices(network, monkeypatch, devi
 def test_networks_made_in_parts_have_the_same_bits(
     network, make_parents, images, monkeypatch, assert_trees_equal
 ):
-    generator = generators.make("reduce", network, rounds=0)
+    generator = generators.make("reduce", network, rounds=0, sweeps=0)
     parents = Parents(make_parents(4, seed=1), make_parents(4, seed=2))
     key, states = jax.random.key(0), {}
 
@@ -640,7 +470,7 @@ def test_others_take_the_place_of_the_parents_first_filters(network, pair, image
         lambda *leaves: np.concatenate(leaves, axis=-1), pair.attribute["conv1"], pair.object["conv1"]
     )
     silent = {"kernel": np.zeros_like(own["kernel"]), "bias": np.full_like(own["bias"], -1)}
-    run = jax.jit(functools.partial(reduce.compose_zoos, network, reduce.Config(images=64)))
+    run = jax.jit(functools.partial(reduce.compose_zoos, network, reduce.Config(images=64, sweeps=0)))
     as_usual, with_own, with_silent = (
         _differences(network, run(tuple(pair), images, firsts), images).reshape(2, -1)
         for firsts in (None, own, silent)

@@ -1,7 +1,7 @@
 """Merges: two networks into one of the same size, without training, with both parents' heads.
 
-Every merge but `noise` is a choice of groups: which filters of the two parents become one filter. A filter of
-the merge is the mean of its group; what read a parent's filter reads the group's (`_combine`). With groups as
+`concatenate` and `zipit` choose groups: which filters of the two parents become one filter. A filter of the
+merge is the mean of its group; what read a parent's filter reads the group's (`_combine`). With groups as
 matrices that is the algebra of Stoica et al. ("ZipIt! Merging Models from Different Tasks without Training",
 arXiv:2305.03053): weights ``M (W_A (+) W_B) U``, with the unmerge matrix ``U``, and the merge matrix ``M``,
 its transpose with rows that sum to 1. The heads answer different questions, so they are never mixed: each
@@ -51,16 +51,15 @@ def average(attribute: Params, objects: Params) -> Params:
       ValueError: the parents' shapes disagree, or a parameter is not finite.
     """
     attribute, objects = _checked(attribute, objects)
-    biases = {layer: attribute[layer]["bias"] for layer in _layers(attribute)}
-    return _combine(
-        attribute, objects, {layer: _one_to_one(_as_they_are(bias.shape)) for layer, bias in biases.items()}
-    )
+    trunks = [{layer: parent[layer] for layer in layers_of(parent)} for parent in (attribute, objects)]
+    mean = jax.tree.map(lambda own, other: (own + other) / 2, *trunks)
+    return {**mean, "dense": assemble.two_concept_head(attribute["dense"], objects["dense"])}
 
 
 def rebasin_average(attribute: Params, objects: Params) -> Params:
     """The mean of both parents' weights after the object's filters are matched to the attribute's.
 
-    The rows of the object's head are permuted along: it still reads its own filters. See `match_weights`.
+    See `match_weights`.
 
     Args:
       attribute: parents, stacked.
@@ -72,10 +71,7 @@ def rebasin_average(attribute: Params, objects: Params) -> Params:
     Raises:
       ValueError: see `average`.
     """
-    orders = match_weights(attribute, objects)
-    return _combine(
-        *_checked(attribute, objects), {layer: _one_to_one(order) for layer, order in orders.items()}
-    )
+    return average(attribute, reordered(objects, match_weights(attribute, objects)))
 
 
 def match_weights(attribute: Params, objects: Params) -> dict[str, np.ndarray]:
@@ -98,12 +94,12 @@ def match_weights(attribute: Params, objects: Params) -> dict[str, np.ndarray]:
       ValueError: see `average`.
     """
     parents = _checked(attribute, objects)
-    names = _layers(attribute)
+    names = layers_of(attribute)
     own, other = (
         [{key: leaf.astype(np.float64) for key, leaf in parent[name].items()} for name in names]
         for parent in parents
     )
-    orders = [_as_they_are(layer["bias"].shape) for layer in own]
+    orders = [np.indices(layer["bias"].shape)[1] for layer in own]
 
     def reorder(number: int, *, with_next: bool) -> bool:
         """Reorders the object's filters of a layer as is best, the other layers given; whether any gain."""
@@ -136,6 +132,28 @@ def match_weights(attribute: Params, objects: Params) -> dict[str, np.ndarray]:
     return dict(zip(names, orders, strict=True))
 
 
+def reordered(params: Params, orders: Mapping[str, np.ndarray]) -> Params:
+    """Networks that compute the same with their filters in another order.
+
+    Args:
+      params: stacked parameters.
+      orders: for each convolutional layer int64 ``(M, O)``, see `match_weights`.
+    """
+    found: Params = {}
+    kernel = params["dense"]["kernel"]
+    before = np.tile(np.arange(params["conv1"]["kernel"].shape[3]), (len(kernel), 1))
+    for layer, order in orders.items():
+        read = np.take_along_axis(params[layer]["kernel"], before[:, None, None, :, None], axis=3)
+        found[layer] = {
+            "kernel": np.take_along_axis(read, order[:, None, None, None, :], axis=4),
+            "bias": np.take_along_axis(params[layer]["bias"], order, axis=1),
+        }
+        before = order
+    by_filter = kernel.reshape(*before.shape, -1, kernel.shape[2])  # features are CHW
+    rows = np.take_along_axis(by_filter, before[:, :, None, None], axis=1)
+    return {**found, "dense": {**params["dense"], "kernel": rows.reshape(kernel.shape)}}
+
+
 def concatenate(attribute: Params, objects: Params) -> Params:
     """Half the filters of each parent side by side, with no connection between them.
 
@@ -157,7 +175,7 @@ def concatenate(attribute: Params, objects: Params) -> Params:
     attribute, objects = _checked(attribute, objects)
     groups = {}
     inputs = [np.ones(attribute["conv1"]["kernel"].shape[:1] + attribute["conv1"]["kernel"].shape[3:4])] * 2
-    for layer in _layers(attribute):
+    for layer in layers_of(attribute):
         members, filters = attribute[layer]["bias"].shape
         halves = np.split(np.arange(filters), [-(-filters // 2)])
         writes = np.zeros((members, 2, filters, filters), np.float32)
@@ -188,7 +206,7 @@ def zipit(attribute: Params, objects: Params, images: np.ndarray) -> Params:
       Stacked parameters with two-concept heads.
 
     Raises:
-      ValueError: see `average`; or no images, or images that are not uint8.
+      ValueError: see `average`.
     """
     attribute, objects = _checked(attribute, objects)
     groups = {}
@@ -216,25 +234,26 @@ def feature_correlations(attribute: Params, objects: Params, images: np.ndarray)
       ValueError: see `zipit`.
     """
     attribute, objects = _checked(attribute, objects)
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"images must be uint8 (N, H, W, C), N > 0; got {images.dtype} {images.shape}")
-    batch = min(_IMAGES_AT_ONCE, len(images))
-    places = np.arange(-(-len(images) // batch) * batch)
-    batches = images[places % len(images)].reshape(-1, batch, *images.shape[1:])
-    present = (places < len(images)).astype(np.float32).reshape(-1, batch)
     count = len(attribute["dense"]["bias"])
     chunks = parallel.chunks(count, _PAIRS_AT_ONCE)
     spread, run = _compiled_moments(len(chunks[0]))
-    resident = spread.share((batches, present))
+    resident = spread.share(in_batches(images))
     parts = []
     for chunk in chunks:
         first, second = (spread.deal(assemble.take_members(parent, chunk)) for parent in (attribute, objects))
         parts.append(spread.collect(run(first, second, resident)))
     return {
         layer: _correlations(np.concatenate([part[layer] for part in parts])[:count])
-        for layer in _layers(attribute)
+        for layer in layers_of(attribute)
     }
+
+
+def in_batches(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images ``(b, B, H, W, C)``, some of them twice so that batches are full, and 0 for these ``(b, B)``."""
+    batch = min(_IMAGES_AT_ONCE, len(images))
+    places = np.arange(-(-len(images) // batch) * batch)
+    present = (places < len(images)).astype(np.float32).reshape(-1, batch)
+    return images[places % len(images)].reshape(-1, batch, *images.shape[1:]), present
 
 
 @functools.cache
@@ -252,7 +271,7 @@ def _compiled_moments(
             images, present = batch
             hidden = [models.ConvNet().lay_out(models.normalise_images(images))] * 2
             found = {}
-            for layer in _layers(attribute):
+            for layer in layers_of(attribute):
                 size, *_, filters = attribute[layer]["kernel"].shape
                 module = models.ConvPool(filters, size)
                 hidden = [
@@ -313,7 +332,7 @@ def noise(parents: Params, translated: Params, seed: int) -> Params:
     Raises:
       ValueError: the kernels' shapes disagree, or one is not finite.
     """
-    layers = _layers(translated)
+    layers = layers_of(translated)
     before, after = _checked(
         *({layer: params[layer]["kernel"] for layer in layers} for params in (parents, translated))
     )
@@ -334,7 +353,7 @@ def _combine(attribute: Params, objects: Params, groups: Groups) -> Params:
     parents = (attribute, objects)
     merged: Params = {}
     members, *_, channels, _ = attribute[next(iter(groups))]["kernel"].shape
-    reads = _one_to_one(_as_they_are((members, channels)))  # both see the same image
+    reads = np.broadcast_to(np.eye(channels, dtype=np.float32), (members, 2, channels, channels))  # the image
     for layer, writes in groups.items():
         shares = writes / writes.sum(axis=(1, 2), keepdims=True)
         kernels, biases = [], []
@@ -354,18 +373,7 @@ def _combine(attribute: Params, objects: Params, groups: Groups) -> Params:
     return merged
 
 
-def _one_to_one(orders: np.ndarray) -> np.ndarray:
-    """Groups ``(M, 2, O, O)``: the attribute's filter ``k`` with the object's ``orders[:, k]``."""
-    own = np.broadcast_to(np.eye(orders.shape[1], dtype=np.float32), (*orders.shape, orders.shape[1]))
-    return np.stack([own, np.eye(orders.shape[1], dtype=np.float32)[orders].swapaxes(1, 2)], axis=1)
-
-
-def _as_they_are(shape: tuple[int, ...]) -> np.ndarray:
-    """The order that changes nothing, ``(M, O)``."""
-    return np.broadcast_to(np.arange(shape[1]), shape)
-
-
-def _layers(params: Params) -> tuple[str, ...]:
+def layers_of(params: Params) -> tuple[str, ...]:
     """The convolutional layers, the first nearest the image."""
     return models.layer_names(range(len(params) - ("dense" in params)))
 

@@ -26,7 +26,6 @@ from kernelgan.types import Params
 SHRINKAGE = 0.9
 """What RegMean multiplies the moments of two different inputs by; the paper's value for most models."""
 
-_IMAGES_AT_ONCE = 128
 _NETWORKS_AT_ONCE = 32
 _EVERY = 2  # of the positions of a convolution, along each side: neighbours say nearly the same
 _RIDGE = 1e-6  # of the mean square of an input: what no parent reads gets the weight 0
@@ -50,7 +49,7 @@ def regmean(attribute: Params, objects: Params, images: np.ndarray) -> Params:
       Stacked parameters with two-concept heads.
     """
     merged = merges.average(attribute, objects)
-    for number, layer in enumerate(_layers(attribute)):
+    for number, layer in enumerate(merges.layers_of(attribute)):
         if number == 0:
             continue
         grams, sums = [], []
@@ -83,9 +82,9 @@ def repair(attribute: Params, objects: Params, images: np.ndarray) -> Params:
     Returns:
       Stacked parameters with two-concept heads.
     """
-    matched = reordered(objects, merges.match_weights(attribute, objects))
+    matched = merges.reordered(objects, merges.match_weights(attribute, objects))
     merged = merges.average(attribute, matched)
-    for number, layer in enumerate(_layers(attribute)):
+    for number, layer in enumerate(merges.layers_of(attribute)):
         networks = (attribute, matched, merged)
         if number == 0:  # all read the same
             moments = [input_moments(attribute, images, 0)] * 3
@@ -103,28 +102,6 @@ def repair(attribute: Params, objects: Params, images: np.ndarray) -> Params:
     return merged
 
 
-def reordered(params: Params, orders: dict[str, np.ndarray]) -> Params:
-    """Networks that compute the same with their filters in another order.
-
-    Args:
-      params: stacked parameters.
-      orders: for each convolutional layer int64 ``(M, O)``, see `merges.match_weights`.
-    """
-    found: Params = {}
-    kernel = params["dense"]["kernel"]
-    before = np.tile(np.arange(params["conv1"]["kernel"].shape[3]), (len(kernel), 1))
-    for layer, order in orders.items():
-        read = np.take_along_axis(params[layer]["kernel"], before[:, None, None, :, None], axis=3)
-        found[layer] = {
-            "kernel": np.take_along_axis(read, order[:, None, None, None, :], axis=4),
-            "bias": np.take_along_axis(params[layer]["bias"], order, axis=1),
-        }
-        before = order
-    by_filter = kernel.reshape(*before.shape, -1, kernel.shape[2])  # features are CHW
-    rows = np.take_along_axis(by_filter, before[:, :, None, None], axis=1)
-    return {**found, "dense": {**params["dense"], "kernel": rows.reshape(kernel.shape)}}
-
-
 def input_moments(params: Params, images: np.ndarray, number: int) -> np.ndarray:
     """Second moments of what a convolutional layer reads, and of a last input that is always 1.
 
@@ -137,17 +114,13 @@ def input_moments(params: Params, images: np.ndarray, number: int) -> np.ndarray
       float64 ``(M, K + 1, K + 1)``, means over images and positions; ``K`` inputs in the order of the
       kernel's ``(h, w, I)``. For the first layer ``M`` is 1, for all networks read the same.
     """
-    names = _layers(params)
+    names = merges.layers_of(params)
     size = params[names[number]]["kernel"].shape[1]
-    batch = min(_IMAGES_AT_ONCE, len(images))
-    places = np.arange(-(-len(images) // batch) * batch)
-    batches = images[places % len(images)].reshape(-1, batch, *images.shape[1:])
-    present = (places < len(images)).astype(np.float32).reshape(-1, batch)
     before = {name: params[name] for name in names[:number]} or {"": np.zeros((1, 1), np.float32)}
     count = len(jax.tree.leaves(before)[0])
     chunks = parallel.chunks(count, _NETWORKS_AT_ONCE)
     spread, run = _compiled_moments(len(chunks[0]), names[:number], size)
-    resident = spread.share((batches, present))
+    resident = spread.share(merges.in_batches(images))
     parts = [
         spread.collect(run(spread.deal(assemble.take_members(before, chunk)), resident)) for chunk in chunks
     ]
@@ -207,8 +180,3 @@ def _spread(layer: Params, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def _flat(kernel: np.ndarray) -> np.ndarray:
     """``(M, h, w, I, O)`` to ``(M, h w I, O)``."""
     return kernel.reshape(len(kernel), -1, kernel.shape[-1])
-
-
-def _layers(params: Params) -> tuple[str, ...]:
-    """The convolutional layers, the first nearest the image."""
-    return models.layer_names(range(len(params) - ("dense" in params)))

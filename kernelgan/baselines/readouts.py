@@ -22,7 +22,7 @@ from kernelgan import parallel
 from kernelgan.data import colour, quadrants
 from kernelgan.evaluation import clustering
 from kernelgan.evaluation.features import Outputs
-from kernelgan.types import Params, Quadrant
+from kernelgan.types import Params
 from kernelgan.zoo import some_of_each
 
 Describe = Callable[[np.ndarray], np.ndarray]
@@ -44,7 +44,6 @@ CERTAIN = 0.999
 _STEPS = 200  # of L-BFGS
 _TOLERANCE = 1e-3
 _PIXELS_AT_ONCE = 2**20
-_PARENTS = tuple((positive, Quadrant.NEITHER) for positive in (Quadrant.ATTRIBUTE_ONLY, Quadrant.OBJECT_ONLY))
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
@@ -55,11 +54,7 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
     Returns:
       float32 ``(N, F)``, ``F = min(H, SIDE) min(W, SIDE) 3``.
-
-    Raises:
-      ValueError: not such images.
     """
-    _check_images(images)
     pooled = images.astype(np.float32)
     for axis in (1, 2):
         length = images.shape[axis]
@@ -85,11 +80,7 @@ def colour_histogram(images: np.ndarray) -> np.ndarray:
 
     Returns:
       float32 ``(N, LEVELS ** 3)``, each row of length 1.
-
-    Raises:
-      ValueError: not such images.
     """
-    _check_images(images)
     bins = LEVELS**3
     shares = np.empty((len(images), bins), np.float32)
     at_once = max(1, _PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
@@ -123,17 +114,11 @@ def fit(describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, mos
       the regression's.
 
     Raises:
-      ValueError: `most` is below 1, the groups are not a parent's, or a side has no image.
+      ValueError: a side has no image.
     """
     from sklearn.exceptions import ConvergenceWarning  # as long to import as JAX
     from sklearn.linear_model import LogisticRegression
 
-    if most < 1:
-        raise ValueError(f"most must be at least 1 image of each side, got {most}")
-    if groups.quadrants not in _PARENTS:
-        raise ValueError(
-            f"a readout learns from the quadrants of a parent, one of {_PARENTS}, got {groups.quadrants}"
-        )
     sides = [some_of_each(part, 2 * most, seed, "readout") for part in (groups.train, groups.validation)]
     if not all(len(indices) for part in sides for indices in part):
         counts = [[len(indices) for indices in part] for part in sides]
@@ -253,8 +238,3 @@ def _two_logits(weights: np.ndarray, bias: float) -> Params:
         "kernel": np.outer(weights, halves).astype(np.float32),
         "bias": (bias * halves).astype(np.float32),
     }
-
-
-def _check_images(images: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:]:
-        raise ValueError(f"images must be uint8 (N, H, W, 3), got {images.dtype} {images.shape}")

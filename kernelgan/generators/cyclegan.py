@@ -124,7 +124,8 @@ def make(network: models.ConvNet, config: Config) -> Generator:
 
             own, steps = state["layers"][layer], steps_of(view, layer)
             rests = steps < longest  # a layer that has had its steps keeps its last losses
-            new[layer] = lax.cond(_any(state["step"] < steps), work, _rest, own) if rests else work(own)
+            works = _any(state["step"] < steps)
+            new[layer] = lax.cond(works, work, lambda own: own, own) if rests else work(own)
         shown = {
             layer: {n: v for n, v in own["losses"].items() if config.identity_weight or n != "identity"}
             for layer, own in new.items()
@@ -162,10 +163,6 @@ def problems(config: Config, *, layers: int, models: tuple[int, int]) -> Iterato
                 f"batch_size is {batch} for layer {layer}, but the smaller zoo has {min(models)} networks; "
                 "expected a batch of at most that, or a larger zoo.models"
             )
-
-
-def _rest(own: Params) -> Params:
-    return own
 
 
 @jax.custom_batching.custom_vmap
@@ -219,14 +216,11 @@ def initialise(hidden: int, volumes: Array, learning_rate: float, key: Key) -> P
     example = jnp.zeros((1, *volumes.shape[1:]))
     keys = jax.random.split(key, 4)
     generator, discriminator = models.KernelGenerator(hidden), models.KernelDiscriminator(hidden)
-    generators = {
-        "a2b": generator.init(keys[0], example)["params"],
-        "b2a": generator.init(keys[1], example)["params"],
-    }
-    discriminators = {
-        "a": discriminator.init(keys[2], example)["params"],
-        "b": discriminator.init(keys[3], example)["params"],
-    }
+    made = [
+        module.init(own, example)["params"]
+        for module, own in zip((generator, generator, discriminator, discriminator), keys, strict=True)
+    ]
+    generators, discriminators = {"a2b": made[0], "b2a": made[1]}, {"a": made[2], "b": made[3]}
     optimizer = _optimizer(learning_rate)
     return {
         "generators": generators,
@@ -293,10 +287,8 @@ def step(
     players = {name: state[name] for name in ("generators", "discriminators")}
     gradients, terms = jax.grad(total, has_aux=True)(players)
     new = {}
-    for name, moments in (
-        ("generators", "generator_moments"),
-        ("discriminators", "discriminator_moments"),
-    ):
+    for name in players:
+        moments = f"{name[:-1]}_moments"
         updates, new[moments] = optimizer.update(gradients[name], state[moments])
         new[name] = optax.apply_updates(state[name], updates)
     return new, terms

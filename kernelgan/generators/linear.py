@@ -9,11 +9,9 @@ attribute's parents with mapped kernels and both heads, the object's in the orde
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from kernelgan import assemble, fields, kernels, models
@@ -51,7 +49,7 @@ def make(network: models.ConvNet, config: Config) -> Generator:
 
     def view(parents: Parents, probes: Probes) -> Params:
         del probes
-        both = _matched(parents, layers)
+        both = _matched(parents)
         return {layer: tuple(_filters(zoo[layer]["kernel"]) for zoo in both) for layer in layers}
 
     def init(key: Key, view: Params) -> Params:
@@ -78,12 +76,11 @@ def make(network: models.ConvNet, config: Config) -> Generator:
 
     def generate(key: Key, state: Params, parents: Parents, probes: Probes) -> Networks:
         del key, probes
-        attribute, matched = _matched(parents, layers)
+        attribute, matched = _matched(parents)
         made = {}
         for layer in layers:
             kernel = attribute[layer]["kernel"]
-            mapped = _mapped(state[layer], _filters(kernel)).reshape(kernels.to_volume(kernel).shape)
-            made[layer] = mapped
+            made[layer] = _mapped(state[layer], _filters(kernel)).reshape(kernels.to_volume(kernel).shape)
         heads = assemble.two_concept_head(attribute["dense"], matched["dense"])
         return {"": assemble.assemble(attribute, made, heads, bias=config.bias, layers=layers)}
 
@@ -98,22 +95,10 @@ def make(network: models.ConvNet, config: Config) -> Generator:
     )
 
 
-def _matched(parents: Parents, layers: Sequence[str]) -> tuple[Params, Params]:
+def _matched(parents: Parents) -> tuple[Params, Params]:
     """As many parents of the attribute as of the object, these with their filters in the matched order."""
     attribute, objects = assemble.paired(*parents)
-    matched = dict(objects)
-    reads: np.ndarray | None = None
-    for layer, order in merges.match_weights(attribute, objects).items():
-        kernel = np.take_along_axis(objects[layer]["kernel"], order[:, None, None, None, :], axis=4)
-        if reads is not None:
-            kernel = np.take_along_axis(kernel, reads[:, None, None, :, None], axis=3)
-        bias = np.take_along_axis(objects[layer]["bias"], order, axis=1)
-        matched[layer], reads = {"kernel": kernel, "bias": bias}, order
-    assert reads is not None
-    dense = objects["dense"]["kernel"]
-    by_filter = dense.reshape(len(dense), reads.shape[1], -1, dense.shape[-1])  # features are CHW
-    rows = np.take_along_axis(by_filter, reads[:, :, None, None], axis=1).reshape(dense.shape)
-    return attribute, {**matched, "dense": {"kernel": rows, "bias": objects["dense"]["bias"]}}
+    return attribute, merges.reordered(objects, merges.match_weights(attribute, objects))
 
 
 def _filters(kernel: Array) -> Array:

@@ -104,25 +104,23 @@ def some(params: Params) -> Params:
 def random_like(network: models.ConvNet, image_size: int, zoo: Params, keys: Key) -> Params:
     """Untrained networks whose leaves have the root mean square of a zoo's: their logits are as loud.
 
+    Untrained networks as they are answer almost nothing, so that the other parent would be heard alone.
+
     Args:
       network: the zoo's module.
       image_size: pixels a side.
       zoo: ``M`` stacked networks.
       keys: ``M`` keys.
     """
-    return jax.tree.map(_scaled, nulls.initialise(network, image_size, keys), zoo)
+
+    def scaled(drawn: np.ndarray, own: np.ndarray) -> np.ndarray:
+        axes = tuple(range(1, drawn.ndim))
+        sizes = [np.sqrt(np.mean(np.square(leaf), axis=axes, keepdims=True)) for leaf in (own, drawn)]
+        return (drawn * sizes[0] / np.where(sizes[1] > 0, sizes[1], 1)).astype(drawn.dtype)
+
+    return jax.tree.map(scaled, nulls.initialise(network, image_size, keys), zoo)
 
 
 def opposite(zoo: Params) -> Params:
     """Networks that say no where these say yes."""
     return {**zoo, "dense": {name: leaf[..., ::-1] for name, leaf in zoo["dense"].items()}}
-
-
-def _scaled(drawn: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """An untrained leaf ``(M, ...)`` with the root mean square of each parent's: its logits are as loud.
-
-    Untrained networks as they are answer almost nothing, so that the other parent would be heard alone.
-    """
-    axes = tuple(range(1, drawn.ndim))
-    sizes = [np.sqrt(np.mean(np.square(leaf), axis=axes, keepdims=True)) for leaf in (own, drawn)]
-    return (drawn * sizes[0] / np.where(sizes[1] > 0, sizes[1], 1)).astype(drawn.dtype)

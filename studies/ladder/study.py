@@ -10,9 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from kernelgan import assemble, models, probes, refit, splits, workdir
+from kernelgan import assemble, models, probes, refit, splits
 from kernelgan.baselines import nulls
-from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
 from kernelgan.data import colour, leakage, quadrants
 from kernelgan.generators import base, reduce
@@ -90,18 +89,15 @@ def load(run: Path, settings: Settings, plan: dict[str, Any], models_: int) -> t
     folds = splits.of_config(settings)
     if folds is None:
         raise UserError("--run: it has no pairs.splits, so nothing says which pairs are for development.")
-    listed = [(pair, (pair["attribute"], pair["object"])) for pair in plan["pairs"]]
-    listed = [(pair, name) for pair, name in listed if not folds.is_sealed(name)]
+    listed = [(pair["attribute"], pair["object"]) for pair in plan["pairs"]]
+    listed = [name for name in listed if not folds.is_sealed(name)]
     if not listed:
         raise UserError("--run: all of its pairs are sealed; expected some for development.")
-    stages = {zoo["checkpoint"][0] for zoo in plan["zoos"]}
-    results = {stage: read_result(run / workdir.CHECKPOINTS / stage) for stage in stages}
     part, pairs = finished.read_images(settings), []
-    for pair, name in listed:
-        stored = [plan["zoos"][pair[f"{kind}_zoo"]]["checkpoint"] for kind in ("attribute", "object")]
-        both = assemble.paired(*(results[stage][key]["params"] for stage, key in stored))
-        if len(both[0]["dense"]["bias"]) < models_:
-            raise UserError(f"--models={models_}: {' '.join(name)} has {len(both[0]['dense']['bias'])}.")
+    for name, both in zip(listed, finished.read_zoos(run, plan, listed), strict=True):
+        count = len(both.attribute["dense"]["bias"])
+        if count < models_:
+            raise UserError(f"--models={models_}: {' '.join(name)} has {count}.")
         parents = base.Parents(*(assemble.take_members(zoo, np.arange(models_)) for zoo in both))
         pairs.append(Pair(quadrants.split(part, *name), parents, folds.folds[folds.fold(name) - 1]))
     return part, pairs
@@ -192,15 +188,13 @@ def evaluate(part: quadrants.Partition, pairs: list[Pair], count: int) -> dict[s
     for number, pair in enumerate(pairs):
         shown = {name: images_of(part, pair, rung, count) for name, rung in RUNGS.items()}
         given = [pair.parents] * len(shown), list(shown.values()), [jax.random.key(0)] * len(shown)
-        states = jax.tree.map(lambda *leaves: np.stack(leaves), *[{}] * len(shown))
-        made = base.generate(generator, states, *given, name="reduce")
+        made = base.generate(generator, {}, *given, name="reduce")
         networks = {name: one[""] for name, one in zip(shown, made, strict=True)}
         networks |= {
             f"{name}_{NULL}": refit.refit_heads(drawn, pair.parents, images) for name, images in shown.items()
         }
         found = finished.figures(part, pair.split, pair.parents, {row: [p] for row, p in networks.items()})
-        for row, figures in found.items():
-            rows.setdefault(row, {})[" ".join(pair.name)] = figures
+        finished.add(rows, pair.name, found)
         progress(number + 1, len(pairs))
     progress.close("done")
     return rows

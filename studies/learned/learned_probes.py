@@ -20,11 +20,10 @@ from kernelgan.types import Key, Params, UserError
 
 @dataclasses.dataclass(frozen=True)
 class LearnedProbes:
-    """A `studies.learned.design.Design`.
+    """A design, see `studies.learned.design`.
 
     Attributes:
       network: the parents' module.
-      pairs: see `studies.learned.design.Design`.
       rate: of images from -1 to 1.
       decay: none, of images.
       rounds: of mixing: one in training, which halves its time; `for_use` has as many as `reduce`.

@@ -22,16 +22,11 @@ def lost(network: models.ConvNet, made: Params, parents: Sequence[Params], image
       parents: of two logits each.
       images: uint8 ``(N, H, W, C)``.
     """
-    laid_out = refit.lay_out(models.normalise_images(images))
-
-    def last(params: Params) -> jax.Array:
-        maps = refit.run_layers(params, models.layer_names(network.filters), laid_out)[-1]
-        return refit.batch_minor(maps, len(images))
-
-    maps, shares = last(made), []
+    shown = models.layer_names(network.filters), refit.lay_out(models.normalise_images(images)), len(images)
+    maps, shares = refit.last_maps(made, *shown), []
     for place, parent in enumerate(parents):
         head = jax.tree.map(lambda leaf, n=place: leaf[..., 2 * n : 2 * n + 2], made["dense"])
-        wanted = refit.difference(parent["dense"], last(parent))
+        wanted = refit.answer(parent, *shown)
         given = refit.difference(head, maps)
         share = jnp.mean(jnp.square(given - wanted)) / (wanted.var() + 1e-3)
         shares.append(jnp.where(share > 4, 4 + jnp.log(jnp.maximum(share, 1) / 4), share))

@@ -346,7 +346,6 @@ def evaluate(
             row: [generators.compose(*zoos, probes=images, sweeps=0)] for row, images in closed.items()
         }
         split = quadrants.split(block.part, *name)
-        for row, figures in finished.figures(block.part, split, base.Parents(*zoos), networks).items():
-            rows.setdefault(row, {})[" ".join(name)] = figures
+        finished.add(rows, name, finished.figures(block.part, split, base.Parents(*zoos), networks))
     progress.close("done")
     return rows

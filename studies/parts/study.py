@@ -55,19 +55,17 @@ def evaluate(part: quadrants.Partition, pairs: list[ladder.Pair]) -> dict[str, A
     progress = Progress("parts")
     for number, pair in enumerate(pairs):
         shown = [ladder.images_of(part, pair, ladder.RUNGS[kind], MORE) for kind in PROBES]
-        states = jax.tree.map(lambda *leaves: np.stack(leaves), *[{}] * len(PROBES))
         made: dict[str, Params] = {}
         for row, generator in generators.items():
             images = [of_kind[: generator.images] for of_kind in shown]
             given = [pair.parents] * len(PROBES), images, [jax.random.key(0)] * len(PROBES)
-            found = base.generate(generator, states, *given, name="reduce")
+            found = base.generate(generator, {}, *given, name="reduce")
             made |= {f"{kind}_{row}": one[""] for kind, one in zip(PROBES, found, strict=True)}
         for kind, of_kind in zip(PROBES, shown, strict=True):
             for row, params in _nulls(pair.parents, of_kind, size).items():
                 made[f"{kind}_{row}"] = params
         networks = {row: [jax.device_get(params)] for row, params in made.items()}
-        for row, figures in finished.figures(part, pair.split, pair.parents, networks).items():
-            rows.setdefault(row, {})[" ".join(pair.name)] = figures
+        finished.add(rows, pair.name, finished.figures(part, pair.split, pair.parents, networks))
         progress(number + 1, len(pairs))
     progress.close("done")
     return rows

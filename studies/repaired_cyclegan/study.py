@@ -12,16 +12,15 @@ import jax
 import numpy as np
 from jax import lax
 
-from kernelgan import assemble, engine, models, refit, splits, workdir
+from kernelgan import assemble, engine, models, refit, splits
 from kernelgan.baselines import nulls
 from kernelgan.baselines.context import probes_for
-from kernelgan.checkpoint import read_result
 from kernelgan.config import Settings
 from kernelgan.data import quadrants
-from kernelgan.evaluation import features, scores
+from kernelgan.evaluation import features
 from kernelgan.generators import base, reduce
 from kernelgan.progress import Progress
-from kernelgan.types import LEFT_OUT, Array, PairName, Params, UserError
+from kernelgan.types import Array, PairName, Params, UserError
 from studies import finished
 from studies.repaired_cyclegan import translators
 from studies.repaired_cyclegan.translators import Ingredients, Training
@@ -40,7 +39,6 @@ TRAINED = {
 
 PACE = 25  # steps of a call
 _EVALUATED = 4  # networks of a zoo that translators learned from; and all that are new to them
-_VALIDATION = 900  # images of a pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,18 +50,16 @@ class Pair:
       parents: both zoos.
       probes: uint8, unlabelled training images of the seen quadrants.
       answers: both parents' logit differences ``(M, N)`` on the probes.
-      validation: uint8, of the seen quadrants.
-      test: uint8.
-      quadrant: of each test image.
+      part: all images.
+      split: the quadrant of each.
     """
 
     name: PairName
     parents: base.Parents
     probes: np.ndarray
     answers: tuple[np.ndarray, np.ndarray]
-    validation: np.ndarray
-    test: np.ndarray
-    quadrant: np.ndarray
+    part: quadrants.Partition
+    split: quadrants.PairSplit
 
 
 def load(
@@ -81,15 +77,9 @@ def load(
             raise UserError(f"--pairs: the run has no pair {':'.join(name)}; expected pairs that it has.")
         if folds and folds.is_sealed(name):
             raise UserError(f"--pairs: {':'.join(name)} is sealed; expected pairs for development.")
-    results = {
-        stage: read_result(run / workdir.CHECKPOINTS / stage)
-        for stage in {zoo["checkpoint"][0] for zoo in plan["zoos"]}
-    }
     part = finished.read_images(settings)
     pairs = []
-    for name in named:
-        stored = [plan["zoos"][listed[name][f"{kind}_zoo"]]["checkpoint"] for kind in ("attribute", "object")]
-        parents = base.Parents(*assemble.paired(*(results[stage][key]["params"] for stage, key in stored)))
+    for name, parents in zip(named, finished.read_zoos(run, plan, named), strict=True):
         if len(parents.attribute["dense"]["bias"]) < new + Training.batch:
             raise UserError(
                 f"--new={new}: the zoos of {' '.join(name)} have {len(parents.attribute['dense']['bias'])} "
@@ -100,21 +90,15 @@ def load(
         seen, key = quadrants.distilled_groups(split), jax.random.key(settings.seed)
         probes = probes_for(generator, part.source.train.images, seen, key, named)
         assert probes is not None
-        answers = [_differences(zoo, np.asarray(probes))[..., 0] for zoo in parents]
-        scored = np.flatnonzero(split.test != LEFT_OUT)
-        validation = finished.validation_images(part, split, _VALIDATION)
-        images = (validation, part.source.test.images[scored], split.test[scored])
-        pairs.append(Pair(name, parents, np.asarray(probes), (answers[0], answers[1]), *images))
+        attribute, objects = (_differences(zoo, np.asarray(probes)) for zoo in parents)
+        pairs.append(Pair(name, parents, np.asarray(probes), (attribute, objects), part, split))
     return pairs
 
 
-def _logits(params: Params, images: np.ndarray) -> np.ndarray:
-    return features.population_logits(models.network_of(params), jax.device_get(params), images)
-
-
 def _differences(params: Params, images: np.ndarray) -> np.ndarray:
-    logits = _logits(params, images)
-    return logits[..., 1::2] - logits[..., 0::2]
+    """Logit differences ``(M, N)``, yes minus no."""
+    logits = features.population_logits(models.network_of(params), params, images)
+    return logits[..., 1] - logits[..., 0]
 
 
 def train(
@@ -169,8 +153,8 @@ def with_heads(pair: Pair, trunks: Params, members: np.ndarray) -> Params:
 
 def rows_of(
     pair: Pair, trained: str, generators: dict[str, Params], training: Training, new: int
-) -> Iterator[tuple[str, str, Params]]:
-    """Row, way and networks that one trained translator gives."""
+) -> Iterator[tuple[str, Params]]:
+    """Rows, and the networks that one trained translator gives for them, in both ways."""
     members, names = members_of(pair, new), list(generators["a2b"])
     given = view_of(pair, TRAINED[trained], new)
     for way in translators.WAYS:
@@ -179,18 +163,18 @@ def rows_of(
             layers = [name for name in names if name != "joint"]
             bare = {name: {**trunks[name], "bias": 0 * trunks[name]["bias"]} for name in layers}
             own = {**bare, "dense": assemble.heads_for(members, *pair.parents)}
-            yield "as_it_is", way, jax.device_get(own)
-            yield "heads", way, with_heads(pair, bare, members)
-            yield "biases", way, with_heads(pair, trunks, members)
+            yield "as_it_is", jax.device_get(own)
+            yield "heads", with_heads(pair, bare, members)
+            yield "biases", with_heads(pair, trunks, members)
             continue
-        yield trained, way, with_heads(pair, trunks, members)
+        yield trained, with_heads(pair, trunks, members)
         if TRAINED[trained].function:
             drawn = _random(pair, bias="parent")
             both = translators.canonical(drawn, drawn)
             blank = dataclasses.replace(pair, parents=base.Parents(*both))
             placebo = view_of(blank, TRAINED[trained], new)._replace(scales=given.scales)
             trunks = translators.networks(generators, placebo, way, members, training)
-            yield f"{trained}_placebo", way, with_heads(pair, trunks, members)
+            yield f"{trained}_placebo", with_heads(pair, trunks, members)
 
 
 def _random(pair: Pair, bias: str) -> Params:
@@ -215,17 +199,6 @@ def nulls_of(pair: Pair, new: int) -> Iterator[tuple[str, Params]]:
     yield "reduce", made[0][""]
 
 
-def correlation(pair: Pair, made: Params, members: np.ndarray) -> np.ndarray:
-    """With the parents' logits on validation images, by network."""
-    wanted = [_logits(assemble.take_members(zoo, members), pair.validation) for zoo in pair.parents]
-    return finished.correlations(_logits(made, pair.validation), np.concatenate(wanted, axis=-1))
-
-
-def worst(pair: Pair, logits: np.ndarray) -> np.ndarray:
-    """Worst-quadrant AUROC on test images, by network."""
-    return scores.auroc_by_quadrant(features.score(logits)[0], pair.quadrant)["worst"]
-
-
 def evaluate(
     pairs: Sequence[Pair], trained: dict[str, dict[str, Params]], training: Training, new: int, seeds: int
 ) -> dict[str, Any]:
@@ -238,24 +211,21 @@ def evaluate(
     rows: dict[str, Any] = {}
     progress = Progress("evaluation")
     for number, pair in enumerate(pairs):
-        name, members = " ".join(pair.name), members_of(pair, new)
+        members = members_of(pair, new)
         made: dict[str, list[Params]] = {row: [params] for row, params in nulls_of(pair, new)}
         for what, stacked in trained.items():
             for seed in range(seeds):
                 own = jax.tree.map(lambda leaf, at=number * seeds + seed: leaf[at], stacked)
-                for row, _, params in rows_of(pair, what, own, training, new):
+                for row, params in rows_of(pair, what, own, training, new):
                     made.setdefault(row, []).append(params)
-        for row, several in made.items():
-            figures = [(worst(pair, _logits(p, pair.test)), correlation(pair, p, members)) for p in several]
-            means = np.mean(figures, axis=0)
-            rows.setdefault(row, {})[name] = {
-                "worst": means[0].round(4).tolist(),
-                "correlation": means[1].round(4).tolist(),
-                "of_each": np.mean([f[0] for f in figures], axis=1).round(4).tolist(),
-            }
-        both = [_logits(assemble.take_members(zoo, members), pair.test) for zoo in pair.parents]
-        ensemble = worst(pair, np.concatenate(both, axis=-1))
-        rows.setdefault("and_ensemble", {})[name] = {"worst": ensemble.round(4).tolist()}
+        parents = base.Parents(*(assemble.take_members(zoo, members) for zoo in pair.parents))
+        found = finished.figures(pair.part, pair.split, parents, made)
+        for row, figures in found.items():
+            of_each = {figure: values.reshape(-1, len(members)) for figure, values in figures.items()}
+            figures |= {figure: values.mean(axis=0) for figure, values in of_each.items()}
+            if row != "and_ensemble":
+                figures["of_each"] = of_each["worst"].mean(axis=1)
+        finished.add(rows, pair.name, found)
         progress(number + 1, len(pairs))
     progress.close("done")
     return rows

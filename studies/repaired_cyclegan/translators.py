@@ -7,6 +7,7 @@ A trunk is a network without its head: by layer ``{"kernel": (O, h, w, I), "bias
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -91,41 +92,17 @@ def unit_scale(zoo: Params) -> Params:
     Args:
       zoo: stacked parameters.
     """
-    names = models.layer_names(models.network_of(zoo).filters)
-    for name in names:
+    names = [*models.layer_names(models.network_of(zoo).filters), "dense"]
+    for name, following in itertools.pairwise(names):
         kernel, bias = zoo[name]["kernel"], zoo[name]["bias"]
         norms = np.sqrt(np.sum(np.square(kernel), axis=(1, 2, 3)) + np.square(bias))
         norms = np.where(norms > 0, norms, 1)
         layer = {"kernel": kernel / norms[:, None, None, None], "bias": bias / norms}
-        zoo = {**zoo, name: layer, **_next_reads(zoo, name, lambda taps, n=norms: taps * n[..., None, None])}
+        reads = zoo[following]["kernel"]  # of the head, channels come first in its rows
+        taken = np.repeat(norms, reads.shape[-2] // norms.shape[1], axis=1)
+        reads = reads * taken.reshape(len(taken), *[1] * (reads.ndim - 3), -1, 1)
+        zoo = {**zoo, name: layer, following: {**zoo[following], "kernel": reads}}
     return zoo
-
-
-def reorder(zoo: Params, orders: dict[str, np.ndarray]) -> Params:
-    """The same functions with each layer's filters in another order ``(M, O)``."""
-    for name, order in orders.items():
-        taken = {
-            "kernel": np.take_along_axis(zoo[name]["kernel"], order[:, None, None, None], axis=-1),
-            "bias": np.take_along_axis(zoo[name]["bias"], order, axis=-1),
-        }
-        read = _next_reads(
-            zoo, name, lambda taps, o=order: np.take_along_axis(taps, o[..., None, None], axis=1)
-        )
-        zoo = {**zoo, name: taken, **read}
-    return zoo
-
-
-def _next_reads(zoo: Params, name: str, change: Any) -> Params:  # noqa: ANN401
-    """What reads a layer's filters, with its weights ``(M, O, places, outputs)`` changed."""
-    names = [*models.layer_names(models.network_of(zoo).filters), "dense"]
-    following = names[names.index(name) + 1]
-    kernel, filters = zoo[following]["kernel"], zoo[name]["bias"].shape[-1]
-    if following == "dense":  # channels come first in its rows
-        taps = change(kernel.reshape(len(kernel), filters, -1, kernel.shape[-1]))
-        return {"dense": {**zoo["dense"], "kernel": taps.reshape(kernel.shape)}}
-    rows = np.moveaxis(kernel, 3, 1)
-    taps = change(rows.reshape(*rows.shape[:2], -1, rows.shape[-1]))
-    return {following: {**zoo[following], "kernel": np.moveaxis(taps.reshape(rows.shape), 1, 3)}}
 
 
 def canonical(attribute: Params, objects: Params) -> tuple[Params, Params]:
@@ -142,10 +119,10 @@ def canonical(attribute: Params, objects: Params) -> tuple[Params, Params]:
     for zoo in map(unit_scale, (attribute, objects)):
         first = assemble.take_members(zoo, np.array([0]))
         if reference is not None:
-            first = reorder(first, merges.match_weights(reference, first))
+            first = merges.reordered(first, merges.match_weights(reference, first))
         reference = first
         copies = assemble.take_members(first, np.zeros(len(zoo["dense"]["bias"]), int))
-        zoos.append(reorder(zoo, merges.match_weights(copies, zoo)))
+        zoos.append(merges.reordered(zoo, merges.match_weights(copies, zoo)))
     return zoos[0], zoos[1]
 
 
