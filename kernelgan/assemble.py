@@ -51,7 +51,12 @@ def assemble(
 
     Returns:
       Stacked parameters of ``M`` networks.
+
+    Raises:
+      ValueError: another ``bias``.
     """
+    if bias not in BIASES:
+        raise ValueError(f"unknown bias {bias!r}; known are {', '.join(BIASES)}")
     network = kernels.insert({layer: parents[layer] for layer in layers}, volumes)
     if bias == "zero":
         network = {layer: {**network[layer], "bias": 0 * parents[layer]["bias"]} for layer in layers}

@@ -110,9 +110,11 @@ def rehearse(of: Run, plan: Plan) -> Run:
     for loaded in own:
         probes = _probes(of, plan, loaded.generator)[0]
         try:
-            tried[loaded.name] = rehearsal.rehearse(
+            tried[loaded.name], said = rehearsal.rehearse(
                 loaded, of.network, size, parents, probes, pair_key(of, plan.pairs[0].split.name)
             )
+            for words in said:
+                print(f"{'':{WIDTH}s} {words}", file=sys.stderr)
         except UserError:
             if max(counts) <= _TRIED:  # else it may need more
                 raise
@@ -166,12 +168,15 @@ def _fitted(
         stage, key = f"{stage}-{number}", {**key, "training": str(number)}
         task = task._replace(names=tuple(f"{name}, training {number}" for name in task.names))
 
+    field = f"generators.{loaded.name}.learning_rate"
+    rate = field if loaded.name in of.settings.generators else f"rate of learning in {loaded.name}"
+
     def work(saver: Saver, progress: Progress) -> Params:
         made = fitting.fit(
             task,
             seed=of.settings.seed,
             steps_per_call=of.settings.checkpoint.steps,
-            remedy=f"A smaller generators.{loaded.name}.learning_rate usually helps; the zoos are kept.",
+            remedy=f"A smaller {rate} usually helps; the zoos are kept.",
             saver=saver,
             progress=_shown(progress, getattr(loaded.module, "SHOWN", "")),
         )
@@ -218,11 +223,7 @@ def generate(
         made[loaded.name] = [found[str(pair.number)] for pair in plan.pairs]
         for row, params in made[loaded.name][0].items():
             if params["dense"]["bias"].shape[-1] == of.network.outputs:
-                print(
-                    f"{'':{WIDTH}s} {row} has two logits, taken as no and yes to the conjunction; a network "
-                    "that answers each concept has four, see kernelgan.assemble.two_concept_head",
-                    file=sys.stderr,
-                )
+                print(f"{'':{WIDTH}s} {row} {rehearsal.TWO_LOGITS}", file=sys.stderr)
         seen = check.Watched(**{name: bool(value) for name, value in found["history"].items()})
         how[loaded.name] = _made(loaded, probes, fitted[loaded.name], seen)
     digests = {

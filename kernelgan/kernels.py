@@ -68,13 +68,18 @@ def fit_normaliser(volumes: Array, kind: str) -> Normaliser:
       kind: ``"none"`` (the identity, as the reference), ``"standard"`` (zero mean, and three standard
         deviations become 1, so that the generator's tanh reaches nearly all weights) or ``"range"`` (the
         largest weight becomes 1).
+
+    Raises:
+      ValueError: another kind.
     """
     if kind == "none":
         return Normaliser(0.0, 1.0)
     xp: Any = np if isinstance(volumes, np.ndarray) else jnp
     if kind == "standard":
         return Normaliser(xp.mean(volumes), _or_one(3.0 * xp.std(volumes), xp))
-    return Normaliser(0.0, _or_one(xp.max(xp.abs(volumes)), xp))
+    if kind == "range":
+        return Normaliser(0.0, _or_one(xp.max(xp.abs(volumes)), xp))
+    raise ValueError(f"unknown normalisation {kind!r}; known are {', '.join(NORMALISATIONS)}")
 
 
 def _or_one(scale: Array, xp: Any) -> Array:  # noqa: ANN401

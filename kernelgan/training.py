@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -23,7 +24,7 @@ from kernelgan.plan import PairTask, Plan, zoo_training
 from kernelgan.population import Training
 from kernelgan.progress import WIDTH, Progress
 from kernelgan.stages import CODE, Run, Zoos
-from kernelgan.types import Params
+from kernelgan.types import Params, UserError
 
 _LONGEST = 40  # characters of what a stage is shown to work on
 _WEAK = 0.7  # validation AUROC
@@ -36,6 +37,7 @@ _NOT_OF_A_ZOO = (
 
 def train_zoos(of: Run, plan: Plan) -> Zoos:
     """The zoos, trained here or read from the files that the config names."""
+    distributed.first(lambda: _tell_what_is_left_out(of))
     distributed.first(lambda: workdir_lib.write_plan(of.stages.workdir, _plan_record(of, plan)))
     # Files first: what does not fit is refused before anything trains.
     zoos = {number: _read_zoo(of, task) for number, task in enumerate(plan.zoos) if _file_of(of, task)}
@@ -47,11 +49,24 @@ def train_zoos(of: Run, plan: Plan) -> Zoos:
     return made
 
 
+def _tell_what_is_left_out(of: Run) -> None:
+    """Says which generators an earlier run in this directory had and this one has not."""
+    had: list[str] = []
+    with contextlib.suppress(UserError):  # none yet, or damaged: it is written anew
+        had = workdir_lib.read_plan(of.stages.workdir).get("generators", [])
+    gone = sorted(set(had) - {loaded.name for loaded in of.generators})
+    if gone:
+        said = f"{', '.join(gone)}: in the table so far, and left out of it now; to keep them there, repeat"
+        print(f"{'':{WIDTH}s} {said} their --generator. Their networks are kept", file=sys.stderr)
+
+
 def weaknesses(tasks: Sequence[zoo.ZooTask], zoos: Zoos) -> list[str]:
     """What to say of zoos that were trained here and hardly know their concepts."""
     said = []
     for task, made in zip(tasks, zoos, strict=True):
-        reached = float(np.median(made["history"]["validation_auroc"][:, -1])) if made["history"] else 1.0
+        if not made["history"]:
+            continue
+        reached = float(np.median(made["history"]["validation_auroc"][:, -1]))
         if reached < _WEAK:
             said.append(
                 f"{task.label} hardly knows it: validation AUROC {reached:.2f}, the median of {task.models} "

@@ -386,3 +386,16 @@ def test_it_is_a_command_of_its_own():
     command = [sys.executable, "-m", "kernelgan.compare", "no_such_run"]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.startswith("error: no_such_run")) == (2, True)
+
+
+def test_a_difference_over_pairs_is_tested_by_how_the_pairs_differ(tmp_path):
+    titles = [
+        f"{colour} {thing}" for colour in ("black", "red", "blue", "white") for thing in ("cat", "dog", "car")
+    ]
+    better, rng = pairs_of(*titles), np.random.default_rng(0)
+    for pair in better:
+        pair["methods"]["average"]["auroc"]["worst"]["mean"] += 0.03 + 0.004 * rng.normal()
+    runs = compare.read([write(tmp_path / "a", pairs_of(*titles)), write(tmp_path / "b", better)])
+    row = table_of(runs)["average"]
+    assert row.values[1].mean - row.values[0].mean == pytest.approx(0.03, abs=0.004)
+    assert p_value(runs, row) < 0.01

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from kernelgan import kernels
-from kernelgan.generators import Parents, cyclegan, fitting
+from kernelgan.generators import Parents, base, check, cyclegan, fitting
 from kernelgan.types import UserError
 
 HIDDEN = 4
@@ -271,6 +271,14 @@ def test_a_loss_that_is_not_finite_names_layer_step_pair_and_checkpoint(task, ne
 
 
 # Networks from kernels.
+
+
+def test_what_was_trained_gives_networks_that_fit(task, both, make_parents, network):
+    parents, keys = [_parents(make_parents, n) for n in (7, 9)], list(jax.random.split(jax.random.key(0), 2))
+    made = base.generate(task((7,)).generator, both.state, parents, [None] * 2, keys, name="cyclegan")
+    assert [set(networks) for networks in made] == [set(cyclegan.LABELS)] * 2
+    for networks in made:
+        check.check_networks(networks, network, 16, "cyclegan")
 
 
 @pytest.mark.parametrize("normalisation", kernels.NORMALISATIONS)

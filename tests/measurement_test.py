@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rows import ROWS
 
-from kernelgan import baselines, keys
+from kernelgan import baselines, keys, models
 from kernelgan.evaluation import clustering, features, measurement, null_test, pairs, parentage, scores
 
 SETTINGS = measurement.Settings(bootstrap=20, chunk_size=2, seed=0, umap_images=12, umap_neighbours=5)
@@ -395,3 +395,18 @@ def test_a_repeated_evaluation_reads_what_was_measured(pair, evaluate, monkeypat
     assert again[0] == record
     for name, values in arrays.items():
         np.testing.assert_array_equal(again[1][name], values)
+
+
+def test_networks_of_another_depth_have_a_novelty(evaluate, make_context, tmp_path):
+    module = models.ConvNet(filters=(3, 4, 5), kernel_size=2)
+    keys_of = jax.random.split(jax.random.key(7), 8)
+    initialise = jax.jit(jax.vmap(lambda key: models.initialise_convnet(module, 16, key)))
+    every = jax.device_get(initialise(keys_of))
+    zoos = [jax.tree.map(lambda leaf, part=part: leaf[part], every) for part in (slice(4), slice(4, 8))]
+    deep = make_context(network=module, half_width=None)
+    deep = dataclasses.replace(deep, attribute=zoos[0], objects=zoos[1], generated={}, trained={})
+    rows = {name: ROWS[name] for name in (*baselines.PARENTS, "random", "average")}
+    of_pair, _ = evaluate(tmp_path, context=deep, methods=rows)
+    found = {name: record["novelty"] for name, record in of_pair["methods"].items() if "novelty" in record}
+    assert found.keys() == {"random", "average"}
+    assert 0.5 < found["random"]["distance"]["mean"] < 1.5

@@ -99,6 +99,22 @@ def test_every_method_gives_networks_that_answer_and_reads_no_image_of_the_conju
     assert np.isfinite(found).all()
 
 
+def test_a_method_that_reads_the_conjunction_would_be_noticed(context, images):
+    """What the test above compares differs for a planted one."""
+
+    def networks(one):
+        shift = one.images[::4].mean() / 255 - 0.5
+        head = {**one.objects["dense"], "bias": one.objects["dense"]["bias"] + [0, shift]}
+        return one.convnets({**one.objects, "dense": head})
+
+    changed = images.copy()
+    changed[::4] = 255 - changed[::4]
+    logits, again = (
+        _logits(networks(one), images[:8]) for one in (context, dataclasses.replace(context, images=changed))
+    )
+    assert not np.array_equal(logits, again)
+
+
 @pytest.mark.parametrize("name", ["distilled", "half_width_pair", "trained_on_conjunction"])
 def test_an_opponent_that_was_not_trained_is_missing(name, context):
     untrained = dataclasses.replace(context, trained={}, half_width=None)

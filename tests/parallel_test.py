@@ -70,6 +70,7 @@ _ON_FOUR_DEVICES = """
 import re
 import jax, numpy as np
 from kernelgan import engine, losses, models, parallel, population
+from kernelgan.generators import base, cyclegan, fitting
 assert len(parallel.devices()) == 4
 for members, size, used in ((1, 1, 1), (3, 3, 3), (4, 4, 4), (5, 8, 4), (8, 8, 4)):
     spread = parallel.Spread(members)
@@ -80,8 +81,15 @@ for members, size, used in ((1, 1, 1), (3, 3, 3), (4, 4, 4), (5, 8, 4), (8, 8, 4
     assert len(found.sharding.device_set) == used
     np.testing.assert_array_equal(spread.collect(found), given.sum(axis=1) * 3)
 
-# A program that trains exchanges nothing between the devices.
+# The programs that train exchange nothing between the devices.
 collective = re.compile("all-reduce|all-gather|all-to-all|reduce-scatter|collective|send|recv")
+
+def text_of(program, members, shared):
+    # of what engine.fit runs for each call
+    run = engine._compile(program, 4, shared)
+    mine = run.spread.deal(members)
+    given = run.init(mine, run.shared), mine, (run.shared, run.spread.share(np.int32(0)))
+    return run.advance.lower(*given).compile().as_text()
 
 network, zeros = models.ConvNet((2, 3), 3), np.zeros(4, np.int32)
 halves = (np.arange(8, dtype=np.int32), np.arange(8, 16, dtype=np.int32))
@@ -92,12 +100,16 @@ zoo = population.program(
     loss=losses.cross_entropy, metrics=population.binary_metrics, watch=True,
 )
 images = np.zeros((16, 12, 12, 3), np.uint8)
-run = engine._compile(zoo, 4, population.shared_arrays(images, people, 0))  # as engine.fit does
-mine = run.spread.deal(population.members_of(people))
-given = run.init(mine, run.shared), mine, (run.shared, run.spread.share(np.int32(0)))
-text = run.advance.lower(*given).compile().as_text()
-assert "num_partitions=4" in text
-assert not collective.findall(text), collective.findall(text)
+texts = [text_of(zoo, population.members_of(people), population.shared_arrays(images, people, 0))]
+params = jax.jit(lambda key: models.initialise_convnet(network, 12, key))(jax.random.key(0))
+parents = jax.tree.map(lambda leaf: np.stack([leaf] * 3), params)
+family = cyclegan.make(network, cyclegan.Config(hidden=2, epochs=(1, 2), batch_size=2))
+view = family.view(base.Parents(parents, parents), None)
+members = {"number": zeros, "view": jax.tree.map(lambda leaf: np.stack([leaf] * 4), view)}
+texts.append(text_of(fitting.program(family, "cyclegan", 4, 4), members, {"seed": np.int32(0)}))
+for text in texts:
+    assert "num_partitions=4" in text
+    assert not collective.findall(text), collective.findall(text)
 # The expression does find one that is there.
 spread = parallel.Spread(4)
 total = jax.jit(lambda x: x.sum()).lower(spread.deal(np.ones(4, np.float32))).compile().as_text()

@@ -48,9 +48,11 @@ KILLS = (
     (rf"zoo{KEY}/result/sha256-0\.json$", 1, None, rf"resuming from .*zoo{KEY}/state/8\n"),
     (rf"zoo{KEY}/state$", 1, None, "zoo +done before\n"),  # the result is whole, the states still there
     (rf"fit/cyclegan{KEY}/state/sha256-2\.json$", 1, None, rf"resuming from .*fit/cyclegan{KEY}/state/1\n"),
+    (rf"distilled{KEY}/state/sha256-2\.json$", 1, None, rf"resuming from .*distilled{KEY}/state/1\n"),
     (rf"placebos/cyclegan{KEY}/result/sha256-0\.json$", 1, None, "generate/cyclegan +done before\n"),
     (r"evaluation/black_cat/average\.npz$", 1, None, "placebos/cyclegan +done before\n"),
     (r"/results\.json$", 1, None, "placebos/cyclegan +done before\n"),
+    (r"/recipe\.sha256$", 1, None, "placebos/cyclegan +done before\n"),
 )
 
 

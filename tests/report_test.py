@@ -4,6 +4,7 @@ import html.parser
 import io
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -459,3 +460,13 @@ def test_the_strips_have_every_method_and_the_goals(many):
     assert names == [row.name for row in many.overall.ranked()]
     told = axes.get_legend_handles_labels()[1]
     assert told[:2] == ["both parents run side by side", "networks trained on the conjunction itself"]
+
+
+def test_no_file_of_the_report_names_a_method_or_a_family():
+    from kernelgan.baselines.methods import BASELINES
+
+    english = {"random", "gaussian", "average", "pixels", "concatenate"}
+    names = set(BASELINES) - english | {"cyclegan"}
+    folder = Path(report.__file__).parent
+    for path in [*folder.rglob("*.py"), *folder.rglob("*.j2"), folder.parent / "results.py"]:
+        assert not [name for name in names if re.search(rf"\b{name}\b", path.read_text())], path.name

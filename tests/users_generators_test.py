@@ -1,5 +1,6 @@
 """Tests for kernelgan.pipeline with generators of the user's own: measured, resumed, refused, mended."""
 
+import functools
 import textwrap
 
 import jax
@@ -214,10 +215,33 @@ def test_gradients_of_a_program_that_the_rehearsal_traced_are_known_of_its_netwo
     """JAX does not trace it again, so it is seen at the rehearsal alone."""
     mine = write(GRADIENTS)
     pipeline.run(small_config(), tmp_path / "run", generators=[mine], stage="generate")
-    assert "mine: tried on untrained networks" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "mine: tried on untrained networks" in told
+    assert told.index("mine has two logits") < told.index("zoo ")  # before anything trains
     assert read_result(place(tmp_path / "run", "generate/mine"))["history"]["gradients"]
     pipeline.run(small_config(), tmp_path / "run", generators=[write(MEAN, "other.py")], stage="data")
     assert "tried" not in capsys.readouterr().err  # what trains first is done
+
+
+def test_numbers_that_are_not_finite_are_told_at_the_rehearsal(write, tmp_path, capsys):
+    """They may be of untrained networks alone."""
+    mine = write("""
+        import jax, numpy as np
+        from kernelgan.generators import stateless
+
+        def make(network, config):
+            return stateless(lambda key, parents, probes: jax.tree.map(lambda a: a * np.nan, parents.object))
+    """)
+    pipeline.run(small_config(), tmp_path / "run", generators=[mine], stage="data")
+    assert "mine is not finite" in capsys.readouterr().err
+
+
+def test_a_generator_left_out_of_the_next_run_is_named(write, tmp_path, capsys):
+    run = functools.partial(pipeline.run, small_config(), tmp_path / "run", stage="zoo")
+    run(generators=[write(MEAN)])
+    assert "so far" not in capsys.readouterr().err
+    run()
+    assert "mine: in the table so far" in capsys.readouterr().err
 
 
 # What is refused before images are loaded ----------------------------------------------------------------

@@ -249,7 +249,14 @@ def feature_correlations(attribute: Params, objects: Params, images: np.ndarray)
 
 
 def in_batches(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images ``(b, B, H, W, C)``, some of them twice so that batches are full, and 0 for these ``(b, B)``."""
+    """Images ``(b, B, H, W, C)``, some of them twice so that batches are full, and 0 for these ``(b, B)``.
+
+    Raises:
+      ValueError: no images, or images that are not uint8.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"images must be uint8 (N, H, W, C), N > 0; got {images.dtype} {images.shape}")
     batch = min(_IMAGES_AT_ONCE, len(images))
     places = np.arange(-(-len(images) // batch) * batch)
     present = (places < len(images)).astype(np.float32).reshape(-1, batch)

@@ -370,8 +370,8 @@ class _Board:
         return [pair["methods"][name] for pair in self.pairs if name in pair["methods"]]
 
     def row(self, name: str, tests: dict[str, Record], times: int) -> Record:
-        means = self.means[:, self.place[name]]
         """A method's record over all pairs, see `overall`."""
+        means = self.means[:, self.place[name]]
         records = self._records(name)
         told = ("kind", "label", "description", "family", "tier", "images", "steps")
         not_finite = [record.get("not_finite") or 0 for record in records]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -70,7 +71,8 @@ def load(configs: Mapping[str, Any], files: Sequence[str], network: models.ConvN
     for name in names:
         if names.count(name) > 1:
             raise UserError(
-                f"two generators are called {name}; give it once (the config may name it already)."
+                f"two generators are called {name}; rename a file, or give it once (the config may name "
+                "it already)."
             )
         longer = next((other for other in names if other.startswith(f"{name}_")), "")
         if longer and name not in alone:
@@ -119,6 +121,7 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
     with check.named(path.name, "make"), check.watched() as watched_again:
         kind = getattr(module, "Config", None)
         config = kind() if kind is not None else None
+        _check_arguments(module.make, flag)
         generator = module.make(network, config)
     if not isinstance(generator, Generator):
         raise UserError(
@@ -127,6 +130,17 @@ def _from_file(path: Path, network: models.ConvNet) -> Loaded:
         )
     _check(generator, path.name)
     return Loaded(path.stem, module, config, generator, code, watched | watched_again)
+
+
+def _check_arguments(make: Callable[..., Any], flag: str) -> None:
+    """Refuses a ``make`` that does not take two arguments."""
+    try:
+        inspect.signature(make).bind(None, None)
+    except TypeError as error:
+        raise UserError(
+            f"{flag}: make{inspect.signature(make)} does not take two arguments; expected "
+            "make(network, config)."
+        ) from error
 
 
 def _check(generator: Generator, name: str) -> None:

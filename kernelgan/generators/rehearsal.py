@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +14,11 @@ from kernelgan.generators import base, check, fitting, loading
 from kernelgan.generators.base import Parents, Probes
 from kernelgan.types import Key
 
+TWO_LOGITS = (
+    "has two logits, taken as no and yes to the conjunction; a network that answers each concept has four, "
+    "see kernelgan.assemble.two_concept_head"
+)
+
 
 def rehearse(
     loaded: loading.Loaded,
@@ -20,7 +27,7 @@ def rehearse(
     parents: Parents,
     probes: Probes,
     key: Key,
-) -> loading.Loaded:
+) -> tuple[loading.Loaded, list[str]]:
     """Calls each function of a generator that is not joint, once; what JAX can trace is only traced.
 
     Args:
@@ -32,7 +39,8 @@ def rehearse(
       key: any.
 
     Returns:
-      The same, with what it was seen to do: a program that has been traced is not seen again.
+      The same, with what it was seen to do: a program that has been traced is not seen again. And what to
+      say of its networks, line by line.
 
     Raises:
       UserError: one of its functions raises, or gives what it cannot give.
@@ -56,7 +64,18 @@ def rehearse(
                 networks = jax.eval_shape(generator.generate, key, state, parents, probes)
         # Of untrained parents the numbers say nothing, only the shapes.
         check.check_networks(jax.tree.map(_zeros, networks), network, image_size, name)
-    return dataclasses.replace(loaded, watched=loaded.watched | seen)
+    rows = {"": networks} if "dense" in networks else networks
+    said = [f"{base.row_name(name, key)} {words}" for key, row in rows.items() for words in _doubts(row)]
+    return dataclasses.replace(loaded, watched=loaded.watched | seen), said
+
+
+def _doubts(params: Any) -> Iterator[str]:  # noqa: ANN401
+    """What is no mistake for sure in a row's networks, or their shapes."""
+    if params["dense"]["bias"].shape[-1] == 2:
+        yield TWO_LOGITS
+    numbers = [leaf for leaf in jax.tree.leaves(params) if not isinstance(leaf, jax.ShapeDtypeStruct)]
+    if not all(np.isfinite(leaf).all() for leaf in numbers):
+        yield "is not finite for these; for trained networks that would be refused"
 
 
 def _zeros(leaf: object) -> np.ndarray:

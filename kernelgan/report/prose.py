@@ -234,7 +234,7 @@ def binding(pair: Record) -> str:
     if len(free) == len(names):
         follows = "Both concepts are free: they are nearly always told apart, and few methods can fail."
     elif free:
-        (other,) = {*names.values()} - {*free}
+        (other,) = [name for concept, name in names.items() if concept not in pair.binding.free]
         name = free[0][:1].upper() + free[0][1:]
         follows = f"{name} is free (nearly always told apart), so the figure measures {other}."
     else:
