@@ -21,6 +21,8 @@ from ml_collections import config_flags
 from kernelgan import stopping
 from kernelgan.progress import STAGES
 
+_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base 10: .*|could not convert string to float: .*")
+
 
 def main() -> None:
     """Defines the flags, runs the experiment and exits."""
@@ -203,6 +205,7 @@ def parse_flags(argv: list[str], fields: str = "python -m kernelgan.config") -> 
             fail(f"there is no config {missing[1]}; expected a file such as configs/black_cat.py")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         own = re.sub(r"^\w+Error: ", "", lines[-1])
+        lines = [_NO_NUMBER.sub("expected a number, a whole one for most fields", line) for line in lines]
         fail(own if any("Traceback" in line for line in lines) else " ".join(lines))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason: object = error

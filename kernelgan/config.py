@@ -376,6 +376,11 @@ def _disagreements(config: Settings) -> Iterator[str]:
             yield f"zoo.{kind}_file is {file!r}, which does not exist; expected .safetensors, .npz, .pth"
     if config.data.source == "folder" and not config.data.folder:
         yield "data.folder is empty; expected the directory of your images: --config.data.folder=DIR"
+    if config.data.folder and config.data.source != "folder":
+        yield (
+            f"data.folder is {config.data.folder!r}, but data.source is {config.data.source!r}, which reads "
+            "no folder; expected --config=configs/black_cat.py:folder or --config.data.source=folder"
+        )
     for name, family in config.generators.items():
         yield from (f"generators.{name}.{line}" for line in family_problems(config, name, family))
 

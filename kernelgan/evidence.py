@@ -186,7 +186,8 @@ def _document(
         "attempts": attempts,
         "data": {
             "source": plan.source.name,
-            "notes": [*plan.source.notes, *stages.notes(of), *training.weaknesses(plan.zoos, zoos)],
+            "notes": [*plan.source.notes, *stages.notes(of)],
+            "parents": training.weaknesses(plan.zoos, zoos),
             "splits": plan.splits,
             "contact_sheet": contact_sheet,
         },

@@ -144,10 +144,10 @@ title = Rule(lambda value: isinstance(value, str) and bool(value), "a name")
 names = Rule(
     lambda values: (
         _is_tuple(values)
-        and all(isinstance(value, str) and value and "/" not in value for value in values)
+        and all(isinstance(value, str) and value and not set("/()") & set(value) for value in values)
         and len(set(values)) == len(values)
     ),
-    "a tuple of different names, such as ('black',)",
+    "a name such as black, or a tuple of different names such as ('black', 'white')",
     tuple,
 )
 

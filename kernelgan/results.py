@@ -350,6 +350,7 @@ class Source:
 
     source: str = ""
     notes: tuple[str, ...] = ()
+    parents: str = ""  # of zoos that know their concepts only in part
     splits: str = ""  # SHA-256 of the content of ``pairs.splits``; "" without such a file
     contact_sheet: dict[str, tuple[str, ...]] = field(default_factory=dict)  # labels of its rows and columns
 

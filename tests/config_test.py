@@ -208,6 +208,8 @@ def test_a_generators_batch_has_at_most_the_smaller_zoos_networks_and_a_note_say
         ({"zoo__object_images_per_epoch": 32}, ("zoo.batch_size is 64", "32 images")),
         ({"baselines__images_per_epoch": 32}, ("zoo.batch_size is 64", "32 images")),
         ({"data__source": "folder"}, ("data.folder is empty", "--config.data.folder=DIR")),
+        ({"data__folder": "mine"}, ("'mine'", "'rendered'", "black_cat.py:folder")),
+        ({"pairs__attributes": ("(striped,)",)}, ("pairs.attributes", "(striped,)", "('black', 'white')")),
         ({"pairs__attributes": ("a", "a_b"), "pairs__objects": ("b_c", "c")}, ("pairs.attributes",)),
         ({"evaluate__umap_networks": 40}, ("umap_networks is 40", "clustered_networks, 32")),
     ],

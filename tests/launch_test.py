@@ -35,7 +35,7 @@ REFUSED = [
     ),
     (
         ["--config=configs/tiny.py", "--config.zoo.models=many"],
-        "--config.zoo.models=many: invalid literal",
+        "--config.zoo.models=many: expected a number",
     ),
     (["--config=configs/tiny.py", "--config.zoo.balanced=maybe"], "Non-boolean argument"),
     (["--config=configs/tiny.py", "--config.zoo=3"], "`3` is not a dict"),

@@ -161,10 +161,19 @@ def test_each_task_gets_its_own_networks_back(monkeypatch, network, balanced, sh
     assert given["metrics"] is population.binary_metrics
 
 
-def test_a_zoo_that_hardly_knows_its_concept_is_named_and_one_trained_elsewhere_is_not_judged():
-    tasks = [_task(), _task("object", "cat"), _task("object", "dog")]
-    reached = {"validation_auroc": np.array([[0.9, 0.6], [0.9, 0.65], [0.9, 0.95]])}  # medians 0.9, then 0.65
-    known = {"validation_auroc": np.array([[0.5, 0.71]] * 3)}
-    (said,) = training.weaknesses(tasks, [{"history": of} for of in (known, reached, {})])
-    assert "'cat'" in said
-    assert "0.65" in said
+def test_zoos_that_know_their_concepts_in_part_are_named_and_those_trained_elsewhere_are_not_judged():
+    tasks = [_task(), _task("object", "cat"), _task("object", "dog"), _task("object", "car")]
+    histories = [
+        {"validation_auroc": np.array([[0.5, 0.91]] * 3), "validation_loss": np.array([[0.6, 0.3]] * 3)},
+        {
+            "validation_auroc": np.array([[0.9, 0.6], [0.9, 0.65], [0.9, 0.95]]),
+            "validation_loss": np.ones((3, 2)),
+        },
+        {},
+        {"validation_auroc": np.array([[0.7, 0.8]] * 3), "validation_loss": np.array([[0.5, 0.65]] * 3)},
+    ]
+    said = training.weaknesses(tasks, [{"history": of} for of in histories])
+    assert said.index("'cat' 0.65,") < said.index("'car' 0.80 (loss there rose from 0.50 to 0.65")
+    assert "'black'" not in said
+    assert "'dog'" not in said
+    assert training.weaknesses(tasks[:1], [{"history": histories[0]}]) == ""

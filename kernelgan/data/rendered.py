@@ -310,7 +310,8 @@ def _check_names(kind: str, given: Sequence[str], known: Sequence[str]) -> None:
     if unknown:
         raise UserError(
             f"the rendered source has no {kind} {', '.join(map(repr, unknown))}; it knows "
-            f"{', '.join(known)}. Choose from these, or use another data source."
+            f"{', '.join(known)}. Choose from these. For images of your own: "
+            "--config=configs/black_cat.py:folder --config.data.folder=DIR."
         )
 
 

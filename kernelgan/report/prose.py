@@ -80,7 +80,8 @@ def summary(run: Run, brief: bool = False) -> list[str]:
     """The verdict on the run, the answer first: on its only pair, or over all; `brief` as in `verdict`."""
     if len(run.pairs) == 1:
         first, *rest = verdict(run.pairs[0], brief)
-        return [first, *_given(run), *rest]
+        weak = [run.data.parents] if run.data.parents and run.verdict.answer != "yes" else []
+        return [first, *weak, *_given(run), *rest]
     lines = [
         f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit, so they were "
         "not compared together."
@@ -443,7 +444,7 @@ def _recovered(record: Record) -> str:
             "this test can hardly show any difference."
         )
     share = 100 * record.methods[record.verdict.best].recovered.mean
-    if not math.isfinite(share):
+    if not math.isfinite(share) or record.verdict.reference in marks(record):
         return ""
     much = f"{share:.0f}%" if round(share) > 0 else f"nothing ({round(share)}%)"
     return (

@@ -50,7 +50,9 @@ def run_sections(run: Run, gallery: Gallery) -> list[Section]:
     alone = len(run.pairs) == 1
     answer = Box(prose.MARKS[run.verdict.answer], prose.tone(run.verdict), prose.summary(run))
     body = _one_pair(run, gallery) if alone else _several(run, gallery)
-    words = [Text(words) for words in (f"Source: {run.data.source}", *run.data.notes)]
+    words = [
+        Text(words) for words in (f"Source: {run.data.source}", *run.data.notes, run.data.parents) if words
+    ]
     table = contents.images(run.pairs[0].data) if alone else None
     data = [*words, table, _of_run(run, gallery, "contact_sheet")]
     return [
