@@ -16,6 +16,8 @@ WIDTH = len("baselines/trained_on_conjunction")
 LOG_EVERY = 10.0
 """Seconds between two lines where the output is no terminal."""
 
+_SMALL = 5e-3  # a figure under it is shown with its power of ten
+
 
 def named(part: str, stage: str = "") -> str:
     """A part of a run as it is shown, after the stage as ``--stage`` calls it: ``baselines/distilled``.
@@ -46,7 +48,10 @@ class Progress:
     def __call__(self, done: int, total: int, figures: dict[str, float] | None = None) -> None:
         """Shows that ``done`` of ``total`` are done."""
         words = [self.doing] if self.doing and done < total else []
-        words += [f"{name} {value:.3f}" for name, value in (figures or {}).items()]
+        words += [
+            f"{name} {value:{'.1e' if 0 < abs(value) < _SMALL else '.3f'}}"
+            for name, value in (figures or {}).items()
+        ]
         text = ", ".join(words)
         if sys.stderr.isatty():
             if self._bar is None:

@@ -83,3 +83,8 @@ def test_close_says_the_outcome_and_gives_the_seconds(capsys, clock):
     clock.now += 12.34
     assert show.close("2 pairs") == pytest.approx(12.34)
     assert capsys.readouterr().err.split() == ["cyclegan", "2", "pairs", "(12.3", "s)"]
+
+
+def test_a_small_figure_is_shown_with_its_power_of_ten(capsys):
+    progress.Progress("fit")(2, 2, {"loss": 0.00041, "other": 0.25, "none": 0.0})
+    assert "loss 4.1e-04, other 0.250, none 0.000" in capsys.readouterr().err
