@@ -477,3 +477,8 @@ def test_networks_given_again_may_differ_by_rounding_alone(parents):
     ):
         with pytest.raises(UserError, match="mine"):
             check.check_same(other, before, "mine")
+
+
+def test_the_parameters_of_one_zoo_in_the_place_of_two_are_told_as_that(make_parents):
+    with pytest.raises(UserError, match=r"dict of conv1, conv2, dense; expected .*Parents"):
+        check.parents_of(make_parents(2))

@@ -169,8 +169,14 @@ def parents_of(zoos: Sequence[object]) -> tuple[list[Params], bool]:
       zoos: as `networks_of` takes them.
 
     Raises:
-      UserError: as `networks_of`; or networks have not two logits, or other shapes than the first.
+      UserError: as `networks_of`; these are the parameters of one zoo; or networks have not two logits, or
+        other shapes than the first.
     """
+    if isinstance(zoos, Mapping):
+        raise UserError(
+            f"the parents are a dict of {', '.join(map(str, zoos))}; expected the networks of each concept, "
+            "such as kernelgan.Parents(black.params, cat.params)."
+        )
     found = []
     for number, zoo in enumerate(zoos, 1):
         params, alone = networks_of(zoo, f"zoo {number} of {len(zoos)}")
