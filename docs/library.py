@@ -2,7 +2,7 @@
 
     pip install . && python docs/library.py
 
-Rendered images, no download; about two minutes on two idle CPU cores, and no word until the table.
+Rendered images, no download; about two minutes on two idle CPU cores.
 """
 
 import kernelgan as kg
