@@ -1,5 +1,6 @@
 """What several test modules share: a very small network, images, and a saver that keeps states in memory."""
 
+import contextlib
 import fcntl
 import functools
 import gc
@@ -37,6 +38,16 @@ def pytest_configure(config):
     """On several processes each has half of the files, whose fixtures and programs it makes once."""
     if getattr(config.option, "dist", "") == "load":
         config.option.dist = "worksteal"
+
+
+def pytest_sessionstart(session):
+    """Two processes would compile the same vector code at the same time: here each has its part first."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker in ("gw0", "gw1"):
+        with contextlib.suppress(ImportError, RuntimeError):  # not for this machine: nothing calls it
+            from kernelgan.ops.cpu import operation, volume_operation
+
+            (operation if worker == "gw0" else volume_operation).register()
 
 
 def pytest_collection_modifyitems(items):
