@@ -25,6 +25,9 @@ from kernelgan.types import Array, Params, UserError
 _NAMELESS = ("params", "state")
 """Keys of a fitted generator's result that are no part of a name."""
 
+_NOT_LISTED = ("history", "count", "mu", "nu", "trace")
+"""Keys of what is no network: curves, and what optax's optimizers keep beside the parameters."""
+
 _HALF = "_half_width"
 """What the name of a zoo at half width has after that of the zoo whose images it learned from."""
 
@@ -133,6 +136,7 @@ def _parts(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tupl
     if interop.is_layered(tree):
         yield keys, dict(tree)
         return
+    tree = {key: inner for key, inner in tree.items() if key not in _NOT_LISTED}
     arrays = {key: leaf for key, leaf in tree.items() if not isinstance(leaf, Mapping)}
     if arrays:
         yield keys, arrays
