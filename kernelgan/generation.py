@@ -250,14 +250,15 @@ def _work_of_networks(
 ) -> dict[str, Any]:
     """A generator's networks by pair and row, checked, and what it was seen to do."""
     del saver
+    said = f"the generator {loaded.name} gives"
     with check.watched() as watched:
         by_pair = _generated(of, plan, loaded, trained, parents, probes, progress)
     for networks in by_pair:
-        check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
+        check.check_networks(networks, of.network, of.settings.data.image_size, said)
         if networks.keys() != by_pair[0].keys():
             raise UserError(
-                f"the generator {loaded.name} gives {sorted(networks)} for one pair and "
-                f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
+                f"{said} {sorted(networks)} for one pair and {sorted(by_pair[0])} for another; expected the "
+                "same keys for every pair."
             )
     rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
     watched |= loaded.watched
@@ -444,7 +445,7 @@ def _asked_again(
     one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
     first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
     (made,) = _generated(of, one_pair, loaded, first, parents[:1], probes[:1])
-    check.check_same(_by_row(loaded.name, made), generated[0], loaded.name)
+    check.check_same(_by_row(loaded.name, made), generated[0], f"the generator {loaded.name} gives")
     return None
 
 
