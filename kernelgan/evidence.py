@@ -26,7 +26,6 @@ from kernelgan import (
     report,
     results,
     stages,
-    training,
     weights,
 )
 from kernelgan import workdir as workdir_lib
@@ -187,7 +186,7 @@ def _document(
         "data": {
             "source": plan.source.name,
             "notes": [*plan.source.notes, *stages.notes(of)],
-            "parents": training.weaknesses(plan.zoos, zoos),
+            "parents": stages.weaknesses(plan.zoos, zoos),
             "splits": plan.splits,
             "contact_sheet": contact_sheet,
         },
