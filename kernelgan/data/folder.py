@@ -89,15 +89,7 @@ def load(
     Raises:
       UserError: the directory, a sub-folder, the CSV or too many files are not as they should be.
     """
-    if not str(path):
-        raise UserError("data.folder is empty; give it the directory that holds the photographs.")
-    root = files_lib.given_path(path, "data.folder")
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise UserError(
-            f"The directory of photographs {str(root)!r} {what}; expected a directory with {CSV_NAME} or "
-            "with sub-folders. Mend data.folder."
-        )
+    root = directory(path)
     from_csv = (root / CSV_NAME).is_file()
     files = _csv_files(root, attributes, objects) if from_csv else _layout_files(root, attributes, objects)
     images, is_test, notes = _read(files, attributes, objects, image_size, broken_share, progress)
@@ -110,6 +102,24 @@ def load(
         if not len(part):
             raise UserError(f"{str(root)!r} has no {part_name} images; add some (see {CSV_NAME}: split).")
     return Source(name=f"folder:{root.name}", train=train, test=test, notes=tuple(notes))
+
+
+def directory(path: str | Path) -> Path:
+    """The directory of photographs.
+
+    Raises:
+      UserError: there is no such directory.
+    """
+    if not str(path):
+        raise UserError("data.folder is empty; give it the directory that holds the photographs.")
+    root = files_lib.given_path(path, "data.folder")
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise UserError(
+            f"The directory of photographs {str(root)!r} {what}; expected a directory with {CSV_NAME} or "
+            "with sub-folders. Mend data.folder."
+        )
+    return root
 
 
 def _layout_files(root: Path, attributes: Sequence[str], objects: Sequence[str]) -> list[_File]:
