@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from absl import logging
 
 from kernelgan import interop, release, weights, workdir
 from kernelgan.checkpoint import has_result, read_result
-from kernelgan.files import given_path, write_atomically
+from kernelgan.files import given_path, nearest, write_atomically
 from kernelgan.stopping import outlast_readers
 from kernelgan.types import Array, Params, UserError
 
@@ -214,11 +213,10 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None, rel
 
 def _unknown(run: Path, network: str, known: Sequence[str]) -> UserError:
     given = f"{run} has no {network!r}; it has" if network else f"--network is not given; {run} has"
-    nearest = difflib.get_close_matches(network, known, n=1, cutoff=0.3) if network else []
-    meant = f" The nearest is {nearest[0]}." if nearest else ""
     return UserError(
-        f"{given} {weights.some(known) or 'nothing yet'}.{meant} Name one of those that python -m "
-        f"kernelgan.export {run} lists, or continue the run (python launch.py --config=... --workdir={run})."
+        f"{given} {weights.some(known) or 'nothing yet'}.{nearest(network, known, 0.3)} Name one of those "
+        f"that python -m kernelgan.export {run} lists, or continue the run (python launch.py --config=... "
+        f"--workdir={run})."
     )
 
 

@@ -221,7 +221,10 @@ def test_a_stage_that_is_being_written_is_not_touched(run, tmp_path):
             ["{run}", "--network=cyclegan_a2b", "--out={tmp}/x.npz"],
             r"has no 'cyclegan_a2b'; it has black, .* or continue the run",
         ),
-        (["{run}", "--network=conv2_b2", "--out={tmp}/x.npz"], r"nearest is fit_cyclegan_conv2_b2a\."),
+        (
+            ["{run}", "--network=conv2_b2", "--out={tmp}/x.npz"],
+            r"nearest to conv2_b2 is fit_cyclegan_conv2_b2a\.",
+        ),
         (["{run}", "--network=black", "--out={tmp}/x.h5"], r"x\.h5 ends in \.h5; expected one of"),
         (["{run}", "--network=black", "--out={tmp}"], r"--out=\S+ is not empty; expected a new or empty"),
         (
