@@ -365,16 +365,16 @@ def _work_of_placebos(
     saver: Saver,
     progress: Progress,
 ) -> dict[str, Any]:
-    """A generator's placebo networks by pair, row and placebo."""
-    del saver
+    """A generator's placebo networks by pair, row and placebo; those that were saved are not made again."""
     exchanged, first = _placebo_parents(of, plan, zoos), trained[0]
     kinds, pairs = list(exchanged[0]), len(plan.pairs)
     every = (1 + len(kinds)) * pairs
     part = _after(progress, 0, every)
     chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated, part)
     at_once = _kinds_at_once(loaded.generator, pairs, len(kinds))
-    rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
-    for begin in range(0, len(kinds), at_once):
+    rows: dict[str, Any] = saver.restore() or {str(pair.number): {} for pair in plan.pairs}
+    saved = len(next(iter(rows[str(plan.pairs[0].number)].values()), {}))
+    for begin in range(saved, len(kinds), at_once):
         names = kinds[begin : begin + at_once]
         rounds = [[of_pair[name] for of_pair in exchanged] for name in names]
         if chosen:
@@ -394,6 +394,8 @@ def _work_of_placebos(
         for (name, pair), networks in zip(itertools.product(names, plan.pairs), of_all, strict=True):
             for row, params in _by_row(loaded.name, networks).items():
                 rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
+        if saver.is_due():
+            saver.save(rows, begin)
     return rows
 
 
