@@ -41,7 +41,7 @@ class Evaluation:
         return self.run.pairs[0]
 
     def show(self) -> None:
-        """Prints the verdict and the table."""
+        """Prints the table of the methods to look at first, and the verdict."""
         from kernelgan.report import terminal
 
         print(terminal.table(self.run, report=False))
