@@ -308,7 +308,7 @@ def _register(of: Run, networks: Networks, figures: dict[str, float]) -> dict[st
 
 def _figures(run: results.Run) -> dict[str, float]:
     """By family, the mean figure of merit of its best row, on the only pair or over all."""
-    record = run.pairs[0] if len(run.pairs) == 1 else run.overall
+    record = run.record
     rows = reversed(record.ranked()) if record else ()
     return {row.family: record.figure(row.name).mean for row in rows if record and row.kind == "generated"}
 

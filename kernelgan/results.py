@@ -391,10 +391,14 @@ class Run:
     )
 
     @property
+    def record(self) -> Pair | Overall | None:
+        """Its only pair, or all pairs; None where these were not compared together."""
+        return self.pairs[0] if len(self.pairs) == 1 else self.overall
+
+    @property
     def verdict(self) -> Verdict:
-        """That of its only pair, or over all pairs; empty where these were not compared together."""
-        record = self.pairs[0] if len(self.pairs) == 1 else self.overall
-        return record.verdict if record else Verdict()
+        """That of its `record`; empty where there is none."""
+        return self.record.verdict if self.record else Verdict()
 
     def arrays_under(self, pair: Pair, folder: str) -> dict[str, np.ndarray]:
         """The arrays of a pair whose names start with `folder` and a slash, by the rest of their names."""

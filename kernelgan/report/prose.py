@@ -83,13 +83,9 @@ def summary(run: Run) -> list[str]:
 
 def answer(run: Run) -> list[str]:
     """The answer, and what it hangs on."""
-    record = run.pairs[0] if len(run.pairs) == 1 else run.overall
-    first = (
-        f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit, so they were "
-        "not compared together."
-    )
-    if record:
-        first = verdict(record)[0]
+    first = f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit."
+    if run.record:
+        first = verdict(run.record)[0]
     leaky = [pair.title for pair in run.pairs if pair.data.leaked]
     if leaky and len(run.pairs) > 1:
         first = (
@@ -102,8 +98,7 @@ def answer(run: Run) -> list[str]:
 
 def evidence(run: Run, brief: bool = False) -> list[str]:
     """What the answer rests on; `brief` as in `verdict`."""
-    record = run.pairs[0] if len(run.pairs) == 1 else run.overall
-    lines = verdict(record, brief)[1:] if record else []
+    lines = verdict(run.record, brief)[1:] if run.record else []
     if len(run.pairs) == 1:
         return lines
     answers = [pair.verdict.answer for pair in run.pairs]

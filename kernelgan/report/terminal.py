@@ -39,7 +39,7 @@ def table(run: Run, color: bool = False, *, report: bool = True) -> str:
     told = prose.evidence(run, brief=report)
     if run.skipped:
         told.append(f"Skipped pairs: {len(run.skipped)}; the report has the reasons.")
-    count = len((run.overall or run.pairs[0]).methods)
+    count = len((run.record or run.pairs[0]).methods)
     told.append(
         f"All {count} methods: `pair.methods` of the evaluation." if not report else _MORE.format(count)
     )
