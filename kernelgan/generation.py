@@ -394,14 +394,18 @@ def _work_of_placebos(
         for (name, pair), networks in zip(itertools.product(names, plan.pairs), of_all, strict=True):
             for row, params in _by_row(loaded.name, networks).items():
                 rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
-        if saver.is_due():
+        if begin + at_once < len(kinds) and saver.is_due():
             saver.save(rows, begin)
     return rows
 
 
 def _kinds_at_once(generator: base.Generator, pairs: int, kinds: int) -> int:
-    """Of how many placebos networks are made in one call: of all where the pairs leave devices idle."""
-    return kinds if not generator.host and pairs < len(parallel.devices()) else 1
+    """Of how many placebos networks are made in one call: of as many as fill the devices, or of all."""
+    devices = len(parallel.devices())
+    if generator.host or pairs >= devices:
+        return 1
+    filling = devices // pairs
+    return filling if filling * pairs == devices and kinds % filling == 0 else kinds
 
 
 def _taken(networks: Any, members: np.ndarray) -> Any:  # noqa: ANN401
