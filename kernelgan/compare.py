@@ -296,7 +296,7 @@ def text(runs: Sequence[Compared], *, metric: str | None = None, pair_by_pair: b
     parts = [terminal.wrapped(_preamble(runs, shared))]
     parts += [terminal.text(_table(runs, titles, path)) for titles in groups]
     parts.append(terminal.wrapped([_SEEDS if is_seed_sweep(runs) else _P_VALUES]))
-    verdicts = [f"{each.name}: {prose.summary(each.run)[0]}" for each in runs]
+    verdicts = [f"{each.name}: {prose.answer(each.run)[0]}" for each in runs]
     return "\n\n".join([*parts, f"The verdict of each run\n{terminal.wrapped(verdicts)}"])
 
 

@@ -26,7 +26,6 @@ from kernelgan import (
     report,
     results,
     stages,
-    training,
     weights,
 )
 from kernelgan import workdir as workdir_lib
@@ -187,7 +186,7 @@ def _document(
         "data": {
             "source": plan.source.name,
             "notes": [*plan.source.notes, *stages.notes(of)],
-            "parents": training.weaknesses(plan.zoos, zoos),
+            "parents": stages.weaknesses(plan.zoos, zoos),
             "splits": plan.splits,
             "contact_sheet": contact_sheet,
         },
@@ -309,7 +308,7 @@ def _register(of: Run, networks: Networks, figures: dict[str, float]) -> dict[st
 
 def _figures(run: results.Run) -> dict[str, float]:
     """By family, the mean figure of merit of its best row, on the only pair or over all."""
-    record = run.pairs[0] if len(run.pairs) == 1 else run.overall
+    record = run.record
     rows = reversed(record.ranked()) if record else ()
     return {row.family: record.figure(row.name).mean for row in rows if record and row.kind == "generated"}
 

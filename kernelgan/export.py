@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,15 @@ from absl import logging
 
 from kernelgan import interop, release, weights, workdir
 from kernelgan.checkpoint import has_result, read_result
-from kernelgan.files import given_path, write_atomically
+from kernelgan.files import given_path, nearest, write_atomically
 from kernelgan.stopping import outlast_readers
 from kernelgan.types import Array, Params, UserError
 
 _NAMELESS = ("params", "state")
 """Keys of a fitted generator's result that are no part of a name."""
+
+_NOT_LISTED = ("history", "count", "mu", "nu", "trace")
+"""Keys of what is no network: curves, and what optax's optimizers keep beside the parameters."""
 
 _HALF = "_half_width"
 """What the name of a zoo at half width has after that of the zoo whose images it learned from."""
@@ -133,6 +135,7 @@ def _parts(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tupl
     if interop.is_layered(tree):
         yield keys, dict(tree)
         return
+    tree = {key: inner for key, inner in tree.items() if key not in _NOT_LISTED}
     arrays = {key: leaf for key, leaf in tree.items() if not isinstance(leaf, Mapping)}
     if arrays:
         yield keys, arrays
@@ -210,11 +213,10 @@ def export(run: Path, out: Path, *, network: str, member: int | None = None, rel
 
 def _unknown(run: Path, network: str, known: Sequence[str]) -> UserError:
     given = f"{run} has no {network!r}; it has" if network else f"--network is not given; {run} has"
-    nearest = difflib.get_close_matches(network, known, n=1, cutoff=0.3) if network else []
-    meant = f" The nearest is {nearest[0]}." if nearest else ""
     return UserError(
-        f"{given} {weights.some(known) or 'nothing yet'}.{meant} Name one of those that python -m "
-        f"kernelgan.export {run} lists, or continue the run (python launch.py --config=... --workdir={run})."
+        f"{given} {weights.some(known) or 'nothing yet'}.{nearest(network, known, 0.3)} Name one of those "
+        f"that python -m kernelgan.export {run} lists, or continue the run (python launch.py --config=... "
+        f"--workdir={run})."
     )
 
 

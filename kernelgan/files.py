@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,6 +43,12 @@ def given_path(given: str | Path, what: str) -> Path:
         return Path(given).expanduser()
     except RuntimeError as error:
         raise UserError(f"{what} is {str(given)!r}: {error}. Give the path in full.") from None
+
+
+def nearest(given: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`` The nearest to cats is cat.``, for the end of a message; "" where nothing is spelt alike."""
+    found = difflib.get_close_matches(given, known, n=1, cutoff=cutoff)
+    return f" The nearest to {given} is {found[0]}." if found else ""
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:

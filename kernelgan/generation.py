@@ -250,14 +250,15 @@ def _work_of_networks(
 ) -> dict[str, Any]:
     """A generator's networks by pair and row, checked, and what it was seen to do."""
     del saver
+    said = f"the generator {loaded.name} gives"
     with check.watched() as watched:
         by_pair = _generated(of, plan, loaded, trained, parents, probes, progress)
     for networks in by_pair:
-        check.check_networks(networks, of.network, of.settings.data.image_size, loaded.name)
+        check.check_networks(networks, of.network, of.settings.data.image_size, said)
         if networks.keys() != by_pair[0].keys():
             raise UserError(
-                f"the generator {loaded.name} gives {sorted(networks)} for one pair and "
-                f"{sorted(by_pair[0])} for another; expected the same keys for every pair."
+                f"{said} {sorted(networks)} for one pair and {sorted(by_pair[0])} for another; expected the "
+                "same keys for every pair."
             )
     rows = {str(number): _by_row(loaded.name, networks) for number, networks in enumerate(by_pair)}
     watched |= loaded.watched
@@ -364,16 +365,16 @@ def _work_of_placebos(
     saver: Saver,
     progress: Progress,
 ) -> dict[str, Any]:
-    """A generator's placebo networks by pair, row and placebo."""
-    del saver
+    """A generator's placebo networks by pair, row and placebo; those that were saved are not made again."""
     exchanged, first = _placebo_parents(of, plan, zoos), trained[0]
     kinds, pairs = list(exchanged[0]), len(plan.pairs)
     every = (1 + len(kinds)) * pairs
     part = _after(progress, 0, every)
     chosen = _asked_again(of, plan, loaded, zoos, trained, probes, generated, part)
     at_once = _kinds_at_once(loaded.generator, pairs, len(kinds))
-    rows: dict[str, Any] = {str(pair.number): {} for pair in plan.pairs}
-    for begin in range(0, len(kinds), at_once):
+    rows: dict[str, Any] = saver.restore() or {str(pair.number): {} for pair in plan.pairs}
+    saved = len(next(iter(rows[str(plan.pairs[0].number)].values()), {}))
+    for begin in range(saved, len(kinds), at_once):
         names = kinds[begin : begin + at_once]
         rounds = [[of_pair[name] for of_pair in exchanged] for name in names]
         if chosen:
@@ -393,12 +394,18 @@ def _work_of_placebos(
         for (name, pair), networks in zip(itertools.product(names, plan.pairs), of_all, strict=True):
             for row, params in _by_row(loaded.name, networks).items():
                 rows[str(pair.number)].setdefault(row, {})[name] = placebo.some(params)
+        if begin + at_once < len(kinds) and saver.is_due():
+            saver.save(rows, begin)
     return rows
 
 
 def _kinds_at_once(generator: base.Generator, pairs: int, kinds: int) -> int:
-    """Of how many placebos networks are made in one call: of all where the pairs leave devices idle."""
-    return kinds if not generator.host and pairs < len(parallel.devices()) else 1
+    """Of how many placebos networks are made in one call: of as many as fill the devices, or of all."""
+    devices = len(parallel.devices())
+    if generator.host or pairs >= devices:
+        return 1
+    filling = devices // pairs
+    return filling if filling * pairs == devices and kinds % filling == 0 else kinds
 
 
 def _taken(networks: Any, members: np.ndarray) -> Any:  # noqa: ANN401
@@ -444,7 +451,7 @@ def _asked_again(
     one_pair = dataclasses.replace(plan, pairs=plan.pairs[:1])
     first = [one._replace(state=_taken(one.state, np.arange(1))) for one in trained]
     (made,) = _generated(of, one_pair, loaded, first, parents[:1], probes[:1])
-    check.check_same(_by_row(loaded.name, made), generated[0], loaded.name)
+    check.check_same(_by_row(loaded.name, made), generated[0], f"the generator {loaded.name} gives")
     return None
 
 

@@ -80,6 +80,7 @@ def run(
                 file=sys.stderr,
             )
             return report.show(workdir)
+        distributed.first(lambda: sources.check_files(settings))
         environment.select_device(settings.device)
         if stage in ("evaluate", "report"):
             distributed.first(lambda: evidence.rehearse(settings))

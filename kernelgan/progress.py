@@ -42,7 +42,7 @@ class Progress:
         self._stage = stage
         self._bar: tqdm | None = None
         self._start = self._last = time.monotonic()
-        self._first: tuple[int, float] | None = None
+        self._reached: dict[int, float] = {}  # when so many were done
         self.doing = ""
 
     def __call__(self, done: int, total: int, figures: dict[str, float] | None = None) -> None:
@@ -53,19 +53,20 @@ class Progress:
             for name, value in (figures or {}).items()
         ]
         text = ", ".join(words)
+        self._reached.setdefault(done, time.monotonic())
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(
                     total=total,
                     initial=done,  # what an earlier attempt did took no time of this one's
                     desc=f"{self._stage:{WIDTH}s}",
+                    bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
                     leave=False,
                     dynamic_ncols=True,
                 )
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_postfix_str(", ".join(filter(None, [self._left(done, total), text])), refresh=False)
             self._bar.update(done - self._bar.n)
         else:
-            self._first = self._first or (done, time.monotonic())
             if done == total or time.monotonic() - self._last >= LOG_EVERY:
                 self._last = time.monotonic()
                 parts = (f"{self._stage:{WIDTH}s} {done}/{total}", self._left(done, total), text)
@@ -77,11 +78,16 @@ class Progress:
         print(f"{self._stage:{WIDTH}s} begins{compiles}", file=sys.stderr, flush=True)
 
     def _left(self, done: int, total: int) -> str:
-        """``1:05 left``, at the pace since the first call; "" where that is not known, or all is done."""
-        before, then = self._first or (done, 0.0)
-        if not before < done < total:
+        """``1:05 left``, at the pace of the later half of what was done; "" where that is not known.
+
+        The first steps compile. The first methods of ``evaluate`` are the slowest too: before half of all are
+        done, they say nothing of the rest.
+        """
+        first = min(self._reached)
+        if not first < done < total or (self._stage == "evaluate" and 2 * done < total):
             return ""
-        spent = time.monotonic() - then
+        before = max(one for one in self._reached if 2 * one <= first + done)
+        spent = time.monotonic() - self._reached[before]
         if spent < LOG_EVERY / 2:  # too short to be told a pace from
             return ""
         seconds = round(spent / (done - before) * (total - done))

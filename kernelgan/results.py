@@ -31,7 +31,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -52,6 +52,8 @@ KINDS = ("null", "parent", "merge", "generated", "trained apart", "same size", "
 ANSWERS = ("yes", "no", "cannot tell")
 SHARES = ("auroc", "balanced_accuracy", "average_precision", "accuracy", "precision", "recall")
 """Fields of a `Row` that lie between 0 and 1."""
+
+Record = TypeVar("Record", bound="Measured")
 
 _AGAIN = "Delete it and run again; it resumes."
 
@@ -389,10 +391,14 @@ class Run:
     )
 
     @property
+    def record(self) -> Pair | Overall | None:
+        """Its only pair, or all pairs; None where these were not compared together."""
+        return self.pairs[0] if len(self.pairs) == 1 else self.overall
+
+    @property
     def verdict(self) -> Verdict:
-        """That of its only pair, or over all pairs; empty where these were not compared together."""
-        record = self.pairs[0] if len(self.pairs) == 1 else self.overall
-        return record.verdict if record else Verdict()
+        """That of its `record`; empty where there is none."""
+        return self.record.verdict if self.record else Verdict()
 
     def arrays_under(self, pair: Pair, folder: str) -> dict[str, np.ndarray]:
         """The arrays of a pair whose names start with `folder` and a slash, by the rest of their names."""
@@ -431,7 +437,7 @@ def from_document(document: Mapping[str, Any]) -> Run:
     return dataclasses.replace(run, pairs=pairs, overall=overall)
 
 
-def _in_order(record: Any, attribute: str, thing: str) -> Any:  # noqa: ANN401
+def _in_order(record: Record, attribute: str, thing: str) -> Record:
     """A `Pair` or an `Overall` with its methods by kind, their labels filled in, and its figure of merit."""
     rows = record.methods.values()
     unknown = [f"{row.name} has kind {row.kind!r}" for row in rows if row.kind not in KINDS]

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kernelgan import distributed, engine, fields, keys, models
+from kernelgan import distributed, engine, fields, keys, models, zoo
 from kernelgan import workdir as workdir_lib
 from kernelgan.checkpoint import Stage, has_result
 from kernelgan.config import Settings
@@ -52,6 +52,10 @@ CODE = {
 """The modules whose code decides a stage's numbers; of a generator also its own, see `loading.Loaded`."""
 
 _PARTS_OF_CODE = ("code", "placebos")  # of a key
+
+_WEAK = 0.9  # validation AUROC of a zoo's median network
+_ROSE = 1.2  # times its lowest: a validation loss that shows overfitting
+_TOLD = 4  # zoos by name
 
 
 class Stages:
@@ -227,6 +231,32 @@ def notes_on_zoos(settings: Settings) -> list[str]:
         for kind, file in given.items()
         if file
     ]
+
+
+def weaknesses(tasks: Sequence[zoo.ZooTask], zoos: Zoos) -> str:
+    """What to say of zoos that were trained here and know their concepts only in part; empty if none does."""
+    found = []
+    for task, made in zip(tasks, zoos, strict=True):
+        if not made["history"]:
+            continue
+        auroc, loss = (
+            np.median(made["history"][f"validation_{metric}"], axis=0) for metric in ("auroc", "loss")
+        )
+        rose = (
+            f" (loss there rose from {loss.min():.2f} to {loss[-1]:.2f}: too few images for so many epochs)"
+        )
+        if auroc[-1] < _WEAK:
+            words = f"{task.kind} {task.concept!r} {auroc[-1]:.2f}"
+            found.append((auroc[-1], words + rose * bool(loss[-1] > _ROSE * loss.min())))
+    if not found:
+        return ""
+    worst = [words for _, words in sorted(found)[:_TOLD]]
+    more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+    return (
+        f"Zoos that know their concepts only in part, by validation AUROC (chance is 0.5): {', '.join(worst)}"
+        f"{more}. No generator composes what its parents do not know: more images help, or larger zoo.epochs "
+        "or zoo.images_per_epoch."
+    )
 
 
 def without_pace(section: Config, *names: str) -> Params:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kernelgan import distributed, interop, keys, models, population, stages, zoo
 from kernelgan import workdir as workdir_lib
 from kernelgan.baselines import methods, trained
@@ -27,9 +25,6 @@ from kernelgan.stages import CODE, Run, Zoos
 from kernelgan.types import Params, UserError
 
 _LONGEST = 40  # characters of what a stage is shown to work on
-_WEAK = 0.9  # validation AUROC of a zoo's median network
-_ROSE = 1.2  # times its lowest: a validation loss that shows overfitting
-_TOLD = 4  # zoos by name
 _NOT_OF_A_ZOO = (
     *("models", "object_models", "chunk_size"),
     *("attribute_file", "object_file", "attribute_positive", "object_positive"),
@@ -46,7 +41,7 @@ def train_zoos(of: Run, plan: Plan) -> Zoos:
     own = [number for number in range(len(plan.zoos)) if number not in zoos]
     zoos |= zip(own, _trained_zoos(of, plan, [plan.zoos[number] for number in own], "zoo"), strict=True)
     made = [zoos[number] for number in range(len(plan.zoos))]
-    if said := weaknesses(plan.zoos, made):
+    if said := stages.weaknesses(plan.zoos, made):
         print(f"{'':{WIDTH}s} {said}", file=sys.stderr)
     return made
 
@@ -60,32 +55,6 @@ def _tell_what_is_left_out(of: Run) -> None:
     if gone:
         said = f"{', '.join(gone)}: in the table so far, and left out of it now; to keep them there, repeat"
         print(f"{'':{WIDTH}s} {said} their --generator. Their networks are kept", file=sys.stderr)
-
-
-def weaknesses(tasks: Sequence[zoo.ZooTask], zoos: Zoos) -> str:
-    """What to say of zoos that were trained here and know their concepts only in part; empty if none does."""
-    found = []
-    for task, made in zip(tasks, zoos, strict=True):
-        if not made["history"]:
-            continue
-        auroc, loss = (
-            np.median(made["history"][f"validation_{metric}"], axis=0) for metric in ("auroc", "loss")
-        )
-        rose = (
-            f" (loss there rose from {loss.min():.2f} to {loss[-1]:.2f}: too few images for so many epochs)"
-        )
-        if auroc[-1] < _WEAK:
-            words = f"{task.kind} {task.concept!r} {auroc[-1]:.2f}"
-            found.append((auroc[-1], words + rose * bool(loss[-1] > _ROSE * loss.min())))
-    if not found:
-        return ""
-    worst = [words for _, words in sorted(found)[:_TOLD]]
-    more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
-    return (
-        f"Zoos that know their concepts only in part, by validation AUROC (chance is 0.5): {', '.join(worst)}"
-        f"{more}. No generator composes what its parents do not know: more images help, or larger zoo.epochs "
-        "or zoo.images_per_epoch."
-    )
 
 
 def _file_of(of: Run, task: zoo.ZooTask) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import safetensors
+from flax import serialization
 
 from kernelgan import export, interop, models, release, results, weights, workdir
 from kernelgan.checkpoint import Stage
@@ -81,6 +83,16 @@ def test_what_a_run_has_is_listed(run, capsys):
     assert list(export.networks(run)) == expected
     assert export.main([str(run)]) == 0
     assert capsys.readouterr().out.split() == expected
+
+
+def test_curves_and_what_an_optimizer_keeps_are_not_listed(run, make_parents, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    trained = {"params": make_parents(2, seed=3), "history": {"loss": np.zeros((2, 5))}}
+    _finish(tmp_path / "run", "distilled", {"0000": trained})
+    own = make_parents(1, seed=4)
+    state = serialization.to_state_dict((own, jax.vmap(optax.adam(0.1).init)(own)))
+    _finish(tmp_path / "run", "fit/mine", {"state": jax.device_get(state), "history": {"loss": np.zeros(1)}})
+    assert set(export.networks(tmp_path / "run")) - set(export.networks(run)) == {"distilled", "fit_mine_0"}
 
 
 def test_a_whole_zoo_is_exported_stacked(
@@ -209,7 +221,10 @@ def test_a_stage_that_is_being_written_is_not_touched(run, tmp_path):
             ["{run}", "--network=cyclegan_a2b", "--out={tmp}/x.npz"],
             r"has no 'cyclegan_a2b'; it has black, .* or continue the run",
         ),
-        (["{run}", "--network=conv2_b2", "--out={tmp}/x.npz"], r"nearest is fit_cyclegan_conv2_b2a\."),
+        (
+            ["{run}", "--network=conv2_b2", "--out={tmp}/x.npz"],
+            r"nearest to conv2_b2 is fit_cyclegan_conv2_b2a\.",
+        ),
         (["{run}", "--network=black", "--out={tmp}/x.h5"], r"x\.h5 ends in \.h5; expected one of"),
         (["{run}", "--network=black", "--out={tmp}"], r"--out=\S+ is not empty; expected a new or empty"),
         (

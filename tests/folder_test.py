@@ -402,6 +402,8 @@ def test_a_directory_that_is_wrong_says_how(layout):
         _load("gs://bucket/x")
     with pytest.raises(UserError, match=r"nowhere' does not exist; expected a directory .* Mend data.folder"):
         _load(layout / "nowhere")
+    with pytest.raises(UserError, match=r"tests' does not exist; .* The nearest to tests is test\."):
+        _load(layout / "tests")
     with pytest.raises(UserError, match=r"0.png' is a file; expected a directory"):
         _load(layout / "test/1/0.png")
     with pytest.raises(UserError, match=r"holds one pair .* attributes black, red and the objects cat"):
@@ -415,6 +417,8 @@ def test_a_layout_that_is_wrong_says_how(layout):
         UserError, match=r"lacks the sub-folder\(s\) dog/dog, dog/random. Expected either images.csv"
     ):
         _load(layout, objects=("dog",))
+    with pytest.raises(UserError, match=r"lacks .* cats/cats, .*pairs\. The nearest to cats is cat\.$"):
+        _load(layout, objects=("cats",))
     (layout / "test/0/attribute-only").mkdir()
     with pytest.raises(
         UserError, match=r"folder test/0 .* holds the sub-folder 'attribute-only', which means"

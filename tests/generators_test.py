@@ -306,7 +306,7 @@ def _broken(change):
 )
 def test_what_are_no_networks_is_refused_by_name(network, parents, change, facts):
     with pytest.raises(UserError) as caught:
-        check.check_networks(_broken(change)(parents[0]), network, IMAGE_SIZE, "mine")
+        check.check_networks(_broken(change)(parents[0]), network, IMAGE_SIZE, "the generator mine gives")
     for fact in ["the generator mine", *facts]:
         assert fact in str(caught.value)
 

@@ -377,12 +377,17 @@ def _refused(config, workdir, message):
         ({"data.minimum_train": 1000}, r"'black cat'.* too few training images.*needed 1000.*minimum_train"),
         ({"data.minimum_test": 90}, r"'black cat'.* too few test images.*needed 90.*minimum_test"),
         ({"data.validation_share": 1e-9}, r"too few validation images.*raise data\.validation_share"),
-        ({"data.source": "folder", "data.folder": "/nowhere"}, r"'/nowhere' does not exist"),
         ({"data.source": "tfds", "data.tfds.name": "mnist"}, r"no data set 'mnist'; known are cifar10"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(fields, message, tmp_path):
     _refused(small_config(fields), tmp_path / "run", message)
+
+
+def test_a_folder_that_is_not_there_is_refused_before_umap_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.evidence, "rehearse", lambda settings: pytest.fail("too late"))
+    config = small_config({"data.source": "folder", "data.folder": "/nowhere"})
+    _refused(config, tmp_path / "run", r"'/nowhere' does not exist")
 
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):

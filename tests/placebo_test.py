@@ -1,5 +1,6 @@
 """Which parents placebos are made of, and that a generator is asked again."""
 
+import copy
 import dataclasses
 from types import SimpleNamespace
 from typing import Any
@@ -53,21 +54,35 @@ class _Plan:
     pairs: list[Any]
 
 
-def _again(make_parents, generate, spoilt=0.0):
+def _given(make_parents, generate, spoilt=0.0):
+    """A plan of two pairs, zoos, a generator, and the networks that it made."""
     zoos = [{"params": make_parents(COUNT, seed=seed)} for seed in (0, 1)]
-    pairs = [
-        SimpleNamespace(attribute_zoo=one, object_zoo=1 - one, split=SimpleNamespace(name=f"pair {one}"))
-        for one in (0, 1)
-    ]
-    of = SimpleNamespace(settings=SimpleNamespace(seed=0))
+    plan = _Plan(
+        [
+            SimpleNamespace(
+                number=one,
+                names=("ab"[one], "cd"[one]),
+                attribute_zoo=one,
+                object_zoo=1 - one,
+                split=SimpleNamespace(name=f"pair {one}"),
+            )
+            for one in (0, 1)
+        ]
+    )
     loaded = SimpleNamespace(name="mine", generator=stateless(generate))
     made = [
         {"mine": jax.tree.map(lambda leaf: leaf + spoilt, generate(None, parents, None))}
-        for parents in generation._parents(_Plan(pairs), zoos)
+        for parents in generation._parents(plan, zoos)
     ]
+    return plan, zoos, loaded, made
+
+
+def _again(make_parents, generate, spoilt=0.0):
+    plan, zoos, loaded, made = _given(make_parents, generate, spoilt)
+    of = SimpleNamespace(settings=SimpleNamespace(seed=0))
     told = []
     given = loaded, zoos, [fitting.Fitted({}, {})], [None] * 2, made
-    chosen = generation._asked_again(of, _Plan(pairs), *given, lambda *done: told.append(done))
+    chosen = generation._asked_again(of, plan, *given, lambda *done: told.append(done))
     assert told in ([], [(1, 2), (2, 2)])  # progress does not turn back when it is asked twice
     return chosen
 
@@ -105,3 +120,28 @@ def test_the_measured_parents_are_not_known_before_the_networks_are(make_parents
     assert placebo.measured({"mine": make_parents(COUNT - 1)}, parents) is None
     few = jax.tree.map(lambda leaf: leaf[: placebo.NETWORKS], parents)
     assert placebo.measured({"mine": few.attribute}, few) is None
+
+
+def test_placebos_that_were_saved_are_not_made_again(make_parents, network, assert_trees_equal):
+    plan, zoos, loaded, made = _given(make_parents, _of_own)
+    data = SimpleNamespace(image_size=16)
+    of = SimpleNamespace(settings=SimpleNamespace(seed=0, data=data), network=network)
+
+    def work(before):
+        saves, told = [], []
+        saver = SimpleNamespace(
+            restore=lambda: before,
+            is_due=lambda: True,
+            save=lambda rows, step: saves.append((step, copy.deepcopy(rows))),
+        )
+        given = plan, zoos, loaded, [fitting.Fitted({}, {})], [None] * 2, made
+        rows = generation._work_of_placebos(of, *given, saver, lambda *done: told.append(done))
+        return rows, saves, told
+
+    rows, saves, _ = work(None)
+    assert [step for step, _ in saves] == [0, 1, 2]
+    again, rest, told = work(saves[1][1])
+    assert [step for step, _ in rest] == [2]
+    assert (5, 10) not in told
+    assert told[-1] == (10, 10)
+    assert_trees_equal(again, rows)

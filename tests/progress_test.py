@@ -31,9 +31,20 @@ def test_a_log_gets_the_last_line_and_few_before_it(capsys, clock):
     show(5, 5, {"loss": 0.5, "auroc": 0.75})
     lines = capsys.readouterr().err.splitlines()
     assert [line.split() for line in lines] == [
-        ["zoo", "4/5", "0:03", "left", "loss", "0.400"],
+        ["zoo", "4/5", "0:05", "left", "loss", "0.400"],
         ["zoo", "5/5", "loss", "0.500,", "auroc", "0.750"],
     ]
+
+
+@pytest.mark.parametrize(("stage", "left"), [("zoo", ["", "1:20", "0:20"]), ("evaluate", ["", "", "0:20"])])
+def test_the_time_left_is_told_from_the_later_half(capsys, clock, stage, left):
+    show = progress.Progress(stage)
+    for done, seconds in ((1, 40), (2, 20), (3, 10), (4, 10)):
+        clock.now += seconds
+        if done != 3:
+            show(done, 6)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("/6")[1].removesuffix(" left").strip() for line in lines] == left
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kernelgan import losses, population, training, zoo
+from kernelgan import losses, population, stages, zoo
 from kernelgan.data.quadrants import Groups
 from kernelgan.types import Quadrant
 
@@ -172,8 +172,8 @@ def test_zoos_that_know_their_concepts_in_part_are_named_and_those_trained_elsew
         {},
         {"validation_auroc": np.array([[0.7, 0.8]] * 3), "validation_loss": np.array([[0.5, 0.65]] * 3)},
     ]
-    said = training.weaknesses(tasks, [{"history": of} for of in histories])
+    said = stages.weaknesses(tasks, [{"history": of} for of in histories])
     assert said.index("'cat' 0.65,") < said.index("'car' 0.80 (loss there rose from 0.50 to 0.65")
     assert "'black'" not in said
     assert "'dog'" not in said
-    assert training.weaknesses(tasks[:1], [{"history": histories[0]}]) == ""
+    assert stages.weaknesses(tasks[:1], [{"history": histories[0]}]) == ""

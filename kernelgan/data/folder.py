@@ -89,15 +89,7 @@ def load(
     Raises:
       UserError: the directory, a sub-folder, the CSV or too many files are not as they should be.
     """
-    if not str(path):
-        raise UserError("data.folder is empty; give it the directory that holds the photographs.")
-    root = files_lib.given_path(path, "data.folder")
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise UserError(
-            f"The directory of photographs {str(root)!r} {what}; expected a directory with {CSV_NAME} or "
-            "with sub-folders. Mend data.folder."
-        )
+    root = directory(path)
     from_csv = (root / CSV_NAME).is_file()
     files = _csv_files(root, attributes, objects) if from_csv else _layout_files(root, attributes, objects)
     images, is_test, notes = _read(files, attributes, objects, image_size, broken_share, progress)
@@ -110,6 +102,24 @@ def load(
         if not len(part):
             raise UserError(f"{str(root)!r} has no {part_name} images; add some (see {CSV_NAME}: split).")
     return Source(name=f"folder:{root.name}", train=train, test=test, notes=tuple(notes))
+
+
+def directory(path: str | Path) -> Path:
+    """The directory of photographs.
+
+    Raises:
+      UserError: there is no such directory.
+    """
+    if not str(path):
+        raise UserError("data.folder is empty; give it the directory that holds the photographs.")
+    root = files_lib.given_path(path, "data.folder")
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise UserError(
+            f"The directory of photographs {str(root)!r} {what}; expected a directory with {CSV_NAME} or "
+            f"with sub-folders. Mend data.folder.{files_lib.nearest(root.name, _folders(root.parent))}"
+        )
+    return root
 
 
 def _layout_files(root: Path, attributes: Sequence[str], objects: Sequence[str]) -> list[_File]:
@@ -133,9 +143,15 @@ def _layout_files(root: Path, attributes: Sequence[str], objects: Sequence[str])
     at = {folder: _existing(root, folder) for folder in folders}
     missing = [folder for folder, path in at.items() if not path.is_dir()]
     if missing:
+        near = dict.fromkeys(
+            files_lib.nearest(path.name, _folders(path.parent))
+            for folder in missing
+            for path in (at[folder].parent, at[folder])
+            if not path.is_dir()
+        )
         raise UserError(
             f"{str(root)!r} lacks the sub-folder(s) {', '.join(missing)}. Expected either {CSV_NAME} or the "
-            f"sub-folders {', '.join(folders)}. Add them, or mend data.folder or pairs."
+            f"sub-folders {', '.join(folders)}. Add them, or mend data.folder or pairs.{''.join(near)}"
         )
     optional: dict[str, tuple[tuple[str, ...], bool, bool]] = {
         "train/1": (both, False, False),
@@ -163,6 +179,14 @@ def _layout_files(root: Path, attributes: Sequence[str], objects: Sequence[str])
         labels = (held & {_nfc(attribute)}, held & {_nfc(object_name)}, is_test, rest)
         listed += [_File(path, f"{folder}/{path.name}", *labels) for path in found]
     return listed
+
+
+def _folders(path: Path) -> list[str]:
+    """Names of the directories in a directory; none where it is not there or cannot be read."""
+    try:
+        return sorted(inner.name for inner in path.iterdir() if inner.is_dir())
+    except OSError:
+        return []
 
 
 def _visible(folder: Path) -> tuple[list[Path], list[str]]:
@@ -200,6 +224,7 @@ def _csv_files(root: Path, attributes: Sequence[str], objects: Sequence[str]) ->
                 raise UserError(
                     f"No image of {str(root / CSV_NAME)!r} holds the {kind} {concept!r}; its {kind}s are "
                     f"{', '.join(sorted(known)) or 'none'}. Mend pairs.{kind}s or the column {kind}."
+                    f"{files_lib.nearest(concept, known)}"
                 )
     seen: dict[str, str] = {}
     files = []

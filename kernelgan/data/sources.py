@@ -116,6 +116,12 @@ def fingerprint(config: Config) -> str:
     return files.stamp(files.given_path(given, field), part) if given else ""
 
 
+def check_files(config: Config) -> None:
+    """Refuses a folder that is not there, long before `load_source` would."""
+    if config.data.source == "folder":
+        folder.directory(config.data.folder)
+
+
 def load_source(config: Config, progress: Progress) -> Source:
     """Loads the images that ``config.data`` names, labelled for the concepts of ``config.pairs``.
 

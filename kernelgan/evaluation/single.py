@@ -41,7 +41,7 @@ class Evaluation:
         return self.run.pairs[0]
 
     def show(self) -> None:
-        """Prints the verdict and the table."""
+        """Prints the table of the methods to look at first, and the verdict."""
         from kernelgan.report import terminal
 
         print(terminal.table(self.run, report=False))
@@ -103,7 +103,7 @@ def evaluate(
     network = models.network_of(parents.attribute)
     size = pair.test.images.shape[1]
     networks = _named(networks)
-    check.check_networks(networks, network, size, FAMILY)
+    check.check_networks(networks, network, size, "kernelgan.evaluate is given")
     made = _made(networks)
     clash = [name for name in made if name in methods.BASELINES]
     if clash:
@@ -113,8 +113,8 @@ def evaluate(
         exchanged = placebo.exchanged(network, size, parents, jax.random.key(seed))
         asked = {name: _named(again(zoos)) for name, zoos in {"": parents, **exchanged}.items()}
         for given in asked.values():
-            check.check_networks(given, network, size, "again")
-        check.check_same(_made(asked.pop("")), made, "again")
+            check.check_networks(given, network, size, "again gives")
+        check.check_same(_made(asked.pop("")), made, "again gives")
         for name, given in asked.items():
             placebos[name] = {key: placebo.some(params) for key, params in _made(given).items()}
     rows = {name: _row(name, placebos) for name in made}

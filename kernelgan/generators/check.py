@@ -139,27 +139,25 @@ def check_update(made: object, state: object) -> None:
             raise TypeError("its metrics are not nested dicts of numbers")
 
 
-def check_networks(networks: object, network: models.ConvNet, image_size: int, name: str) -> None:
+def check_networks(networks: object, network: models.ConvNet, image_size: int, said: str) -> None:
     """Refuses what are no populations of networks that run in the parents' place.
 
     Args:
       networks: by key, stacked parameters: the parents' layers, any number of filters, 2 or 4 outputs.
       network: the parents' module.
       image_size: pixels a side.
-      name: of the generator.
+      said: what the messages begin with, such as "the generator mine gives".
 
     Raises:
-      UserError: naming the generator, the leaf, what it is and what was expected.
+      UserError: naming who gives them, the leaf, what it is and what was expected.
     """
     if not isinstance(networks, Mapping) or not networks:
         raise UserError(
-            f"the generator {name} gives {_kind(networks)}; expected networks as the parents have them, "
+            f"{said} {_kind(networks)}; expected networks as the parents have them, "
             '{"conv1": {"kernel", "bias"}, ..., "dense": ...}, or several by name. Is a `return` missing?'
         )
     for key, params in networks.items():
-        _check_population(
-            params, network, image_size, f"the generator {name}{f' ({key})' if key else ''} gives"
-        )
+        _check_population(params, network, image_size, f"{said}{f' ({key})' if key else ''}")
 
 
 def parents_of(zoos: Sequence[object]) -> tuple[list[Params], bool]:
@@ -266,22 +264,22 @@ def check_images(images: object, params: Params, name: str, *, least: int = 1) -
         )
 
 
-def check_same(networks: Mapping[str, Params], before: Mapping[str, Params], name: str) -> None:
-    """Refuses networks of which most are not what the same generator gave before from the same input.
+def check_same(networks: Mapping[str, Params], before: Mapping[str, Params], said: str) -> None:
+    """Refuses networks of which most are not what was given before from the same input.
 
     Args:
       networks: by row, stacked parameters.
       before: the same, given before.
-      name: of the generator.
+      said: what the message begins with, such as "the generator mine gives".
 
     Raises:
-      UserError: naming the generator and the row.
+      UserError: naming who gives them and the row.
     """
     row = other(networks, before)
     if row is not None:
         raise UserError(
-            f"the generator {name} gives other networks ({row}) when it is asked again with the same key and "
-            "parents. Draw random numbers from the key alone, and keep nothing between calls."
+            f"{said} other networks ({row}) when it is asked again with the same input. Draw random numbers "
+            "from the same key each time, and keep nothing between calls."
         )
 
 

@@ -63,7 +63,9 @@ def rehearse(
             with check.named(name, "generate"):
                 networks = jax.eval_shape(generator.generate, key, state, parents, probes)
         # Of untrained parents the numbers say nothing, only the shapes.
-        check.check_networks(jax.tree.map(_zeros, networks), network, image_size, name)
+        check.check_networks(
+            jax.tree.map(_zeros, networks), network, image_size, f"the generator {name} gives"
+        )
     rows = {"": networks} if "dense" in networks else networks
     said = [f"{base.row_name(name, key)} {words}" for key, row in rows.items() for words in _doubts(row)]
     return dataclasses.replace(loaded, watched=loaded.watched | seen), said

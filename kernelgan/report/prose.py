@@ -76,27 +76,33 @@ def merit_title(record: Measured) -> str:
     return metrics.title(f"auroc.{record.merit}")
 
 
-def summary(run: Run, brief: bool = False) -> list[str]:
-    """The verdict on the run, the answer first: on its only pair, or over all; `brief` as in `verdict`."""
-    if len(run.pairs) == 1:
-        first, *rest = verdict(run.pairs[0], brief)
-        weak = [run.data.parents] if run.data.parents and run.verdict.answer != "yes" else []
-        return [first, *weak, *_given(run), *rest]
-    lines = [
-        f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit, so they were "
-        "not compared together."
-    ]
-    if run.overall:
-        lines = verdict(run.overall, brief)
+def summary(run: Run) -> list[str]:
+    """The verdict on the run, the answer first: on its only pair, or over all."""
+    return [*answer(run), *evidence(run)]
+
+
+def answer(run: Run) -> list[str]:
+    """The answer, and what it hangs on."""
+    first = f"Cannot tell over the {len(run.pairs)} pairs: they have different figures of merit."
+    if run.record:
+        first = verdict(run.record)[0]
     leaky = [pair.title for pair in run.pairs if pair.data.leaked]
-    if leaky:
-        lines[0] = (
+    if leaky and len(run.pairs) > 1:
+        first = (
             f"Cannot tell: images of the conjunction were read in training on {joined(leaky)}, so no figure "
             "over all pairs counts. Mend the data first."
         )
-    lines[1:1] = _given(run)
+    weak = [run.data.parents] if run.data.parents and run.verdict.answer != "yes" else []
+    return [first, *weak, *_given(run)]
+
+
+def evidence(run: Run, brief: bool = False) -> list[str]:
+    """What the answer rests on; `brief` as in `verdict`."""
+    lines = verdict(run.record, brief)[1:] if run.record else []
+    if len(run.pairs) == 1:
+        return lines
     answers = [pair.verdict.answer for pair in run.pairs]
-    counts = ", ".join(f"{answer} on {answers.count(answer)}" for answer in ANSWERS)
+    counts = ", ".join(f"{word} on {answers.count(word)}" for word in ANSWERS)
     lines.append(f"Pair by pair, of {len(run.pairs)}: {counts} (p-values corrected over pairs, Holm).")
     if "yes" in answers:
         lines.append(f"Yes: {', '.join(pair.title for pair in run.pairs if pair.verdict.answer == 'yes')}.")
@@ -128,11 +134,12 @@ def verdict(record: Record, brief: bool = False) -> list[str]:
 
     Args:
       record: with its verdict.
-      brief: without what the tests could find, what was behind the networks, the other generated methods.
+      brief: without the question, what the tests could find, what was behind the networks, and the other
+        generated methods.
     """
     if not record.verdict.best:
         return [f"Cannot tell: no generated network was scored on {record.title}."]
-    lines = [headline(record), *general(record)]
+    lines = [headline(record), *general(record)[brief:]]
     lines += [tell(record) for tell in (_best, _copied, _placebos, _tiers, _to_reach, _recovered)]
     lines += _marked(record)
     if not brief:

@@ -11,18 +11,20 @@ from typing import Any
 
 from kernelgan.report import contents, prose
 from kernelgan.report.tables import Table
-from kernelgan.results import Pair, Run
+from kernelgan.results import Pair, Record, Run
 
 WIDTH = 80
 _NAME_WIDTH = 24
-_MORE = "The report says what else this rests on: every test, what it could find, what was read, its limits."
+_MORE = (
+    "The report has all {} methods and says what else this rests on: every test, what was read, its limits."
+)
 
 
 def table(run: Run, color: bool = False, *, report: bool = True) -> str:
-    """The results as text: the answer in words, methods with 95% intervals, and what the answer rests on.
+    """The results as text: the methods to look at first, what the answer rests on, and the answer.
 
-    One pair has its methods by kind; several have a leaderboard over all and a line each. The answer follows
-    the tables, where it stays on the screen.
+    One pair has a table of its methods; several have a leaderboard over all and a line each. The answer comes
+    last, where it stays on the screen.
 
     Args:
       run: with its verdicts.
@@ -30,26 +32,46 @@ def table(run: Run, color: bool = False, *, report: bool = True) -> str:
       report: whether there is a report, which has the rest of the words; without one they are here.
     """
     if len(run.pairs) == 1:
-        tables = [_methods(run.pairs[0])]
+        tables = [_methods(_few(run.pairs[0]))]
     else:
-        tables = [contents.leaderboard(run.overall)] if run.overall else []
+        tables = [contents.leaderboard(_few(run.overall))] if run.overall else []
         tables.append(contents.pairs(run.pairs))
-    told = [*prose.summary(run, brief=True), _MORE] if report else prose.summary(run)
-    parts = [*(text(each, color) for each in tables), wrapped(told)]
-    skipped = f"\nSkipped pairs: {len(run.skipped)}; the report has the reasons." if run.skipped else ""
-    return "\n\n".join(parts) + skipped
+    told = prose.evidence(run, brief=report)
+    if run.skipped:
+        told.append(f"Skipped pairs: {len(run.skipped)}; the report has the reasons.")
+    count = len((run.record or run.pairs[0]).methods)
+    told.append(
+        f"All {count} methods: `pair.methods` of the evaluation." if not report else _MORE.format(count)
+    )
+    return "\n\n".join([*(text(each, color) for each in tables), wrapped(told), wrapped(prose.answer(run))])
+
+
+def _few(record: Record) -> Record:
+    """The record with the methods to look at first, the best first.
+
+    These are the generated ones, the parents, those that the verdict names, and the best of every other kind.
+    """
+    ranked, verdict = record.ranked(), record.verdict
+    best = {row.kind: row.name for row in reversed(ranked)}
+    named = {*best.values(), verdict.floor, verdict.yardstick, verdict.reference}
+    few = [row for row in ranked if row.kind in ("generated", "parent") or row.name in named]
+    return replace(record, methods={row.name: row for row in few})
 
 
 def _methods(pair: Pair) -> Table:
     counts = sorted({row.networks for row in pair.methods.values() if row.networks and row.networks > 1})
     networks = f"{' to '.join(map(str, dict.fromkeys(counts[:1] + counts[-1:])))} networks".strip()
     caption = (
-        "attr, obj, none: AUROC against images of the attribute alone, the object alone, neither; the lowest "
-        "counts. best-this: the best generated method minus this method, with its corrected p. "
-        f"{_share(pair)} {contents.marks_note(pair)}".rstrip()
+        ">: generated. attr, obj, none: AUROC against images of the attribute alone, the object alone, "
+        "neither; the lowest counts. best-this: the best generated method minus this method, with its "
+        f"corrected p. {_share(pair)} {contents.marks_note(pair)}".rstrip()
     )
+    shown, lines = contents.methods(pair), []
+    for row in shown.rows:
+        name = replace(row.cells[0], short=f"{'>' if row.group == 'generated' else ' '} {row.cells[0].text}")
+        lines.append(replace(row, group="", cells=(name, *row.cells[1:])))
     title = f"{pair.title}: mean over {networks} [95%], on the test images"
-    return replace(contents.methods(pair), title=title, caption=caption)
+    return replace(shown, rows=tuple(lines), title=title, caption=caption)
 
 
 def _share(pair: Pair) -> str:
