@@ -85,12 +85,13 @@ def main(*, train: int = 24000, test: int = 3000, members: int = 8, seed: int = 
     keys, others = (jax.random.split(jax.random.key(number), members) for number in (seed, seed + 1))
     random, more = (nulls.initialise(network, 32, drawn) for drawn in (keys, others))
     probes = kg.probes.noise(base.IMAGES)  # as many as compose looks at
-    refitted = refit.refit_heads(random, zoos, probes)
+    wanted = refit.answers(zoos, probes)
+    refitted = refit.refit_heads(random, wanted, probes)
     made = {
         "composed, one network": kg.compose(*zoos),
         "null: random kernels, heads refitted": refitted,
         "null: random kernels, backfitted": backfitting.backfit_networks(
-            network, refitted, more, zoos, probes
+            network, refitted, more, wanted, probes
         ),
     }
     for place, name in enumerate(CONCEPTS):

@@ -29,8 +29,9 @@ from kernelgan import (
     weights,
 )
 from kernelgan import workdir as workdir_lib
-from kernelgan.baselines import methods, nulls, readouts
+from kernelgan.baselines import methods, nulls
 from kernelgan.baselines.context import Context
+from kernelgan.baselines.once import Once
 from kernelgan.config import Settings
 from kernelgan.data import leakage, quadrants, sources
 from kernelgan.evaluation.features import ConvNets
@@ -135,7 +136,7 @@ def evaluate(of: Run, plan: Plan, networks: Networks) -> None:
     pairs: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     with of.stages.timed("evaluate") as progress:
-        work = functools.partial(_measured, of, plan, networks, behind, rows, readouts.Fits(), progress)
+        work = functools.partial(_measured, of, plan, networks, behind, rows, Once(), progress)
         evaluated = evaluate_pairs(work, plan.pairs, progress=progress, methods=rows)
         for pair, (record, found) in zip(plan.pairs, evaluated, strict=True):
             pairs.append(record)
@@ -210,7 +211,7 @@ def _measured(
     networks: Networks,
     behind: dict[str, list[leakage.Behind]],
     rows: dict[str, methods.Method],
-    fits: readouts.Fits,
+    fits: Once,
     shown: Progress,
     pair: PairTask,
     progress: Callable[[int], None],
@@ -338,7 +339,7 @@ def _generated_rows(of: Run, networks: Networks) -> dict[str, methods.Method]:
     return rows
 
 
-def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: readouts.Fits) -> Context:
+def _context(of: Run, plan: Plan, pair: PairTask, networks: Networks, fits: Once) -> Context:
     """What the methods of a pair are made from."""
     attribute, objects = pair.attribute_zoo, pair.object_zoo
     return Context(

@@ -227,8 +227,29 @@ def mean_answer(zoo: Params, layers: Sequence[str], images: jax.Array, count: in
     return lax.map(lambda params: answer(params, layers, images, count), zoo).mean(axis=0)
 
 
+def answers(parents: Sequence[Params], images: np.ndarray) -> np.ndarray:
+    """What parents answer.
+
+    Args:
+      parents: of each of ``K`` concepts, ``M`` networks, stacked.
+      images: uint8 ``(N, H, W, C)``.
+
+    Returns:
+      float32 ``(M, K, N)``: logit differences, yes minus no.
+
+    Raises:
+      ValueError: the concepts have not as many parents each.
+    """
+    counts = [len(params["conv1"]["bias"]) for params in parents]
+    if len(set(counts)) > 1:
+        raise ValueError(f"the zoos of parents have {counts} networks; expected equally many")
+    spread, run = _answering(counts[0], models.layer_names(models.network_of(parents[0]).filters))
+    found: np.ndarray = spread.collect(run(spread.deal(tuple(parents)), spread.share(images)))
+    return found
+
+
 def refit_heads(
-    trunks: Params, parents: Sequence[Params], images: np.ndarray, *, ridge: float = HEAD_RIDGE
+    trunks: Params, wanted: np.ndarray, images: np.ndarray, *, ridge: float = HEAD_RIDGE
 ) -> Params:
     """Networks with heads fitted to their parents' answers; kernels and biases stay.
 
@@ -236,7 +257,7 @@ def refit_heads(
 
     Args:
       trunks: stacked networks ``(M, ...)``; their heads are not read.
-      parents: of each concept, as many parents, stacked.
+      wanted: ``(M, K, N)``, see `answers`.
       images: uint8 ``(N, H, W, C)``, unlabelled.
       ridge: in units of a filter's mean variance.
 
@@ -244,32 +265,41 @@ def refit_heads(
       Stacked parameters with two logits for each concept.
 
     Raises:
-      ValueError: there are not as many parents as trunks.
+      ValueError: there are not answers of as many parents as there are trunks.
     """
-    layers = models.layer_names(models.network_of(parents[0]).filters)
-    counts = [len(params["conv1"]["bias"]) for params in (trunks, *parents)]
-    if len(set(counts)) > 1:
-        raise ValueError(f"the trunks and the zoos of parents have {counts} networks; expected equally many")
-    spread, run = _compiled(counts[0], layers, ridge)
+    count, layers = len(trunks["conv1"]["bias"]), models.layer_names(range(len(trunks.keys() - {"dense"})))
+    if len(wanted) != count:
+        raise ValueError(f"there are {count} trunks and answers of {len(wanted)} parents; expected as many")
+    spread, run = _fitting(count, layers, ridge)
     networks = {name: trunks[name] for name in layers}
-    heads = spread.collect(run(spread.deal(networks), spread.deal(tuple(parents)), spread.share(images)))
+    heads = spread.collect(run(spread.deal(networks), spread.deal(wanted), spread.share(images)))
     return {**networks, "dense": heads}
 
 
+def _shown(images: jax.Array) -> tuple[jax.Array, int]:
+    return lay_out(models.normalise_images(images)), len(images)
+
+
 @functools.lru_cache(maxsize=8)
-def _compiled(
+def _answering(members: int, layers: tuple[str, ...]) -> tuple[parallel.Spread, Callable[..., jax.Array]]:
+    spread = parallel.Spread(members)
+
+    def ask(parents: tuple[Params, ...], shared: tuple[jax.Array, int]) -> jax.Array:
+        return jnp.stack([answer(parent, layers, *shared) for parent in parents])
+
+    return spread, spread.map(ask, prepare=_shown)
+
+
+@functools.lru_cache(maxsize=8)
+def _fitting(
     members: int, layers: tuple[str, ...], ridge: float
 ) -> tuple[parallel.Spread, Callable[..., Params]]:
     spread = parallel.Spread(members)
 
-    def prepare(images: jax.Array) -> tuple[jax.Array, int]:
-        return lay_out(models.normalise_images(images)), len(images)
-
-    def fit(trunk: Params, parents: tuple[Params, ...], shared: tuple[jax.Array, int]) -> Params:
+    def fit(trunk: Params, wanted: jax.Array, shared: tuple[jax.Array, int]) -> Params:
         maps = last_maps(trunk, layers, *shared)
-        answers = [answer(parent, layers, *shared) for parent in parents]
         features = maps.reshape(-1, maps.shape[-1])
-        found = moments(features, jnp.stack(answers), len(maps), ridge)
+        found = moments(features, wanted, len(maps), ridge)
         return concepts_head(*solve(found, jnp.arange(len(maps)), len(features) // len(maps)))
 
-    return spread, spread.map(fit, prepare=prepare)
+    return spread, spread.map(fit, prepare=_shown)

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import jax
@@ -5,8 +6,9 @@ import numpy as np
 import pytest
 from rows import ROWS
 
-from kernelgan import assemble, models, results, stages
+from kernelgan import assemble, models, refit, results, stages
 from kernelgan.baselines import methods, readouts
+from kernelgan.baselines.once import Once
 from kernelgan.data import colour
 from kernelgan.evaluation import features, scores
 from kernelgan.generators import base, reduce, stateless
@@ -142,6 +144,27 @@ def test_the_colour_rule_answers_exactly_where_it_labels_and_the_object_as_its_p
 
 def test_the_colour_rule_is_no_row_where_no_rule_labels_the_attribute(context):
     assert ROWS["colour_rule_object"].networks(dataclasses.replace(context, ruled=False)) is None
+
+
+def test_parents_are_asked_once_and_other_parents_anew(context, monkeypatch):
+    asked, answers = [], refit.answers
+    monkeypatch.setattr(refit, "answers", lambda *of: asked.append(of) or answers(*of))
+    own, other = dataclasses.replace(context), dataclasses.replace(context, attribute=context.objects)
+    for row in ("random_refit", "random_backfitted", "concatenate_refit", "zipit_refit"):
+        methods.BASELINES[row].networks(own)
+    assert len(asked) == 1
+    methods.BASELINES["random_refit"].networks(other)
+    assert len(asked) == 2
+
+
+def test_readouts_are_fitted_once_for_pairs_with_the_same_images(context, monkeypatch):
+    asked, fit = [], readouts.fit
+    monkeypatch.setattr(readouts, "fit", lambda *of, **how: asked.append(of) or fit(*of, **how))
+    context = dataclasses.replace(context, fits=Once())
+    other = dataclasses.replace(context, object_images=copy.copy(context.object_images))
+    for of in (context, context, other):
+        methods.BASELINES["pixels"].networks(of)
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("chunk_size", [2, None])

@@ -1,7 +1,6 @@
 """Tests for kernelgan.baselines.readouts: the linear readouts that stand for "no network at all"."""
 
 import warnings
-from concurrent import futures
 
 import numpy as np
 import pytest
@@ -231,28 +230,3 @@ def test_a_side_without_an_image_is_refused(images):
     empty = Groups(groups.quadrants, groups.train, (groups.validation[0], groups.validation[1][:0]))
     with pytest.raises(ValueError, match=r"got \[5, 5\] training and \[5, 0\] validation images"):
         readouts.fit(readouts.pixels, images, empty, most=5, seed=0)
-
-
-def test_readouts_of_a_zoo_are_fitted_once_whoever_asks(images, monkeypatch):
-    fits, asked, groups = readouts.Fits(), [], _groups(Quadrant.ATTRIBUTE_ONLY)
-
-    def fit(describe, images, groups, *, most, seed):
-        asked.append((describe, groups))
-        if seed == 7:
-            raise ValueError("no such fit")
-        return {"bias": np.full(2, len(asked))}
-
-    monkeypatch.setattr(readouts, "fit", fit)
-    with futures.ThreadPoolExecutor(4) as pool:
-        ask = [pool.submit(fits, readouts.pixels, images, groups, most=5, seed=0) for _ in range(8)]
-        first = ask[0].result()
-        assert all(one.result() is first for one in ask)
-    assert asked == [(readouts.pixels, groups)]
-    fits(readouts.colour_histogram, images, groups, most=5, seed=0)
-    fits(readouts.pixels, images, _groups(Quadrant.OBJECT_ONLY), most=5, seed=0)
-    fits(readouts.pixels, images, groups, most=6, seed=0)
-    assert len(asked) == 4
-    for _ in range(2):
-        with pytest.raises(ValueError, match="no such fit"):
-            fits(readouts.pixels, images, groups, most=5, seed=7)
-    assert len(asked) == 5

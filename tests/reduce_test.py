@@ -309,7 +309,7 @@ def test_importances_are_mean_squared_derivatives_of_the_logits(network, pair, i
 
 def test_refitted_heads_are_ridge_regressions_of_the_parents_answers(network, pair, make_parents, images):
     trunks = make_parents(2, seed=7)
-    made = refit.refit_heads(trunks, pair, images)
+    made = refit.refit_heads(trunks, refit.answers(pair, images), images)
     for name in ("conv1", "conv2"):
         jax.tree.map(np.testing.assert_array_equal, made[name], trunks[name])
     run = jax.vmap(lambda one: models.run_convnet(network, one, models.normalise_images(images))[1])
@@ -387,8 +387,10 @@ def test_three_concepts_in_one_network_of_the_whole_zoos(network, make_parents, 
 
 
 def test_refitted_heads_need_as_many_parents_as_trunks(pair, make_parents, images):
-    with pytest.raises(ValueError, match=r"\[3, 2, 2\]"):
-        refit.refit_heads(make_parents(3), pair, images)
+    with pytest.raises(ValueError, match="3 trunks and answers of 2 parents"):
+        refit.refit_heads(make_parents(3), refit.answers(pair, images), images)
+    with pytest.raises(ValueError, match=r"\[2, 3\] networks; expected equally many"):
+        refit.answers(pair._replace(object=make_parents(3)), images)
 
 
 def test_no_program_waits_for_threads_inside_lapack():

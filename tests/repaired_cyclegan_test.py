@@ -45,7 +45,7 @@ def test_a_reordered_and_rescaled_network_is_brought_back(zoos):
 
 def test_heads_are_those_of_refit(network, zoos, images):
     trunk = {name: zoos[0][name] for name in ("conv1", "conv2")}
-    expected = refit.refit_heads(zoos[0], zoos, images)["dense"]
+    expected = refit.refit_heads(zoos[0], refit.answers(zoos, images), images)["dense"]
     answers = [features.population_logits(network, zoo, images)[0] for zoo in zoos]
     wanted = jnp.stack([logits[:, 1] - logits[:, 0] for logits in answers])
 

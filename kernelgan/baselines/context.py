@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from kernelgan import models, probes
-from kernelgan.baselines import nulls, readouts
+from kernelgan import assemble, models, probes, refit
+from kernelgan.baselines import nulls
+from kernelgan.baselines.once import Once
 from kernelgan.data.quadrants import Groups
 from kernelgan.evaluation.features import ConvNets, Population
 from kernelgan.generators import base
@@ -35,7 +37,8 @@ class Context:
       seen: the three seen quadrants of the pair.
       attribute_images: what the attribute's zoo reads, positives first.
       object_images: what the object's zoo reads, positives first.
-      fits: makes the readouts, one fit for all pairs with a zoo in common.
+      fits: readouts, one fit for all pairs with a zoo in common.
+      own: what several methods of the pair need.
       random_networks: how many of each null.
       random_bias: their biases, "zero" or "parent".
       seed: of the run.
@@ -65,7 +68,8 @@ class Context:
     stand_ins: dict[str, str] = dataclasses.field(default_factory=dict)
     names: tuple[str, str] = ("attribute", "object")
     ruled: bool = False
-    fits: readouts.Fits = dataclasses.field(default_factory=readouts.Fits)
+    fits: Once = dataclasses.field(default_factory=Once)
+    own: Once = dataclasses.field(default_factory=Once, init=False)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -87,6 +91,11 @@ class Context:
     def probes(self, generator: Generator) -> base.Probes:
         """The images that a generator is handed, a copy."""
         return probes_for(generator, self.images, self.seen, self.key, (self.names,))
+
+    def answers(self, generator: Generator, images: np.ndarray) -> np.ndarray:
+        """What as many parents of each concept answer to the images of a generator, see `refit.answers`."""
+        ask = functools.partial(refit.answers, assemble.paired(*self.parents), images)
+        return self.own((generator.reads, generator.made, generator.images), ask)
 
 
 def probes_for(

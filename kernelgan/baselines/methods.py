@@ -9,6 +9,7 @@ network. (A generator may take more parents for a network.)
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 
@@ -97,9 +98,11 @@ def _refit(
     def make(context: Context) -> Generator:
         def generate(key: Key, parents: Parents, images: np.ndarray) -> Params:
             both = Parents(*assemble.paired(*parents))
-            return refit.refit_heads(trunks(context, key, both, images), both, images)
+            made = trunks(context, key, both, images)
+            return refit.refit_heads(made, context.answers(generator, images), images)
 
-        return stateless(generate, reads=reads, images=base.IMAGES)
+        generator = stateless(generate, reads=reads, images=base.IMAGES)
+        return generator
 
     return _by(make)
 
@@ -119,11 +122,13 @@ def _backfitted(reads: base.Tier) -> Callable[[Context], Networks]:
             both = Parents(*assemble.paired(*parents))
             drawn = key, jax.random.fold_in(key, 1)
             own, other = (_random_trunks(context, of, both, images) for of in drawn)
-            refitted = refit.refit_heads(own, both, images)
-            made = backfitting.backfit_networks(context.network, refitted, other, tuple(both), images)
+            wanted = context.answers(generator, images)
+            refitted = refit.refit_heads(own, wanted, images)
+            made = backfitting.backfit_networks(context.network, refitted, other, wanted, images)
             return jax.device_get(made)
 
-        return stateless(generate, reads=reads, images=base.IMAGES)
+        generator = stateless(generate, reads=reads, images=base.IMAGES)
+        return generator
 
     return _by(make)
 
@@ -164,8 +169,12 @@ def _trained(name: str) -> Callable[[Context], Networks | None]:
 
 def _readout(describe: readouts.Describe) -> Callable[[Context], Networks]:
     def networks(context: Context) -> Networks:
+        images = context.images
+        fit = functools.partial(readouts.fit, describe, images, most=_READOUT_IMAGES, seed=context.seed)
         heads = [
-            context.fits(describe, context.images, groups, most=_READOUT_IMAGES, seed=context.seed)
+            context.fits(
+                (describe, id(images), id(groups)), functools.partial(fit, groups), kept=(images, groups)
+            )
             for groups in (context.attribute_images, context.object_images)
         ]
         attribute, objects = (jax.tree.map(lambda leaf: leaf[None], head) for head in heads)

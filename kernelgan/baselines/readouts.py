@@ -8,11 +8,8 @@ zero-shot as a network with two concepts does, and no image of the conjunction i
 from __future__ import annotations
 
 import dataclasses
-import threading
 import warnings
 from collections.abc import Callable
-from concurrent import futures
-from typing import Any
 
 import jax
 import numpy as np
@@ -171,32 +168,6 @@ def colour_rule(term: str, count: int) -> Readouts:
     slope = np.log(CERTAIN / (1 - CERTAIN)) / (colour.HOLDS_OVER - middle)
     dense = _two_logits(np.array([slope]), -slope * middle)
     return Readouts(covered, {"dense": jax.tree.map(lambda leaf: np.stack([leaf] * count), dense)})
-
-
-class Fits:
-    """Remembers what `fit` gives, so that pairs with a zoo in common have it fitted once; for any thread."""
-
-    def __init__(self) -> None:
-        """Nothing is fitted yet."""
-        self._lock = threading.Lock()
-        self._fits: dict[tuple[Any, ...], tuple[Any, futures.Future[Params]]] = {}
-
-    def __call__(
-        self, describe: Describe, images: np.ndarray, groups: quadrants.Groups, *, most: int, seed: int
-    ) -> Params:
-        """As `fit`, of the same images and groups (the objects, not their values) the first time only."""
-        key = (describe, id(images), id(groups), most, seed)
-        with self._lock:
-            is_new = key not in self._fits
-            if is_new:  # what the key names is kept with it: another object could get its number
-                self._fits[key] = ((images, groups), futures.Future())
-        fitted = self._fits[key][1]
-        if is_new:
-            try:
-                fitted.set_result(fit(describe, images, groups, most=most, seed=seed))
-            except BaseException as error:
-                fitted.set_exception(error)
-        return fitted.result()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ linear in the coefficients of a layer's mixtures, and least squares gives the ch
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -95,7 +94,7 @@ def parameters(made: Made) -> Params:
 
 @functools.partial(jax.jit, static_argnums=0)
 def backfit_networks(
-    network: models.ConvNet, networks: Params, others: Params, zoos: Sequence[Params], probes: jax.Array
+    network: models.ConvNet, networks: Params, others: Params, wanted: jax.Array, probes: jax.Array
 ) -> Params:
     """Networks of any origin, backfitted to their parents' answers: their filters are mixed with others'.
 
@@ -103,7 +102,7 @@ def backfit_networks(
       network: the module of all of them.
       networks: stacked ``(M, ...)``, with two logits for each concept.
       others: stacked, of as many networks; their heads are not read.
-      zoos: of each concept, as many parents, stacked.
+      wanted: ``(M, K, N)``, see `refit.answers`.
       probes: uint8 images ``(N, H, W, C)``, in random order.
 
     Returns:
@@ -113,12 +112,10 @@ def backfit_networks(
     parts = in_parts(len(probes))
     shown = [refit.lay_out(models.normalise_images(probes[part])) for part in parts]
 
-    def one(of: tuple[Params, Params, Sequence[Params]]) -> Params:
-        params, other, parents = of
-        alone = [jax.tree.map(lambda leaf: leaf[None], parent) for parent in parents]
+    def one(of: tuple[Params, Params, jax.Array]) -> Params:
+        params, other, wanted = of
         first, second, third = (
-            Answers(images, jnp.stack([refit.mean_answer(zoo, names, images, len(part)) for zoo in alone]))
-            for images, part in zip(shown, parts, strict=True)
+            Answers(images, wanted[:, part]) for images, part in zip(shown, parts, strict=True)
         )
         candidates = tuple(
             jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), params[name], other[name])
@@ -129,7 +126,7 @@ def backfit_networks(
         made = Made(tuple(params[name] for name in names), candidates, weights, intercepts)
         return parameters(backfit(made, first, second, third, 1))
 
-    return lax.map(one, (networks, others, zoos))
+    return lax.map(one, (networks, others, wanted))
 
 
 def backfit(made: Made, first: Answers, second: Answers, third: Answers, sweeps: int) -> Made:

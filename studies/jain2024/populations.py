@@ -45,7 +45,8 @@ def composed(reference: Reference, count: int, made: str, trunks: Params | None 
     else:
         images = probes.rendered(IMAGES, size=IMAGE_SIZE, exclude=(("black", "cat"),))
     if trunks is not None:
-        return refit.refit_heads(assemble.take_members(trunks, np.arange(count)), (black, cat), images)
+        chosen = assemble.take_members(trunks, np.arange(count))
+        return refit.refit_heads(chosen, refit.answers((black, cat), images), images)
     return jax.device_get(generators.compose(black, cat, probes=images, sweeps=0))
 
 

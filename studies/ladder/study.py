@@ -191,7 +191,8 @@ def evaluate(part: quadrants.Partition, pairs: list[Pair], count: int) -> dict[s
         made = base.generate(generator, {}, *given, name="reduce")
         networks = {name: one[""] for name, one in zip(shown, made, strict=True)}
         networks |= {
-            f"{name}_{NULL}": refit.refit_heads(drawn, pair.parents, images) for name, images in shown.items()
+            f"{name}_{NULL}": refit.refit_heads(drawn, refit.answers(pair.parents, images), images)
+            for name, images in shown.items()
         }
         found = finished.figures(part, pair.split, pair.parents, {row: [p] for row, p in networks.items()})
         finished.add(rows, pair.name, found)

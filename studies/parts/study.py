@@ -80,8 +80,9 @@ def _nulls(parents: base.Parents, images: np.ndarray, size: int) -> dict[str, Pa
     network, members = models.network_of(parents.attribute), len(parents.attribute["dense"]["bias"])
     drawn = jax.device_get(nulls.initialise(network, size, jax.random.split(jax.random.key(5), 2 * members)))
     own, other = (jax.tree.map(lambda leaf, n=n: leaf[n::2], drawn) for n in (0, 1))
-    refitted = refit.refit_heads(own, parents, images)
-    backfitted = backfitting.backfit_networks(network, refitted, other, tuple(parents), images)
+    wanted = refit.answers(parents, images)
+    refitted = refit.refit_heads(own, wanted, images)
+    backfitted = backfitting.backfit_networks(network, refitted, other, wanted, images)
     firsts = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), own["conv1"], other["conv1"])
     return {
         "refit": refitted,
