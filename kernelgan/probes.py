@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +32,10 @@ def _rendered_pairs(pair: tuple[str, str]) -> set[tuple[str, str]]:
 
 _LEAVES = 40  # shapes of an image of noise
 _TOGETHER = 64  # images of noise that are drawn at a time
+
+
+_RENDERING: dict[frozenset[tuple[str, str]], threading.Lock] = collections.defaultdict(threading.Lock)
+"""Of each set of pairs: of two threads that want the same images one renders them, and the other waits."""
 
 
 @functools.lru_cache(maxsize=128)  # the pairs of a matrix; 14 MB each of 4,608 images
@@ -60,7 +66,9 @@ def rendered(
     Returns:
       uint8 ``(N, size, size, 3)``.
     """
-    return _rendered(count, seed, size, frozenset().union(*map(_rendered_pairs, exclude))).copy()
+    pairs = frozenset().union(*map(_rendered_pairs, exclude))
+    with _RENDERING[pairs]:
+        return _rendered(count, seed, size, pairs).copy()
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import threading
+from concurrent import futures
 
 import jax
 import jax.numpy as jnp
@@ -364,6 +366,21 @@ def test_no_fragment_and_no_part_has_the_colour_of_the_conjunction(monkeypatch):
         lib.render("cat", "white", np.random.default_rng(seed), 8, frozenset({("black", "cat")}))
     assert "black" not in drawn
     assert len(drawn) > 200
+
+
+def test_two_rows_that_ask_for_the_same_pictures_at_once_have_them_rendered_once(monkeypatch):
+    asked, begun = [], threading.Event()
+
+    def render(thing, colour, rng, size, exclude):
+        asked.append(thing)
+        begun.wait(0.05)  # the other thread has its chance
+        return np.zeros((size, size, 3), np.uint8)
+
+    monkeypatch.setattr(probes.rendered_lib, "render", render)
+    with futures.ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(probes.rendered, 3, seed=99, size=16) for _ in range(2)]
+        assert [one.result().shape for one in made] == [(3, 16, 16, 3)] * 2
+    assert len(asked) == 3
 
 
 def test_the_nulls_of_rendered_probes_are_there_where_a_generator_reads_them():
