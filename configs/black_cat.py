@@ -1,7 +1,7 @@
 """The headline experiment: *black* (attribute) with *cat* (object).
 
     python launch.py --config=configs/black_cat.py
-        Rendered images; no download. Five to fifteen minutes on 2 CPU cores.
+        Rendered images; no download. Eight to fifteen minutes on 2 CPU cores.
     python launch.py --config=configs/black_cat.py:photos
         CIFAR-10 photographs through TFDS, prepared beforehand (TFDS_DATA_DIR).
     python launch.py --config=configs/black_cat.py:folder --config.data.folder=DIR
