@@ -16,6 +16,7 @@ WIDTH = len("baselines/trained_on_conjunction")
 LOG_EVERY = 10.0
 """Seconds between two lines where the output is no terminal."""
 
+_APART = 0.5  # seconds between two looks at what is done, of which a pace is told
 _SMALL = 5e-3  # a figure under it is shown with its power of ten
 
 
@@ -42,7 +43,7 @@ class Progress:
         self._stage = stage
         self._bar: tqdm | None = None
         self._start = self._last = time.monotonic()
-        self._reached: dict[int, float] = {}  # when so many were done
+        self._reached: dict[int, float] = {}  # when so many were done, now and then
         self.doing = ""
 
     def __call__(self, done: int, total: int, figures: dict[str, float] | None = None) -> None:
@@ -53,7 +54,9 @@ class Progress:
             for name, value in (figures or {}).items()
         ]
         text = ", ".join(words)
-        self._reached.setdefault(done, time.monotonic())
+        now = time.monotonic()
+        if not self._reached or now - next(reversed(self._reached.values())) >= _APART:
+            self._reached.setdefault(done, now)
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(
@@ -83,7 +86,7 @@ class Progress:
         The first steps compile. The first methods of ``evaluate`` are the slowest too: before half of all are
         done, they say nothing of the rest.
         """
-        first = min(self._reached)
+        first = next(iter(self._reached))
         if not first < done < total or (self._stage == "evaluate" and 2 * done < total):
             return ""
         before = max(one for one in self._reached if 2 * one <= first + done)

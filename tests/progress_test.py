@@ -99,3 +99,12 @@ def test_close_says_the_outcome_and_gives_the_seconds(capsys, clock):
 def test_a_small_figure_is_shown_with_its_power_of_ten(capsys):
     progress.Progress("fit")(2, 2, {"loss": 0.00041, "other": 0.25, "none": 0.0})
     assert "loss 4.1e-04, other 0.250, none 0.000" in capsys.readouterr().err
+
+
+def test_of_many_steps_few_are_remembered(clock):
+    """Each is looked through at every step."""
+    show = progress.Progress("data")
+    for done in range(1, 5001):
+        clock.now += 1e-3
+        show(done, 5000)
+    assert 5 <= len(show._reached) <= 11
