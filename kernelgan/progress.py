@@ -16,7 +16,7 @@ WIDTH = len("baselines/trained_on_conjunction")
 LOG_EVERY = 10.0
 """Seconds between two lines where the output is no terminal."""
 
-_APART = 0.5  # seconds between two looks at what is done, of which a pace is told
+_LOOKS = 200  # at what is done, spread over the whole: of these a pace is told
 _SMALL = 5e-3  # a figure under it is shown with its power of ten
 
 
@@ -54,9 +54,9 @@ class Progress:
             for name, value in (figures or {}).items()
         ]
         text = ", ".join(words)
-        now = time.monotonic()
-        if not self._reached or now - next(reversed(self._reached.values())) >= _APART:
-            self._reached.setdefault(done, now)
+        each, last = max(total, 1) / _LOOKS, next(reversed(self._reached), None)
+        if last is None or done // each > last // each:
+            self._reached[done] = time.monotonic()
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(

@@ -105,6 +105,6 @@ def test_of_many_steps_few_are_remembered(clock):
     """Each is looked through at every step."""
     show = progress.Progress("data")
     for done in range(1, 5001):
-        clock.now += 1e-3
         show(done, 5000)
-    assert 5 <= len(show._reached) <= 11
+    assert 100 < len(show._reached) <= 202
+    progress.Progress("data")(0, 0)  # nothing to do
