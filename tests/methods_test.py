@@ -157,6 +157,17 @@ def test_parents_are_asked_once_and_other_parents_anew(context, monkeypatch):
     assert len(asked) == 2
 
 
+def test_random_kernels_are_fitted_to_no_more_parents_than_placebos_have(
+    context, monkeypatch, assert_trees_equal
+):
+    monkeypatch.setattr(methods, "_FITTED_NULLS", 2)
+    few = [jax.tree.map(lambda leaf: leaf[:2], zoo) for zoo in context.parents]
+    few = dataclasses.replace(context, attribute=few[0], objects=few[1])
+    made, expected = (methods.BASELINES["random_refit"].networks(of)[0].params for of in (context, few))
+    assert_trees_equal(made, expected)
+    assert len(made["dense"]["bias"]) == 2
+
+
 def test_readouts_are_fitted_once_for_pairs_with_the_same_images(context, monkeypatch):
     asked, fit = [], readouts.fit
     monkeypatch.setattr(readouts, "fit", lambda *of, **how: asked.append(of) or fit(*of, **how))

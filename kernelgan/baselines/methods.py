@@ -20,11 +20,12 @@ from kernelgan import assemble, refit
 from kernelgan.baselines import FLOOR, PARENTS, REFERENCE, YARDSTICK, merges, moments, nulls, readouts
 from kernelgan.baselines.context import Context, Networks
 from kernelgan.evaluation.features import ConvNets
-from kernelgan.generators import backfitting, base
+from kernelgan.generators import backfitting, base, placebo
 from kernelgan.generators.base import Generator, Parents, stateless
 from kernelgan.types import Key, Params, UserError
 
 _ALIGNING_IMAGES = 384  # seen images that features are correlated over
+_FITTED_NULLS = placebo.NETWORKS  # of random kernels that are fitted to parents, the first of each zoo
 _RENDERED_REFIT, _RENDERED_BACKFITTED = "random_refit_rendered", "random_backfitted_rendered"
 _READOUT_IMAGES = 1000  # of each side that a readout is fitted on
 
@@ -99,7 +100,7 @@ def _refit(
         def generate(key: Key, parents: Parents, images: np.ndarray) -> Params:
             both = Parents(*assemble.paired(*parents))
             made = trunks(context, key, both, images)
-            return refit.refit_heads(made, context.answers(generator, images), images)
+            return refit.refit_heads(made, _wanted(context, generator, made, images), images)
 
         generator = stateless(generate, reads=reads, images=base.IMAGES)
         return generator
@@ -107,9 +108,14 @@ def _refit(
     return _by(make)
 
 
+def _wanted(context: Context, generator: Generator, trunks: Params, images: np.ndarray) -> np.ndarray:
+    """The answers of the parents of these networks, the first of each zoo."""
+    return context.answers(generator, images)[: len(trunks["conv1"]["bias"])]
+
+
 def _random_trunks(context: Context, key: Key, parents: Parents, images: np.ndarray) -> Params:
     del images
-    count, bias = len(parents.attribute["dense"]["bias"]), context.random_bias
+    count, bias = min(len(parents.attribute["dense"]["bias"]), _FITTED_NULLS), context.random_bias
     generator = nulls.random(context.network, context.image_size, count=count, bias=bias)
     return generator.generate(key, {}, parents, None)[""]
 
@@ -122,7 +128,7 @@ def _backfitted(reads: base.Tier) -> Callable[[Context], Networks]:
             both = Parents(*assemble.paired(*parents))
             drawn = key, jax.random.fold_in(key, 1)
             own, other = (_random_trunks(context, of, both, images) for of in drawn)
-            wanted = context.answers(generator, images)
+            wanted = _wanted(context, generator, own, images)
             refitted = refit.refit_heads(own, wanted, images)
             made = backfitting.backfit_networks(context.network, refitted, other, wanted, images)
             return jax.device_get(made)
