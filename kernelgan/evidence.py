@@ -113,7 +113,8 @@ def compile_ahead(settings: Settings) -> None:
     if jax.default_backend() == "cpu" and cpu.is_available():
         from kernelgan.ops.cpu import operation, volume_operation
 
-        work[:0] = [operation.register, volume_operation.register]  # the first that is needed
+        # Those that are needed first.
+        work[:0] = [operation.register, volume_operation.register, operation.register_mixtures]
 
     def run() -> None:
         with contextlib.suppress(Exception):  # what fails here fails again where it is needed

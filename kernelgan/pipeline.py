@@ -84,7 +84,6 @@ def run(
         environment.select_device(settings.device)
         if stage in ("evaluate", "report"):
             distributed.first(lambda: evidence.rehearse(settings))
-            evidence.compile_ahead(settings)
         distributed.first(lambda: stages.check_keep(workdir, keep))
         kept = Stages(workdir, seconds=settings.checkpoint.seconds, keep=keep)
         _until(stage, Run(settings, kept, loaded, network, command))
@@ -148,7 +147,13 @@ def _until(stage: str, of: Run) -> None:
         f"{of.settings.name}: {environment.device_words()}; work directory {of.stages.workdir}",
         file=sys.stderr,
     )
+    # While TFDS is imported it exchanges `__import__` for all threads; numba imports while it compiles.
+    compiles, waits = "evaluate" in wanted, of.settings.data.source == "tfds"
+    if compiles and not waits:
+        evidence.compile_ahead(of.settings)
     plan = load_plan(of)
+    if compiles and waits:
+        evidence.compile_ahead(of.settings)
     of = generation.rehearse(of, plan)
     if "zoo" in wanted:
         zoos = training.train_zoos(of, plan)
