@@ -390,6 +390,18 @@ def test_a_folder_that_is_not_there_is_refused_before_umap_is_imported(tmp_path,
     _refused(config, tmp_path / "run", r"'/nowhere' does not exist")
 
 
+@pytest.mark.parametrize(("source", "order"), [("rendered", "numba, images"), ("tfds", "images, numba")])
+def test_nothing_compiles_in_another_thread_while_tfds_is_imported(source, order, tmp_path, monkeypatch):
+    """While it is imported, TFDS exchanges `__import__` for all threads, and numba imports as it compiles."""
+    seen = []
+    monkeypatch.setattr(pipeline.evidence, "compile_ahead", lambda settings: seen.append("numba"))
+    monkeypatch.setattr(pipeline, "load_plan", lambda of: seen.append("images"))
+    monkeypatch.setattr(pipeline.generation, "rehearse", lambda *of: pytest.fail(", ".join(seen)))
+    fields = {"data.source": source, "data.tfds.name": "cifar10" if source == "tfds" else ""}
+    with pytest.raises(pytest.fail.Exception, match=f"^{order}$"):
+        pipeline.run(small_config(fields), tmp_path / "run")
+
+
 def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
