@@ -221,7 +221,7 @@ def _measured(
     from kernelgan.evaluation import comparison
     from kernelgan.evaluation.pairs import evaluate_pair
 
-    at_work = [f"{pair.split.name}: {name}" if len(plan.pairs) > 1 else name for name in [*rows, ""]]
+    at_work = [f"{pair.split.name}: {name}" if len(plan.pairs) > 1 else name for name in rows] + [""]
 
     def counted(done: int) -> None:
         shown.doing = at_work[done]

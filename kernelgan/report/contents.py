@@ -322,8 +322,13 @@ def images(data: Images) -> Table | None:
 # All pairs ------------------------------------------------------------------------------------------------
 
 
-def leaderboard(overall: Overall) -> Table:
-    """Every method over all pairs, best first, with its record against both parents run side by side."""
+def leaderboard(overall: Overall, brief: bool = False) -> Table:
+    """Every method over all pairs, best first, with its record against both parents run side by side.
+
+    Args:
+      overall: of a run.
+      brief: whether only what the terminal shows is explained.
+    """
     yardstick, beside = overall.verdict.yardstick, _beside(overall)
     columns = (
         Column("method", "left"),
@@ -362,14 +367,15 @@ def leaderboard(overall: Overall) -> Table:
         )
         lines.append(Line(cells, emphasis=tint))
     title = f"Over {overall.pairs} pairs, best first [95% interval over pairs]"
-    return Table(columns, tuple(lines), title, _leaderboard_note(overall))
+    return Table(columns, tuple(lines), title, _leaderboard_note(overall, brief))
 
 
-def _leaderboard_note(overall: Overall) -> str:
+def _leaderboard_note(overall: Overall, brief: bool) -> str:
     yardstick = prose.in_words(overall.methods.get(overall.verdict.yardstick), overall.verdict.yardstick)
     fewer = [f"{row.name} {row.pairs}" for row in overall.ranked() if row.pairs not in (None, overall.pairs)]
     beside = [f"auroc.{key}" for key in _beside(overall)]
-    paths = (*beside, "recovered", "novelty.distance", "novelty.error_overlap")
+    of_page = () if brief else (*beside, "novelty.error_overlap")
+    paths = ("recovered", "novelty.distance", *of_page)
     return (
         f"Tinted or >: generated; bold or =: the goals. Won, lost and p: against {yardstick}, by the mean of "
         "each pair; in brackets the pairs that a test confirms after correction for their number. The "

@@ -317,7 +317,7 @@ def _placebos(record: Record) -> str:
         whose = getattr(record.pair, side) if isinstance(record, Pair) else f"{side}'s"
         words.append(f"{placebo.auroc.mean:.3f} with {placebo.parents} in place of the {whose} parents")
     kept = sum(not falls(placebo.test) for placebo in placebos.values())
-    end = f"not so with {kept} of {len(placebos)}" if kept else "so it does with all"
+    end = f"that is not shown with {kept} of {len(placebos)}" if kept else "so it does with all"
     return f"Placebo parents: it scores {joined(words)}. The gain over 0.5 must fall by half; {end}."
 
 

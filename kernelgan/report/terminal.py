@@ -34,7 +34,7 @@ def table(run: Run, color: bool = False, *, report: bool = True) -> str:
     if len(run.pairs) == 1:
         tables = [_methods(_few(run.pairs[0]))]
     else:
-        tables = [contents.leaderboard(_few(run.overall))] if run.overall else []
+        tables = [contents.leaderboard(_few(run.overall), brief=True)] if run.overall else []
         tables.append(contents.pairs(run.pairs))
     told = prose.evidence(run, brief=report)
     if run.skipped:
