@@ -404,11 +404,9 @@ def test_the_terminal_of_many_pairs_has_a_leaderboard_and_a_line_each(many):
     assert sum(line[0] == ">" for line in board) == 3
     assert all(any(line.startswith(f"{pair.title} ") for line in lines) for pair in many.pairs)
     assert "Skipped pairs: 35" in "\n".join(lines)
-    of_page = [metrics.METRICS[key].title for key in ("auroc.worst_of_means", "novelty.error_overlap")]
-    page = contents.leaderboard(many.overall)
-    assert {*of_page} <= {column.title for column in page.columns}
-    assert [title.capitalize() in page.caption for title in of_page] == [True, True]
-    assert not any(title.capitalize() in "\n".join(lines) for title in of_page)
+    explained = metrics.METRICS["novelty.error_overlap"].explained[:20]  # a column of the page alone
+    assert explained in contents.leaderboard(many.overall).caption
+    assert explained not in " ".join(lines)
 
 
 # Figures --------------------------------------------------------------------------------------------------
