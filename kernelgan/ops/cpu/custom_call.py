@@ -99,28 +99,37 @@ def is_question(frame: int) -> bool:
     return True
 
 
-@compiled
-def argument(frame: int, number: int) -> int:
-    """Address of an argument's buffer."""
-    return _read_word(_read_word(frame + _ARGUMENTS + _LIST) + _WORD * number)
+def _listed(offset: int) -> Any:
+    """Makes ``(address, number) -> word`` of the list at this offset.
+
+    Not a compiled function: numba would compile one for each number that is written in a call.
+    """
+
+    @intrinsic
+    def read(context: Any, address: Any, number: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            def word(address: Any) -> Any:
+                return builder.load(builder.inttoptr(address, ir.PointerType(ir.IntType(64))))
+
+            first = word(builder.add(arguments[0], ir.Constant(ir.IntType(64), offset)))
+            return word(builder.add(first, builder.mul(arguments[1], ir.Constant(ir.IntType(64), _WORD))))
+
+        return types.int64(types.int64, types.int64), generate
+
+    return read
 
 
-@compiled
-def result(frame: int, number: int) -> int:
-    """Address of a result's buffer."""
-    return _read_word(_read_word(frame + _RESULTS + _LIST) + _WORD * number)
+argument, result = _listed(_ARGUMENTS + _LIST), _listed(_RESULTS + _LIST)
+"""Address of an argument's or a result's buffer: ``(frame, number) -> address``."""
+
+size = _listed(_DIMENSIONS)
+"""Length of a buffer's axis: ``(buffer, axis) -> length``."""
 
 
 @compiled
 def data(buffer: int) -> int:
     """Address of a buffer's first element."""
     return _read_word(buffer + _DATA)
-
-
-@compiled
-def size(buffer: int, axis: int) -> int:
-    """Length of a buffer's axis."""
-    return _read_word(_read_word(buffer + _DIMENSIONS) + _WORD * axis)
 
 
 def once(work: Callable[[], None]) -> Callable[[], None]:
