@@ -49,6 +49,14 @@ def test_an_inverted_detector_is_said_beside_its_figure_with_the_field_to_mend(n
     assert "zoo.attribute_positive" in said
 
 
+def test_the_terminal_shows_every_rival_that_the_answer_names():
+    merges = {"average": 0.69, "rebasin_average": 0.71, "zipit": 0.705}
+    said, _, answer = terminal.table(run_of(pair_result(**merges))).rpartition("\n\n")
+    for name in merges:
+        assert f"{name} (p = " in answer or f"({name}, p = " in " ".join(answer.split())
+        assert f"\n  {name} " in said
+
+
 def test_where_quadrants_are_not_known_the_rest_decides():
     pair = _pair(quadrants=False)
     name = next(iter(pair.methods))

@@ -267,12 +267,23 @@ def _by_outcome(record: Measured) -> dict[str, list[Comparison]]:
     return {outcome: [each for each in required if each.outcome == outcome] for outcome in OUTCOMES}
 
 
+def named(record: Measured) -> set[str]:
+    """The rivals that an answer other than yes names."""
+    groups = _by_outcome(record)
+    return {each.rival for outcome in ("below", "cannot tell") for each in _furthest(groups[outcome])}
+
+
+def _furthest(group: Sequence[Comparison]) -> list[Comparison]:
+    """The rivals furthest ahead."""
+    ahead = sorted(group, key=lambda each: each.difference.mean if each.difference.known else 0.0)
+    return ahead[:_FEW_RIVALS]
+
+
 def _few(record: Measured, group: Sequence[Comparison], word: str = "and") -> str:
     """The rivals furthest ahead in words, each with its p-value, and how many more there are."""
-    nearest = sorted(group, key=lambda each: each.difference.mean if each.difference.known else 0.0)
     words = [
         in_words(record.methods.get(each.rival), each.rival, [p_text(each.p_value, "")])
-        for each in nearest[:_FEW_RIVALS]
+        for each in _furthest(group)
     ]
     more = len(group) - _FEW_RIVALS
     return joined([*words, f"{more} more"] if more > 0 else words, word)

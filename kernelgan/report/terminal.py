@@ -53,7 +53,8 @@ def _few(record: Record) -> Record:
     """
     ranked, verdict = record.ranked(), record.verdict
     best = {row.kind: row.name for row in reversed(ranked)}
-    named = {*best.values(), verdict.floor, verdict.yardstick, verdict.reference}
+    roles = {verdict.floor, verdict.yardstick, verdict.reference}
+    named = {*best.values(), *roles, *prose.named(record)}
     few = [row for row in ranked if row.kind in ("generated", "parent") or row.name in named]
     return replace(record, methods={row.name: row for row in few})
 
