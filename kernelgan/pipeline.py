@@ -147,8 +147,8 @@ def _until(stage: str, of: Run) -> None:
         f"{of.settings.name}: {environment.device_words()}; work directory {of.stages.workdir}",
         file=sys.stderr,
     )
-    # While TFDS is imported it exchanges `__import__` for all threads; numba imports while it compiles.
-    compiles, waits = "evaluate" in wanted, of.settings.data.source == "tfds"
+    # Numba imports while it compiles, in another thread.
+    compiles, waits = "evaluate" in wanted, sources.SOURCES[of.settings.data.source].imports_alone
     if compiles and not waits:
         evidence.compile_ahead(of.settings)
     plan = load_plan(of)

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import absl.logging
 import numpy as np
 import pytest
 
@@ -239,6 +240,21 @@ def test_a_cut_or_missing_shard_of_cifar10_is_no_traceback(monkeypatch, tmp_path
     with pytest.raises(UserError, match=r"cifar10/test") as error:
         _load(data_dir=str(tmp_path))
     assert str(copy) in str(error.value)
+
+
+@needs_cifar10
+@pytest.mark.parametrize(
+    ("words", "shown"), [("OpenCV is not installed. We recommend it", False), ("damaged", True)]
+)
+def test_tfds_gives_no_advice_and_its_warnings_are_shown(words, shown, caplog):
+    tfds._records("cifar10", "test", _DATA_DIR)
+    logger = absl.logging.get_absl_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        absl.logging.warning(words)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert any(record.getMessage() == words for record in caplog.records) is shown
 
 
 @needs_cifar10

@@ -26,11 +26,13 @@ class Kind(NamedTuple):
       options: what it takes beside, read off ``config.data``.
       files: of one that reads files, the field that names a file or directory, the path, and the directory in
         it that counts ("": all); so that a finished run notices other files.
+      imports_alone: whether no other thread may import while it loads.
     """
 
     load: Callable[..., Source]
     options: Callable[[Any], dict[str, Any]]
     files: Callable[[Any], tuple[str, str, str]] | None = None
+    imports_alone: bool = False
 
 
 SOURCES: dict[str, Kind] = {
@@ -43,6 +45,7 @@ SOURCES: dict[str, Kind] = {
             data.tfds.data_dir or os.environ.get("TFDS_DATA_DIR", ""),
             data.tfds.name,
         ),
+        imports_alone=True,  # while TFDS is imported it exchanges `__import__` for all threads
     ),
     "folder": Kind(
         folder.load,
