@@ -57,13 +57,19 @@ def statistic(mean, half=0.01):
     return {"mean": mean, "ci95": [mean - half, mean + half], "sd": 0.02, "best": mean + 0.05}
 
 
-def placebos(kept=0.4, p_value=0.001):
-    """Of a generated method: what it scores with either side's parents exchanged."""
+def placebos(kept=0.4, p_value=0.001, fall=0.1):
+    """Of a generated method: what it scores with either side's parents exchanged.
+
+    Args:
+      kept: the scores.
+      p_value: of the test that the gain falls by half.
+      fall: how far below half it is.
+    """
     return {
         f"{side}_random": {
             "parents": "random networks",
             "auroc": statistic(kept),
-            "test": {"difference": statistic(0.1), "p_value": p_value, "p_adjusted": p_value},
+            "test": {"difference": statistic(fall), "p_value": p_value, "p_adjusted": p_value},
         }
         for side in ("attribute", "object")
     }

@@ -144,6 +144,20 @@ def test_what_is_not_one_network_of_the_parents_shape_cannot_be_said_to_compose(
     assert ("above all that they must beat, but" in prose.summary(run_of(made))[0]) == bool(unfit)
 
 
+@pytest.mark.parametrize(
+    ("fall", "p_value", "said"),
+    [
+        (0.1, 0.06, "that its gain falls by half with placebo parents is not shown (p = 0.060)"),
+        (-0.1, 0.9, "it keeps half of its gain or more with placebo parents"),
+        (0.0, 1.0, "it keeps half of its gain or more with placebo parents"),
+    ],
+)
+def test_a_gain_that_falls_and_one_that_stays_are_told_apart(fall, p_value, said):
+    made = pair_result()
+    made["methods"]["cyclegan_b2a"]["placebos"] = placebos(p_value=p_value, fall=fall)
+    assert prose.summary(run_of(made))[0].endswith(f"they must beat, but {said}.")
+
+
 def test_what_a_trained_generator_rests_on_is_said():
     made = pair_result()
     behind = {"name": "fold 3", "held_out": 6, "learnt": 49, "readers": 59, "images": 41234, "leaked": 0}

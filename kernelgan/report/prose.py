@@ -311,10 +311,19 @@ def _broken(record: Measured) -> str:
         "unanswered": f"it answers only {best and best.pairs} of the pairs",
         "trainings": f"its generator was trained {_times(best)}, and a claim needs {TRAININGS} trainings",
         "no placebo": "it was not repeated with placebo parents",
-        "placebo": "it keeps more than half of its gain with placebo parents",
+        "placebo": _kept_gain(best),
     }
     said = [words.get(rule, f"{rule} was measured") for rule in record.verdict.broken if rule != "not above"]
     return joined(said)
+
+
+def _kept_gain(row: Row | None) -> str:
+    """Whether half of its gain stays with placebo parents, or it is not shown that it goes."""
+    tests = [placebo.test for placebo in row.placebos.values() if not falls(placebo.test)] if row else []
+    if any(test.difference.mean <= 0 for test in tests):
+        return "it keeps half of its gain or more with placebo parents"
+    largest = max((test.p_adjusted for test in tests), default=1.0)
+    return f"that its gain falls by half with placebo parents is not shown ({p_text(largest)})"
 
 
 def _placebos(record: Record) -> str:
