@@ -4,9 +4,9 @@
         Rendered images, 2 x 2 pairs; small. About 6 minutes on 2 CPU cores.
     python launch.py --config=configs/pair_matrix.py:photos
         CIFAR-10 through TFDS, prepared beforehand: every colour with every class that has at least 30 test
-        photographs of the two together, 55 pairs. Some five hours on 2 CPU cores (estimated). 26 of them are
-        sealed: the run is registered in runs/attempts.csv. --config.pairs.folds=development takes the 29
-        others.
+        photographs of the two together, 55 pairs. About an hour on 2 fast CPU cores (AVX-512), some five on
+        slower ones (both estimated). 26 of them are sealed: the run is registered in runs/attempts.csv.
+        --config.pairs.folds=development takes the 29 others.
     python launch.py --config=configs/pair_matrix.py:photos_full
         The same with populations of 64, for a GPU.
 
