@@ -32,7 +32,7 @@ def _drawn(*shapes):
 
 @pytest.mark.parametrize(("size", "side"), [(12, 5), (11, 5), (10, 3), (9, 2), (10, 2)])
 def test_a_layer_and_its_transpose(form, size, side):
-    given = _drawn((32, size, size, 3), (side, side, 3, 4), (4,))
+    given = _drawn((128, size, size, 3), (side, side, 3, 4), (4,))
 
     @jax.jit
     def both(images, kernel, bias):
@@ -42,7 +42,7 @@ def test_a_layer_and_its_transpose(form, size, side):
         found = gated.by_image(gated.transpose(laid_out, kernel, places, slopes))
         expected, pull = jax.vjp(lambda images: _textbook(images, kernel, bias), images)
         (wanted,) = pull(gated.by_image(slopes))
-        return maps, places, expected, found, wanted.transpose(0, 3, 1, 2).reshape(32, 3, -1)
+        return maps, places, expected, found, wanted.transpose(0, 3, 1, 2).reshape(128, 3, -1)
 
     maps, places, expected, found, wanted = both(*given)
     np.testing.assert_allclose(gated.by_image(maps), expected, atol=1e-4)
