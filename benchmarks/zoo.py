@@ -169,6 +169,7 @@ def train_noise(
         loss=losses.cross_entropy,
         metrics=population.binary_metrics,
         seed=0,
+        chunk_size=count,  # in chunks, an epoch would be that of a chunk
         saver=saver,
         progress=progress,
     )

@@ -15,6 +15,7 @@ from benchmarks import cases, check, contest, goals, rows, stopwatch, torch_loop
 from benchmarks.cases import ALL_CORES, GPU, ONE_CORE, Case
 from benchmarks.rows import Row
 from benchmarks.stopwatch import Prepared
+from kernelgan import models, parallel, population
 
 QUICK = cases.settings_for("cpu", quick=True)
 TOLERANCE = contest.TOLERANCES["float32"]
@@ -171,6 +172,20 @@ def test_goals_are_met_missed_or_not_measured(suite, goal, found, figure, verdic
     assert judged["figure"] == (None if figure is None else pytest.approx(figure))
     assert judged["verdict"] == (verdict or goals.NOT_MEASURED)
     assert judged["verdict"] in goals.table([judged])
+
+
+def test_a_lap_of_the_engine_is_an_epoch_of_all_networks(monkeypatch):
+    """Not of a chunk of them: growth is measured by laps."""
+    monkeypatch.setattr(parallel, "ON_CPU", 2)
+    training, told = population.Training(2, 8, 8, zoo.RATE, (1.0, 1.0)), []
+    zoo.train_noise(
+        models.ConvNet(),
+        zoo.make_pictures(16),
+        training,
+        5,
+        progress=lambda done, of, _: told.append((done, of)),
+    )
+    assert told == [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("suite", cases.SUITES)
