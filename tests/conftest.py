@@ -7,6 +7,7 @@ import gc
 import importlib.metadata
 import os
 import shutil
+import signal
 from pathlib import Path
 
 # Nearly all of these tests' time is that of compilers: compile fast rather than well, and keep what was
@@ -21,6 +22,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # others may not k
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs with SIGINT ignored
 gc.set_threshold(100_000, 50, 50)  # tracing makes many objects: a tenth of the time is looking for garbage
 
 import jax  # noqa: E402

@@ -30,7 +30,6 @@ def watch(event, arguments):
             left -= 1
             if left == 0:
                 signal.raise_signal(int(sign))  # to this thread, at once; a process's may come late
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start its jobs without one
 sys.addaudithook(watch)
 sys.argv = ["launch.py", *rest]
 runpy.run_path("launch.py", run_name="__main__")
